@@ -1,0 +1,129 @@
+package metering
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Group is a usage record group: what one entitlement used, reported at once, and how far its way
+// to the marketplace has come.
+type Group struct {
+	ID             string // 1 to 36 characters, unique in the organization
+	OrganizationID string
+	BuyerID        string
+	EntitlementID  string
+	ProductID      string // stored and filtered by, never returned; may be empty
+	Partner        Partner
+	Status         Status
+
+	Records  map[string]Quantity // by dimension key, after conversion
+	MetaInfo MetaInfo
+
+	SerialID            int32  // grows per organization, gaps allowed
+	UsageRecordReportID string // empty until reported
+
+	CreationTime   time.Time // UTC, whole milliseconds, as are the others
+	LastUpdateTime time.Time
+	ReportedTime   time.Time // zero until reported
+}
+
+// MetaInfo is what a group carries beside its records. A nil member is absent, and stays so.
+type MetaInfo struct {
+	SkipValidation  *bool
+	Source          *Source
+	Timestamp       *time.Time          // when the usage happened
+	OriginRecords   map[string]Quantity // before conversion
+	BillableRecords []BillableRecord    // usage metering v2
+
+	// Carried holds the members of CarriedMembers that are present: a Number for an amount or a
+	// count, a string for a text or a time.
+	Carried map[string]any
+}
+
+// BillableRecord is a quantity of a billable metric (usage metering v2).
+type BillableRecord struct {
+	Key        string
+	Properties map[string]any // equal to the metric's filters; values as in Document; nil is absent
+	Quantity   Quantity
+}
+
+// CarriedKind is the type of a metaInfo member that an integration carries along.
+type CarriedKind int
+
+// What carried members hold.
+const (
+	CarriedText   CarriedKind = iota
+	CarriedAmount             // a Number
+	CarriedCount              // a Number that is a 32-bit integer
+	CarriedTime               // text as FormatTime writes it
+)
+
+// CarriedMember is a metaInfo member that an integration writes and reads back; the service only
+// checks its type, since one member of the wrong type makes a strict client drop a whole page.
+type CarriedMember struct {
+	Name string
+	Kind CarriedKind
+}
+
+// CarriedMembers are all of them, by name (API reference: metaInfo).
+var CarriedMembers = []CarriedMember{
+	{"lagoAmount", CarriedAmount},
+	{"lagoSubscriptionID", CarriedText},
+	{"lagoUsageStartTime", CarriedTime},
+	{"metronomeDailyCostAmount", CarriedAmount},
+	{"metronomeInvoiceID", CarriedText},
+	{"metronomeMonthlyInvoiceAmount", CarriedAmount},
+	{"metronomeMonthlyInvoiceAmountAdjusted", CarriedAmount},
+	{"stripeInvoiceID", CarriedText},
+	{"stripePeriodEndTime", CarriedTime},
+	{"stripePeriodStartTime", CarriedTime},
+	{"stripeSubscriptionItemID", CarriedText},
+	{"stripeUsageRecordSummaryID", CarriedText},
+	{"stripeUsageRecordSummaryTotalUsage", CarriedCount},
+}
+
+// CarriedMemberNamed finds a carried member by its name.
+func CarriedMemberNamed(name string) (CarriedMember, bool) {
+	i, ok := slices.BinarySearchFunc(CarriedMembers, name, func(m CarriedMember, name string) int {
+		return strings.Compare(m.Name, name)
+	})
+	if !ok {
+		return CarriedMember{}, false
+	}
+	return CarriedMembers[i], true
+}
+
+// Partner is the marketplace that a group's usage goes to.
+type Partner string
+
+// Partners are the marketplaces of usage record groups.
+var Partners = []Partner{"AWS", "AZURE", "GCP"}
+
+// Status is where a group stands on its way to the marketplace.
+type Status string
+
+// The statuses of a group (API reference: list usageRecordGroups).
+const (
+	StatusCreated       Status = "CREATED"
+	StatusDeleted       Status = "DELETED"
+	StatusInvalid       Status = "INVALID"
+	StatusReported      Status = "REPORTED"
+	StatusReportPending Status = "REPORT_PENDING"
+	StatusReportFailed  Status = "REPORT_FAILED"
+)
+
+// Statuses are all of them.
+var Statuses = []Status{
+	StatusCreated, StatusDeleted, StatusInvalid, StatusReported, StatusReportPending, StatusReportFailed,
+}
+
+// Deletable are the statuses in which a group may be deleted (API reference: delete
+// usageRecordGroup); DELETED itself is terminal.
+var Deletable = []Status{StatusCreated, StatusInvalid}
+
+// Source is where a group's usage came from; empty where nothing was said.
+type Source string
+
+// Sources are the sources of a group, the union of the API reference's pages.
+var Sources = []Source{"", "API", "INTERNAL", "METRONOME", "ORB", "LAGO", "STRIPE"}

@@ -1,0 +1,59 @@
+package metering
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// timeLayout has exactly three decimals always: stored times sort as text.
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// FormatTime is t as the API returns it and the table stores it: RFC 3339 in UTC, milliseconds,
+// truncated.
+func FormatTime(t time.Time) string {
+	return t.UTC().Format(timeLayout) // Format truncates
+}
+
+// ParseTime reads an RFC 3339 time of any offset and precision, to the millisecond, truncated.
+func ParseTime(text string) (time.Time, error) {
+	upper := strings.ToUpper(text) // RFC 3339 allows t and z
+	t, err := time.Parse(time.RFC3339, upper)
+	// time.Parse also takes an hour of one digit and a decimal comma.
+	if err != nil || strings.IndexByte(upper, ':') != len("2006-01-02T15") || strings.Contains(upper, ",") {
+		return time.Time{}, fmt.Errorf("%s is not a time: it must be RFC 3339, such as 2024-07-29T15:51:28.071Z", Quote(text))
+	}
+	t = t.UTC().Truncate(time.Millisecond)
+	if t.Year() < 0 || t.Year() > 9999 {
+		return time.Time{}, fmt.Errorf("%s is out of range: in UTC its year must be 0 to 9999", Quote(text))
+	}
+	return t, nil
+}
+
+// Day is a UTC day, YYYY-MM-DD; days compare as strings do. The zero value is no day.
+type Day string
+
+// ParseDay reads YYYY-MM-DD.
+func ParseDay(text string) (Day, error) {
+	if _, err := time.Parse(time.DateOnly, text); err != nil || len(text) != len(time.DateOnly) {
+		return "", errors.New("it must be a day of the calendar as YYYY-MM-DD, such as 2024-07-29")
+	}
+	return Day(text), nil
+}
+
+// DayOf is the UTC day of t.
+func DayOf(t time.Time) Day { return Day(t.UTC().Format(time.DateOnly)) }
+
+// AddDays is the day n days later, and no earlier than 0000-01-01.
+func (d Day) AddDays(n int) Day {
+	t, err := time.Parse(time.DateOnly, string(d))
+	if err != nil {
+		panic("metering: a Day that ParseDay did not make: " + string(d))
+	}
+	t = t.AddDate(0, 0, n)
+	if t.Year() < 0 {
+		return "0000-01-01"
+	}
+	return DayOf(t)
+}

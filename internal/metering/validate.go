@@ -1,0 +1,164 @@
+package metering
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// NewGroup is a usage record group as a client reports it, before it is one: its shape is right,
+// its values are not checked. Quantities are the JSON numbers as sent, in the order sent.
+type NewGroup struct {
+	ID              string
+	OrganizationID  string // empty, or the organization it is reported to
+	EntitlementID   string
+	Timestamp       *time.Time
+	Records         []NewRecord
+	BillableRecords []NewBillableRecord
+	MetaInfo        NewMetaInfo
+}
+
+// NewRecord is a quantity of a dimension (usage metering v1).
+type NewRecord struct {
+	Key      string
+	Quantity string
+}
+
+// NewBillableRecord is a quantity of a billable metric (usage metering v2).
+type NewBillableRecord struct {
+	Key        string
+	Properties map[string]any
+	Quantity   string // empty where none was sent, which is 0
+}
+
+// NewMetaInfo is the metaInfo of a NewGroup. What the group itself says wins over Timestamp and
+// BillableRecords.
+type NewMetaInfo struct {
+	SkipValidation  bool
+	Source          string
+	Timestamp       *time.Time
+	BillableRecords []NewBillableRecord
+	Carried         map[string]any
+}
+
+// maxFuture is how far ahead of the service's clock usage may be dated: clocks differ, usage does
+// not happen tomorrow.
+const maxFuture = 5 * time.Minute
+
+// ValidateBatch checks the groups that a client means to report to organization org. It returns
+// ValidationFailed naming the index, place and reason of the first invalid group and how many are
+// invalid. A group with SkipValidation is not looked at.
+func ValidateBatch(groups []NewGroup, org string, now time.Time) error {
+	var first error
+	firstIndex, invalid := 0, 0
+	for i := range groups {
+		if groups[i].MetaInfo.SkipValidation {
+			continue
+		}
+		if err := groups[i].validate(org, now); err != nil {
+			if first == nil {
+				first, firstIndex = err, i
+			}
+			invalid++
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	return Errorf(ValidationFailed, "validation failed for usage record group: index %d: %v; %d of %d groups invalid",
+		firstIndex, first, invalid, len(groups))
+}
+
+// validate returns the first rule for new usage that g breaks.
+func (g *NewGroup) validate(org string, now time.Time) error {
+	if g.ID != "" {
+		if err := CheckGroupID(g.ID); err != nil {
+			return fmt.Errorf("id is %s: %w", Quote(g.ID), err)
+		}
+	}
+	if g.OrganizationID != "" && g.OrganizationID != org {
+		return fmt.Errorf("organizationID is %s: it must be the organization of the path, %s", Quote(g.OrganizationID), Quote(org))
+	}
+	if g.EntitlementID != "" {
+		if err := CheckEntitlementID(g.EntitlementID); err != nil {
+			return fmt.Errorf("entitlementID is %s: %w", Quote(g.EntitlementID), err)
+		}
+	}
+	if source := Source(g.MetaInfo.Source); !slices.Contains(Sources, source) {
+		return fmt.Errorf("metaInfo.source is %s: it must be %s", Quote(string(source)), OneOf(Sources))
+	}
+	timestampPath, timestamp := "timestamp", g.Timestamp
+	if timestamp == nil {
+		timestampPath, timestamp = "metaInfo.timestamp", g.MetaInfo.Timestamp
+	}
+	if timestamp != nil && timestamp.After(now.Add(maxFuture)) {
+		return fmt.Errorf("%s is %s: it must not be more than 5 minutes in the future (it is %s)",
+			timestampPath, FormatTime(*timestamp), FormatTime(now))
+	}
+	return g.validateRecords()
+}
+
+func (g *NewGroup) validateRecords() error {
+	billablePath, billable := "billableRecords", g.BillableRecords
+	if len(billable) == 0 {
+		billablePath, billable = "metaInfo.billableRecords", g.MetaInfo.BillableRecords
+	}
+	switch {
+	case len(g.Records) > 0 && len(billable) > 0:
+		return fmt.Errorf("records and %s are both filled: usage is reported as v1 (records) or v2 (billableRecords), not both", billablePath)
+	case len(g.Records) == 0 && len(billable) == 0:
+		return errors.New("records and billableRecords are both empty: one of them must hold at least one record")
+	}
+
+	allZero := true
+	for _, r := range g.Records {
+		if err := CheckKey(r.Key); err != nil {
+			return fmt.Errorf("records has the key %s: %w", Quote(r.Key), err)
+		}
+		zero, err := checkNewQuantity(r.Quantity)
+		if err != nil {
+			return fmt.Errorf("records[%s]: %w", Quote(r.Key), err)
+		}
+		allZero = allZero && zero
+	}
+	for i, r := range billable {
+		if err := CheckKey(r.Key); err != nil {
+			return fmt.Errorf("%s[%d].key is %s: %w", billablePath, i, Quote(r.Key), err)
+		}
+		if r.Quantity == "" {
+			continue
+		}
+		zero, err := checkNewQuantity(r.Quantity)
+		if err != nil {
+			return fmt.Errorf("%s[%d].quantity: %w", billablePath, i, err)
+		}
+		allZero = allZero && zero
+	}
+	if allZero {
+		return errors.New("every quantity is 0: at least one must be greater")
+	}
+	return nil
+}
+
+func checkNewQuantity(text string) (zero bool, err error) {
+	q, err := ParseQuantity(text)
+	if err != nil {
+		return false, err
+	}
+	if q.Sign() < 0 {
+		return false, fmt.Errorf("%s is negative: a quantity is 0 or more", q)
+	}
+	return q.Sign() == 0, nil
+}
+
+// OneOf lists the values of a set for a message: one of "AWS", "AZURE", "GCP".
+func OneOf[S ~string](values []S) string {
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = strconv.Quote(string(v))
+	}
+	return "one of " + strings.Join(quoted, ", ")
+}
