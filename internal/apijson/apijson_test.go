@@ -1,0 +1,114 @@
+package apijson_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Each bad body names the place and what would be right.
+func TestBadBodiesAreNamedByPlace(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]string{
+		``:                                    `there is no JSON`,
+		`[`:                                   `this is not JSON, from byte 1 on`,
+		`[{}] x`:                              `more follows the JSON value, from byte 4 on`,
+		`{}`:                                  `the JSON value is an object: it must be an array of usage record groups`,
+		`[]`:                                  `the array is empty`,
+		`[null]`:                              `[0] is null: it must be a usage record group, an object`,
+		`[{"records":{"cpu h":"5"}}]`:         `[0].records["cpu h"] is the string "5": it must be a number`,
+		`[{"records":{"a":1,"a":2}}]`:         `[0].records.a is there twice`,
+		`[{},{"recods":{}}]`:                  `[1].recods is unknown: did you mean records?`,
+		`[{"metaInfo":{"skipvalidation":1}}]`: `[0].metaInfo.skipvalidation is unknown: did you mean SkipValidation?`,
+		`[{"zzzzzzzzzzzzzzzzzz":1}]`:          `[0].zzzzzzzzzzzzzzzzzz is unknown: known here are billableRecords, `,
+		`[{"timestamp":"yesterday"}]`:         `[0].timestamp is unreadable: "yesterday" is not a time: it must be RFC 3339`,
+		`[{"timestamp":5}]`:                   `[0].timestamp is the number 5: it must be a string`,
+		`[{"billableRecords":[{"key":"k"},{"key":7}]}]`:                                                    `[0].billableRecords[1].key is the number 7: it must be a string`,
+		`[{"metaInfo":{"stripeUsageRecordSummaryTotalUsage":1.5}}]`:                                        `[0].metaInfo.stripeUsageRecordSummaryTotalUsage is the number 1.5: it must be a 32-bit integer`,
+		`[{"metaInfo":{"lagoAmount":"7"}}]`:                                                                `[0].metaInfo.lagoAmount is the string "7": it must be a number`,
+		`[{"metaInfo":{"lagoUsageStartTime":"x"}}]`:                                                        `[0].metaInfo.lagoUsageStartTime is unreadable`,
+		"[{\"entitlementID\":\"\xff\"}]":                                                                   `this is not JSON, from byte`,
+		`[{"entitlementID":"\ud800"}]`:                                                                     `this is not JSON, from byte`,
+		`[` + strings.Repeat(`{},`, 1000) + `{}]`:                                                          `the array holds more than 1000`,
+		`[{"billableRecords":[{"properties":` + strings.Repeat("[", 30) + strings.Repeat("]", 30) + `}]}]`: `is nested too deep`,
+	} {
+		_, err := apijson.DecodeNewGroups([]byte(body))
+		failure, ok := errors.AsType[*metering.Error](err)
+		if !ok || failure.Code != metering.Invalid || !strings.Contains(failure.Message, want) {
+			t.Errorf("%.60s\n got %v\nwant %s", body, err, want)
+		}
+	}
+	_, err := apijson.DecodeConfigPatch([]byte(`{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMapping":{"cpu":{"conversionMultiplier":1}}}]}`))
+	if err == nil || !strings.Contains(err.Error(), "partnerUsageMeteringConfigs[0].dimensionMapping.cpu.conversionMultiplier is unknown: did you mean convertionMultiplier?") {
+		t.Error(err)
+	}
+}
+
+func TestNullCountsAsAbsent(t *testing.T) {
+	t.Parallel()
+	got, err := apijson.DecodeNewGroups([]byte(`[{"id":null,"organizationID":null,"entitlementID":null,"timestamp":null,"records":null,
+		"billableRecords":[{"key":null,"properties":null,"quantity":null}],
+		"metaInfo":{"SkipValidation":null,"source":null,"timestamp":null,"originRecords":null,"billableRecords":null,"lagoAmount":null}},
+		{"metaInfo":null}]`))
+	want := []metering.NewGroup{{BillableRecords: []metering.NewBillableRecord{{}}}, {}}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
+func TestGroupsAreWrittenInOneWay(t *testing.T) {
+	t.Parallel()
+	line := `{"status":"REPORTED","serialID":1e1,"id":"g","buyerID":"b/?","entitlementID":"e","partner":"GCP","productID":"p",
+		"creationTime":"2024-07-29T17:51:28.0719+02:00","reportedTime":"2024-07-29t15:51:29z","records":{"z":0.10,"a\"b":9007199254740993,"m":1e-9},
+		"metaInfo":{"source":"","SkipValidation":false,"lagoAmount":1.50,"stripeUsageRecordSummaryTotalUsage":3,
+		"billableRecords":[{"key":"k","properties":{"b":null,"a":[1e3,{}]}}],"originRecords":{},"stripePeriodEndTime":"2024-01-01T00:00:00Z"}}`
+	want := `{"buyerID":"b/?","creationTime":"2024-07-29T15:51:28.071Z","entitlementID":"e","id":"g","lastUpdateTime":"2024-07-29T15:51:28.071Z",` +
+		`"metaInfo":{"SkipValidation":false,"billableRecords":[{"key":"k","properties":{"a":[1000,{}],"b":null},"quantity":0}],"lagoAmount":1.5,` +
+		`"originRecords":{},"source":"","stripePeriodEndTime":"2024-01-01T00:00:00.000Z","stripeUsageRecordSummaryTotalUsage":3},` +
+		`"organizationID":"","partner":"GCP","productID":"p","records":{"a\"b":9007199254740993,"m":0.000000001,"z":0.1},` +
+		`"reportedTime":"2024-07-29T15:51:29.000Z","serialID":10,"status":"REPORTED","usageRecordReportID":""}`
+	g, err := apijson.DecodeGroup([]byte(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(apijson.AppendGroupForExport(nil, &g)); got != want {
+		t.Errorf(" got %s\nwant %s", got, want)
+	}
+	if got, without := string(apijson.AppendGroup(nil, &g)), strings.Replace(want, `"productID":"p",`, "", 1); got != without {
+		t.Errorf(" got %s\nwant %s", got, without)
+	}
+}
+
+func TestLinesThatAreNoGroupAreRefused(t *testing.T) {
+	t.Parallel()
+	const good = `{"id":"g","buyerID":"b","entitlementID":"e","partner":"AWS","status":"CREATED","creationTime":"2024-07-29T15:51:28Z"}`
+	if _, err := apijson.DecodeGroup([]byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][3]string{
+		{`"id":"g"`, `"id":null`, "id is missing"},
+		{`"id":"g"`, `"id":"` + strings.Repeat("x", 37) + `"`, "1 to 36 characters"},
+		{`"id":"g"`, `"id":"a/b"`, "must not hold"},
+		{`"buyerID":"b",`, ``, "buyerID is missing"},
+		{`"buyerID":"b"`, `"buyerID":"\u0007"`, "control characters"},
+		{`"partner":"AWS"`, `"partner":"IBM"`, `partner is "IBM": it must be one of "AWS", "AZURE", "GCP"`},
+		{`"status":"CREATED"`, `"status":"created"`, `it must be one of "CREATED"`},
+		{`"creationTime":"2024-07-29T15:51:28Z"`, `"creationTime":"2024-07-29"`, "must be RFC 3339"},
+		{`"id":"g"`, `"id":"g","serialID":3000000000`, "32-bit integer"},
+		{`"id":"g"`, `"id":"g","serialID":-1`, "0 or more"},
+		{`"id":"g"`, `"id":"g","records":{"":1}`, "is not a dimension key"},
+		{`"id":"g"`, `"id":"g","records":{"a":1e40}`, "does not fit"},
+		{`"id":"g"`, `"id":"g","metaInfo":{"source":"EBAY"}`, "metaInfo.source is"},
+		{`"id":"g"`, `"id":"g","metaInfo":{"billableRecords":[{"quantity":1}]}`, "has the key"},
+	} {
+		_, err := apijson.DecodeGroup([]byte(strings.Replace(good, c[0], c[1], 1)))
+		if metering.CodeOf(err) != metering.Invalid || !strings.Contains(err.Error(), c[2]) {
+			t.Errorf("%s: %v", c[1], err)
+		}
+	}
+}

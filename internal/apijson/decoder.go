@@ -1,0 +1,315 @@
+// Package apijson is the API's JSON: strict decoding of what clients send into the domain's values
+// and encoding of those into what they get.
+//
+// Strict means that an unknown or duplicate member, trailing data, a wrong type and text that is
+// not UTF-8 are errors, each a metering.Invalid that names the place and what would be right. A
+// null counts as absent, except in a config patch, where it removes. Quantities never go through a
+// binary float.
+package apijson
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// decoder reads one JSON value and knows where in it it is.
+type decoder struct{ json *jsontext.Decoder }
+
+// decode reads data, which must hold one JSON value and nothing else, by read.
+func decode[T any](data []byte, read func(*decoder) (T, error)) (T, error) {
+	d := &decoder{jsontext.NewDecoder(bytes.NewBuffer(data))}
+	value, err := read(d)
+	if err == nil {
+		offset := d.json.InputOffset()
+		if _, end := d.json.ReadToken(); !errors.Is(end, io.EOF) {
+			err = metering.Errorf(metering.Invalid, "more follows the JSON value, from byte %d on: it must be one value", offset)
+		}
+	}
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return value, nil
+}
+
+// token reads the next token; a syntax error becomes one that a client can act on.
+func (d *decoder) token() (jsontext.Token, error) {
+	token, err := d.json.ReadToken()
+	if err == nil {
+		return token, nil
+	}
+	if errors.Is(err, jsontext.ErrDuplicateName) {
+		var syntax *jsontext.SyntacticError
+		if errors.As(err, &syntax) {
+			return token, metering.Errorf(metering.Invalid, "%s is there twice: each member may be given once", pathOf(string(syntax.JSONPointer), nil))
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return token, metering.Errorf(metering.Invalid, "there is no JSON: it ends before a value begins")
+	}
+	var syntax *jsontext.SyntacticError
+	if errors.As(err, &syntax) {
+		return token, metering.Errorf(metering.Invalid, "this is not JSON, from byte %d on: %v", syntax.ByteOffset, syntax.Err)
+	}
+	return token, &metering.Error{Code: metering.Invalid, Message: "this is not JSON", Cause: err}
+}
+
+// errorf is an Invalid about the value read last, whose path it puts in front.
+func (d *decoder) errorf(format string, args ...any) error {
+	return metering.Errorf(metering.Invalid, "%s %s", d.path(), fmt.Sprintf(format, args...))
+}
+
+// path is the place of the value read last, as one would write it in code: [3].records["cpu h"].
+func (d *decoder) path() string {
+	inArray := make([]bool, 0, 8)
+	for level := 1; level <= d.json.StackDepth(); level++ {
+		kind, _ := d.json.StackIndex(level)
+		inArray = append(inArray, kind == '[')
+	}
+	return pathOf(string(d.json.StackPointer()), inArray)
+}
+
+// pathOf writes a JSON pointer as code would; without the kinds of its levels a number is taken
+// for an index.
+func pathOf(pointer string, inArray []bool) string {
+	var b strings.Builder
+	for level, token := range slices.Collect(jsontext.Pointer(pointer).Tokens()) {
+		_, notNumber := strconv.ParseUint(token, 10, 31)
+		isIndex := notNumber == nil
+		if level < len(inArray) {
+			isIndex = inArray[level]
+		}
+		switch {
+		case isIndex:
+			b.WriteString("[" + token + "]")
+		case isName(token):
+			if b.Len() > 0 {
+				b.WriteByte('.')
+			}
+			b.WriteString(token)
+		default:
+			b.WriteString("[" + metering.Quote(token) + "]")
+		}
+	}
+	if b.Len() == 0 {
+		return "the JSON value"
+	}
+	return b.String()
+}
+
+func isName(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 64
+}
+
+// describe names a token for the sentence "... is X: it must be Y".
+func describe(token jsontext.Token) string {
+	switch token.Kind() {
+	case 'n':
+		return "null"
+	case 't', 'f':
+		return "the boolean " + token.String()
+	case '"':
+		return "the string " + metering.Quote(token.String())
+	case '0':
+		text := token.String()
+		if len(text) > 40 {
+			text = text[:40] + "..."
+		}
+		return "the number " + text
+	case '{':
+		return "an object"
+	default:
+		return "an array"
+	}
+}
+
+// wrongKind says what was read and what is due. After a '{' or '[' the decoder stands inside, still
+// at the path of the object or array itself.
+func (d *decoder) wrongKind(token jsontext.Token, due string) error {
+	return d.errorf("is %s: it must be %s", describe(token), due)
+}
+
+// null takes a null, if it is next.
+func (d *decoder) null() bool {
+	if d.json.PeekKind() != 'n' {
+		return false
+	}
+	_, err := d.json.ReadToken()
+	return err == nil
+}
+
+// object reads an object; member reads the value of the member of that name, which it must know.
+func (d *decoder) object(due string, member func(name string) error) error {
+	token, err := d.token()
+	if err != nil {
+		return err
+	}
+	if token.Kind() != '{' {
+		return d.wrongKind(token, due)
+	}
+	for d.json.PeekKind() != '}' {
+		token, err := d.token()
+		if err != nil {
+			return err
+		}
+		if err := member(token.String()); err != nil {
+			return err
+		}
+	}
+	_, err = d.token()
+	return err
+}
+
+// unknown is the error for a member that is none of known, with the nearest of them as a hint.
+// It is called with the name read and the value not.
+func (d *decoder) unknown(name string, known []string) error {
+	nearest, distance := "", 1+max(2, len(name)/3)
+	for _, k := range known {
+		if n := levenshtein.ComputeDistance(strings.ToLower(name), strings.ToLower(k)); n < distance {
+			nearest, distance = k, n
+		}
+	}
+	if nearest != "" {
+		return d.errorf("is unknown: did you mean %s?", nearest)
+	}
+	return d.errorf("is unknown: known here are %s", strings.Join(known, ", "))
+}
+
+// array reads an array, or nothing where null is there; element reads the i-th.
+func (d *decoder) array(due string, element func(i int) error) error {
+	token, err := d.token()
+	if err != nil {
+		return err
+	}
+	if token.Kind() != '[' {
+		return d.wrongKind(token, due)
+	}
+	for i := 0; d.json.PeekKind() != ']'; i++ {
+		if err := element(i); err != nil {
+			return err
+		}
+	}
+	_, err = d.token()
+	return err
+}
+
+func (d *decoder) text() (string, error) {
+	token, err := d.token()
+	if err != nil {
+		return "", err
+	}
+	if token.Kind() != '"' {
+		return "", d.wrongKind(token, "a string")
+	}
+	return token.String(), nil
+}
+
+func (d *decoder) boolean() (bool, error) {
+	token, err := d.token()
+	if err != nil {
+		return false, err
+	}
+	if kind := token.Kind(); kind != 't' && kind != 'f' {
+		return false, d.wrongKind(token, "true or false")
+	}
+	return token.Bool(), nil
+}
+
+// number reads a JSON number as it is spelled.
+func (d *decoder) number() (string, error) {
+	token, err := d.token()
+	if err != nil {
+		return "", err
+	}
+	if token.Kind() != '0' {
+		return "", d.wrongKind(token, "a number")
+	}
+	return token.String(), nil
+}
+
+// document reads any JSON value as one of metering's documents, whose arrays and objects may nest
+// levels deep. number makes what stands for a number.
+func (d *decoder) document(levels int, number func(text string) (any, error)) (any, error) {
+	token, err := d.token()
+	if err != nil {
+		return nil, err
+	}
+	if levels == 0 && (token.Kind() == '{' || token.Kind() == '[') {
+		return nil, d.errorf("is nested too deep")
+	}
+	switch token.Kind() {
+	case 'n':
+		return nil, nil
+	case 't', 'f':
+		return token.Bool(), nil
+	case '"':
+		return token.String(), nil
+	case '0':
+		n, err := number(token.String())
+		if err != nil {
+			return nil, d.errorf("is %s: %v", describe(token), err)
+		}
+		return n, nil
+	case '{':
+		object := map[string]any{}
+		for d.json.PeekKind() != '}' {
+			name, err := d.token()
+			if err != nil {
+				return nil, err
+			}
+			key := name.String()
+			if object[key], err = d.document(levels-1, number); err != nil {
+				return nil, err
+			}
+		}
+		_, err := d.token()
+		return object, err
+	default:
+		array := []any{}
+		for d.json.PeekKind() != ']' {
+			element, err := d.document(levels-1, number)
+			if err != nil {
+				return nil, err
+			}
+			array = append(array, element)
+		}
+		_, err := d.token()
+		return array, err
+	}
+}
+
+// optional reads a value, or nil where null is there.
+func optional[T any](d *decoder, read func() (T, error)) (*T, error) {
+	if d.null() {
+		return nil, nil
+	}
+	value, err := read()
+	if err != nil {
+		return nil, err
+	}
+	return &value, nil
+}
+
+// orZero reads a value, or its zero value where null is there.
+func orZero[T any](d *decoder, read func() (T, error)) (T, error) {
+	if d.null() {
+		var zero T
+		return zero, nil
+	}
+	return read()
+}
