@@ -1,0 +1,9 @@
+// Package marketmeter carries the files that the program needs wherever it runs.
+package marketmeter
+
+import _ "embed"
+
+// Template is the deployment template; the local table and the tables of the tests are made from it.
+//
+//go:embed template.yaml
+var Template []byte

@@ -1,0 +1,70 @@
+// Package dynamoclient makes the DynamoDB client: from explicit options, so that a function starts
+// without walking the configuration chain, and over a transport that checks every answer.
+package dynamoclient
+
+import (
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+)
+
+// Options are what a client needs; Region and Credentials are required.
+type Options struct {
+	Region      string
+	Credentials aws.CredentialsProvider
+	Endpoint    string            // empty is the region's own
+	Transport   http.RoundTripper // nil is NewTransport's
+}
+
+// maxAttempts bounds the tries of one call and so, with backoff, the waiting between them to 1.5
+// seconds: a throttled table is answered with 503 well within any function's timeout.
+const maxAttempts = 6
+
+// backoff is full jitter up to 50 ms, doubling: the SDK's own begins at a second, DynamoDB answers in
+// milliseconds.
+func backoff(attempt int, _ error) (time.Duration, error) {
+	return rand.N(50 * time.Millisecond << min(max(attempt-1, 0), 4)), nil
+}
+
+// New makes a client. It asks nothing of the network.
+func New(o Options) *dynamodb.Client {
+	transport := o.Transport
+	if transport == nil {
+		transport = NewTransport()
+	}
+	options := dynamodb.Options{
+		Region:      o.Region,
+		Credentials: aws.NewCredentialsCache(o.Credentials),
+		HTTPClient:  &http.Client{Transport: checkedTransport{transport}},
+		Retryer: retry.NewStandard(func(s *retry.StandardOptions) {
+			s.MaxAttempts = maxAttempts
+			s.Backoff = retry.BackoffDelayerFunc(backoff)
+		}),
+		// checkedTransport has checked it, and refuses what the SDK would only log.
+		DisableValidateResponseChecksum: true,
+		AccountIDEndpointMode:           aws.AccountIDEndpointModeDisabled,
+	}
+	if o.Endpoint != "" {
+		options.BaseEndpoint = aws.String(o.Endpoint)
+	}
+	return dynamodb.New(options)
+}
+
+// NewTransport is the transport of a client, without the check of answers: for faults to be put
+// between the two in tests.
+func NewTransport() http.RoundTripper {
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   3 * time.Second,
+		ResponseHeaderTimeout: 5 * time.Second,
+		MaxIdleConnsPerHost:   64,
+		IdleConnTimeout:       90 * time.Second,
+		DisableCompression:    true, // the checksum is of the bytes as sent
+	}
+}

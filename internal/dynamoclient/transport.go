@@ -1,0 +1,65 @@
+package dynamoclient
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net/http"
+	"strconv"
+)
+
+// checkedTransport reads each answer whole and checks it against DynamoDB's X-Amz-Crc32 before the
+// SDK sees it. The SDK (v1.73.1) only logs a wrong checksum, takes an empty 200 for "not found" and
+// does not retry an answer that was cut; an error of the transport it does retry.
+//
+// A write whose answer is refused may have been applied: that is for the operation id of
+// internal/table to tell.
+type checkedTransport struct{ next http.RoundTripper }
+
+func (t checkedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := t.next.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	body, err := readAnswer(response)
+	if err != nil {
+		return nil, fmt.Errorf("DynamoDB's answer with status %d can't be used: %w", response.StatusCode, err)
+	}
+	response.Body = io.NopCloser(bytes.NewReader(body))
+	response.ContentLength = int64(len(body))
+	return response, nil
+}
+
+func readAnswer(response *http.Response) ([]byte, error) {
+	defer response.Body.Close()
+	var buffer bytes.Buffer
+	if response.ContentLength > 0 {
+		buffer.Grow(int(response.ContentLength) + bytes.MinRead)
+	}
+	if _, err := buffer.ReadFrom(response.Body); err != nil {
+		return nil, fmt.Errorf("it was cut after %d bytes: %w", buffer.Len(), err)
+	}
+	body := buffer.Bytes()
+	sent := response.Header.Get("X-Amz-Crc32")
+	if sent == "" {
+		// DynamoDB Local sends none with its errors, and what stands before DynamoDB may answer an error
+		// of its own, but never a 200; a client's error is always JSON.
+		if response.StatusCode == http.StatusOK {
+			return nil, errors.New("it has no X-Amz-Crc32")
+		}
+		if response.StatusCode < http.StatusInternalServerError && !json.Valid(body) {
+			return nil, errors.New("it is not JSON")
+		}
+		return body, nil
+	}
+	if len(body) == 0 && response.StatusCode == http.StatusOK {
+		return nil, errors.New("it is empty")
+	}
+	if got := strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 10); got != sent {
+		return nil, fmt.Errorf("its checksum is %s and not %s", got, sent)
+	}
+	return body, nil
+}

@@ -1,0 +1,191 @@
+package localdb
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// minJava is the oldest Java that DynamoDB Local 3 runs on.
+const minJava = 17
+
+// findRunner chooses Java where it can run DynamoDB Local, fetching that if need be, and else Docker.
+// Where neither can, the error says what is missing of both.
+func findRunner(ctx context.Context, o Options) (runner, error) {
+	jars, _ := filepath.Abs(jarsDir(o.Jars))
+	java, noJava := findJava(ctx)
+	if noJava == nil {
+		if fetched(jars) {
+			return javaRunner{java, jars}, nil
+		}
+		if mvn, err := exec.LookPath("mvn"); err == nil {
+			return javaRunner{java, jars}, fetch(ctx, mvn, jars, o.say)
+		}
+		noJava = fmt.Errorf("%s is here, but not Maven (mvn), which fetches DynamoDB Local", java)
+	}
+	docker, noDocker := findDocker(ctx)
+	if noDocker == nil {
+		return dockerRunner{docker, containerName(o.Data)}, pull(ctx, docker, o.say)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	return nil, fmt.Errorf("DynamoDB Local needs Java %d or newer with Maven, or Docker: %w, and %w; "+
+		"install one of the two (Debian: apt-get install default-jdk-headless maven), "+
+		"or set DYNAMODB_ENDPOINT to a DynamoDB that runs already", minJava, noJava, noDocker)
+}
+
+func (o Options) say(text string) {
+	if o.Say != nil {
+		o.Say(text)
+	}
+}
+
+// findJava returns the first java, of JAVA_HOME and PATH in this order, that is new enough.
+func findJava(ctx context.Context) (string, error) {
+	problem := errors.New("there is no java in JAVA_HOME or PATH")
+	var found []string
+	if home := os.Getenv("JAVA_HOME"); home != "" {
+		found = append(found, filepath.Join(home, "bin", "java"))
+	}
+	if java, err := exec.LookPath("java"); err == nil {
+		found = append(found, java)
+	}
+	for _, java := range found {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		out, err := exec.CommandContext(ctx, java, "-version").CombinedOutput()
+		cancel()
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		version, ok := javaVersion(string(out))
+		switch {
+		case err != nil || !ok:
+			problem = fmt.Errorf("%s -version does not say which Java it is", java)
+		case version < minJava:
+			problem = fmt.Errorf("%s is Java %d", java, version)
+		default:
+			return java, nil
+		}
+	}
+	return "", problem
+}
+
+var quotedVersion = regexp.MustCompile(`version "(?:1\.)?(\d+)`)
+
+// javaVersion reads the number out of `java -version`: 8 of "1.8.0_402", 17 of "17.0.15", 21 of "21".
+func javaVersion(text string) (version int, ok bool) {
+	match := quotedVersion.FindStringSubmatch(text)
+	if match == nil {
+		return 0, false
+	}
+	version, err := strconv.Atoi(match[1])
+	return version, err == nil
+}
+
+const mainClass = "software.amazon.dynamodb.services.local.main.ServerRunner"
+
+type javaRunner struct{ java, jars string }
+
+func (r javaRunner) command(port int, data string) []string {
+	command := []string{r.java, "-Djava.library.path=" + r.jars}
+	if data != "" {
+		_ = os.MkdirAll(scratch(data), 0o755)
+		command = append(command, "-Djava.io.tmpdir="+scratch(data))
+	}
+	return append(append(command, "-cp", filepath.Join(r.jars, "*"), mainClass,
+		"-sharedDb", "-disableTelemetry", "-port", strconv.Itoa(port)), storage(data)...)
+}
+
+// scratch is where the Java program unpacks its SQLite, and leaves it when it is killed.
+func scratch(data string) string { return filepath.Join(data, "tmp") }
+
+func storage(data string) []string {
+	if data == "" {
+		return []string{"-inMemory"}
+	}
+	return []string{"-dbPath", data}
+}
+
+func (r javaRunner) clean(data string) {
+	if data != "" {
+		stopLeftover(data)
+		_ = os.RemoveAll(scratch(data))
+	}
+}
+
+// image is the same DynamoDB Local, as AWS publishes it.
+const image = "amazon/dynamodb-local:" + version
+
+// findDocker returns the docker program if its engine answers.
+func findDocker(ctx context.Context) (string, error) {
+	docker, err := exec.LookPath("docker")
+	if err != nil {
+		return "", errors.New("there is no docker in PATH")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if err := exec.CommandContext(ctx, docker, "version", "--format", "{{.Server.Version}}").Run(); err != nil {
+		return "", errors.New("docker is here, but its engine does not run")
+	}
+	return docker, nil
+}
+
+// pull fetches the image, which `docker run` would do too, but silently and within startTimeout.
+func pull(ctx context.Context, docker string, say func(string)) error {
+	if exec.CommandContext(ctx, docker, "image", "inspect", image).Run() == nil {
+		return nil
+	}
+	say("Fetching the container image " + image)
+	var output lastLines
+	cmd := exec.CommandContext(ctx, docker, "pull", "-q", image)
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("fetching the container image %s: %w: %s", image, err, &output)
+	}
+	return nil
+}
+
+type dockerRunner struct{ docker, name string }
+
+// command publishes the port on loopback alone. The image's own user writes the data, so the
+// folder is opened to it: root's files in a checkout would be worse.
+func (r dockerRunner) command(port int, data string) []string {
+	command := []string{
+		r.docker, "run", "--rm", "--name", r.name,
+		"-p", fmt.Sprintf("127.0.0.1:%d:8000", port),
+	}
+	inside := ""
+	if data != "" {
+		inside = "/data"
+		_ = os.Chmod(data, 0o777) // a folder that stays closed is told by the database itself
+		command = append(command, "-v", data+":"+inside)
+	}
+	return append(append(command, image, "-jar", "DynamoDBLocal.jar",
+		"-sharedDb", "-disableTelemetry", "-port", "8000"), storage(inside)...)
+}
+
+// clean removes the container, which outlives a docker program that was killed.
+func (r dockerRunner) clean(string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	_ = exec.CommandContext(ctx, r.docker, "rm", "--force", r.name).Run()
+}
+
+// containerName is the same for the same data, and no other's for a database in memory.
+func containerName(data string) string {
+	if data == "" {
+		return "marketmeter-dynamodb-" + strings.ToLower(rand.Text()[:12])
+	}
+	sum := sha256.Sum256([]byte(data))
+	return fmt.Sprintf("marketmeter-dynamodb-%x", sum[:6])
+}

@@ -1,0 +1,100 @@
+package localdb_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/marketmeter/marketmeter"
+	"github.com/marketmeter/marketmeter/internal/localdb"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+func TestTableIsTheTemplates(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	answer, err := client.DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: &name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{"": keyNames(answer.Table.KeySchema)}
+	for _, index := range answer.Table.GlobalSecondaryIndexes {
+		got[*index.IndexName] = keyNames(index.KeySchema) + " " + string(index.Projection.ProjectionType)
+	}
+	want := map[string]string{
+		"":              "PK SK",
+		"byTime":        "PK _time ALL",
+		"byStatus":      "_status _time ALL",
+		"byBuyer":       "_buyer _time ALL",
+		"byEntitlement": "_entitlement _time ALL",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("keys and indexes (-want +got):\n%s", diff)
+	}
+	expiry, err := client.DescribeTimeToLive(t.Context(), &dynamodb.DescribeTimeToLiveInput{TableName: &name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := expiry.TimeToLiveDescription; aws.ToString(d.AttributeName) != "expiresAt" || d.TimeToLiveStatus != types.TimeToLiveStatusEnabled {
+		t.Errorf("items expire by %s, which is %s; want expiresAt, ENABLED", aws.ToString(d.AttributeName), d.TimeToLiveStatus)
+	}
+}
+
+func keyNames(keys []types.KeySchemaElement) string {
+	var names []string
+	for _, key := range keys {
+		names = append(names, *key.AttributeName)
+	}
+	return strings.Join(names, " ")
+}
+
+func TestCreateTableLeavesAnExistingOne(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	created, err := localdb.CreateTable(t.Context(), client, marketmeter.Template, name)
+	if created || err != nil {
+		t.Errorf("CreateTable of an existing table: %v, %v; want false, nil", created, err)
+	}
+}
+
+func TestCreateTableRefusesAnotherTable(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	for _, test := range []struct{ old, new, want string }{
+		{"IndexName: byTime", "IndexName: byDay", "it has index byTime (PK HASH S, _time RANGE S) projecting ALL; the template has index byDay"},
+		{"AttributeName: _time, AttributeType: S", "AttributeName: _time, AttributeType: N", "_time RANGE N"},
+		{"ProjectionType: ALL", "ProjectionType: KEYS_ONLY", "projecting KEYS_ONLY"},
+	} {
+		template := strings.Replace(string(marketmeter.Template), test.old, test.new, 1)
+		_, err := localdb.CreateTable(t.Context(), client, []byte(template), name)
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "TABLE_NAME") {
+			t.Errorf("with %q in the template: %v; want an error with %q and what to do", test.new, err, test.want)
+		}
+	}
+}
+
+// The request never leaves for these: their client has nowhere to go.
+func TestCreateTableRefusesWhatItDoesNotUnderstand(t *testing.T) {
+	t.Parallel()
+	client := localdb.NewClient("http://127.0.0.1:1")
+	for _, test := range []struct{ old, new, want string }{
+		{"BillingMode: PAY_PER_REQUEST", "BillingMode: PROVISIONED", "BillingMode"},
+		{"Projection: {ProjectionType: ALL}", "Projects: {ProjectionType: ALL}", `"Projects"`},
+		{"Projection: {ProjectionType: ALL}", "Projection: !If [A, B]", "Projection"},
+		{"AttributeName: expiresAt", "Attribute: expiresAt", `"Attribute"`},
+		{"Type: AWS::DynamoDB::Table", "Type: AWS::DynamoDB::GlobalTable", "there are 0 resources"},
+		{"Type: AWS::Logs::LogGroup", "Type: AWS::DynamoDB::Table", "LogGroupName"},
+		{"      KeySchema:", "      LocalSecondaryIndexes: [{IndexName: x}]\n      KeySchema:", "local secondary"},
+		{"Resources:", "Resources: [", "yaml"},
+	} {
+		template := strings.Replace(string(marketmeter.Template), test.old, test.new, 1)
+		_, err := localdb.CreateTable(t.Context(), client, []byte(template), "any")
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("with %q in the template: %v; want an error with %q", test.new, err, test.want)
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package table
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Delete marks a group DELETED and returns it as it is then. With a day it must have been created
+// on that day. It returns NotFound, or NotDeletable naming the status.
+//
+//	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 6 write units at 1 KB
+//
+// The condition is the status; when it fails DynamoDB returns the item, which tells NotFound from
+// NotDeletable. A retry whose first answer was lost finds its own operation id: DELETED is terminal,
+// so nothing can have followed.
+func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error) {
+	operation := operationID()
+	values := map[string]types.AttributeValue{
+		":deleted":    text(string(metering.StatusDeleted)),
+		":deletedKey": text(statusKey(org, metering.StatusDeleted)),
+		":now":        text(metering.FormatTime(now)),
+		":op":         operation,
+	}
+	allowed := make([]string, len(metering.Deletable))
+	for i, status := range metering.Deletable {
+		allowed[i] = ":status" + strconv.Itoa(i)
+		values[allowed[i]] = text(string(status))
+	}
+	condition := "#status IN (" + strings.Join(allowed, ", ") + ")"
+	if created != "" {
+		condition += " AND begins_with(creationTime, :day)"
+		values[":day"] = text(string(created))
+	}
+	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName:           &t.name,
+		Key:                 itemKey(orgKey(org), groupKey(id)),
+		UpdateExpression:    aws.String("SET #status = :deleted, #statusKey = :deletedKey, lastUpdateTime = :now, #op = :op"),
+		ConditionExpression: &condition,
+		ExpressionAttributeNames: map[string]string{
+			"#status": "status", "#statusKey": attrStatus, "#op": attrOperation,
+		},
+		ExpressionAttributeValues:           values,
+		ReturnValues:                        types.ReturnValueAllNew,
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              wantUnits(ctx),
+	})
+	if err == nil {
+		countWrite(ctx, out.ConsumedCapacity)
+		return itemGroup(out.Attributes)
+	}
+	found, ok := failedCondition(err)
+	if !ok {
+		return metering.Group{}, storageError("delete group", err)
+	}
+	if found == nil {
+		return metering.Group{}, noSuchGroup(id, created)
+	}
+	group, err := itemGroup(found)
+	switch {
+	case err != nil:
+		return metering.Group{}, err
+	case isMine(found, operation):
+		return group, nil
+	case created != "" && metering.DayOf(group.CreationTime) != created:
+		return metering.Group{}, noSuchGroup(id, created)
+	default:
+		return metering.Group{}, metering.Errorf(metering.NotDeletable,
+			"usage record group %s is %s: only a group that is CREATED or INVALID can be deleted", metering.Quote(id), group.Status)
+	}
+}
+
+func noSuchGroup(id string, created metering.Day) error {
+	if created != "" {
+		return metering.Errorf(metering.NotFound, "there is no usage record group %s created on %s", metering.Quote(id), created)
+	}
+	return metering.Errorf(metering.NotFound, "there is no usage record group %s", metering.Quote(id))
+}

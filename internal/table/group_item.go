@@ -1,0 +1,114 @@
+package table
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// groupItem is the group as it is stored: plain attributes, named and nested as its API JSON, plus
+// the keys of the table and the indexes.
+func groupItem(g *metering.Group) map[string]types.AttributeValue {
+	item := map[string]types.AttributeValue{
+		attrPK:          text(orgKey(g.OrganizationID)),
+		attrSK:          text(groupKey(g.ID)),
+		attrTime:        text(timeKey(g.CreationTime, g.ID)),
+		attrStatus:      text(statusKey(g.OrganizationID, g.Status)),
+		attrBuyer:       text(buyerKey(g.OrganizationID, g.BuyerID)),
+		attrEntitlement: text(entitlementKey(g.OrganizationID, g.EntitlementID)),
+
+		"id":                  text(g.ID),
+		"organizationID":      text(g.OrganizationID),
+		"buyerID":             text(g.BuyerID),
+		"entitlementID":       text(g.EntitlementID),
+		"partner":             text(string(g.Partner)),
+		"status":              text(string(g.Status)),
+		"records":             quantitiesValue(g.Records),
+		"metaInfo":            documentValue(g.MetaInfo.Document()),
+		"serialID":            number(strconv.Itoa(int(g.SerialID))),
+		"usageRecordReportID": text(g.UsageRecordReportID),
+		"creationTime":        text(metering.FormatTime(g.CreationTime)),
+		"lastUpdateTime":      text(metering.FormatTime(g.LastUpdateTime)),
+	}
+	if g.ProductID != "" {
+		item["productID"] = text(g.ProductID)
+	}
+	if !g.ReportedTime.IsZero() {
+		item["reportedTime"] = text(metering.FormatTime(g.ReportedTime))
+	}
+	return item
+}
+
+func number(s string) *types.AttributeValueMemberN { return &types.AttributeValueMemberN{Value: s} }
+
+func quantitiesValue(quantities map[string]metering.Quantity) types.AttributeValue {
+	m := make(map[string]types.AttributeValue, len(quantities))
+	for key, q := range quantities {
+		m[key] = number(q.String())
+	}
+	return &types.AttributeValueMemberM{Value: m}
+}
+
+// documentValue stores one of metering's documents.
+func documentValue(document any) types.AttributeValue {
+	switch value := document.(type) {
+	case nil:
+		return &types.AttributeValueMemberNULL{Value: true}
+	case bool:
+		return &types.AttributeValueMemberBOOL{Value: value}
+	case string:
+		return text(value)
+	case metering.Number:
+		return number(value.String())
+	case []any:
+		l := make([]types.AttributeValue, len(value))
+		for i, element := range value {
+			l[i] = documentValue(element)
+		}
+		return &types.AttributeValueMemberL{Value: l}
+	case map[string]any:
+		m := make(map[string]types.AttributeValue, len(value))
+		for name, member := range value {
+			m[name] = documentValue(member)
+		}
+		return &types.AttributeValueMemberM{Value: m}
+	default:
+		panic(fmt.Sprintf("table: a document holds a %T", document))
+	}
+}
+
+// itemGroup reads a stored group. It fails, naming the attribute, where the item is not one that
+// groupItem made.
+func itemGroup(item map[string]types.AttributeValue) (metering.Group, error) {
+	r := itemReader{item: item}
+	g := metering.Group{
+		ID:                  r.text("id"),
+		OrganizationID:      r.text("organizationID"),
+		BuyerID:             r.text("buyerID"),
+		EntitlementID:       r.text("entitlementID"),
+		Partner:             metering.Partner(r.text("partner")),
+		Status:              metering.Status(r.text("status")),
+		Records:             r.quantities("records"),
+		SerialID:            r.int32("serialID"),
+		UsageRecordReportID: r.text("usageRecordReportID"),
+		CreationTime:        r.time("creationTime"),
+		LastUpdateTime:      r.time("lastUpdateTime"),
+	}
+	if r.has("productID") {
+		g.ProductID = r.text("productID")
+	}
+	if r.has("reportedTime") {
+		g.ReportedTime = r.time("reportedTime")
+	}
+	g.MetaInfo = r.metaInfo("metaInfo")
+	if r.err != nil {
+		return metering.Group{}, &metering.Error{
+			Code: metering.Internal, Message: "internal error",
+			Cause: fmt.Errorf("the stored group %q of %q: %w", g.ID, g.OrganizationID, r.err),
+		}
+	}
+	return g, nil
+}

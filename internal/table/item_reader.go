@@ -1,0 +1,201 @@
+package table
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// itemReader reads the attributes of an item or of a map in it; the first failure stays in err, and
+// what is read after it is not to be used.
+type itemReader struct {
+	item map[string]types.AttributeValue
+	err  error
+}
+
+func (r *itemReader) has(name string) bool {
+	_, ok := r.item[name]
+	return ok
+}
+
+func (r *itemReader) fail(name, due string) {
+	if r.err == nil {
+		r.err = fmt.Errorf("attribute %s is %T and not %s", name, r.item[name], due)
+	}
+}
+
+func (r *itemReader) text(name string) string {
+	s, ok := r.item[name].(*types.AttributeValueMemberS)
+	if !ok {
+		r.fail(name, "a string")
+		return ""
+	}
+	return s.Value
+}
+
+func (r *itemReader) number(name string) string {
+	n, ok := r.item[name].(*types.AttributeValueMemberN)
+	if !ok {
+		r.fail(name, "a number")
+		return ""
+	}
+	return n.Value
+}
+
+func (r *itemReader) int32(name string) int32 {
+	n, err := strconv.ParseInt(r.number(name), 10, 32)
+	if err != nil {
+		r.fail(name, "a 32-bit integer")
+	}
+	return int32(n)
+}
+
+func (r *itemReader) time(name string) time.Time {
+	t, err := metering.ParseTime(r.text(name))
+	if err != nil {
+		r.fail(name, "a time")
+	}
+	return t
+}
+
+func (r *itemReader) object(name string) map[string]types.AttributeValue {
+	m, ok := r.item[name].(*types.AttributeValueMemberM)
+	if !ok {
+		r.fail(name, "a map")
+		return nil
+	}
+	return m.Value
+}
+
+func (r *itemReader) quantity(name string) metering.Quantity {
+	q, err := metering.ParseQuantity(r.number(name))
+	if err != nil {
+		r.fail(name, "a quantity")
+	}
+	return q
+}
+
+func (r *itemReader) quantities(name string) map[string]metering.Quantity {
+	in := itemReader{item: r.object(name)}
+	quantities := make(map[string]metering.Quantity, len(in.item))
+	for key := range in.item {
+		quantities[key] = in.quantity(key)
+	}
+	r.join(name, in)
+	return quantities
+}
+
+// join takes over the failure of a reader of the attribute of that name.
+func (r *itemReader) join(name string, in itemReader) {
+	if r.err == nil && in.err != nil {
+		r.err = fmt.Errorf("%s: %w", name, in.err)
+	}
+}
+
+func (r *itemReader) metaInfo(name string) metering.MetaInfo {
+	in := itemReader{item: r.object(name)}
+	var m metering.MetaInfo
+	for member := range in.item {
+		switch member {
+		case "SkipValidation":
+			if b, ok := in.item[member].(*types.AttributeValueMemberBOOL); ok {
+				m.SkipValidation = &b.Value
+			} else {
+				in.fail(member, "a boolean")
+			}
+		case "source":
+			source := metering.Source(in.text(member))
+			m.Source = &source
+		case "timestamp":
+			t := in.time(member)
+			m.Timestamp = &t
+		case "originRecords":
+			m.OriginRecords = in.quantities(member)
+		case "billableRecords":
+			m.BillableRecords = in.billableRecords(member)
+		default:
+			if _, ok := metering.CarriedMemberNamed(member); !ok {
+				in.fail(member, "known")
+				continue
+			}
+			if m.Carried == nil {
+				m.Carried = map[string]any{}
+			}
+			m.Carried[member] = in.document(member)
+		}
+	}
+	r.join(name, in)
+	return m
+}
+
+func (r *itemReader) billableRecords(name string) []metering.BillableRecord {
+	l, ok := r.item[name].(*types.AttributeValueMemberL)
+	if !ok {
+		r.fail(name, "a list")
+		return nil
+	}
+	records := make([]metering.BillableRecord, len(l.Value))
+	for i, element := range l.Value {
+		m, ok := element.(*types.AttributeValueMemberM)
+		if !ok {
+			r.fail(name, "a list of maps")
+			return nil
+		}
+		in := itemReader{item: m.Value}
+		records[i] = metering.BillableRecord{Key: in.text("key"), Quantity: in.quantity("quantity")}
+		if in.has("properties") {
+			records[i].Properties, ok = in.document("properties").(map[string]any)
+			if !ok {
+				in.fail("properties", "a map")
+			}
+		}
+		r.join(fmt.Sprintf("%s[%d]", name, i), in)
+	}
+	return records
+}
+
+func (r *itemReader) document(name string) any {
+	document, err := valueDocument(r.item[name])
+	if err != nil {
+		r.fail(name, err.Error())
+	}
+	return document
+}
+
+// valueDocument is the inverse of documentValue.
+func valueDocument(value types.AttributeValue) (any, error) {
+	switch value := value.(type) {
+	case *types.AttributeValueMemberNULL:
+		return nil, nil
+	case *types.AttributeValueMemberBOOL:
+		return value.Value, nil
+	case *types.AttributeValueMemberS:
+		return value.Value, nil
+	case *types.AttributeValueMemberN:
+		return metering.ParseNumber(value.Value)
+	case *types.AttributeValueMemberL:
+		array := make([]any, len(value.Value))
+		for i, element := range value.Value {
+			var err error
+			if array[i], err = valueDocument(element); err != nil {
+				return nil, err
+			}
+		}
+		return array, nil
+	case *types.AttributeValueMemberM:
+		object := make(map[string]any, len(value.Value))
+		for name, member := range value.Value {
+			var err error
+			if object[name], err = valueDocument(member); err != nil {
+				return nil, err
+			}
+		}
+		return object, nil
+	default:
+		return nil, fmt.Errorf("what JSON can hold")
+	}
+}

@@ -1,0 +1,81 @@
+package table
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Attributes that are ours. Those of groups begin with "_" except the keys of the table; none ever
+// reaches a client, since decoding takes only the members of the API.
+const (
+	attrPK          = "PK"
+	attrSK          = "SK"
+	attrTime        = "_time" // sort key of every index
+	attrStatus      = "_status"
+	attrBuyer       = "_buyer"
+	attrEntitlement = "_entitlement"
+	attrOperation   = "_op"
+)
+
+// index is a GSI over usage record groups; all sort by attrTime.
+type index struct{ name, partition string }
+
+var (
+	byTime        = index{"byTime", attrPK}
+	byStatus      = index{"byStatus", attrStatus}
+	byBuyer       = index{"byBuyer", attrBuyer}
+	byEntitlement = index{"byEntitlement", attrEntitlement}
+)
+
+// keyEscaper keeps the separator out of the parts of a key, so that no organization, buyer or id,
+// whatever it holds, can form another's key.
+var keyEscaper = strings.NewReplacer("%", "%25", "#", "%23")
+
+func orgKey(org string) string { return "ORG#" + keyEscaper.Replace(org) }
+
+func statusKey(org string, status metering.Status) string {
+	return orgKey(org) + "#STATUS#" + keyEscaper.Replace(string(status))
+}
+
+func buyerKey(org, buyer string) string { return orgKey(org) + "#BUYER#" + keyEscaper.Replace(buyer) }
+
+func entitlementKey(org, entitlement string) string {
+	return orgKey(org) + "#ENTITLEMENT#" + keyEscaper.Replace(entitlement)
+}
+
+func groupKey(id string) string { return "GROUP#" + keyEscaper.Replace(id) }
+
+const configPrefix = "CONFIG#"
+
+func configKey(version int) string { return fmt.Sprintf("%s%010d", configPrefix, version) }
+
+const serialKey = "SERIAL"
+
+// timeKey sorts groups by creation time, then by the bytes of their id, which stands as it is: it is
+// the last part, and the time before it has a fixed width.
+func timeKey(created time.Time, id string) string { return metering.FormatTime(created) + "#" + id }
+
+// timeRange bounds timeKey to the days from start to end, both included; an empty day is no bound.
+// The upper bound is the day with the letter after the T of its times: after every time of the day,
+// in any spelling, and before the next day, which 9999-12-31 doesn't have.
+func timeRange(start, end metering.Day) (from, to string) {
+	from, to = "0", ":"
+	if start != "" {
+		from = string(start)
+	}
+	if end != "" {
+		to = string(end) + "U"
+	}
+	return from, to
+}
+
+func text(s string) *types.AttributeValueMemberS { return &types.AttributeValueMemberS{Value: s} }
+
+func itemKey(pk, sk string) map[string]types.AttributeValue {
+	return map[string]types.AttributeValue{attrPK: text(pk), attrSK: text(sk)}
+}

@@ -1,0 +1,100 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Put stores a group that is not there yet, as it is. It reports false where a group with its id
+// is, which it leaves alone, and returns Invalid where the group is larger than an item may be.
+//
+//	PutItem  PK = ORG#<org>, SK = GROUP#<id>, attribute_not_exists(PK)   1 round trip, 5 write units under 1 KB
+func (t *Table) Put(ctx context.Context, g *metering.Group) (stored bool, err error) {
+	stored, err = t.putNew(ctx, groupItem(g))
+	if api, ok := errors.AsType[smithy.APIError](err); ok && api.ErrorCode() == "ValidationException" {
+		return false, &metering.Error{Code: metering.Invalid, Message: "DynamoDB can't hold this group", Cause: errors.New(api.ErrorMessage())}
+	}
+	if err != nil {
+		return false, storageError("put group", err)
+	}
+	return stored, nil
+}
+
+// putNew puts an item whose key is not there yet; it reports false where it is.
+func (t *Table) putNew(ctx context.Context, item map[string]types.AttributeValue) (bool, error) {
+	operation := operationID()
+	item[attrOperation] = operation
+	out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{
+		TableName:                           &t.name,
+		Item:                                item,
+		ConditionExpression:                 aws.String("attribute_not_exists(PK)"),
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              wantUnits(ctx),
+	})
+	if err == nil {
+		countWrite(ctx, out.ConsumedCapacity)
+		return true, nil
+	}
+	if found, ok := failedCondition(err); ok {
+		return isMine(found, operation), nil
+	}
+	return false, err
+}
+
+// RaiseSerial makes the organization's serial counter at least atLeast.
+//
+//	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit
+func (t *Table) RaiseSerial(ctx context.Context, org string, atLeast int32) error {
+	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName:           &t.name,
+		Key:                 itemKey(orgKey(org), serialKey),
+		UpdateExpression:    aws.String("SET serialID = :n"),
+		ConditionExpression: aws.String("attribute_not_exists(serialID) OR serialID < :n"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{
+			":n": number(strconv.Itoa(int(atLeast))),
+		},
+		ReturnConsumedCapacity: wantUnits(ctx),
+	})
+	if err == nil {
+		countWrite(ctx, out.ConsumedCapacity)
+		return nil
+	}
+	if _, ok := failedCondition(err); ok {
+		return nil // it is there already, by us or by another
+	}
+	return storageError("raise the serial counter", err)
+}
+
+// Serial is the organization's serial counter: at or above the serialID of each of its groups, and
+// 0 where none was given yet. Read consistently.
+//
+//	GetItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 read unit
+func (t *Table) Serial(ctx context.Context, org string) (int32, error) {
+	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName:              &t.name,
+		Key:                    itemKey(orgKey(org), serialKey),
+		ConsistentRead:         aws.Bool(true),
+		ReturnConsumedCapacity: wantUnits(ctx),
+	})
+	if err != nil {
+		return 0, storageError("read the serial counter", err)
+	}
+	countRead(ctx, out.ConsumedCapacity)
+	if out.Item == nil {
+		return 0, nil
+	}
+	r := itemReader{item: out.Item}
+	n := r.int32("serialID")
+	if r.err != nil {
+		return 0, storageError("read the serial counter", r.err)
+	}
+	return n, nil
+}

@@ -1,0 +1,151 @@
+// Package table is the single DynamoDB table: its keys, its items, and one file for each access
+// pattern with its cost on top. docs/data-model.md draws the whole.
+//
+// Every function takes the organization and never leaves its partitions; nothing scans. Failures
+// come out as metering.Error: Unavailable where trying again may help, Internal where it won't.
+package table
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Table is marketmeter's table in one region.
+type Table struct {
+	client *dynamodb.Client
+	name   string
+}
+
+// New makes a Table of the table with that name, which template.yaml defines.
+func New(client *dynamodb.Client, name string) *Table { return &Table{client, name} }
+
+// Units are the capacity units that the calls under one context consumed.
+type Units struct {
+	mu          sync.Mutex
+	read, write float64
+}
+
+type unitsKey struct{}
+
+// CountUnits returns a context whose calls add what they consume, indexes included, to the Units.
+func CountUnits(ctx context.Context) (context.Context, *Units) {
+	units := new(Units)
+	return context.WithValue(ctx, unitsKey{}, units), units
+}
+
+// wantUnits asks DynamoDB for the units of a call only where someone counts them.
+func wantUnits(ctx context.Context) types.ReturnConsumedCapacity {
+	if ctx.Value(unitsKey{}) == nil {
+		return types.ReturnConsumedCapacityNone
+	}
+	return types.ReturnConsumedCapacityTotal
+}
+
+// Consumed are the units so far.
+func (u *Units) Consumed() (read, write float64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.read, u.write
+}
+
+func countRead(ctx context.Context, c *types.ConsumedCapacity)  { count(ctx, c, 1, 0) }
+func countWrite(ctx context.Context, c *types.ConsumedCapacity) { count(ctx, c, 0, 1) }
+
+func count(ctx context.Context, c *types.ConsumedCapacity, read, write float64) {
+	units, ok := ctx.Value(unitsKey{}).(*Units)
+	if !ok || c == nil {
+		return
+	}
+	units.mu.Lock()
+	defer units.mu.Unlock()
+	units.read += read * aws.ToFloat64(c.CapacityUnits)
+	units.write += write * aws.ToFloat64(c.CapacityUnits)
+}
+
+// operationID marks a conditional write. A retry of the SDK whose first try was applied, and its
+// answer lost, fails its own condition: on a failed condition that finds its own id, the write had
+// succeeded.
+func operationID() *types.AttributeValueMemberB {
+	id := make([]byte, 16)
+	rand.Read(id) // never fails
+	return &types.AttributeValueMemberB{Value: id}
+}
+
+// failedCondition returns the item that a failed condition found, nil where there was none; ok is
+// false where err is no failed condition.
+func failedCondition(err error) (found map[string]types.AttributeValue, ok bool) {
+	failed, ok := errors.AsType[*types.ConditionalCheckFailedException](err)
+	if !ok {
+		return nil, false
+	}
+	return failed.Item, true
+}
+
+// isMine reports whether the item was written by the operation.
+func isMine(item map[string]types.AttributeValue, operation *types.AttributeValueMemberB) bool {
+	stored, ok := item[attrOperation].(*types.AttributeValueMemberB)
+	return ok && string(stored.Value) == string(operation.Value)
+}
+
+// storageError makes a failed call a domain error.
+func storageError(doing string, err error) error {
+	if unavailable(err) {
+		return &metering.Error{
+			Code: metering.Unavailable, Message: "the service can't reach its table in time: try again",
+			Cause: fmt.Errorf("%s: %w", doing, err), RetryAfter: time.Second,
+		}
+	}
+	return &metering.Error{Code: metering.Internal, Message: "internal error", Cause: fmt.Errorf("%s: %w", doing, err)}
+}
+
+// unavailable tells the failures that pass: time ran out, the table is throttled, the network or
+// DynamoDB itself failed more often than the client retries.
+func unavailable(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return true
+	}
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		switch api.ErrorCode() {
+		case "ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded", "LimitExceededException",
+			"TransactionConflictException", "InternalServerError", "ServiceUnavailable":
+			return true
+		}
+		response, ok := errors.AsType[*awshttp.ResponseError](err)
+		return ok && response.HTTPStatusCode() >= 500
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*smithy.OperationError](err)
+	var build *smithy.SerializationError
+	return ok && !errors.As(err, &build) && !errors.As(err, new(*smithy.InvalidParamsError))
+}
+
+// Ping tells whether the table can be read.
+//
+//	GetItem of an item that is not there   1 round trip, 0.5 read units
+func (t *Table) Ping(ctx context.Context) error {
+	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName:              &t.name,
+		Key:                    itemKey("PING", "PING"),
+		ReturnConsumedCapacity: wantUnits(ctx),
+	})
+	if err != nil {
+		return storageError("ping", err)
+	}
+	countRead(ctx, out.ConsumedCapacity)
+	return nil
+}

@@ -1,0 +1,392 @@
+package table_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func group(id string, status metering.Status) *metering.Group {
+	quantity, _ := metering.ParseQuantity("9007199254740993")
+	source := metering.Source("API")
+	return &metering.Group{
+		ID: id, OrganizationID: "o1", BuyerID: "b1", EntitlementID: "e1", ProductID: "p1", Partner: "AWS", Status: status,
+		Records: map[string]metering.Quantity{"cpu": quantity}, SerialID: 7,
+		MetaInfo:     metering.MetaInfo{Source: &source, OriginRecords: map[string]metering.Quantity{}},
+		CreationTime: now, LastUpdateTime: now,
+	}
+}
+
+func put(t *testing.T, tbl *table.Table, g *metering.Group) {
+	t.Helper()
+	if stored, err := tbl.Put(t.Context(), g); err != nil || !stored {
+		t.Fatalf("put %s: %v, %v", g.ID, stored, err)
+	}
+}
+
+// all lists every group of the organization, newest first.
+func all(t *testing.T, tbl *table.Table, org string) []metering.Group {
+	t.Helper()
+	var groups []metering.Group
+	more, err := tbl.List(t.Context(), org, metering.GroupFilter{}, 0, 1<<40, func(g *metering.Group) bool {
+		groups = append(groups, *g)
+		return true
+	})
+	if err != nil || more {
+		t.Fatalf("list: more %v, %v", more, err)
+	}
+	return groups
+}
+
+func wantSame(t *testing.T, want, got any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(metering.Quantity{}), cmpopts.EquateComparable(metering.Number{}, metering.Quantity{})); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+func wantCode(t *testing.T, err error, want metering.Code) {
+	t.Helper()
+	if failure, ok := errors.AsType[*metering.Error](err); !ok || failure.Code != want {
+		t.Fatalf("got %v, want code %d", err, want)
+	}
+}
+
+// wantUnavailable wants a failure that says when to try again, and to the log why it failed.
+func wantUnavailable(t *testing.T, err error) {
+	t.Helper()
+	wantCode(t, err, metering.Unavailable)
+	if failure, _ := errors.AsType[*metering.Error](err); failure.RetryAfter <= 0 || failure.Cause == nil {
+		t.Errorf("%+v", failure)
+	}
+}
+
+func TestWhatIsStoredComesBack(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	amount, _ := metering.ParseNumber("1234567890.1234567890123456789")
+	skip, at := true, now.Add(-time.Hour)
+	g := group("g1", metering.StatusReported)
+	g.ReportedTime, g.UsageRecordReportID = now.Add(time.Minute), "r1"
+	g.MetaInfo.SkipValidation, g.MetaInfo.Timestamp = &skip, &at
+	g.MetaInfo.BillableRecords = []metering.BillableRecord{
+		{Key: "k", Properties: map[string]any{"a": []any{nil, true, "", map[string]any{}}, "n": amount}, Quantity: g.Records["cpu"]},
+		{Key: "bare"},
+	}
+	g.MetaInfo.Carried = map[string]any{"lagoAmount": amount, "stripeInvoiceID": "in_1"}
+	put(t, tbl, g)
+	plain := group("g0", metering.StatusCreated)
+	plain.ProductID = ""
+	put(t, tbl, plain)
+	wantSame(t, []metering.Group{*g, *plain}, all(t, tbl, "o1"))
+}
+
+func TestPutLeavesWhatIsThere(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	g := group("g1", metering.StatusReported)
+	put(t, tbl, g)
+	if stored, err := tbl.Put(t.Context(), group("g1", metering.StatusCreated)); stored || err != nil {
+		t.Errorf("%v, %v", stored, err)
+	}
+	wantSame(t, []metering.Group{*g}, all(t, tbl, "o1"))
+}
+
+func TestPutRefusesWhatNoItemHolds(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	g := group("g1", metering.StatusCreated)
+	g.MetaInfo.Carried = map[string]any{"stripeInvoiceID": strings.Repeat("x", 400*1024)}
+	_, err := tbl.Put(t.Context(), g)
+	wantCode(t, err, metering.Invalid)
+	wantSame(t, []metering.Group(nil), all(t, tbl, "o1"))
+}
+
+func TestDeleteKeepsWhatMayNotBeDeleted(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	for _, status := range metering.Statuses {
+		g := group("g-"+string(status), status)
+		put(t, tbl, g)
+		deleted, err := tbl.Delete(t.Context(), "o1", g.ID, "", now.Add(time.Hour))
+		if status == metering.StatusCreated || status == metering.StatusInvalid {
+			want := *g
+			want.Status, want.LastUpdateTime = metering.StatusDeleted, now.Add(time.Hour)
+			wantSame(t, want, deleted)
+			continue
+		}
+		wantCode(t, err, metering.NotDeletable)
+		if !strings.Contains(err.Error(), string(status)) {
+			t.Error(err)
+		}
+	}
+	for _, g := range all(t, tbl, "o1") {
+		if g.Status != metering.StatusDeleted && !g.LastUpdateTime.Equal(now) {
+			t.Errorf("%s was touched", g.ID)
+		}
+	}
+	_, err := tbl.Delete(t.Context(), "o2", "g-CREATED", "", now)
+	wantCode(t, err, metering.NotFound)
+}
+
+func TestADeletedGroupIsListedByItsNewStatus(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	put(t, tbl, group("g1", metering.StatusCreated))
+	if _, err := tbl.Delete(t.Context(), "o1", "g1", metering.DayOf(now), now); err != nil {
+		t.Fatal(err)
+	}
+	for status, want := range map[metering.Status]int{metering.StatusCreated: 0, metering.StatusDeleted: 1} {
+		n := 0
+		if _, err := tbl.List(t.Context(), "o1", metering.GroupFilter{Status: status}, 0, 10, func(*metering.Group) bool { n++; return true }); err != nil || n != want {
+			t.Errorf("%s: %d, %v", status, n, err)
+		}
+	}
+}
+
+// The write was applied and its answer lost: the retry's condition fails on its own doing.
+func TestALostAnswerIsNotALostWrite(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	faulty := func(faults ...tabletest.Fault) *table.Table {
+		client, _ := tabletest.NewFaults(faults...)
+		return table.New(client, name)
+	}
+	for how, fault := range map[string]tabletest.Fault{
+		"lost": tabletest.Lose, "cut": tabletest.Cut, "short": tabletest.Short, "flipped": tabletest.Flip, "empty": tabletest.Empty,
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			g := group("g-"+how, metering.StatusCreated)
+			if stored, err := faulty(fault).Put(t.Context(), g); err != nil || !stored {
+				t.Errorf("put: %v, %v", stored, err)
+			}
+			deleted, err := faulty(fault).Delete(t.Context(), "o1", g.ID, "", now)
+			if err != nil || deleted.Status != metering.StatusDeleted {
+				t.Errorf("delete: %v, %v", deleted, err)
+			}
+			if err := faulty(fault).RaiseSerial(t.Context(), how, 5); err != nil {
+				t.Errorf("counter: %v", err)
+			}
+			version, err := faulty(tabletest.Pass, fault).ChangeConfig(t.Context(), how, now, setFlag("AWS"))
+			if err != nil || version.Version != 1 {
+				t.Errorf("config: %v, %v", version, err)
+			}
+			if how == "flipped" {
+				return // DynamoDB Local sends no checksum with its errors
+			}
+			// What another operation wrote is a failed condition all the same.
+			if stored, err := faulty(fault).Put(t.Context(), g); err != nil || stored {
+				t.Errorf("a second put: %v, %v", stored, err)
+			}
+			_, err = faulty(fault).Delete(t.Context(), "o1", g.ID, "", now)
+			wantCode(t, err, metering.NotDeletable)
+		})
+	}
+}
+
+// setFlag makes a change that adds an entry for the partner.
+func setFlag(partner string) func(metering.ConfigVersion) (metering.Config, error) {
+	return func(current metering.ConfigVersion) (metering.Config, error) {
+		entries := []metering.PartnerPatch{{Partner: partner}}
+		return metering.ConfigPatch{Partners: metering.PatchMember[[]metering.PartnerPatch]{Set: true, Value: &entries}}.Apply(current.Config)
+	}
+}
+
+func TestEachConfigIsAVersion(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	partners := metering.ConfigPartners[:12] // past version 9, where digits sort
+	for i, partner := range partners {
+		v, err := tbl.ChangeConfig(t.Context(), "o1", now, setFlag(partner))
+		if err != nil || v.Version != i+1 {
+			t.Fatalf("%v, %v", v, err)
+		}
+	}
+	again, err := tbl.ChangeConfig(t.Context(), "o1", now, setFlag(partners[0]))
+	if err != nil || again.Version != len(partners) {
+		t.Errorf("a change that changes nothing: %d, %v", again.Version, err)
+	}
+	current, err := tbl.Config(t.Context(), "o1")
+	if err != nil || current.Version != len(partners) || len(current.Config.Partners) != len(partners) {
+		t.Errorf("%v, %v", current, err)
+	}
+	if other, err := tbl.Config(t.Context(), "o"); err != nil || other.Version != 0 {
+		t.Errorf("%v, %v", other, err)
+	}
+	items, err := client.Query(t.Context(), &dynamodb.QueryInput{
+		TableName: &name, KeyConditionExpression: ptr("PK = :pk"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{":pk": &types.AttributeValueMemberS{Value: "ORG#o1"}},
+	})
+	if err != nil || len(items.Items) != len(partners) {
+		t.Errorf("%d versions are kept, %v", len(items.Items), err)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestFiftyConfigWritersLoseNothing(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	multiplier, _ := metering.ParseQuantity("2")
+	var writers sync.WaitGroup
+	for i := range 50 {
+		writers.Go(func() {
+			_, err := tbl.ChangeConfig(t.Context(), "o1", now, func(current metering.ConfigVersion) (metering.Config, error) {
+				mapping := map[string][]metering.MappingValue{fmt.Sprintf("source %d", i): {{DimensionKey: "d", ConvertionMultiplier: &multiplier}}}
+				entries := []metering.PartnerPatch{{Partner: "AWS", DimensionMappingV2: metering.PatchMember[map[string][]metering.MappingValue]{Set: true, Value: &mapping}}}
+				return metering.ConfigPatch{Partners: metering.PatchMember[[]metering.PartnerPatch]{Set: true, Value: &entries}}.Apply(current.Config)
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	writers.Wait()
+	current, err := tbl.Config(t.Context(), "o1")
+	if err != nil || current.Version != 50 || len(current.Config.Partners[0].DimensionMappingV2) != 50 {
+		t.Errorf("version %d with %d mappings, %v", current.Version, len(current.Config.Partners[0].DimensionMappingV2), err)
+	}
+}
+
+// Another writer is first each time: the change ends with its deadline, and has written nothing.
+func TestAContendedConfigIsUnavailableAtTheDeadline(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	others := 0
+	_, err := tbl.ChangeConfig(ctx, "o1", now, func(current metering.ConfigVersion) (metering.Config, error) {
+		partner := metering.ConfigPartners[others%2] // in turns, so that each is a change
+		if _, err := tbl.ChangeConfig(t.Context(), "o1", now, func(metering.ConfigVersion) (metering.Config, error) {
+			return metering.Config{Partners: []metering.PartnerConfig{{Partner: partner}}}, nil
+		}); err != nil {
+			t.Error(err)
+		}
+		others++
+		return setFlag("ZOHO")(current)
+	})
+	wantUnavailable(t, err)
+	current, err := tbl.Config(t.Context(), "o1")
+	if err != nil || current.Version != others || current.Config.Partners[0].Partner == "ZOHO" {
+		t.Errorf("version %d after %d others, %v", current.Version, others, err)
+	}
+}
+
+func TestAConfigTooLargeIsRefusedBeforeItIsWritten(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	fill := func(n int) func(metering.ConfigVersion) (metering.Config, error) {
+		return func(metering.ConfigVersion) (metering.Config, error) {
+			amount := metering.MappingMode("AMOUNT")
+			values := map[string]metering.MappingValue{}
+			for i := range n {
+				values[fmt.Sprintf("%0250d", i)] = metering.MappingValue{DimensionKey: "d", MappingMode: &amount}
+			}
+			return metering.Config{Partners: []metering.PartnerConfig{{Partner: "AWS", DimensionMapping: values}}}, nil
+		}
+	}
+	_, err := tbl.ChangeConfig(t.Context(), "o1", now, fill(1400))
+	wantCode(t, err, metering.Invalid)
+	if _, err := tbl.ChangeConfig(t.Context(), "o1", now, fill(1350)); err != nil {
+		t.Errorf("just under the bound: %v", err)
+	}
+	if v, err := tbl.Config(t.Context(), "o1"); err != nil || v.Version != 1 {
+		t.Errorf("%d, %v", v.Version, err)
+	}
+}
+
+func TestSerialOnlyGrows(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	for _, step := range []struct{ raise, want int32 }{{5, 5}, {3, 5}, {5, 5}, {1 << 30, 1 << 30}} {
+		if err := tbl.RaiseSerial(t.Context(), "o1", step.raise); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := tbl.Serial(t.Context(), "o1"); err != nil || n != step.want {
+			t.Errorf("after %d: %d, %v", step.raise, n, err)
+		}
+	}
+	if n, err := tbl.Serial(t.Context(), "o2"); err != nil || n != 0 {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
+func TestAnUnreachableTableIsUnavailable(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	dropAll := make([]tabletest.Fault, 100)
+	for i := range dropAll {
+		dropAll[i] = tabletest.Drop
+	}
+	client, _ := tabletest.NewFaults(dropAll...)
+	gone := table.New(client, name)
+	ended, cancel := context.WithDeadline(t.Context(), now)
+	defer cancel()
+	live, _ := tabletest.Client(t)
+	for what, call := range map[string]func() error{
+		"ping":    func() error { return gone.Ping(t.Context()) },
+		"delete":  func() error { _, err := gone.Delete(t.Context(), "o1", "g", "", now); return err },
+		"config":  func() error { _, err := gone.Config(t.Context(), "o1"); return err },
+		"expired": func() error { _, err := table.New(live, name).Config(ended, "o1"); return err },
+		"throttled": func() error {
+			client, _ := tabletest.NewFaults(throttled, throttled, throttled, throttled, throttled, throttled)
+			return table.New(client, name).Ping(t.Context())
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			wantUnavailable(t, call())
+		})
+	}
+	missing := table.New(live, "no-such-table")
+	wantCode(t, missing.Ping(t.Context()), metering.Internal)
+}
+
+func throttled(send func() (*http.Response, error)) (*http.Response, error) {
+	response, err := send()
+	if err != nil {
+		return nil, err
+	}
+	body := `{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}`
+	response.Body.Close()
+	response.StatusCode, response.Body, response.ContentLength = 400, io.NopCloser(strings.NewReader(body)), int64(len(body))
+	response.Header.Del("X-Amz-Crc32")
+	return response, nil
+}
+
+func TestUnitsAreCounted(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	ctx, units := table.CountUnits(t.Context())
+	if _, err := tbl.Put(ctx, group("g1", metering.StatusCreated)); err != nil {
+		t.Fatal(err)
+	}
+	if read, write := units.Consumed(); read != 0 || write != 5 {
+		t.Errorf("a put took %v and %v", read, write)
+	}
+	if _, err := tbl.CountGroups(ctx, "o1"); err != nil {
+		t.Fatal(err)
+	}
+	if read, _ := units.Consumed(); read != 0.5 {
+		t.Errorf("a count took %v", read)
+	}
+}
