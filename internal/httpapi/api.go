@@ -1,0 +1,228 @@
+// Package httpapi is the HTTP API: its routes, the strict reading of requests, the handlers, and
+// the one place where a failure becomes a status, a JSON string and a log line.
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Table is what the API asks of the table; internal/table documents it.
+type Table interface {
+	List(ctx context.Context, org string, filter metering.GroupFilter, offset, limit int, add func(*metering.Group) bool) (more bool, err error)
+	Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error)
+	Config(ctx context.Context, org string) (metering.ConfigVersion, error)
+	ChangeConfig(ctx context.Context, org string, now time.Time, change func(metering.ConfigVersion) (metering.Config, error)) (metering.ConfigVersion, error)
+}
+
+// API answers the operations of Routes.
+type API struct {
+	// Table may be nil where no operation that is served needs it.
+	Table Table
+	Log   *slog.Logger
+	Now   func() time.Time
+
+	// CountUnits returns a context and the DynamoDB units that calls under it have consumed.
+	CountUnits func(context.Context) (context.Context, func() (read, write float64))
+}
+
+// Handler answers the named operations, or all of them where none is named; any other path is 404
+// and any other method on a path of theirs 405. It logs one line a request and lets no panic out.
+func (a *API) Handler(operations ...Operation) http.Handler {
+	mux := http.NewServeMux()
+	methods := map[string][]string{}
+	for _, route := range a.Routes() {
+		if len(operations) > 0 && !slices.Contains(operations, route.Operation) {
+			continue
+		}
+		methods[route.Path] = append(methods[route.Path], route.Method)
+		mux.HandleFunc(route.Method+" "+route.Path, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != route.Method { // ServeMux lets HEAD in for GET
+				notAllowed(w, r, methods[route.Path])
+				return
+			}
+			x := exchangeOf(r)
+			x.operation, x.organization = route.Operation, r.PathValue("orgId")
+			if err := route.handle(w, r); err != nil {
+				x.fail(w, err)
+			}
+		})
+	}
+	for path, allowed := range methods {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { notAllowed(w, r, allowed) })
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { exchangeOf(r).fail(w, noSuchPath(r)) })
+	return a.serve(mux)
+}
+
+func notAllowed(w http.ResponseWriter, r *http.Request, allowed []string) {
+	methods := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", methods)
+	exchangeOf(r).fail(w, metering.Errorf(metering.MethodNotAllowed, "%s is not allowed on this path: it takes %s", r.Method, methods))
+}
+
+func noSuchPath(r *http.Request) error {
+	return metering.Errorf(metering.NotFound, "there is no path %s here", metering.Quote(r.URL.Path))
+}
+
+// exchange is one request with its answer, for the log line.
+type exchange struct {
+	log          *slog.Logger
+	requestID    string
+	operation    Operation
+	organization string
+	status       int
+	failure      error
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
+
+type requestIDKey struct{}
+
+// WithRequestID gives the request under ctx an id that its log line carries; without it gets one of
+// its own.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestIDKey{}, id)
+}
+
+func (a *API) serve(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		x := &exchange{log: a.Log}
+		if id, ok := r.Context().Value(requestIDKey{}).(string); ok {
+			x.requestID = id
+		} else {
+			x.requestID = rand.Text()
+		}
+		ctx, consumed := a.CountUnits(context.WithValue(r.Context(), exchangeKey{}, x))
+		answer := &statusRecorder{ResponseWriter: w}
+		defer func() {
+			if cause := recover(); cause != nil {
+				x.fail(answer, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+			}
+			read, write := consumed()
+			x.status = answer.status
+			x.logLine(r, time.Since(start), read, write)
+		}()
+		if !clean(r.URL.Path) {
+			x.fail(answer, noSuchPath(r))
+			return
+		}
+		mux.ServeHTTP(answer, r.WithContext(ctx))
+	})
+}
+
+// clean tells the paths that ServeMux serves as they are; others it would redirect.
+func clean(path string) bool {
+	rest, ok := strings.CutPrefix(path, "/")
+	if !ok {
+		return false
+	}
+	for segment := range strings.SplitSeq(rest, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return true
+}
+
+// statusRecorder keeps the status that was answered.
+type statusRecorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusRecorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusRecorder) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.MaxBytesReader and http.ResponseController reach the server's writer.
+func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// statuses is the one map from a failure to its HTTP status.
+var statuses = map[metering.Code]int{
+	metering.Internal:             http.StatusInternalServerError,
+	metering.Invalid:              http.StatusBadRequest,
+	metering.NotDeletable:         http.StatusBadRequest,
+	metering.NotFound:             http.StatusNotFound,
+	metering.MethodNotAllowed:     http.StatusMethodNotAllowed,
+	metering.ConfigChanged:        http.StatusPreconditionFailed,
+	metering.TooLarge:             http.StatusRequestEntityTooLarge,
+	metering.UnsupportedMediaType: http.StatusUnsupportedMediaType,
+	metering.ValidationFailed:     http.StatusInternalServerError, // the contract's
+	metering.Unavailable:          http.StatusServiceUnavailable,
+}
+
+// fail answers err as a JSON string. What is no metering.Error, and what is Internal, is told to the
+// log alone.
+func (x *exchange) fail(w http.ResponseWriter, err error) {
+	x.failure = err
+	message := "internal error: the log has more under request id " + x.requestID
+	code := metering.CodeOf(err)
+	if known, ok := errors.AsType[*metering.Error](err); ok && code != metering.Internal {
+		message = known.Message
+		if known.RetryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int((known.RetryAfter+time.Second-1)/time.Second)))
+		}
+	}
+	if r, ok := w.(*statusRecorder); ok && r.status != 0 {
+		return // too late: the answer has begun
+	}
+	writeJSON(w, statuses[code], apijson.AppendText(nil, message))
+}
+
+// writeJSON answers a body of JSON. A client that has gone away is nobody's failure.
+func writeJSON(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+func (x *exchange) logLine(r *http.Request, took time.Duration, read, write float64) {
+	level := slog.LevelInfo
+	attrs := []slog.Attr{
+		slog.String("requestId", x.requestID),
+		slog.String("organization", x.organization),
+		slog.String("operation", string(x.operation)),
+		slog.String("method", r.Method),
+		slog.Int("status", x.status),
+		slog.Float64("durationMs", float64(took.Microseconds())/1000),
+		slog.Float64("readUnits", read),
+		slog.Float64("writeUnits", write),
+	}
+	if x.failure != nil {
+		attrs = append(attrs, slog.String("error", x.failure.Error()))
+		switch metering.CodeOf(x.failure) {
+		case metering.Internal:
+			level = slog.LevelError
+		case metering.Unavailable:
+			level = slog.LevelWarn
+		}
+	}
+	x.log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", attrs...)
+}

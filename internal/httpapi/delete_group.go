@@ -1,0 +1,33 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+func (a *API) deleteGroup(w http.ResponseWriter, r *http.Request) error {
+	org, err := organization(r)
+	if err != nil {
+		return err
+	}
+	p, err := queryParameters(r, "creationDate")
+	if err != nil {
+		return err
+	}
+	created, err := day(p, "creationDate")
+	if err != nil {
+		return err
+	}
+	id := r.PathValue("usageRecordGroupId")
+	if metering.CheckGroupID(id) != nil {
+		return metering.Errorf(metering.NotFound, "there is no usage record group %s", metering.Quote(id))
+	}
+	group, err := a.Table.Delete(r.Context(), org, id, created, a.Now())
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, apijson.AppendGroup(nil, &group))
+	return nil
+}

@@ -1,0 +1,111 @@
+package httpapi
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// organization is the path's. An id that can't be one is NotFound where something is looked up.
+func organization(r *http.Request) (string, error) {
+	org := r.PathValue("orgId")
+	if err := metering.CheckOrganizationID(org); err != nil {
+		return "", metering.Errorf(metering.NotFound, "there is no organization %s", metering.Quote(org))
+	}
+	return org, nil
+}
+
+// queryParameters reads the query strictly: known names, each at most once. One with an empty value
+// is as if absent.
+func queryParameters(r *http.Request, known ...string) (map[string]string, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, &metering.Error{
+			Code: metering.Invalid, Message: "the query string can't be read: it must be name=value pairs, percent-encoded, joined by &", Cause: err,
+		}
+	}
+	parameters := make(map[string]string, len(values))
+	for name, all := range values {
+		switch {
+		case !slices.Contains(known, name) && len(known) == 0:
+			return nil, metering.Errorf(metering.Invalid, "the query parameter %s is unknown: this operation takes none", metering.Quote(name))
+		case !slices.Contains(known, name):
+			return nil, metering.Errorf(metering.Invalid, "the query parameter %s is unknown: this operation takes %s", metering.Quote(name), strings.Join(known, ", "))
+		case len(all) > 1:
+			return nil, metering.Errorf(metering.Invalid, "the query parameter %s is there %d times: give it once", name, len(all))
+		case !utf8.ValidString(all[0]):
+			return nil, metering.Errorf(metering.Invalid, "the query parameter %s is not UTF-8", name)
+		}
+		if all[0] != "" {
+			parameters[name] = all[0]
+		}
+	}
+	return parameters, nil
+}
+
+// member reads a parameter that must be one of a set, or absent.
+func member[S ~string](parameters map[string]string, name string, values []S) (S, error) {
+	value, ok := parameters[name]
+	if ok && !slices.Contains(values, S(value)) {
+		return "", metering.Errorf(metering.Invalid, "%s is %s: it must be %s", name, metering.Quote(value), metering.OneOf(values))
+	}
+	return S(value), nil
+}
+
+// day reads a parameter that must be a day, or absent.
+func day(parameters map[string]string, name string) (metering.Day, error) {
+	value, ok := parameters[name]
+	if !ok {
+		return "", nil
+	}
+	d, err := metering.ParseDay(value)
+	if err != nil {
+		return "", metering.Errorf(metering.Invalid, "%s is %s: %v", name, metering.Quote(value), err)
+	}
+	return d, nil
+}
+
+// integer reads a parameter that must be an integer from least to most, or absent.
+func integer(parameters map[string]string, name string, least, most, absent int) (int, error) {
+	value, ok := parameters[name]
+	if !ok {
+		return absent, nil
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n < least || n > most || value[0] == '+' || value[0] == '-' {
+		return 0, metering.Errorf(metering.Invalid, "%s is %s: it must be %d to %d", name, metering.Quote(value), least, most)
+	}
+	return n, nil
+}
+
+// readBody reads a JSON body of at most limit bytes; a body without a Content-Type is taken for JSON.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ...string) ([]byte, error) {
+	if contentType := r.Header.Get("Content-Type"); contentType != "" {
+		mediaType, parameters, err := mime.ParseMediaType(contentType)
+		charset := parameters["charset"]
+		if err != nil || !slices.Contains(mediaTypes, mediaType) || (charset != "" && !strings.EqualFold(charset, "utf-8")) {
+			return nil, metering.Errorf(metering.UnsupportedMediaType, "the Content-Type is %s: it must be %s, in UTF-8",
+				metering.Quote(contentType), strings.Join(mediaTypes, " or "))
+		}
+	}
+	tooLarge := metering.Errorf(metering.TooLarge, "the body is too large: it may have at most %d bytes", limit)
+	if r.ContentLength > limit {
+		return nil, tooLarge
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, tooLarge
+	}
+	if err != nil {
+		return nil, &metering.Error{Code: metering.Invalid, Message: "the body can't be read to its end", Cause: err}
+	}
+	return body, nil
+}
