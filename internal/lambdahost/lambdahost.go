@@ -1,0 +1,124 @@
+// Package lambdahost runs operations of the API as a Lambda function behind API Gateway (HTTP API,
+// payload 2.0). It alone knows aws-lambda-go and the api-proxy adapter, and guards what that adapter
+// (v0.16.2) gets wrong.
+package lambdahost
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/awslabs/aws-lambda-go-api-proxy/httpadapter"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/table"
+)
+
+// Run serves the operations until Lambda ends the process. With TABLE_NAME in the environment it
+// reads and writes that table, at DYNAMODB_ENDPOINT where that is not empty; only BatchValidate does
+// without. A function that lacks it ends at its start, which Lambda reports.
+func Run(operations ...httpapi.Operation) {
+	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
+	api := &httpapi.API{Log: log, Now: time.Now, CountUnits: countUnits}
+	if name := os.Getenv("TABLE_NAME"); name != "" {
+		api.Table = table.New(dynamoclient.New(dynamoclient.Options{
+			Region:   os.Getenv("AWS_REGION"),
+			Endpoint: os.Getenv("DYNAMODB_ENDPOINT"),
+			// Lambda hands a function its role's credentials in the environment, for as long as it lives.
+			Credentials: credentials.NewStaticCredentialsProvider(
+				os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN")),
+		}), name)
+	} else if slices.ContainsFunc(operations, func(o httpapi.Operation) bool { return o != httpapi.BatchValidate }) {
+		log.Error("TABLE_NAME is not set: it must name the DynamoDB table")
+		os.Exit(1)
+	}
+	lambda.Start(Handler(api.Handler(operations...), log))
+}
+
+func countUnits(ctx context.Context) (context.Context, func() (read, write float64)) {
+	ctx, units := table.CountUnits(ctx)
+	return ctx, units.Consumed
+}
+
+// answerMargin is what a request leaves of the function's time to answer that it ran out.
+const answerMargin = 500 * time.Millisecond
+
+// Handler makes handler a Lambda handler of payload-2.0 events. Whatever the event holds, it returns
+// an answer and no error: an invocation error would reach the client as API Gateway's bare 500.
+func Handler(handler http.Handler, log *slog.Logger) func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+	return func(ctx context.Context, event events.APIGatewayV2HTTPRequest) (response events.APIGatewayV2HTTPResponse, _ error) {
+		requestID := event.RequestContext.RequestID
+		internalError := failure(http.StatusInternalServerError, "internal error: the log has more under request id "+requestID)
+		defer func() {
+			if cause := recover(); cause != nil {
+				log.Error("panic", "requestId", requestID, "error", fmt.Sprint(cause), "stack", string(debug.Stack()))
+				response = internalError
+			}
+		}()
+		if err := asSent(&event); err != nil {
+			log.Info("event refused", "requestId", requestID, "status", http.StatusBadRequest, "error", err.Error())
+			return failure(http.StatusBadRequest, err.Error()), nil
+		}
+		if deadline, ok := ctx.Deadline(); ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerMargin))
+			defer cancel()
+		}
+		reached := false
+		adapter := httpadapter.NewV2(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			reached = true
+			handler.ServeHTTP(w, r)
+		}))
+		response, err := adapter.ProxyWithContext(httpapi.WithRequestID(ctx, requestID), event)
+		switch {
+		case err == nil:
+			return response, nil
+		// The adapter would have either a 504 and an invocation error.
+		case reached:
+			log.Error("no answer", "requestId", requestID, "error", err.Error())
+			return internalError, nil
+		default:
+			log.Info("event refused", "requestId", requestID, "status", http.StatusBadRequest, "error", err.Error())
+			return failure(http.StatusBadRequest, "the request can't be read: its path and query must be percent-encoded"), nil
+		}
+	}
+}
+
+// asSent makes the event what the adapter takes it for.
+func asSent(event *events.APIGatewayV2HTTPRequest) error {
+	// API Gateway delivers rawPath decoded, and the adapter parses it as if it were encoded: the id
+	// a#b would be cut to a, and 50% would fail.
+	path := event.RawPath
+	if path == "" {
+		path = event.RequestContext.HTTP.Path
+	}
+	event.RawPath = (&url.URL{Path: path}).EscapedPath()
+	if event.IsBase64Encoded {
+		body, err := base64.StdEncoding.DecodeString(event.Body)
+		if err != nil {
+			return fmt.Errorf("the body is not base64, as isBase64Encoded says: %w", err)
+		}
+		event.Body, event.IsBase64Encoded = string(body), false
+	}
+	return nil
+}
+
+func failure(status int, message string) events.APIGatewayV2HTTPResponse {
+	return events.APIGatewayV2HTTPResponse{
+		StatusCode: status,
+		Headers:    map[string]string{"Content-Type": "application/json; charset=utf-8"},
+		Body:       string(apijson.AppendText(nil, message)),
+	}
+}

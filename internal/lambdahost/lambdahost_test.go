@@ -1,0 +1,174 @@
+package lambdahost_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/lambdahost"
+)
+
+// event is what API Gateway sends for a GET of that path, which it has decoded.
+func event(t *testing.T, decodedPath, rawQuery string, change func(map[string]any)) events.APIGatewayV2HTTPRequest {
+	t.Helper()
+	body := map[string]any{
+		"version": "2.0", "routeKey": "GET /org/{orgId}/usageRecordGroup", "rawPath": decodedPath, "rawQueryString": rawQuery,
+		"headers": map[string]any{"accept": "*/*", "host": "abc123.execute-api.us-east-1.amazonaws.com", "x-forwarded-proto": "https"},
+		"requestContext": map[string]any{
+			"accountId": "123456789012", "apiId": "abc123", "domainName": "abc123.execute-api.us-east-1.amazonaws.com",
+			"http":      map[string]any{"method": "GET", "path": decodedPath, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7", "userAgent": "curl/8.5.0"},
+			"requestId": "JKJaXmPLvHcESHA=", "stage": "$default", "time": "12/Mar/2026:19:03:58 +0000", "timeEpoch": 1773342238000,
+		},
+		"isBase64Encoded": false,
+	}
+	if change != nil {
+		change(body)
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e events.APIGatewayV2HTTPRequest
+	if err := json.Unmarshal(text, &e); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// invoke runs the handler as Lambda would and fails on an invocation error.
+func invoke(t *testing.T, h http.HandlerFunc, e events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, string) {
+	t.Helper()
+	var log bytes.Buffer
+	response, err := lambdahost.Handler(h, slog.New(slog.NewJSONHandler(&log, nil)))(t.Context(), e)
+	if err != nil {
+		t.Fatalf("an invocation error: %v", err)
+	}
+	return response, log.String()
+}
+
+func echo(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain")
+	_, _ = io.WriteString(w, r.Method+" "+r.URL.Path+"?"+r.URL.RawQuery)
+}
+
+func TestThePathArrivesAsTheClientMeantIt(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"a#b", "a%41", "50%", "a b", "a?b", "ü", "a+b", "a;b", "%2F", "%", "a&b=c", `"`, "日本"} {
+		response, _ := invoke(t, echo, event(t, "/org/o/usageRecordGroup/"+id, "x=%23+y", nil))
+		if want := "GET /org/o/usageRecordGroup/" + id + "?x=%23+y"; response.StatusCode != 200 || response.Body != want {
+			t.Errorf("%d %s, want %s", response.StatusCode, response.Body, want)
+		}
+	}
+}
+
+func TestWhatTheAdapterCannotReadIsA400(t *testing.T) {
+	t.Parallel()
+	for what, change := range map[string]func(map[string]any){
+		"a control character in the query": func(e map[string]any) { e["rawQueryString"] = "a=\x01" },
+		"a body that is not base64":        func(e map[string]any) { e["isBase64Encoded"], e["body"] = true, "%%%" },
+		"a method that is none": func(e map[string]any) {
+			e["requestContext"].(map[string]any)["http"].(map[string]any)["method"] = "G E T"
+		},
+	} {
+		response, _ := invoke(t, echo, event(t, "/org/o/usageRecordGroup", "", change))
+		if response.StatusCode != 400 || !isJSONString(response.Body) {
+			t.Errorf("%s: %d %s", what, response.StatusCode, response.Body)
+		}
+	}
+}
+
+func isJSONString(body string) bool {
+	var s string
+	return json.Unmarshal([]byte(body), &s) == nil && s != ""
+}
+
+func TestABase64BodyIsDecoded(t *testing.T) {
+	t.Parallel()
+	readBody := func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }
+	response, _ := invoke(t, readBody, event(t, "/", "", func(e map[string]any) { e["isBase64Encoded"], e["body"] = true, "W10=" }))
+	if response.Body != "[]" {
+		t.Error(response.Body)
+	}
+}
+
+func TestAPanicLeaksNothingAndIsLogged(t *testing.T) {
+	t.Parallel()
+	response, log := invoke(t, func(http.ResponseWriter, *http.Request) { panic("secret of the handler") }, event(t, "/", "", nil))
+	if response.StatusCode != 500 || !isJSONString(response.Body) || strings.Contains(response.Body, "secret") {
+		t.Errorf("%d %s", response.StatusCode, response.Body)
+	}
+	if !strings.Contains(log, "secret of the handler") || !strings.Contains(log, "lambdahost_test.go") || !strings.Contains(log, "JKJaXmPLvHcESHA=") {
+		t.Error(log)
+	}
+}
+
+func TestAHandlerThatWritesNothingIsA500(t *testing.T) {
+	t.Parallel()
+	response, log := invoke(t, func(http.ResponseWriter, *http.Request) {}, event(t, "/", "", nil))
+	if response.StatusCode != 500 || !isJSONString(response.Body) || log == "" {
+		t.Errorf("%d %s, log %s", response.StatusCode, response.Body, log)
+	}
+}
+
+// The adapter's other way of handing over the request context is a header, which clients can send.
+func TestAForgedContextHeaderIsJustAHeader(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	logger := slog.New(slog.NewJSONHandler(&log, nil))
+	api := &httpapi.API{Log: logger, Now: time.Now, CountUnits: noUnits}
+	e := event(t, "/org/o/nothing", "", func(e map[string]any) {
+		e["headers"].(map[string]any)["x-golambdaproxy-apigw-context"] = `{"requestId":"forged"}`
+	})
+	response, err := lambdahost.Handler(api.Handler(), logger)(t.Context(), e)
+	if err != nil || response.StatusCode != 404 {
+		t.Errorf("%d, %v", response.StatusCode, err)
+	}
+	if strings.Contains(log.String(), "forged") || !strings.Contains(log.String(), "JKJaXmPLvHcESHA=") {
+		t.Error(log.String())
+	}
+}
+
+func noUnits(ctx context.Context) (context.Context, func() (read, write float64)) {
+	return ctx, func() (read, write float64) { return 0, 0 }
+}
+
+func TestTheHandlerHasTimeLeftToAnswer(t *testing.T) {
+	t.Parallel()
+	ends := time.Now().Add(time.Minute)
+	ctx, cancel := context.WithDeadline(t.Context(), ends)
+	defer cancel()
+	var seen time.Time
+	h := func(w http.ResponseWriter, r *http.Request) {
+		seen, _ = r.Context().Deadline()
+		w.WriteHeader(http.StatusNoContent)
+	}
+	if _, err := lambdahost.Handler(http.HandlerFunc(h), slog.New(slog.DiscardHandler))(ctx, event(t, "/", "", nil)); err != nil {
+		t.Fatal(err)
+	}
+	if left := ends.Sub(seen); left < 100*time.Millisecond || left > 5*time.Second {
+		t.Errorf("%v are left", left)
+	}
+}
+
+// The header that the adapter splits on commas is whole again where it is read.
+func TestAHeaderWithCommasIsWhole(t *testing.T) {
+	t.Parallel()
+	h := func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, strings.Join(r.Header.Values("If-Match"), ","))
+	}
+	response, _ := invoke(t, h, event(t, "/", "", func(e map[string]any) {
+		e["headers"].(map[string]any)["if-match"] = `"1", "2"`
+	}))
+	if response.Body != `"1","2"` {
+		t.Error(response.Body)
+	}
+}
