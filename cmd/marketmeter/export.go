@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"os/signal"
+	"strconv"
+	"syscall"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table"
+)
+
+const exportHelp = `
+usage: marketmeter export --org ORG [--format jsonl|csv] [--from DAY] [--to DAY]
+
+Writes all usage record groups of organization ORG to standard output, newest first.
+
+  jsonl  one JSON object a line, as the list operation returns it, and with productID: what
+         "marketmeter import" reads
+  csv    a header and a row a group; records and metaInfo are JSON
+
+A group that was written less than a second ago may not be there yet.
+
+`
+
+func exportGroups(ctx context.Context, p program, args []string) error {
+	flags := flag.NewFlagSet("export", flag.ContinueOnError)
+	org := flags.String("org", "", "the `organization` to export; required")
+	format := flags.String("format", "jsonl", "jsonl or csv")
+	var filter metering.GroupFilter
+	dayFlag(flags, &filter.StartDate, "from", "the first `day` of creation, as YYYY-MM-DD in UTC (default: of the oldest group)")
+	dayFlag(flags, &filter.EndDate, "to", "the last `day` of creation, as YYYY-MM-DD in UTC (default: of the newest group)")
+	if err := p.parse(flags, exportHelp, args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return usageError(fmt.Sprintf("it takes no argument %q", flags.Arg(0)))
+	}
+	if err := checkOrg(*org); err != nil {
+		return err
+	}
+	if filter.StartDate != "" && filter.EndDate != "" && filter.StartDate > filter.EndDate {
+		return usageError(fmt.Sprintf("--from is %s and --to %s: the first day must not be after the last", filter.StartDate, filter.EndDate))
+	}
+	newWriter, ok := groupWriters[*format]
+	if !ok {
+		return usageError(fmt.Sprintf("--format is %q: it must be jsonl or csv", *format))
+	}
+	tbl, err := openTable(ctx, p)
+	if err != nil {
+		return err
+	}
+	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
+	return writeGroups(ctx, tbl, *org, filter, newWriter(p.stdout))
+}
+
+func dayFlag(flags *flag.FlagSet, day *metering.Day, name, usage string) {
+	flags.Func(name, usage, func(text string) (err error) {
+		*day, err = metering.ParseDay(text)
+		return err
+	})
+}
+
+// groupWriter writes groups in a format. After an error it is of no more use.
+type groupWriter interface {
+	write(*metering.Group) error
+	flush() error
+}
+
+var groupWriters = map[string]func(io.Writer) groupWriter{
+	"jsonl": func(w io.Writer) groupWriter { return &jsonlWriter{out: bufio.NewWriter(w)} },
+	"csv":   newCSVWriter,
+}
+
+// writeGroups writes the organization's groups of the filter, newest first. It holds a page of
+// them in memory, however many there are.
+//
+//	Query  a round trip and up to 128 read units per 1 MB
+func writeGroups(ctx context.Context, tbl *table.Table, org string, filter metering.GroupFilter, w groupWriter) error {
+	var writing error
+	_, err := tbl.List(ctx, org, filter, 0, math.MaxInt, func(g *metering.Group) bool {
+		writing = w.write(g)
+		return writing == nil
+	})
+	if writing == nil {
+		writing = w.flush()
+	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted: what was written is not all")
+	}
+	if err == nil {
+		err = writing
+	}
+	if err != nil {
+		return fmt.Errorf("what was written is not all: %w", err)
+	}
+	return nil
+}
+
+type jsonlWriter struct {
+	out  *bufio.Writer
+	line []byte
+}
+
+func (w *jsonlWriter) write(g *metering.Group) error {
+	w.line = append(apijson.AppendGroupForExport(w.line[:0], g), '\n')
+	_, err := w.out.Write(w.line)
+	return err
+}
+
+func (w *jsonlWriter) flush() error { return w.out.Flush() }
+
+type csvWriter struct{ out *csv.Writer }
+
+func newCSVWriter(w io.Writer) groupWriter {
+	out := csv.NewWriter(w)
+	_ = out.Write([]string{ // into the buffer: what fails comes out of flush
+		"id", "organizationID", "buyerID", "entitlementID", "productID", "partner", "status", "records", "metaInfo",
+		"serialID", "usageRecordReportID", "creationTime", "lastUpdateTime", "reportedTime",
+	})
+	return csvWriter{out}
+}
+
+func (w csvWriter) write(g *metering.Group) error {
+	reported := ""
+	if !g.ReportedTime.IsZero() {
+		reported = metering.FormatTime(g.ReportedTime)
+	}
+	return w.out.Write([]string{
+		g.ID, g.OrganizationID, g.BuyerID, g.EntitlementID, g.ProductID, string(g.Partner), string(g.Status),
+		string(apijson.AppendQuantities(nil, g.Records)), string(apijson.AppendMetaInfo(nil, &g.MetaInfo)),
+		strconv.Itoa(int(g.SerialID)), g.UsageRecordReportID,
+		metering.FormatTime(g.CreationTime), metering.FormatTime(g.LastUpdateTime), reported,
+	})
+}
+
+func (w csvWriter) flush() error {
+	w.out.Flush()
+	return w.out.Error()
+}

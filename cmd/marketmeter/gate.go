@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// How long a request may take, as long as API Gateway would wait; and a look at the health.
+const (
+	requestTimeout = 29 * time.Second
+	healthTimeout  = 2 * time.Second
+)
+
+// gate stands before the API. Until it is opened every path answers 503 with the step that the start
+// is at; after that /healthz answers from a check, and the rest is the API's.
+type gate struct {
+	step atomic.Pointer[string]
+	open atomic.Pointer[opened]
+}
+
+type opened struct {
+	api   http.Handler
+	check func(context.Context) error
+}
+
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	open := g.open.Load()
+	if open == nil {
+		unavailable(w, "marketmeter is starting: "+*g.step.Load())
+		return
+	}
+	if r.URL.Path != "/healthz" {
+		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+		defer cancel()
+		open.api.ServeHTTP(w, r.WithContext(ctx))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
+	defer cancel()
+	if err := open.check(ctx); err != nil {
+		unavailable(w, err.Error())
+		return
+	}
+	writeText(w, http.StatusOK, "ok")
+}
+
+func unavailable(w http.ResponseWriter, reason string) {
+	w.Header().Set("Retry-After", "1")
+	writeText(w, http.StatusServiceUnavailable, reason)
+}
+
+// writeText answers a JSON string, which is what every answer without an object is here.
+func writeText(w http.ResponseWriter, status int, text string) {
+	body, _ := json.Marshal(text) // a string always has JSON
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}

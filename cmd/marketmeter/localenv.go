@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
+	"github.com/marketmeter/marketmeter/internal/localdb"
+	"github.com/marketmeter/marketmeter/internal/table"
+)
+
+// stack is a table in a DynamoDB that is reached at an address of its own: DynamoDB Local's, as a rule.
+type stack struct {
+	endpoint, table, region, accessKeyID, secretAccessKey string
+}
+
+const defaultTable = "marketmeter"
+
+// stackAt is the stack at endpoint. What the environment does not say of it is as DynamoDB Local takes it.
+func stackAt(endpoint string, getenv func(string) string) stack {
+	s := stack{
+		endpoint:        endpoint,
+		table:           or(getenv("TABLE_NAME"), defaultTable),
+		region:          or(getenv("AWS_REGION"), localdb.Region),
+		accessKeyID:     localdb.AccessKeyID,
+		secretAccessKey: localdb.SecretAccessKey,
+	}
+	if id, secret := getenv("AWS_ACCESS_KEY_ID"), getenv("AWS_SECRET_ACCESS_KEY"); id != "" && secret != "" {
+		s.accessKeyID, s.secretAccessKey = id, secret
+	}
+	return s
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// ownStack is the stack at the address of a DynamoDB Local that this program started. The credentials
+// of the environment are for elsewhere: DynamoDB Local takes letters and digits alone.
+func ownStack(db *localdb.DB, getenv func(string) string) stack {
+	s := stackAt(db.Endpoint, func(string) string { return "" })
+	s.table = or(getenv("TABLE_NAME"), defaultTable)
+	return s
+}
+
+func (s stack) client() *dynamodb.Client {
+	return dynamoclient.New(dynamoclient.Options{
+		Region:      s.region,
+		Endpoint:    s.endpoint,
+		Credentials: credentials.NewStaticCredentialsProvider(s.accessKeyID, s.secretAccessKey, ""),
+	})
+}
+
+// variables are what a program needs in its environment to act on the stack.
+func (s stack) variables() []variable {
+	return []variable{
+		{"DYNAMODB_ENDPOINT", s.endpoint},
+		{"TABLE_NAME", s.table},
+		{"AWS_REGION", s.region},
+		{"AWS_ACCESS_KEY_ID", s.accessKeyID},
+		{"AWS_SECRET_ACCESS_KEY", s.secretAccessKey},
+	}
+}
+
+type variable struct{ name, value string }
+
+// localDir is the folder of everything that is local to a checkout: LOCAL_DIR, or .local. In it are
+// DynamoDB Local (which LOCAL_JARS puts elsewhere, to share one among several folders), its data, and
+// the file env, which names the running stack to the other commands.
+func localDir(getenv func(string) string) string { return or(getenv("LOCAL_DIR"), ".local") }
+
+func jarsDir(getenv func(string) string) string { return or(getenv("LOCAL_JARS"), localDir(getenv)) }
+
+func envFile(getenv func(string) string) string { return filepath.Join(localDir(getenv), "env") }
+
+// writeEnv writes one NAME=value a line, for a shell to read; the whole file or none of it. Only its
+// owner can read it: the credentials may be real ones.
+func writeEnv(file string, variables []variable) error {
+	var text bytes.Buffer
+	for _, v := range variables {
+		fmt.Fprintf(&text, "%s=%s\n", v.name, shellWord(v.value))
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	part, err := os.CreateTemp(filepath.Dir(file), "env-*")
+	if err != nil {
+		return err
+	}
+	_, err = part.Write(text.Bytes())
+	if err = errors.Join(err, part.Close()); err == nil {
+		err = os.Rename(part.Name(), file)
+	}
+	if err != nil {
+		_ = os.Remove(part.Name())
+	}
+	return err
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]*$`)
+
+// shellWord quotes a value where a shell would read more than itself in it.
+func shellWord(value string) string {
+	if plainWord.MatchString(value) {
+		return value
+	}
+	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+}
+
+// readEnv reads what writeEnv wrote, as a shell would.
+func readEnv(file string) (map[string]string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	variables := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		name, word, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		if !ok {
+			return nil, fmt.Errorf("%s: the line %q is not NAME=value", file, line)
+		}
+		if unquoted, ok := strings.CutPrefix(word, "'"); ok {
+			word = strings.ReplaceAll(strings.TrimSuffix(unquoted, "'"), `'\''`, "'")
+		}
+		variables[name] = word
+	}
+	return variables, nil
+}
+
+// openTable opens the table that a command acts on: the one that TABLE_NAME names in the environment,
+// at DYNAMODB_ENDPOINT or in AWS; else the one of the local stack that runs here, which it says.
+func openTable(ctx context.Context, p program) (*table.Table, error) {
+	if name := p.getenv("TABLE_NAME"); name != "" {
+		if endpoint := p.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
+			return table.New(stackAt(endpoint, p.getenv).client(), name), nil
+		}
+		client, err := awsClient(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return table.New(client, name), nil
+	}
+	file := envFile(p.getenv)
+	variables, err := readEnv(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errors.New("which table? Set TABLE_NAME (with the AWS credentials and region of it, " +
+			"or with DYNAMODB_ENDPOINT), or run this where `make run` runs: there is no " + file + " here")
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := stackAt(variables["DYNAMODB_ENDPOINT"], func(name string) string { return variables[name] })
+	if err := listens(s.endpoint); err != nil {
+		return nil, fmt.Errorf("the local stack of %s does not run (%w): start it with `make run`, or set TABLE_NAME", file, err)
+	}
+	fmt.Fprintf(p.stderr, "table %s at %s, from %s\n", s.table, s.endpoint, file)
+	return table.New(s.client(), s.table), nil
+}
+
+// awsClient makes a client from what the AWS SDK finds in the environment and in its files.
+func awsClient(ctx context.Context) (*dynamodb.Client, error) {
+	found, err := config.LoadDefaultConfig(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the AWS configuration: %w", err)
+	}
+	if found.Region == "" {
+		return nil, errors.New("which region? Set AWS_REGION, or DYNAMODB_ENDPOINT for a DynamoDB that is not in AWS")
+	}
+	return dynamoclient.New(dynamoclient.Options{Region: found.Region, Credentials: found.Credentials}), nil
+}
+
+// listens fails where nothing takes connections at the endpoint.
+func listens(endpoint string) error {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" {
+		return errors.New("it is not a URL, as in http://127.0.0.1:8000")
+	}
+	port := u.Port()
+	if port == "" {
+		port = u.Scheme
+	}
+	connection, err := net.DialTimeout("tcp", net.JoinHostPort(u.Hostname(), port), 3*time.Second)
+	if err != nil {
+		return err
+	}
+	return connection.Close()
+}

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The tests here run the program as its users do: built, with an environment, a terminal's signals
+// and a folder of its own. Those that start a DynamoDB Local share the checkout's copy of it.
+
+// patience bounds every wait for another process.
+const patience = 90 * time.Second
+
+// programDir is where buildProgram has put the program, if a test has needed it.
+var programDir string
+
+var buildProgram = sync.OnceValues(func() (file string, err error) {
+	if programDir, err = os.MkdirTemp("", "marketmeter-test-"); err != nil {
+		return "", err
+	}
+	file = filepath.Join(programDir, "marketmeter")
+	out, err := exec.Command("go", "build", "-o", file, ".").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return file, err
+})
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if programDir != "" {
+		_ = os.RemoveAll(programDir)
+	}
+	os.Exit(status)
+}
+
+// process is the program as it runs in a test.
+type process struct {
+	*exec.Cmd
+	lines  chan string // of standard output; closed when the program closes it
+	stderr *output
+	ended  chan struct{}
+}
+
+// begin starts the program in the folder dir. Of the environment it keeps what the machine needs,
+// and neither a database nor a table: those are in variables.
+func begin(t *testing.T, dir string, variables []string, args ...string) *process {
+	t.Helper()
+	file, err := buildProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	jars, err := filepath.Abs("../../.local")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{Cmd: exec.Command(file, args...), lines: make(chan string, 1000), stderr: new(output), ended: make(chan struct{})}
+	p.Dir = dir
+	p.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "JAVA_HOME=" + os.Getenv("JAVA_HOME"),
+		"LOCAL_JARS=" + jars, "ADDR=127.0.0.1:0",
+	}, variables...)
+	p.Stderr = p.stderr
+	stdout, err := p.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for s := bufio.NewScanner(stdout); s.Scan(); {
+			p.lines <- s.Text()
+		}
+		close(p.lines)
+		_ = p.Wait()
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		_ = p.Process.Kill()
+		<-p.ended
+	})
+	return p
+}
+
+// output is what a program has written so far.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// says waits for a line of standard output with the text in it, and returns what follows the text.
+func (p *process) says(t *testing.T, text string) string {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		select {
+		case line, ok := <-p.lines:
+			if !ok {
+				t.Fatalf("it ended before it said %q; standard error:\n%s", text, p.stderr)
+			}
+			if _, rest, found := strings.Cut(line, text); found {
+				return rest
+			}
+		case <-limit:
+			t.Fatalf("it did not say %q within %s; standard error:\n%s", text, patience, p.stderr)
+		}
+	}
+}
+
+// signal sends the signal to the program.
+func (p *process) signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	if err := p.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// status waits for the end of the program and returns its exit status, -1 where a signal ended it.
+func (p *process) status(t *testing.T) int {
+	t.Helper()
+	select {
+	case <-p.ended:
+		return p.ProcessState.ExitCode()
+	case <-time.After(patience):
+		t.Fatalf("it did not end within %s", patience)
+		return 0
+	}
+}
+
+// ready waits until the program serves, and returns where.
+func (p *process) ready(t *testing.T) (url string) {
+	t.Helper()
+	url, _, _ = strings.Cut(p.says(t, "Serving at "), ",")
+	p.says(t, "Ready")
+	return url
+}
+
+// eventually waits until the condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.After(patience); !holds(); {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
+// call sends a request and returns the answer's status and body.
+func call(t *testing.T, method, url, body string) (status int, answer string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+// databaseOf is the process of the DynamoDB Local whose data is in dir. It skips the rest of a test
+// where that is no process of ours but a container.
+func databaseOf(t *testing.T, dir string) int {
+	t.Helper()
+	if _, err := exec.LookPath("java"); err != nil {
+		skip(t, "there is no java: DynamoDB Local runs in a container")
+	}
+	text, err := os.ReadFile(filepath.Join(dir, ".local", "dynamodb", "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// skip ends the test, as a failure where nothing may be missing.
+func skip(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// runs reports whether the process is there, and not only waiting for its parent to take note of its end.
+func runs(pid int) bool {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err == nil {
+		return len(line) > 0
+	}
+	return syscall.Kill(pid, 0) == nil
+}
+
+// endpoint is the DynamoDB Local of the test run.
+func endpoint(t *testing.T) string {
+	t.Helper()
+	endpoint := os.Getenv("DYNAMODB_ENDPOINT")
+	if endpoint == "" {
+		t.Fatal("this test needs DynamoDB Local and DYNAMODB_ENDPOINT is not set: run `make test`")
+	}
+	return "DYNAMODB_ENDPOINT=" + endpoint
+}

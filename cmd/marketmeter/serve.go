@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/marketmeter/marketmeter"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/localdb"
+	"github.com/marketmeter/marketmeter/internal/table"
+)
+
+const (
+	defaultAddr = "127.0.0.1:8080"
+	sampleOrg   = "demo"
+)
+
+const serveHelp = `
+usage: marketmeter serve [--sample]
+
+Serves the whole API on this machine until Ctrl-C or TERM, and starts what it needs for that.
+
+  ADDR               where it serves, 127.0.0.1:8080 if not set
+  DYNAMODB_ENDPOINT  the DynamoDB to use; if not set, a DynamoDB Local is started and stopped
+  TABLE_NAME         the table, made from template.yaml where it is not there; marketmeter if not set
+  LOCAL_DIR          the folder of the data and of the file env, which tells programs and shells
+                     where all this runs; .local if not set
+  LOCAL_JARS         the folder that DynamoDB Local is fetched into; LOCAL_DIR if not set
+
+`
+
+// serve binds the address first, so that a port in use is told before anything is started, and answers
+// 503 there while the start goes on.
+func serve(ctx context.Context, p program, args []string) error {
+	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
+	sample := flags.Bool("sample", false, "load the sample data, of organization "+sampleOrg+", where it is not there")
+	if err := p.parse(flags, serveHelp, args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return usageError(fmt.Sprintf("it takes no argument %q", flags.Arg(0)))
+	}
+	listener, err := listen(or(p.getenv("ADDR"), defaultAddr))
+	if err != nil {
+		return err
+	}
+	s := &server{program: p, url: urlOf(listener.Addr())}
+	s.say("Serving at " + s.url + ", 503 until all is ready")
+	failed := s.serve(listener)
+	defer s.stop()
+
+	err = s.start(ctx, *sample)
+	if err == nil {
+		s.invite()
+		err = s.wait(ctx, failed)
+	}
+	if ctx.Err() != nil {
+		s.say("Stopping: requests under way are finished first")
+		return nil
+	}
+	return err
+}
+
+func listen(addr string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("another program serves at %s already (perhaps another `make run`): "+
+			"stop that, or choose another address, as in ADDR=127.0.0.1:8081", addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("can't serve at ADDR=%s: %w; it is HOST:PORT, as in ADDR=127.0.0.1:8081", addr, err)
+	}
+	return listener, nil
+}
+
+// urlOf is where a client on this machine finds the address.
+func urlOf(addr net.Addr) string {
+	tcp := addr.(*net.TCPAddr)
+	if tcp.IP.IsUnspecified() {
+		return fmt.Sprintf("http://127.0.0.1:%d", tcp.Port)
+	}
+	return "http://" + tcp.String()
+}
+
+// server is the API on this machine, with all that it started.
+type server struct {
+	program
+	url  string
+	gate gate
+	http http.Server
+	db   *localdb.DB // nil where DYNAMODB_ENDPOINT names another
+}
+
+// say tells a step to the terminal, and to those who ask while the start goes on.
+func (s *server) say(step string) {
+	s.gate.step.Store(&step)
+	fmt.Fprintln(s.stdout, step)
+}
+
+func (s *server) serve(listener net.Listener) (failed <-chan error) {
+	s.http = http.Server{
+		Handler:           &s.gate,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+	}
+	end := make(chan error, 1)
+	go func() { end <- s.http.Serve(listener) }()
+	return end
+}
+
+// start does all that the API needs and opens the gate.
+func (s *server) start(ctx context.Context, sample bool) error {
+	at, err := s.database(ctx)
+	if err != nil {
+		return err
+	}
+	client := at.client()
+	created, err := localdb.CreateTable(ctx, client, marketmeter.Template, at.table)
+	if err != nil {
+		return err
+	}
+	if created {
+		s.say("Made the table " + at.table)
+	} else {
+		s.say("The table " + at.table + " is there")
+	}
+	tbl := table.New(client, at.table)
+	if sample {
+		if err := loadSample(ctx, tbl, time.Now(), s.say); err != nil {
+			return err
+		}
+	}
+	file := envFile(s.getenv)
+	variables := append([]variable{
+		{"MARKETMETER_URL", s.url},
+		{"MARKETMETER_ORG", sampleOrg},
+		{"MARKETMETER_KEY", ""},
+	}, at.variables()...)
+	if err := writeEnv(file, variables); err != nil {
+		return fmt.Errorf("writing %s: %w", file, err)
+	}
+	s.say("Wrote " + file)
+
+	api := httpapi.API{
+		Table: tbl,
+		Log:   slog.New(slog.NewJSONHandler(s.stderr, nil)),
+		Now:   time.Now,
+		CountUnits: func(ctx context.Context) (context.Context, func() (read, write float64)) {
+			ctx, units := table.CountUnits(ctx)
+			return ctx, units.Consumed
+		},
+	}
+	s.gate.open.Store(&opened{api.Handler(), func(ctx context.Context) error {
+		if s.db != nil && s.db.Err() != nil {
+			return s.db.Err()
+		}
+		return tbl.Ping(ctx)
+	}})
+	return nil
+}
+
+// database finds the DynamoDB to serve from, and starts one where the environment names none.
+func (s *server) database(ctx context.Context) (stack, error) {
+	if endpoint := s.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
+		s.say("Using the DynamoDB at " + endpoint)
+		if err := listens(endpoint); err != nil {
+			return stack{}, fmt.Errorf("nothing answers at DYNAMODB_ENDPOINT=%s: %w", endpoint, err)
+		}
+		return stackAt(endpoint, s.getenv), nil
+	}
+	data := filepath.Join(localDir(s.getenv), "dynamodb")
+	s.say("Starting DynamoDB Local, its data in " + data)
+	db, err := localdb.Start(ctx, localdb.Options{Data: data, Jars: jarsDir(s.getenv), Say: s.say})
+	if err != nil {
+		return stack{}, err
+	}
+	s.db = db
+	s.say("DynamoDB Local answers at " + db.Endpoint)
+	return ownStack(db, s.getenv), nil
+}
+
+// wait returns when ctx is done or the server has failed. A database that ends before is told,
+// and from then on /healthz says so too.
+func (s *server) wait(ctx context.Context, failed <-chan error) error {
+	var ended <-chan struct{}
+	if s.db != nil {
+		ended = s.db.Done()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return fmt.Errorf("serving at %s: %w", s.url, err)
+		case <-ended:
+			fmt.Fprintf(s.stderr, "%v; stop this and start it again\n", s.db.Err())
+			ended = nil
+		}
+	}
+}
+
+// stop lets the requests under way finish, and then stops the database.
+func (s *server) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout+time.Second)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		_ = s.http.Close()
+	}
+	if s.db != nil {
+		s.db.Stop()
+	}
+}
+
+// invite prints a command for each operation.
+func (s *server) invite() {
+	const typed = "-H 'Content-Type: application/json'"
+	org := s.url + "/org/" + sampleOrg
+	fmt.Fprint(s.stdout, "Ready, until Ctrl-C. Try:\n\n")
+	for _, line := range []string{
+		"curl '" + org + "/usageRecordGroup?status=CREATED&limit=3'",
+		"curl -X DELETE " + org + "/usageRecordGroup/urg-2500",
+		"curl " + org + "/batchValidateUsageRecordGroups " + typed + ` -d '[{"records":{"api_calls":1200}}]'`,
+		"curl " + org + "/usageMeteringConfigInfo",
+		"curl -X PUT " + org + "/usageMeteringConfigInfo " + typed + ` -d '{"partnerUsageMeteringConfigs":[{"partner":"AWS",` +
+			`"enableDimensionMapping":true,"dimensionMapping":{"api_calls":{"dimensionKey":"requests","convertionMultiplier":0.001}}}]}'`,
+		"curl -X PATCH " + org + "/usageMeteringConfigInfo " + typed +
+			` -d '{"partnerUsageMeteringConfigs":[{"partner":"GCP","enableCommitWithAdditionalUsageMetering":true}]}'`,
+	} {
+		fmt.Fprintf(s.stdout, "  %s\n", line)
+	}
+	fmt.Fprintln(s.stdout)
+}

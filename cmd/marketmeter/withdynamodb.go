@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/marketmeter/marketmeter"
+	"github.com/marketmeter/marketmeter/internal/localdb"
+	"github.com/marketmeter/marketmeter/internal/table"
+)
+
+const withDynamoDBHelp = `
+usage: marketmeter with-dynamodb [--sample] [--] COMMAND [ARGUMENT...]
+
+Starts a DynamoDB Local in memory on a free port, runs COMMAND, stops the database, and exits with
+COMMAND's status. COMMAND finds the database by DYNAMODB_ENDPOINT, TABLE_NAME, AWS_REGION,
+AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Where DYNAMODB_ENDPOINT is set already, the DynamoDB that
+it names is used and none is started. A signal is passed on to COMMAND; the database outlives it.
+
+`
+
+func withDynamoDB(ctx context.Context, p program, args []string) error {
+	flags := flag.NewFlagSet("with-dynamodb", flag.ContinueOnError)
+	sample := flags.Bool("sample", false, "make the table and load the sample data first")
+	if err := p.parse(flags, withDynamoDBHelp, args); err != nil {
+		return err
+	}
+	if flags.NArg() == 0 {
+		return usageError("it needs a command to run")
+	}
+	say := func(text string) { fmt.Fprintln(p.stderr, text) }
+
+	var s stack
+	if endpoint := p.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
+		s = stackAt(endpoint, p.getenv)
+	} else {
+		db, err := localdb.Start(ctx, localdb.Options{Jars: jarsDir(p.getenv), Say: say})
+		if err != nil {
+			return err
+		}
+		defer db.Stop()
+		go func() {
+			<-db.Done()
+			if err := db.Err(); err != nil {
+				say(err.Error())
+			}
+		}()
+		s = ownStack(db, p.getenv)
+	}
+	if *sample {
+		if _, err := localdb.CreateTable(ctx, s.client(), marketmeter.Template, s.table); err != nil {
+			return err
+		}
+		if err := loadSample(ctx, table.New(s.client(), s.table), time.Now(), say); err != nil {
+			return err
+		}
+	}
+	return p.runChild(flags.Args(), s.variables())
+}
+
+// runChild runs the command with the variables added to this program's own, passes SIGINT
+// and SIGTERM on to it, and returns its exit status as an exitStatus: 128 and the signal where one
+// ended it, as a shell would.
+//
+// With a terminal the command stays in its process group, or else it could not read from it; there
+// Ctrl-C has reached it by itself. Without one it gets a group of its own, which a signal
+// reaches as a whole, so that what `go test` has started ends too.
+func (p program) runChild(args []string, variables []variable) error {
+	child := exec.Command(args[0], args[1:]...)
+	child.Stdin, child.Stdout, child.Stderr = p.stdin, p.stdout, p.stderr
+	child.Env = os.Environ()
+	for _, v := range variables {
+		child.Env = append(child.Env, v.name+"="+v.value)
+	}
+	terminal := hasTerminal()
+	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: !terminal}
+
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	if err := child.Start(); err != nil {
+		fmt.Fprintf(p.stderr, "marketmeter with-dynamodb: %v\n", err)
+		return exitStatus(127)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	for {
+		select {
+		case s := <-signals:
+			if !terminal {
+				_ = syscall.Kill(-child.Process.Pid, s.(syscall.Signal))
+			} else if s != os.Interrupt {
+				_ = child.Process.Signal(s)
+			}
+		case err := <-ended:
+			return childStatus(err)
+		}
+	}
+}
+
+func hasTerminal() bool {
+	terminal, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	return terminal.Close() == nil
+}
+
+func childStatus(err error) error {
+	failed, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		return err
+	}
+	if how, ok := failed.Sys().(syscall.WaitStatus); ok && how.Signaled() {
+		return exitStatus(128 + int(how.Signal()))
+	}
+	return exitStatus(failed.ExitCode())
+}
