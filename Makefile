@@ -1,0 +1,63 @@
+# The commands of the project: `make help` lists them. What they need besides Go comes on demand
+# into .local/, in the versions that tools/ names.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check fmt build invoke bench clean bin/marketmeter
+
+LINT := .local/bin/golangci-lint
+SAM  := .local/sam/bin/sam
+# Functions invoked here run on this machine's processor, whatever the deployed ones run on.
+ARCH := $(patsubst aarch64,arm64,$(shell uname -m))
+# The go1.x build method of sam passes no flags; go takes them from GOFLAGS. Static, so that the
+# same program runs in any image; without aws-lambda-go's RPC mode, paths and symbols: half the size.
+FUNCTIONS := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -tags=lambda.norpc -trimpath -ldflags=-s"
+
+export SAM_CLI_TELEMETRY := 0
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: bin/marketmeter ## Serve the whole API on a local DynamoDB with sample data (ADDR, default 127.0.0.1:8080)
+	@exec bin/marketmeter serve --sample
+
+test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own
+	bin/marketmeter with-dynamodb -- go test -race ./...
+
+check: $(LINT) $(SAM) ## Check format, code, imports, modules and template
+	$(LINT) run
+	go mod tidy -diff
+	$(SAM) validate --lint
+	.local/sam/bin/cfn-lint template.yaml
+
+fmt: $(LINT) ## Format the code
+	$(LINT) fmt
+
+build: $(SAM) ## Build the functions for sam deploy
+	$(FUNCTIONS) $(SAM) build
+
+# Into a folder of its own: `sam deploy` must never find functions built for this processor.
+invoke: bin/marketmeter $(SAM) ## Build the functions and run each event in events/ through sam local invoke
+	scripts/sam-docker
+	$(FUNCTIONS) $(SAM) build --parameter-overrides Architecture=$(ARCH) --build-dir .local/functions >/dev/null
+	bin/marketmeter with-dynamodb --sample -- scripts/invoke
+
+bench: bin/marketmeter ## Run the benchmarks and weigh the functions; docs/performance.md explains the figures
+	bin/marketmeter with-dynamodb -- go test -run='^$$' -bench=. ./...
+	@for f in functions/*; do \
+		GOOS=linux GOARCH=arm64 $(FUNCTIONS) go build -o .local/weighed ./$$f && \
+		echo "binary of $$f: $$(wc -c <.local/weighed) bytes (goal: under 10000000)"; done
+
+clean: ## Remove what was built; tools and data in .local/ stay
+	rm -rf bin .aws-sam .local/functions
+
+bin/marketmeter:
+	go build -o $@ ./cmd/marketmeter
+
+$(LINT): tools/go.mod tools/go.sum
+	cd tools && GOBIN=$(CURDIR)/.local/bin go install tool
+	touch $@
+
+$(SAM): tools/sam-requirements.txt
+	python3 -m venv --clear .local/sam
+	.local/sam/bin/pip install --quiet -r $<
+	touch $@
