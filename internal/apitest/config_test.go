@@ -1,0 +1,685 @@
+package apitest
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/big"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"pgregory.net/rapid"
+
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+const emptyConfig = `{"partnerUsageMeteringConfigs": []}`
+
+// config answers the config of the organization and its ETag.
+func (a *api) config(t testing.TB, org string) (config any, etag string) {
+	t.Helper()
+	got := a.get(t, configPath(org), "")
+	want(t, got, http.StatusOK)
+	return parse(t, got.body), strongETag(t, got)
+}
+
+func strongETag(t testing.TB, got answer) string {
+	t.Helper()
+	etag := got.headers.Get("ETag")
+	if len(etag) < 3 || etag[0] != '"' || etag[len(etag)-1] != '"' || strings.Contains(etag[1:len(etag)-1], `"`) {
+		t.Fatalf("the ETag is %q: it must be a strong one", etag)
+	}
+	return etag
+}
+
+func (a *api) sendConfig(t testing.TB, method, org, body string, headers map[string]string) answer {
+	t.Helper()
+	all := map[string]string{"Content-Type": "application/json"}
+	maps.Copy(all, headers)
+	return a.do(t, request{method: method, path: configPath(org), body: body, headers: all})
+}
+
+// wantConfig sends a change and checks what comes back, and that it stays.
+func (a *api) wantConfig(t testing.TB, method, org, body, expected string) {
+	t.Helper()
+	got := a.sendConfig(t, method, org, body, nil)
+	want(t, got, http.StatusOK)
+	wantSame(t, parse(t, expected), parse(t, got.body))
+	read, etag := a.config(t, org)
+	wantSame(t, parse(t, expected), read)
+	if etag != strongETag(t, got) {
+		t.Errorf("the ETag was %s and is %s", strongETag(t, got), etag)
+	}
+}
+
+// versions are the config's stored versions, oldest first (docs/data-model.md: PK ORG#<org>, SK
+// CONFIG#<n>).
+func versions(t testing.TB, client *dynamodb.Client, tableName, org string) []string {
+	t.Helper()
+	out, err := client.Query(t.Context(), &dynamodb.QueryInput{
+		TableName: &tableName, KeyConditionExpression: aws.String("PK = :pk AND begins_with(SK, :sk)"), ConsistentRead: aws.Bool(true),
+		ExpressionAttributeValues: map[string]types.AttributeValue{
+			":pk": &types.AttributeValueMemberS{Value: "ORG#" + org}, ":sk": &types.AttributeValueMemberS{Value: "CONFIG#"},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []string{}
+	for _, item := range out.Items {
+		keys = append(keys, item["SK"].(*types.AttributeValueMemberS).Value)
+	}
+	return keys
+}
+
+func TestConfigOfAnOrganizationThatNeverSetOne(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		got := a.get(t, configPath("acme"), "")
+		want(t, got, http.StatusOK)
+		wantSame(t, parse(t, emptyConfig), parse(t, got.body))
+		etag := strongETag(t, got)
+		want(t, a.sendConfig(t, "PATCH", "acme", `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`, map[string]string{"If-Match": etag}), http.StatusOK)
+		wantError(t, a.sendConfig(t, "PATCH", "acme", `{}`, map[string]string{"If-Match": etag}), http.StatusPreconditionFailed)
+	})
+}
+
+// wholeConfig uses every member.
+const wholeConfig = `{"partnerUsageMeteringConfigs": [
+	{"partner": "AWS", "enableDimensionMapping": true, "enableBillableDimension": false, "enableCommitWithAdditionalUsageMetering": true,
+		"enableCommitWithAdditionalUsageAtListPrice": true,
+		"dimensionMapping": {
+			"cpu": {"dimensionKey": "cpu_hours", "convertionMultiplier": 0.1, "mappingMode": ""},
+			"ram \"GB\"": {"dimensionKey": "rám", "convertionMultiplier": 9007199254740993, "mappingMode": "QUANTITY"},
+			"a.b#c": {"dimensionKey": "usd", "mappingMode": "AMOUNT"}},
+		"dimensionMappingV2": {
+			"cpu": [{"dimensionKey": "x", "convertionMultiplier": 1e-9}, {"dimensionKey": "y", "convertionMultiplier": 3, "mappingMode": "AMOUNT"}],
+			"none": []}},
+	{"partner": "GCP", "dimensionMapping": {}, "dimensionMappingV2": {}, "enableCommitWithAdditionalUsageAtListPrice": true},
+	{"partner": "ZOHO"}]}`
+
+func TestPutReplacesTheConfig(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.wantConfig(t, "PUT", "acme", wholeConfig, wholeConfig)
+		smaller := `{"partnerUsageMeteringConfigs": [{"partner": "GCP", "dimensionMapping": {"ram": {"dimensionKey": "r", "convertionMultiplier": 1}}}]}`
+		a.wantConfig(t, "PUT", "acme", smaller, smaller)
+		a.wantConfig(t, "PUT", "acme", `{}`, emptyConfig)
+	})
+}
+
+func TestPutTakesNullForAbsent(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.wantConfig(t, "PUT", "acme", wholeConfig, wholeConfig)
+		a.wantConfig(t, "PUT", "acme", `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": null, "dimensionMappingV2": null,
+			"dimensionMapping": {"cpu": null, "ram": {"dimensionKey": "r", "convertionMultiplier": null, "mappingMode": "AMOUNT"}}}]}`,
+			`{"partnerUsageMeteringConfigs": [{"partner": "AWS", "dimensionMapping": {"ram": {"dimensionKey": "r", "mappingMode": "AMOUNT"}}}]}`)
+		a.wantConfig(t, "PUT", "acme", `{"partnerUsageMeteringConfigs": null}`, emptyConfig)
+	})
+}
+
+func TestPatchChangesWhatItNames(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		config := func(entries string) string { return `{"partnerUsageMeteringConfigs": [` + entries + `]}` }
+		for i, c := range []struct{ name, before, patch, after string }{
+			{"nothing", `{"partner": "AWS"}`, ``, `{"partner": "AWS"}`},
+			{"a flag", `{"partner": "AWS", "enableDimensionMapping": false, "enableBillableDimension": true}`, `{"partner": "AWS", "enableDimensionMapping": true}`, `{"partner": "AWS", "enableDimensionMapping": true, "enableBillableDimension": true}`},
+			{"null removes a flag", `{"partner": "AWS", "enableDimensionMapping": true, "enableBillableDimension": true}`, `{"partner": "AWS", "enableDimensionMapping": null}`, `{"partner": "AWS", "enableBillableDimension": true}`},
+			{"another partner", `{"partner": "AWS", "enableDimensionMapping": true}`, `{"partner": "GCP"}`, `{"partner": "AWS", "enableDimensionMapping": true}, {"partner": "GCP"}`},
+			{"partners are matched by name, not place", `{"partner": "AWS"}, {"partner": "GCP"}`, `{"partner": "GCP", "enableDimensionMapping": true}, {"partner": "AWS", "enableBillableDimension": true}`, `{"partner": "AWS", "enableBillableDimension": true}, {"partner": "GCP", "enableDimensionMapping": true}`},
+			{"AWS is not AWS_CHINA", `{"partner": "AWS"}`, `{"partner": "AWS_CHINA", "enableDimensionMapping": true}`, `{"partner": "AWS"}, {"partner": "AWS_CHINA", "enableDimensionMapping": true}`},
+			{"a mapping key", `{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": 1}}}`, `{"partner": "AWS", "dimensionMapping": {"b": {"dimensionKey": "B", "convertionMultiplier": 2}}}`, `{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": 1}, "b": {"dimensionKey": "B", "convertionMultiplier": 2}}}`},
+			{"inside a mapping value", `{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": 1}}}`, `{"partner": "AWS", "dimensionMapping": {"a": {"convertionMultiplier": 0.1}}}`, `{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": 0.1}}}`},
+			{"null removes a mapping key", `{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": 1}, "b": {"dimensionKey": "B", "convertionMultiplier": 2}}}`, `{"partner": "AWS", "dimensionMapping": {"a": null, "absent": null}}`, `{"partner": "AWS", "dimensionMapping": {"b": {"dimensionKey": "B", "convertionMultiplier": 2}}}`},
+			{"null removes the last mapping key", `{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": 1}}}`, `{"partner": "AWS", "dimensionMapping": {"a": null}}`, `{"partner": "AWS", "dimensionMapping": {}}`},
+			{"null removes inside a mapping value", `{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": 1, "mappingMode": "AMOUNT"}}}`, `{"partner": "AWS", "dimensionMapping": {"a": {"convertionMultiplier": null}}}`, `{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "mappingMode": "AMOUNT"}}}`},
+			{"null removes a mapping", `{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": 1}}, "dimensionMappingV2": {"b": []}}`, `{"partner": "AWS", "dimensionMapping": null, "dimensionMappingV2": null}`, `{"partner": "AWS"}`},
+			{"an array replaces the key's array", `{"partner": "AWS", "dimensionMappingV2": {"a": [{"dimensionKey": "A", "convertionMultiplier": 1}, {"dimensionKey": "B", "convertionMultiplier": 1}], "b": []}}`, `{"partner": "AWS", "dimensionMappingV2": {"a": [{"dimensionKey": "C", "mappingMode": "AMOUNT"}]}}`, `{"partner": "AWS", "dimensionMappingV2": {"a": [{"dimensionKey": "C", "mappingMode": "AMOUNT"}], "b": []}}`},
+			{"null removes an array", `{"partner": "AWS", "dimensionMappingV2": {"a": [], "b": []}}`, `{"partner": "AWS", "dimensionMappingV2": {"a": null}}`, `{"partner": "AWS", "dimensionMappingV2": {"b": []}}`},
+			{"an empty object names nothing", `{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": 1}}}`, `{"partner": "AWS", "dimensionMapping": {}}`, `{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": 1}}}`},
+		} {
+			org := fmt.Sprintf("acme %d", i)
+			want(t, a.sendConfig(t, "PUT", org, config(c.before), nil), http.StatusOK)
+			if a.wantConfig(t, "PATCH", org, config(c.patch), config(c.after)); t.Failed() {
+				t.Fatal(c.name)
+			}
+		}
+		a.wantConfig(t, "PATCH", "acme 1", `{}`, config(`{"partner": "AWS", "enableDimensionMapping": true, "enableBillableDimension": true}`))
+		a.wantConfig(t, "PATCH", "acme 1", `{"partnerUsageMeteringConfigs": null}`, emptyConfig)
+	})
+}
+
+// mergePatch is RFC 7396, section 2, as it is printed there.
+func mergePatch(target, patch any) any {
+	members, ok := patch.(doc)
+	if !ok {
+		return patch
+	}
+	merged, ok := target.(doc)
+	if !ok {
+		merged = doc{}
+	}
+	merged = maps.Clone(merged)
+	for name, value := range members {
+		if value == nil {
+			delete(merged, name)
+		} else {
+			merged[name] = mergePatch(merged[name], value)
+		}
+	}
+	return merged
+}
+
+// mergeConfig is mergePatch but for the entries of partnerUsageMeteringConfigs, which it matches by
+// partner. The config is its entries.
+func mergeConfig(entries []any, patch doc) []any {
+	value, named := patch["partnerUsageMeteringConfigs"]
+	if !named {
+		return entries
+	}
+	if value == nil {
+		return []any{}
+	}
+	merged := slices.Clone(entries)
+	for _, p := range value.([]any) {
+		at := slices.IndexFunc(merged, func(e any) bool { return e.(doc)["partner"] == p.(doc)["partner"] })
+		if at < 0 {
+			merged = append(merged, mergePatch(nil, p))
+		} else {
+			merged[at] = mergePatch(merged[at], p)
+		}
+	}
+	return merged
+}
+
+// validConfig is the contract's rule for the values of mappings.
+func validConfig(entries []any) bool {
+	valid := func(key string, value any) bool {
+		v := value.(doc)
+		destination, _ := v["dimensionKey"].(string)
+		if key == "" || destination == "" {
+			return false
+		}
+		multiplier, ok := v["convertionMultiplier"].(exact)
+		positive := false
+		if ok {
+			r, _ := new(big.Rat).SetString(string(multiplier))
+			positive = r.Sign() > 0
+		}
+		return v["mappingMode"] == "AMOUNT" || positive
+	}
+	for _, entry := range entries {
+		mapping, _ := entry.(doc)["dimensionMapping"].(doc)
+		for key, value := range mapping {
+			if !valid(key, value) {
+				return false
+			}
+		}
+		arrays, _ := entry.(doc)["dimensionMappingV2"].(doc)
+		for key, array := range arrays {
+			for _, value := range array.([]any) {
+				if !valid(key, value) {
+					return false
+				}
+			}
+			if key == "" {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// genConfig draws configs and, with nulls, patches; now and then a value in it breaks a rule.
+func genConfig(nulls bool) *rapid.Generator[doc] {
+	orNull := func(g *rapid.Generator[any]) *rapid.Generator[any] {
+		if nulls {
+			return rapid.OneOf(g, g, rapid.Just(any(nil)))
+		}
+		return g
+	}
+	object := func(least int, members map[string]*rapid.Generator[any]) *rapid.Generator[any] {
+		return rapid.Custom(func(t *rapid.T) any {
+			o := doc{}
+			for _, name := range slices.Sorted(maps.Keys(members)) {
+				if least == len(members) || rapid.IntRange(0, 2).Draw(t, "has "+name) > 0 {
+					o[name] = members[name].Draw(t, name)
+				}
+			}
+			return o
+		})
+	}
+	sampled := func(values ...any) *rapid.Generator[any] { return rapid.SampledFrom(values) }
+	multiplier := sampled(json.Number("1"), json.Number("0.1"), json.Number("9007199254740993"), json.Number("1e-9"), json.Number("2.50"), json.Number("1E2"), json.Number("1"), json.Number("3"), json.Number("0"))
+	key := sampled("A", "b.c", "ü", "A", "d", "A", "b", "c", "A", "")
+	mode := sampled("", "QUANTITY", "AMOUNT")
+	value := map[string]*rapid.Generator[any]{"dimensionKey": key, "convertionMultiplier": multiplier, "mappingMode": mode}
+	whole := object(3, value)
+	patched := whole
+	if nulls {
+		patched = rapid.OneOf(whole, whole, object(0, map[string]*rapid.Generator[any]{
+			"dimensionKey": key, "convertionMultiplier": orNull(multiplier), "mappingMode": orNull(mode),
+		}))
+	}
+	mapping := func(value *rapid.Generator[any]) *rapid.Generator[any] {
+		return object(0, map[string]*rapid.Generator[any]{"cpu": orNull(value), "ram": orNull(value), "a b": orNull(value), "ü.\"": orNull(value)})
+	}
+	array := rapid.Custom(func(t *rapid.T) any { return any(rapid.SliceOfN(whole, 0, 3).Draw(t, "array")) })
+	flag := orNull(sampled(true, false))
+	entry := object(0, map[string]*rapid.Generator[any]{
+		"enableDimensionMapping": flag, "enableBillableDimension": flag, "enableCommitWithAdditionalUsageMetering": flag,
+		"enableCommitWithAdditionalUsageAtListPrice": flag, "dimensionMapping": orNull(mapping(patched)), "dimensionMappingV2": orNull(mapping(array)),
+	})
+	return rapid.Custom(func(t *rapid.T) doc {
+		if nulls {
+			switch rapid.IntRange(0, 30).Draw(t, "kind") {
+			case 0:
+				return doc{}
+			case 1:
+				return doc{"partnerUsageMeteringConfigs": nil}
+			}
+		}
+		entries := []any{}
+		for _, partner := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"AWS", "AWS_CHINA", "AZURE", "GCP"}), 0, 3, rapid.ID[string]).Draw(t, "partners") {
+			e := entry.Draw(t, "entry").(doc)
+			e["partner"] = partner
+			entries = append(entries, e)
+		}
+		return doc{"partnerUsageMeteringConfigs": entries}
+	})
+}
+
+// For all configs and sequences of patches, what comes out is what RFC 7396 with matching by partner
+// says, or a 400 that changes nothing where that breaks a rule.
+func TestPatchIsRFC7396(t *testing.T) {
+	t.Parallel()
+	eachWayOver(t, tabletest.New(t), func(t *testing.T, a *api) {
+		var organizations, taken, refused atomic.Int32
+		rapid.Check(t, func(rt *rapid.T) {
+			org := fmt.Sprintf("%s %d", t.Name()[len(t.Name())-4:], organizations.Add(1))
+			current, etag := []any{}, ""
+			for step := range rapid.IntRange(1, 4).Draw(rt, "steps") {
+				method, nulls := "PATCH", true
+				if step == 0 {
+					method, nulls = "PUT", false
+				}
+				text := toJSON(t, genConfig(nulls).Draw(rt, method))
+				next := mergeConfig(current, parse(t, text).(doc))
+				got := a.send(t, method, configPath(org), text)
+				if !validConfig(next) {
+					refused.Add(1)
+					wantError(t, got, http.StatusBadRequest)
+					if step == 0 {
+						return
+					}
+				} else {
+					taken.Add(1)
+					want(t, got, http.StatusOK)
+					wantSame(t, any(doc{"partnerUsageMeteringConfigs": next}), parse(t, got.body))
+					if same := toJSON(t, next) == toJSON(t, current); step > 0 && same != (strongETag(t, got) == etag) {
+						t.Errorf("a change to the same config: %v; the ETag was %s and is %s", same, etag, strongETag(t, got))
+					}
+					current, etag = next, strongETag(t, got)
+				}
+				config, tag := a.config(t, org)
+				wantSame(t, any(doc{"partnerUsageMeteringConfigs": current}), config)
+				if tag != etag {
+					t.Errorf("the ETag was %s and is %s", etag, tag)
+				}
+				if t.Failed() {
+					rt.Fatalf("%s %s", method, text)
+				}
+			}
+		})
+		if taken.Load() < 50 || refused.Load() < 10 {
+			t.Errorf("%d changes taken, %d refused: the data no longer tests much", taken.Load(), refused.Load())
+		}
+	})
+}
+
+func TestConfigIsValidated(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		entry := func(members string) string { return `{"partnerUsageMeteringConfigs": [{` + members + `}]}` }
+		mapping := func(value string) string {
+			return entry(`"partner": "AWS", "dimensionMapping": {"cpu h": ` + value + `}`)
+		}
+		array := func(value string) string {
+			return entry(`"partner": "AWS", "dimensionMappingV2": {"cpu h": ` + value + `}`)
+		}
+		for _, c := range []struct {
+			body  string
+			texts []string
+		}{
+			{``, nil},
+			{`x`, nil},
+			{`null`, nil},
+			{`[]`, nil},
+			{`"x"`, nil},
+			{`{} {}`, nil},
+			{`{"partnerUsageMeteringConfigs": [}`, nil},
+			{`{"partnerUsageMeteringConfigs": {}}`, []string{"partnerUsageMeteringConfigs", "array"}},
+			{`{"partnerUsageMeteringConfigs": [null]}`, []string{"partnerUsageMeteringConfigs[0]"}},
+			{`{"partnerUsageMeteringConfigs": ["AWS"]}`, []string{"partnerUsageMeteringConfigs[0]"}},
+			{`{"partnerUsageMeteringConfig": []}`, []string{"did you mean partnerUsageMeteringConfigs?"}},
+			{`{"partnerUsageMeteringConfigs": [], "partnerUsageMeteringConfigs": []}`, []string{"partnerUsageMeteringConfigs"}},
+			{entry(``), []string{"partner"}},
+			{entry(`"partner": null`), []string{"partner"}},
+			{entry(`"partner": ""`), []string{"partner", "mean"}},
+			{entry(`"partner": "aws"`), []string{"partner", `"aws"`, `"AWS"`}},
+			{entry(`"partner": "SUGER"`), []string{"partner", `"AWS_CHINA"`, `"DATABRICKS"`}},
+			{entry(`"partner": 1`), []string{"partnerUsageMeteringConfigs[0].partner"}},
+			{`{"partnerUsageMeteringConfigs": [{"partner": "AWS"}, {"partner": "GCP"}, {"partner": "AWS"}]}`, []string{"partnerUsageMeteringConfigs[2]", "AWS"}},
+			{entry(`"partner": "AWS", "enableDimensionMaping": true`), []string{"did you mean enableDimensionMapping?"}},
+			{entry(`"partner": "AWS", "EnableDimensionMapping": true`), []string{"did you mean enableDimensionMapping?"}},
+			{entry(`"partner": "AWS", "dimensionMappingV3": {}`), []string{"did you mean dimensionMappingV2?"}},
+			{entry(`"partner": "AWS", "enableDimensionMapping": "true"`), []string{"partnerUsageMeteringConfigs[0].enableDimensionMapping"}},
+			{entry(`"partner": "AWS", "enableDimensionMapping": 1`), []string{"partnerUsageMeteringConfigs[0].enableDimensionMapping"}},
+			{entry(`"partner": "AWS", "dimensionMapping": []`), []string{"partnerUsageMeteringConfigs[0].dimensionMapping"}},
+			{entry(`"partner": "AWS", "dimensionMappingV2": {"a": {}}`), []string{"partnerUsageMeteringConfigs[0].dimensionMappingV2.a"}},
+			{entry(`"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "x", "convertionMultiplier": 1}, "a": null}`), []string{"dimensionMapping.a"}},
+			{mapping(`{"dimensionKey": "x", "conversionMultiplier": 1}`), []string{"did you mean convertionMultiplier?"}},
+			{mapping(`{"dimensionKey": "x", "convertionMultiplier": "1"}`), []string{`dimensionMapping["cpu h"].convertionMultiplier`}},
+			{mapping(`{"dimensionKey": "x", "convertionMultiplier": 0}`), []string{`["cpu h"].convertionMultiplier`, "0"}},
+			{mapping(`{"dimensionKey": "x", "convertionMultiplier": -1}`), []string{`["cpu h"].convertionMultiplier`, "-1"}},
+			{mapping(`{"dimensionKey": "x", "convertionMultiplier": -0}`), []string{`["cpu h"].convertionMultiplier`}},
+			{mapping(`{"dimensionKey": "x", "convertionMultiplier": 1e400}`), []string{`["cpu h"].convertionMultiplier`, "19"}},
+			{mapping(`{"dimensionKey": "x", "convertionMultiplier": 1e-20}`), []string{`["cpu h"].convertionMultiplier`, "19"}},
+			{mapping(`{"dimensionKey": "x", "convertionMultiplier": 12345678901234567890}`), []string{`["cpu h"].convertionMultiplier`, "19"}},
+			{mapping(`{"dimensionKey": "x"}`), []string{`["cpu h"].convertionMultiplier`}},
+			{mapping(`{"dimensionKey": "x", "mappingMode": "QUANTITY"}`), []string{`["cpu h"].convertionMultiplier`}},
+			{mapping(`{"convertionMultiplier": 1}`), []string{`["cpu h"].dimensionKey`, "255"}},
+			{mapping(`{"dimensionKey": "", "convertionMultiplier": 1}`), []string{`["cpu h"].dimensionKey`, "255"}},
+			{mapping(`{"dimensionKey": null, "convertionMultiplier": 1}`), []string{`["cpu h"].dimensionKey`, "255"}},
+			{mapping(`{"dimensionKey": "` + strings.Repeat("ü", 256) + `", "convertionMultiplier": 1}`), []string{`["cpu h"].dimensionKey`, "255"}},
+			{mapping(`{"dimensionKey": "x\u0000", "convertionMultiplier": 1}`), []string{`["cpu h"].dimensionKey`, "control"}},
+			{mapping(`{"dimensionKey": "x", "mappingMode": "amount"}`), []string{`["cpu h"].mappingMode`, `"AMOUNT"`}},
+			{mapping(`{"dimensionKey": "x", "mappingMode": 1, "convertionMultiplier": 1}`), []string{`dimensionMapping["cpu h"].mappingMode`}},
+			{mapping(`{}`), []string{`["cpu h"].dimensionKey`}},
+			{mapping(`1`), []string{`dimensionMapping["cpu h"]`}},
+			{array(`[null]`), []string{`dimensionMappingV2["cpu h"][0]`}},
+			{array(`[{"dimensionKey": "x", "convertionMultiplier": 1}, {"dimensionKey": "y"}]`), []string{`dimensionMappingV2["cpu h"][1].convertionMultiplier`}},
+			{array(`[{"convertionMultiplier": 1}]`), []string{`dimensionMappingV2["cpu h"][0].dimensionKey`}},
+			{array(`[{"dimensionKey": "x", "convertionMultiplier": 1, "x": 1}]`), []string{`dimensionMappingV2["cpu h"][0].x`}},
+			{entry(`"partner": "AWS", "dimensionMapping": {"": {"dimensionKey": "x", "convertionMultiplier": 1}}`), []string{"dimensionMapping", "255"}},
+			{entry(`"partner": "AWS", "dimensionMappingV2": {"` + strings.Repeat("k", 256) + `": []}`), []string{"dimensionMappingV2", "255"}},
+			{"{\"partnerUsageMeteringConfigs\": [{\"partner\": \"A\xffS\"}]}", nil},
+		} {
+			for _, method := range []string{"PUT", "PATCH"} {
+				got := a.sendConfig(t, method, "acme", c.body, nil)
+				if wantError(t, got, http.StatusBadRequest, c.texts...); t.Failed() {
+					t.Fatalf("%s %s", method, c.body)
+				}
+			}
+		}
+		for _, partner := range []string{
+			"ADYEN", "ALIBABA", "AWS", "AWS_CHINA", "AZURE", "GCP", "GOOGLE", "HUBSPOT", "LAGO", "MARKETO", "METRONOME", "MICROSOFT", "ORACLE",
+			"ORB", "REDHAT", "SALESFORCE", "SLACK", "STRIPE", "ZOHO", "INTUIT", "SNOWFLAKE", "DATABRICKS",
+		} {
+			want(t, a.sendConfig(t, "PUT", "partners", entry(`"partner": "`+partner+`"`), nil), http.StatusOK)
+		}
+		config, _ := a.config(t, "acme")
+		wantSame(t, parse(t, emptyConfig), config)
+		if kept := versions(t, a.client, a.tableName, "acme"); len(kept) != 0 {
+			t.Errorf("what was refused left versions: %q", kept)
+		}
+	})
+}
+
+// A patch is judged by what it makes of the whole, not by itself.
+func TestConfigIsValidatedAfterTheMerge(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		patch := func(value string) string {
+			return `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "dimensionMapping": {"cpu": ` + value + `}}]}`
+		}
+		amount := `{"dimensionKey": "usd", "mappingMode": "AMOUNT"}`
+		a.wantConfig(t, "PATCH", "acme", patch(amount), patch(amount))
+		wantError(t, a.sendConfig(t, "PATCH", "acme", patch(`{"mappingMode": null}`), nil), http.StatusBadRequest, "convertionMultiplier")
+		wantError(t, a.sendConfig(t, "PATCH", "acme", patch(`{"dimensionKey": null}`), nil), http.StatusBadRequest, "dimensionKey")
+		a.wantConfig(t, "PATCH", "acme", patch(`{"mappingMode": null, "convertionMultiplier": 2}`), patch(`{"dimensionKey": "usd", "convertionMultiplier": 2}`))
+	})
+}
+
+func TestConfigKeepsNumbersExactly(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		for _, number := range []string{"0.1", "9007199254740993", "1e-9", "0.0000000000000000001", "9999999999999999999", "1234567890.123456789", "1E+3", "2.50"} {
+			config := `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": ` + number + `}},
+				"dimensionMappingV2": {"a": [{"dimensionKey": "A", "convertionMultiplier": ` + number + `}]}}]}`
+			if a.wantConfig(t, "PATCH", "acme", config, config); t.Failed() {
+				t.Fatal(number)
+			}
+		}
+	})
+}
+
+func TestConfigReadsItsRequestStrictly(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		for _, method := range []string{"GET", "PUT", "PATCH"} {
+			got := a.do(t, request{method: method, path: configPath("acme"), query: "pretty=true", body: "{}"})
+			wantError(t, got, http.StatusBadRequest, "pretty")
+		}
+		for _, method := range []string{"PUT", "PATCH"} {
+			wantError(t, a.sendConfig(t, method, strings.Repeat("o", 65), "{}", nil), http.StatusBadRequest, "64")
+			wantError(t, a.sendConfig(t, method, "a\x00b", "{}", nil), http.StatusBadRequest, "control")
+			for contentType, status := range map[string]int{
+				"application/json": 200, "application/json; charset=utf-8": 200, "text/plain": 415, "application/x-www-form-urlencoded": 415,
+				"application/json-patch+json": 415, "application/json; charset=utf-16": 415,
+			} {
+				if got := a.sendConfig(t, method, "acme", "{}", map[string]string{"Content-Type": contentType}); got.status != status {
+					t.Errorf("%s of %s: %d %s", method, contentType, got.status, got.body)
+				}
+			}
+		}
+		mergePatch := map[string]string{"Content-Type": "application/merge-patch+json"}
+		want(t, a.sendConfig(t, "PATCH", "acme", `{"partnerUsageMeteringConfigs": [{"partner": "GCP"}]}`, mergePatch), http.StatusOK)
+		wantError(t, a.get(t, configPath(strings.Repeat("o", 65)), ""), http.StatusNotFound)
+	})
+}
+
+func TestConfigHasALargestSize(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		config := func(bytes int) string {
+			var b strings.Builder
+			for i := 0; b.Len() < bytes; i++ {
+				fmt.Fprintf(&b, `"%s %d": {"dimensionKey": "%s", "convertionMultiplier": 1},`, strings.Repeat("k", 200), i, strings.Repeat("ü", 200))
+			}
+			return `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "dimensionMapping": {` + strings.TrimSuffix(b.String(), ",") + `}}]}`
+		}
+		put := a.sendConfig(t, "PUT", "acme", config(395_000), nil)
+		want(t, put, http.StatusOK)
+		wantError(t, a.sendConfig(t, "PUT", "acme", config(420_000), nil), http.StatusBadRequest, "bytes")
+		wantError(t, a.sendConfig(t, "PATCH", "acme", strings.Repeat(" ", 1<<20)+"{}", nil), http.StatusRequestEntityTooLarge)
+		// Each small, together too large.
+		more := strings.ReplaceAll(config(20_000), `"AWS"`, `"GCP"`)
+		wantError(t, a.sendConfig(t, "PATCH", "acme", more, nil), http.StatusBadRequest, "bytes")
+		got := a.get(t, configPath("acme"), "")
+		want(t, got, http.StatusOK)
+		if len(got.body) < 390_000 || got.body != put.body || strongETag(t, got) != strongETag(t, put) {
+			t.Errorf("%d bytes were put and are %d now; the ETag was %s and is %s", len(put.body), len(got.body), strongETag(t, put), strongETag(t, got))
+		}
+	})
+}
+
+func TestIfMatch(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		on := `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": true}]}`
+		off := `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": false}]}`
+		old := strongETag(t, a.sendConfig(t, "PUT", "acme", on, nil))
+		current := strongETag(t, a.sendConfig(t, "PUT", "acme", off, nil))
+		kept := versions(t, a.client, a.tableName, "acme")
+		for _, c := range []struct {
+			ifMatch string
+			status  int
+		}{
+			{old, http.StatusPreconditionFailed},
+			{`"never"`, http.StatusPreconditionFailed},
+			{`""`, http.StatusPreconditionFailed},
+			{"W/" + current, http.StatusPreconditionFailed}, // If-Match compares strongly
+			{old + `, "x", W/` + current, http.StatusPreconditionFailed},
+			{`"a,b"`, http.StatusPreconditionFailed}, // a comma may stand in an ETag
+			{strings.Trim(current, `"`), http.StatusBadRequest},
+			{`"` + strings.Trim(current, `"`), http.StatusBadRequest},
+			{"w/" + current, http.StatusBadRequest},
+			{"W/", http.StatusBadRequest},
+			{"*, " + current, http.StatusBadRequest},
+			{`"*`, http.StatusBadRequest},
+			{"**", http.StatusBadRequest},
+			{current + " " + old, http.StatusBadRequest},
+			{`"a"b"`, http.StatusBadRequest},
+		} {
+			for _, method := range []string{"PUT", "PATCH"} {
+				got := a.sendConfig(t, method, "acme", on, map[string]string{"If-Match": c.ifMatch})
+				if wantError(t, got, c.status); t.Failed() {
+					t.Fatalf("%s with If-Match: %s", method, c.ifMatch)
+				}
+			}
+		}
+		config, etag := a.config(t, "acme")
+		wantSame(t, parse(t, off), config)
+		if etag != current || !slices.Equal(kept, versions(t, a.client, a.tableName, "acme")) {
+			t.Errorf("what was refused was written: ETag %s, was %s", etag, current)
+		}
+		wantError(t, a.sendConfig(t, "PUT", "acme", "x", map[string]string{"If-Match": old}), http.StatusBadRequest)
+
+		next := on
+		for _, ifMatch := range []string{"*", " * ", "%s", " %s ", `"x", %s`, `%s,"x"`, `"x",W/"y" , %s`, `"a,b", %s`, `"x", , %s`} {
+			for _, method := range []string{"PUT", "PATCH"} {
+				ifMatch := strings.ReplaceAll(ifMatch, "%s", current)
+				got := a.sendConfig(t, method, "acme", next, map[string]string{"If-Match": ifMatch})
+				if got.status != http.StatusOK {
+					t.Fatalf("%s with If-Match: %s: %d %s", method, ifMatch, got.status, got.body)
+				}
+				wantSame(t, parse(t, next), parse(t, got.body))
+				if current = strongETag(t, got); next == on {
+					next = off
+				} else {
+					next = on
+				}
+			}
+		}
+	})
+}
+
+func TestIfMatchAnyMatchesTheEmptyConfig(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		want(t, a.sendConfig(t, "PUT", "acme", `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`, map[string]string{"If-Match": "*"}), http.StatusOK)
+	})
+}
+
+func TestAChangeThatChangesNothingWritesNothing(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		for _, body := range []string{`{}`, `{"partnerUsageMeteringConfigs": []}`, `{"partnerUsageMeteringConfigs": null}`} {
+			for _, method := range []string{"PUT", "PATCH"} {
+				want(t, a.sendConfig(t, method, "nobody", body, nil), http.StatusOK)
+			}
+		}
+		if kept := versions(t, a.client, a.tableName, "nobody"); len(kept) != 0 {
+			t.Errorf("the empty config was written over the empty config: %q", kept)
+		}
+
+		etag := strongETag(t, a.sendConfig(t, "PUT", "acme", wholeConfig, nil))
+		respelled := strings.NewReplacer("0.1", "1e-1", "9007199254740993", "9007199254740993.0", "1e-9", "0.0000000010").Replace(wholeConfig)
+		for method, bodies := range map[string][]string{
+			"PUT": {wholeConfig, respelled, toJSON(t, json.RawMessage(wholeConfig))},
+			"PATCH": {
+				wholeConfig, respelled, `{}`, `{"partnerUsageMeteringConfigs": []}`, `{"partnerUsageMeteringConfigs": [{"partner": "ZOHO"}]}`,
+				`{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": true, "dimensionMapping": {"absent": null}}]}`,
+			},
+		} {
+			for _, body := range bodies {
+				got := a.sendConfig(t, method, "acme", body, map[string]string{"If-Match": etag})
+				want(t, got, http.StatusOK)
+				if strongETag(t, got) != etag {
+					t.Errorf("%s %s: the ETag was %s and is %s", method, body, etag, strongETag(t, got))
+				}
+			}
+		}
+		wantSame(t, []string{"CONFIG#0000000001"}, versions(t, a.client, a.tableName, "acme"))
+	})
+}
+
+// An ETag names one config and never comes back, not with the same content either.
+func TestConfigKeepsItsHistory(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		on := `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": true}]}`
+		etags := map[string]bool{}
+		for range 3 {
+			for _, body := range []string{on, emptyConfig} {
+				etags[strongETag(t, a.sendConfig(t, "PUT", "acme", body, nil))] = true
+			}
+		}
+		if len(etags) != 6 {
+			t.Errorf("6 configs had the ETags %v", etags)
+		}
+		wantSame(t, []string{
+			"CONFIG#0000000001", "CONFIG#0000000002", "CONFIG#0000000003", "CONFIG#0000000004", "CONFIG#0000000005", "CONFIG#0000000006",
+		}, versions(t, a.client, a.tableName, "acme"))
+	})
+}
+
+func TestFiftyWritersLoseNoChange(t *testing.T) {
+	t.Parallel()
+	client, tableName := tabletest.Client(t)
+	eachWayOver(t, table.New(client, tableName), func(t *testing.T, a *api) {
+		const writers = 50
+		org := strings.ReplaceAll(t.Name(), "/", ".")
+		var wait sync.WaitGroup
+		var mu sync.Mutex
+		etags, expected := map[string]bool{}, doc{}
+		for i := range writers {
+			key := fmt.Sprintf("key %02d", i)
+			value := fmt.Sprintf(`{"dimensionKey": "destination %d", "convertionMultiplier": %d.5}`, i, i)
+			expected[key] = parse(t, value)
+			wait.Go(func() {
+				patch := `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "dimensionMapping": {"` + key + `": ` + value + `}}]}`
+				got := a.sendConfig(t, "PATCH", org, patch, nil)
+				for got.status == http.StatusServiceUnavailable { // a client would try again, and nothing was written
+					got = a.sendConfig(t, "PATCH", org, patch, nil)
+				}
+				if got.status != http.StatusOK || !strings.Contains(got.body, `"`+key+`"`) {
+					t.Errorf("%s: %d %.300s", key, got.status, got.body)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				etags[got.headers.Get("ETag")] = true
+			})
+		}
+		wait.Wait()
+		config, _ := a.config(t, org)
+		wantSame(t, any(doc{"partnerUsageMeteringConfigs": []any{doc{"partner": "AWS", "dimensionMapping": expected}}}), config)
+		if kept := versions(t, client, tableName, org); len(kept) != writers || len(etags) != writers {
+			t.Errorf("%d writers left %d versions and %d ETags", writers, len(kept), len(etags))
+		}
+	})
+}
+
+// Of writers that all saw the same config and say so, one succeeds.
+func TestOneOfManyWithTheSameETagSucceeds(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		_, etag := a.config(t, "acme")
+		var wait sync.WaitGroup
+		var succeeded, failed atomic.Int32
+		for i := range 10 {
+			wait.Go(func() {
+				patch := fmt.Sprintf(`{"partnerUsageMeteringConfigs": [{"partner": "AWS", "dimensionMapping": {"%d": {"dimensionKey": "d", "convertionMultiplier": 1}}}]}`, i)
+				switch got := a.sendConfig(t, "PATCH", "acme", patch, map[string]string{"If-Match": etag}); got.status {
+				case http.StatusOK:
+					succeeded.Add(1)
+				case http.StatusPreconditionFailed:
+					failed.Add(1)
+				default:
+					t.Errorf("%d %s", got.status, got.body)
+				}
+			})
+		}
+		wait.Wait()
+		if succeeded.Load() != 1 || failed.Load() != 9 {
+			t.Errorf("%d succeeded and %d failed", succeeded.Load(), failed.Load())
+		}
+	})
+}

@@ -1,0 +1,173 @@
+package apitest
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func (a *api) delete(t testing.TB, org, id, query string) answer {
+	t.Helper()
+	return a.do(t, request{method: "DELETE", path: groupPath(org, id), query: query})
+}
+
+func TestDeleteKeepsTheGroupAsDeleted(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		g := group("g1", doc{"lastUpdateTime": "2024-07-28T11:00:00Z"})
+		a.put(t, "acme", g)
+
+		got := a.delete(t, "acme", "g1", "")
+
+		want(t, got, http.StatusOK)
+		deleted := answered(t, "acme", g)
+		deleted["status"], deleted["lastUpdateTime"] = "DELETED", milliseconds(now)
+		wantSame(t, deleted, asGroup(t, parse(t, got.body)))
+		wantSame(t, []doc{deleted}, a.listAll(t, "acme", nil))
+		wantSame(t, []doc{deleted}, a.listAll(t, "acme", url.Values{"status": {"DELETED"}}))
+		wantSame(t, []doc{}, a.listAll(t, "acme", url.Values{"status": {"CREATED"}}))
+	})
+}
+
+func TestOnlyCreatedAndInvalidGroupsCanBeDeleted(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		for _, status := range []string{"CREATED", "INVALID"} {
+			a.put(t, "acme", group(status, doc{"status": status}))
+			want(t, a.delete(t, "acme", status, ""), http.StatusOK)
+		}
+		for _, status := range []string{"DELETED", "REPORTED", "REPORT_PENDING", "REPORT_FAILED"} {
+			g := group(status, doc{"status": status})
+			a.put(t, "acme", g)
+			wantError(t, a.delete(t, "acme", status, ""), http.StatusBadRequest, "is "+status)
+			kept := a.listAll(t, "acme", url.Values{"status": {status}})
+			if i := slices.Index(idsOf(kept), status); i < 0 {
+				t.Errorf("the %s group is gone", status)
+			} else {
+				wantSame(t, answered(t, "acme", g), kept[i])
+			}
+		}
+	})
+}
+
+func TestASecondDeleteFindsItDeleted(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme", group("g1"))
+		want(t, a.delete(t, "acme", "g1", ""), http.StatusOK)
+		wantError(t, a.delete(t, "acme", "g1", ""), http.StatusBadRequest, "DELETED")
+	})
+}
+
+func TestDeleteOfWhatIsNotThere(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme", group("g1"))
+		for _, path := range []string{
+			"/org/acme/usageRecordGroup/g2",
+			"/org/acme/usageRecordGroup/G1",
+			"/org/nobody/usageRecordGroup/g1",
+			"/org/acme/usageRecordGroup/" + strings.Repeat("x", 37), // no id is that long
+			"/org/acme/usageRecordGroup/g1%00",
+			"/org/acme/usageRecordGroup/g1%3F",
+			"/org/acme/usageRecordGroup/a%2Fg1",
+			"/org/" + strings.Repeat("o", 65) + "/usageRecordGroup/g1",
+			"/org/acme/usageRecordGroup/g1%23",
+			"/org/acme/usageRecordGroup/g1%20",
+		} {
+			wantError(t, a.do(t, request{method: "DELETE", path: path}), http.StatusNotFound)
+		}
+		wantSame(t, []string{"g1"}, idsOf(a.listAll(t, "acme", url.Values{"status": {"CREATED"}})))
+	})
+}
+
+func TestDeleteByDayOfCreation(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme",
+			group("first", doc{"creationTime": "2024-07-28T00:00:00.000Z"}),
+			group("last", doc{"creationTime": "2024-07-28T23:59:59.999Z"}),
+			group("offset", doc{"creationTime": "2024-07-29T01:30:00+02:00"}),
+			group("reported", doc{"creationTime": "2024-07-28T12:00:00Z", "status": "REPORTED"}),
+		)
+		for _, id := range []string{"first", "last", "offset", "reported"} {
+			for _, day := range []string{"2024-07-27", "2024-07-29"} {
+				wantError(t, a.delete(t, "acme", id, "creationDate="+day), http.StatusNotFound, id)
+			}
+		}
+		for _, id := range []string{"first", "last", "offset"} {
+			want(t, a.delete(t, "acme", id, "creationDate=2024-07-28"), http.StatusOK)
+		}
+		wantError(t, a.delete(t, "acme", "reported", "creationDate=2024-07-28"), http.StatusBadRequest, "REPORTED")
+		wantError(t, a.delete(t, "acme", "first", "creationDate=2024-07-28"), http.StatusBadRequest, "DELETED")
+	})
+}
+
+func TestDeleteReadsItsParametersStrictly(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme", group("g1"))
+		for _, query := range []string{
+			"creationDate=28.07.2024", "creationDate=2024-7-28", "creationDate=2024-02-30", "creationDate=2024-07-28T10:00:00Z",
+			"creationDate=2024-07-28&creationDate=2024-07-28", "creationdate=2024-07-28", "force=true", "force=", "creationDate=%zz",
+		} {
+			wantError(t, a.delete(t, "acme", "g1", query), http.StatusBadRequest)
+		}
+		want(t, a.delete(t, "acme", "g1", "creationDate="), http.StatusOK) // empty is as if absent
+	})
+}
+
+// awkwardIDs are ids that something between the wire and the table could take for another of them.
+var awkwardIDs = []string{
+	"a", "a#b", "a%23b", "a%2523b", "aA", "a%41", "a%2541", "50", "50%", "50%25", "a b", "a+b", "a%20b", "ab", " a", "a ", "ü", "u\u0308", "%C3%BC",
+	"a;b", "a&b", "a=b", "a,b", "a:b", "a@b", "a\"b", "a'b", "a\\b", "a~b", "...", "a.", "%", "%%", "#", "a|b", "<a>", "{a}", "[a]", "$a", "*",
+	"日本語", "😀", "\u2028", "A",
+}
+
+// Each deletion hits the group it names among all the similar ones, and no other.
+func TestDeleteHitsExactlyTheGroupNamed(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		groups := []doc{}
+		for _, id := range awkwardIDs {
+			groups = append(groups, group(id))
+		}
+		a.put(t, "acme", groups...)
+		left := slices.Clone(awkwardIDs)
+		for len(left) > 0 {
+			id := left[0]
+			left = left[1:]
+			got := a.delete(t, "acme", id, "")
+			want(t, got, http.StatusOK)
+			if g := asGroup(t, parse(t, got.body)); g["id"] != id {
+				t.Fatalf("to delete %q deleted %q", id, g["id"])
+			}
+			ids := idsOf(a.listAll(t, "acme", url.Values{"status": {"CREATED"}}))
+			slices.Sort(ids)
+			wantSame(t, append([]string{}, slices.Sorted(slices.Values(left))...), ids)
+		}
+	})
+}
+
+// The same id may be spelled in several ways in a path.
+func TestDeleteTakesEverySpellingOfAnID(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		for _, c := range []struct{ spelled, id string }{
+			{"p;q", "p;q"},
+			{"p%3Bq", "p;q"},
+			{"p%3bq", "p;q"},
+			{"p,q", "p,q"},
+			{"p+q", "p+q"},
+			{"p%2Bq", "p+q"},
+			{"%70lain", "plain"},
+			{"pl%61in", "plain"},
+			{"%C3%BC", "ü"},
+			{"%c3%bc", "ü"},
+			{"p%2541", "p%41"},
+			{"p=q&r", "p=q&r"},
+			{"p@q:r", "p@q:r"},
+		} {
+			org := "org " + c.spelled
+			a.put(t, org, group(c.id))
+			got := a.do(t, request{method: "DELETE", path: listPath(org) + "/" + c.spelled})
+			if got.status != http.StatusOK || asGroup(t, parse(t, got.body))["id"] != c.id {
+				t.Errorf("%s: %d %s", c.spelled, got.status, got.body)
+			}
+		}
+	})
+}

@@ -1,0 +1,7 @@
+// Package apitest holds the tests of the whole API, from a request's bytes to a real table and
+// back. Every case is sent in both ways that a request can come: as HTTP over a socket, and as the
+// event that API Gateway hands to a Lambda function.
+//
+// What is expected here comes from the API reference and the contract, never from the code: lists
+// are compared with a plain filter in memory, config patches with RFC 7396 as it is printed.
+package apitest

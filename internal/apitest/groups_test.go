@@ -1,0 +1,289 @@
+package apitest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/big"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+)
+
+// doc is a JSON object, as a test writes it or as parse reads it.
+type doc = map[string]any
+
+// exact is a JSON number as parse reads it: its value as a fraction, so that 1, 1.0 and 1e0 are
+// equal and nothing is rounded.
+type exact string
+
+// parse reads one JSON value, every number in it exact.
+func parse(t testing.TB, text string) any {
+	t.Helper()
+	decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
+	decoder.UseNumber()
+	var value any
+	if err := decoder.Decode(&value); err != nil {
+		t.Fatalf("%v: %.300s", err, text)
+	}
+	return withExactNumbers(t, value)
+}
+
+func withExactNumbers(t testing.TB, value any) any {
+	switch value := value.(type) {
+	case json.Number:
+		r, ok := new(big.Rat).SetString(value.String())
+		if !ok {
+			t.Fatalf("%s is no number", value)
+		}
+		return exact(r.RatString())
+	case []any:
+		for i := range value {
+			value[i] = withExactNumbers(t, value[i])
+		}
+	case doc:
+		for name := range value {
+			value[name] = withExactNumbers(t, value[name])
+		}
+	}
+	return value
+}
+
+func toJSON(t testing.TB, value any) string {
+	t.Helper()
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// wantSame compares two values that parse made.
+func wantSame(t testing.TB, want, got any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// group is a usage record group created a day before now; members replace or add to its own.
+func group(id string, members ...doc) doc {
+	g := doc{
+		"id": id, "buyerID": "buyer-1", "entitlementID": "entitlement-1", "partner": "AWS", "status": "CREATED",
+		"creationTime": "2024-07-28T10:00:00.000Z", "records": doc{"cpu": json.Number("1.5")}, "metaInfo": doc{"source": "API"},
+		"serialID": 7, "usageRecordReportID": "", "productID": "product-1",
+	}
+	for _, m := range members {
+		maps.Copy(g, m)
+	}
+	return g
+}
+
+// put stores groups in the organization, as import does.
+func (a *api) put(t testing.TB, org string, groups ...doc) {
+	t.Helper()
+	work, failures := make(chan doc), make(chan error, len(groups))
+	var workers sync.WaitGroup
+	for range min(8, len(groups)) {
+		workers.Go(func() {
+			for g := range work {
+				failures <- a.putOne(t, org, g)
+			}
+		})
+	}
+	for _, g := range groups {
+		work <- g
+	}
+	close(work)
+	workers.Wait()
+	close(failures)
+	for err := range failures {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (a *api) putOne(t testing.TB, org string, g doc) error {
+	line, err := json.Marshal(g)
+	if err != nil {
+		return err
+	}
+	stored, err := apijson.DecodeGroup(line)
+	if err != nil {
+		return fmt.Errorf("%s: %w", line, err)
+	}
+	stored.OrganizationID = org
+	if isNew, err := a.table.Put(t.Context(), &stored); err != nil || !isNew {
+		return fmt.Errorf("put %v: new %v, %w", g["id"], isNew, err)
+	}
+	return nil
+}
+
+// answered is the group as the API must answer it, as parse reads it.
+func answered(t testing.TB, org string, g doc) doc {
+	t.Helper()
+	want := parse(t, toJSON(t, g)).(doc)
+	delete(want, "productID")
+	want["organizationID"] = org
+	for _, absent := range []string{"records", "metaInfo"} {
+		if want[absent] == nil {
+			want[absent] = doc{}
+		}
+	}
+	if want["lastUpdateTime"] == nil {
+		want["lastUpdateTime"] = want["creationTime"]
+	}
+	for _, name := range []string{"creationTime", "lastUpdateTime", "reportedTime"} {
+		asAnsweredTime(t, want, name)
+	}
+	metaInfo := want["metaInfo"].(doc)
+	for _, name := range []string{"timestamp", "lagoUsageStartTime", "stripePeriodStartTime", "stripePeriodEndTime"} {
+		asAnsweredTime(t, metaInfo, name)
+	}
+	return want
+}
+
+func asAnsweredTime(t testing.TB, object doc, name string) {
+	if text, ok := object[name].(string); ok {
+		object[name] = milliseconds(parseTime(t, text))
+	}
+}
+
+func parseTime(t testing.TB, text string) time.Time {
+	t.Helper()
+	parsed, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
+}
+
+// milliseconds is RFC 3339 in UTC with three decimals, truncated.
+func milliseconds(at time.Time) string {
+	at = at.UTC()
+	return fmt.Sprintf("%s.%03dZ", at.Format("2006-01-02T15:04:05"), at.Nanosecond()/1_000_000)
+}
+
+// page is an answer of the list operation.
+type page struct {
+	nextOffset int
+	groups     []doc
+}
+
+func (p page) ids() []string {
+	ids := []string{}
+	for _, g := range p.groups {
+		ids = append(ids, g["id"].(string))
+	}
+	return ids
+}
+
+// groupMembers and metaInfoMembers are what the contract names; anything else in an answer is a leak.
+var (
+	groupMembers = []string{
+		"buyerID", "creationTime", "entitlementID", "id", "lastUpdateTime", "metaInfo", "organizationID", "partner",
+		"records", "reportedTime", "serialID", "status", "usageRecordReportID",
+	}
+	metaInfoMembers = []string{
+		"SkipValidation", "billableRecords", "lagoAmount", "lagoSubscriptionID", "lagoUsageStartTime", "metronomeDailyCostAmount",
+		"metronomeInvoiceID", "metronomeMonthlyInvoiceAmount", "metronomeMonthlyInvoiceAmountAdjusted", "originRecords", "source",
+		"stripeInvoiceID", "stripePeriodEndTime", "stripePeriodStartTime", "stripeSubscriptionItemID", "stripeUsageRecordSummaryID",
+		"stripeUsageRecordSummaryTotalUsage", "timestamp",
+	}
+)
+
+// asGroup checks that a value is a group with the contract's members and no other.
+func asGroup(t testing.TB, value any) doc {
+	t.Helper()
+	g, ok := value.(doc)
+	if !ok {
+		t.Fatalf("not a group: %v", value)
+	}
+	for _, name := range groupMembers {
+		if _, ok := g[name]; !ok && name != "reportedTime" {
+			t.Errorf("group %v has no %s", g["id"], name)
+		}
+	}
+	for name := range g {
+		if !slices.Contains(groupMembers, name) {
+			t.Errorf("group %v has the member %s, which is not the API's", g["id"], name)
+		}
+	}
+	for name := range g["metaInfo"].(doc) {
+		if !slices.Contains(metaInfoMembers, name) {
+			t.Errorf("the metaInfo of group %v has the member %s, which is not the API's", g["id"], name)
+		}
+	}
+	return g
+}
+
+// list asks for one page, which must come.
+func (a *api) list(t testing.TB, org string, parameters url.Values) page {
+	t.Helper()
+	got := a.get(t, listPath(org), parameters.Encode())
+	want(t, got, http.StatusOK)
+	body := parse(t, got.body).(doc)
+	p := page{}
+	for name, value := range body {
+		switch name {
+		case "nextOffset":
+			if _, err := fmt.Sscan(string(value.(exact)), &p.nextOffset); err != nil {
+				t.Fatal(err)
+			}
+		case "usageRecordGroups":
+			for _, element := range value.([]any) {
+				p.groups = append(p.groups, asGroup(t, element))
+			}
+		default:
+			t.Errorf("the page has a member %s", name)
+		}
+	}
+	if len(body) != 2 {
+		t.Errorf("the page has %d members, want nextOffset and usageRecordGroups", len(body))
+	}
+	return p
+}
+
+// listAll follows nextOffset from the start to the end.
+func (a *api) listAll(t testing.TB, org string, parameters url.Values) []doc {
+	t.Helper()
+	parameters = maps.Clone(parameters)
+	if parameters == nil {
+		parameters = url.Values{}
+	}
+	groups := []doc{}
+	for {
+		p := a.list(t, org, parameters)
+		groups = append(groups, p.groups...)
+		if p.nextOffset == 0 {
+			return groups
+		}
+		if len(p.groups) == 0 || p.nextOffset != len(groups) {
+			t.Fatalf("%d groups so far, %d on this page, nextOffset %d", len(groups), len(p.groups), p.nextOffset)
+		}
+		parameters.Set("offset", fmt.Sprint(p.nextOffset))
+	}
+}
+
+func idsOf(groups []doc) []string { return page{groups: groups}.ids() }
+
+func listPath(org string) string { return "/org/" + url.PathEscape(org) + "/usageRecordGroup" }
+
+func groupPath(org, id string) string { return listPath(org) + "/" + url.PathEscape(id) }
+
+func validatePath(org string) string {
+	return "/org/" + url.PathEscape(org) + "/batchValidateUsageRecordGroups"
+}
+
+func configPath(org string) string {
+	return "/org/" + url.PathEscape(org) + "/usageMeteringConfigInfo"
+}

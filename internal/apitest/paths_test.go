@@ -1,0 +1,151 @@
+package apitest
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestUnknownAndUncleanPathsAreNotFound(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme", group("g1"), group("usageRecordGroup"))
+		for _, path := range []string{
+			"/", "/org", "/org/acme", "/org/acme/usageRecordGroups", "/org/acme/usageRecordGroup/g1/x", "/orgs/acme/usageRecordGroup",
+			"/ORG/acme/usageRecordGroup", "/org/acme/usagerecordgroup", "/usageRecordGroup", "/org/usageRecordGroup", "/healthz/x",
+			"/org/acme/batchValidateUsageRecordGroups/x", "/org/acme/usageMeteringConfigInfo/AWS", "/org/acme/usageRecordGroup;x",
+			"/$default/org/acme/usageRecordGroup", "/v1/org/acme/usageRecordGroup",
+			// unclean
+			"//org/acme/usageRecordGroup", "/org//acme/usageRecordGroup", "/org/acme//usageRecordGroup", "/org/acme/usageRecordGroup//g1", "//",
+			"/org//usageRecordGroup", "/org//usageMeteringConfigInfo", "/org/acme/usageRecordGroup/", "/org/acme/usageRecordGroup/g1/",
+			"/org/acme/usageMeteringConfigInfo/", "/./org/acme/usageRecordGroup", "/org/./acme/usageRecordGroup", "/org/acme/usageRecordGroup/.",
+			"/org/acme/usageRecordGroup/./g1", "/../org/acme/usageRecordGroup", "/org/x/../acme/usageRecordGroup", "/org/acme/usageRecordGroup/..",
+			"/org/acme/usageRecordGroup/x/../g1", "/org/../usageRecordGroup", "/org/./usageRecordGroup",
+			// the same, encoded
+			"/org/%2e%2e/usageRecordGroup", "/org/%2E/usageRecordGroup", "/org/acme/usageRecordGroup/%2e%2e", "/org/acme/usageRecordGroup/%2e",
+			"/org/x/%2e%2e/acme/usageRecordGroup", "/org/acme/usageRecordGroup%2F", "/org/acme%2F/usageRecordGroup", "/org%2Facme/x/usageRecordGroup/y",
+			"/%2Forg/acme/usageRecordGroup", "/org/acme/usageRecordGroup/g1%2F", "/org/%2Facme/usageRecordGroup", "/org/acme/usageRecordGroup/%2Fg1",
+			"/org/.%2e/usageMeteringConfigInfo",
+		} {
+			for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"} {
+				got := a.do(t, request{method: method, path: path})
+				if got.status != http.StatusNotFound {
+					t.Errorf("%s %s: %d %s", method, path, got.status, got.body)
+				}
+				if method != "HEAD" {
+					wantError(t, got, http.StatusNotFound)
+				}
+			}
+		}
+		wantSame(t, 2, len(a.listAll(t, "acme", url.Values{"status": {"CREATED"}})))
+	})
+}
+
+func TestOtherMethodsAreNotAllowed(t *testing.T) {
+	t.Parallel()
+	eachWayOver(t, nil, func(t *testing.T, a *api) {
+		for path, allowed := range map[string][]string{
+			listPath("acme"):        {"GET"},
+			groupPath("acme", "g1"): {"DELETE"},
+			validatePath("acme"):    {"POST"},
+			configPath("acme"):      {"GET", "PATCH", "PUT"},
+		} {
+			for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND"} {
+				if slices.Contains(allowed, method) {
+					continue
+				}
+				got := a.do(t, request{method: method, path: path, query: "x=1"})
+				if got.status != http.StatusMethodNotAllowed {
+					t.Errorf("%s %s: %d %s", method, path, got.status, got.body)
+				}
+				if method != "HEAD" {
+					wantError(t, got, http.StatusMethodNotAllowed, append([]string{method}, allowed...)...)
+				}
+				named := strings.FieldsFunc(got.headers.Get("Allow"), func(c rune) bool { return c == ',' || c == ' ' })
+				slices.Sort(named)
+				wantSame(t, allowed, named)
+			}
+		}
+	})
+}
+
+// An id that no organization has is looked up in vain, and refused where something would be stored.
+func TestOrganizationsThatCantBe(t *testing.T) {
+	t.Parallel()
+	eachWayOver(t, nil, func(t *testing.T, a *api) {
+		for _, org := range []string{strings.Repeat("o", 65), strings.Repeat("ü", 33), "a\x00", "a\nb", "a\x7f", "a\u0085", "a?b"} {
+			for status, requests := range map[int][]request{
+				http.StatusNotFound: {
+					{method: "GET", path: listPath(org)}, {method: "DELETE", path: groupPath(org, "g1")}, {method: "GET", path: configPath(org)},
+				},
+				http.StatusBadRequest: {
+					{method: "PUT", path: configPath(org), body: "{}"}, {method: "PATCH", path: configPath(org), body: "{}"},
+				},
+			} {
+				for _, r := range requests {
+					if got := a.do(t, r); got.status != status {
+						t.Errorf("%s %s: %d %s", r.method, r.path, got.status, got.body)
+					}
+				}
+			}
+		}
+	})
+}
+
+// Organizations whose names, or whose buyers, look like another's keys.
+var similarOrganizations = []string{
+	"a", "A", "a ", "a#", "a%23", "ORG#a", "a#STATUS#CREATED", "a%23STATUS%23CREATED", "a#BUYER#a", "a#ENTITLEMENT#a", "a%", "a%25", "ä", "a\u0308",
+	strings.Repeat("o", 64), strings.Repeat("ü", 32),
+}
+
+func TestOrganizationsNeverSeeEachOther(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		members := func(org string) doc {
+			return doc{"metaInfo": doc{"metronomeInvoiceID": "of " + org}, "serialID": len(org)}
+		}
+		for _, org := range similarOrganizations {
+			a.put(t, org,
+				group("g1", doc{"buyerID": "b", "entitlementID": "e"}, members(org)),
+				group("g2", doc{"buyerID": "b#STATUS#CREATED", "entitlementID": "e#1"}, members(org)),
+				group("g3", doc{"buyerID": "a#BUYER#b", "entitlementID": "a#ENTITLEMENT#e"}, members(org)))
+		}
+		wantOwn := func(org string, parameters url.Values, ids ...string) {
+			t.Helper()
+			groups := a.listAll(t, org, parameters)
+			wantSame(t, append([]string{}, ids...), idsOf(groups))
+			for _, g := range groups {
+				if g["organizationID"] != org || g["metaInfo"].(doc)["metronomeInvoiceID"] != "of "+org {
+					t.Errorf("%q lists a group of %v", org, g["organizationID"])
+				}
+			}
+		}
+		for _, org := range similarOrganizations {
+			wantOwn(org, nil, "g3", "g2", "g1")
+			wantOwn(org, url.Values{"status": {"CREATED"}}, "g3", "g2", "g1")
+			wantOwn(org, url.Values{"buyerId": {"b"}}, "g1")
+			wantOwn(org, url.Values{"entitlementId": {"e"}}, "g1")
+			wantOwn(org, url.Values{"buyerId": {"b#STATUS#CREATED"}}, "g2")
+			wantOwn(org, url.Values{"metaInfo": {`{"metronomeInvoiceID": "of a"}`}}, map[bool][]string{true: {"g3", "g2", "g1"}, false: {}}[org == "a"]...)
+		}
+		for i := 0; i < len(similarOrganizations); i += 2 {
+			want(t, a.delete(t, similarOrganizations[i], "g2", ""), http.StatusOK)
+		}
+		for i, org := range similarOrganizations {
+			wantOwn(org, url.Values{"status": {"DELETED"}}, [][]string{{"g2"}, {}}[i%2]...)
+			wantOwn(org, url.Values{"status": {"CREATED"}}, [][]string{{"g3", "g1"}, {"g3", "g2", "g1"}}[i%2]...)
+		}
+		config := func(org string) string {
+			return `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "dimensionMapping": {"cpu": {"mappingMode": "AMOUNT", "dimensionKey": ` + toJSON(t, "of "+org) + `}}}]}`
+		}
+		for _, org := range similarOrganizations {
+			want(t, a.sendConfig(t, "PATCH", org, config(org), nil), http.StatusOK)
+		}
+		for _, org := range similarOrganizations {
+			got, _ := a.config(t, org)
+			wantSame(t, parse(t, config(org)), got)
+		}
+		wantError(t, a.delete(t, "nobody", "g1", ""), http.StatusNotFound)
+		wantOwn("nobody", nil)
+	})
+}
