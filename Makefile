@@ -45,7 +45,8 @@ bench: bin/marketmeter ## Run the benchmarks and weigh the functions; docs/perfo
 	bin/marketmeter with-dynamodb -- go test -run='^$$' -bench=. ./...
 	@for f in functions/*; do \
 		GOOS=linux GOARCH=arm64 $(FUNCTIONS) go build -o .local/weighed ./$$f && \
-		echo "binary of $$f: $$(wc -c <.local/weighed) bytes (goal: under 10000000)"; done
+		bytes=$$(wc -c <.local/weighed) && echo "binary of $$f: $$bytes bytes (goal: under 10000000)" && \
+		test $$bytes -lt 10000000 || exit 1; done
 
 clean: ## Remove what was built; tools and data in .local/ stay
 	rm -rf bin .aws-sam .local/functions

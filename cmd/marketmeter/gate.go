@@ -38,6 +38,11 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		open.api.ServeHTTP(w, r.WithContext(ctx))
 		return
 	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET")
+		writeText(w, http.StatusMethodNotAllowed, "/healthz takes GET")
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
 	if err := open.check(ctx); err != nil {

@@ -105,13 +105,14 @@ func (c importCounts) String() string {
 	return fmt.Sprintf("imported %d, skipped %d, refused %d", c.imported, c.skipped, c.refused)
 }
 
-// Bounds of an import. What is in memory is a chunk, the lines under way and one more line.
+// Bounds of an import. What is in memory is a chunk, the lines under way and one more line, each as text
+// (bounded here) and as a group, which can be twenty times that where it is made of empty objects.
 const (
 	importWorkers  = 16      // puts at the same time
 	maxLine        = 1 << 20 // bytes of a line with its end; DynamoDB takes 400 KB of it at most
 	chunkLines     = 256     // lines for which the serial counter is raised at once,
 	chunkBytes     = 1 << 20 // and their bytes
-	maxUnderWay    = 4 << 20 // bytes of the lines that wait for their put or are in it
+	maxUnderWay    = maxLine // bytes of the lines that wait for their put or are in it
 	finishUnderWay = 3 * time.Second
 )
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ import (
 
 // stack is a table in a DynamoDB that is reached at an address of its own: DynamoDB Local's, as a rule.
 type stack struct {
-	endpoint, table, region, accessKeyID, secretAccessKey string
+	endpoint, table, region, accessKeyID, secretAccessKey, sessionToken string
 }
 
 const defaultTable = "marketmeter"
@@ -33,20 +34,13 @@ const defaultTable = "marketmeter"
 func stackAt(endpoint string, getenv func(string) string) stack {
 	s := stack{
 		endpoint:        endpoint,
-		table:           or(getenv("TABLE_NAME"), defaultTable),
-		region:          or(getenv("AWS_REGION"), localdb.Region),
+		table:           cmp.Or(getenv("TABLE_NAME"), defaultTable),
+		region:          cmp.Or(getenv("AWS_REGION"), localdb.Region),
 		accessKeyID:     localdb.AccessKeyID,
 		secretAccessKey: localdb.SecretAccessKey,
 	}
 	if id, secret := getenv("AWS_ACCESS_KEY_ID"), getenv("AWS_SECRET_ACCESS_KEY"); id != "" && secret != "" {
-		s.accessKeyID, s.secretAccessKey = id, secret
-	}
-	return s
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
+		s.accessKeyID, s.secretAccessKey, s.sessionToken = id, secret, getenv("AWS_SESSION_TOKEN")
 	}
 	return s
 }
@@ -55,7 +49,7 @@ func or(s, otherwise string) string {
 // of the environment are for elsewhere: DynamoDB Local takes letters and digits alone.
 func ownStack(db *localdb.DB, getenv func(string) string) stack {
 	s := stackAt(db.Endpoint, func(string) string { return "" })
-	s.table = or(getenv("TABLE_NAME"), defaultTable)
+	s.table = cmp.Or(getenv("TABLE_NAME"), defaultTable)
 	return s
 }
 
@@ -63,19 +57,23 @@ func (s stack) client() *dynamodb.Client {
 	return dynamoclient.New(dynamoclient.Options{
 		Region:      s.region,
 		Endpoint:    s.endpoint,
-		Credentials: credentials.NewStaticCredentialsProvider(s.accessKeyID, s.secretAccessKey, ""),
+		Credentials: credentials.NewStaticCredentialsProvider(s.accessKeyID, s.secretAccessKey, s.sessionToken),
 	})
 }
 
 // variables are what a program needs in its environment to act on the stack.
 func (s stack) variables() []variable {
-	return []variable{
+	all := []variable{
 		{"DYNAMODB_ENDPOINT", s.endpoint},
 		{"TABLE_NAME", s.table},
 		{"AWS_REGION", s.region},
 		{"AWS_ACCESS_KEY_ID", s.accessKeyID},
 		{"AWS_SECRET_ACCESS_KEY", s.secretAccessKey},
 	}
+	if s.sessionToken != "" { // only temporary credentials have one
+		all = append(all, variable{"AWS_SESSION_TOKEN", s.sessionToken})
+	}
+	return all
 }
 
 type variable struct{ name, value string }
@@ -83,9 +81,11 @@ type variable struct{ name, value string }
 // localDir is the folder of everything that is local to a checkout: LOCAL_DIR, or .local. In it are
 // DynamoDB Local (which LOCAL_JARS puts elsewhere, to share one among several folders), its data, and
 // the file env, which names the running stack to the other commands.
-func localDir(getenv func(string) string) string { return or(getenv("LOCAL_DIR"), ".local") }
+func localDir(getenv func(string) string) string { return cmp.Or(getenv("LOCAL_DIR"), ".local") }
 
-func jarsDir(getenv func(string) string) string { return or(getenv("LOCAL_JARS"), localDir(getenv)) }
+func jarsDir(getenv func(string) string) string {
+	return cmp.Or(getenv("LOCAL_JARS"), localDir(getenv))
+}
 
 func envFile(getenv func(string) string) string { return filepath.Join(localDir(getenv), "env") }
 
@@ -143,13 +143,15 @@ func readEnv(file string) (map[string]string, error) {
 	return variables, nil
 }
 
-// openTable opens the table that a command acts on: the one that TABLE_NAME names in the environment,
-// at DYNAMODB_ENDPOINT or in AWS; else the one of the local stack that runs here, which it says.
+// openTable opens the table that a command acts on: the one that the environment names, by
+// DYNAMODB_ENDPOINT or, in AWS, by TABLE_NAME; else the one of the local stack that runs here, which it
+// says.
 func openTable(ctx context.Context, p program) (*table.Table, error) {
+	if endpoint := p.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
+		s := stackAt(endpoint, p.getenv)
+		return table.New(s.client(), s.table), nil
+	}
 	if name := p.getenv("TABLE_NAME"); name != "" {
-		if endpoint := p.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
-			return table.New(stackAt(endpoint, p.getenv).client(), name), nil
-		}
 		client, err := awsClient(ctx)
 		if err != nil {
 			return nil, err

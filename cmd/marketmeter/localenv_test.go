@@ -56,6 +56,7 @@ func TestOpenTableChoosesTheStack(t *testing.T) {
 		want        string // in the error or, where there is none, on standard error
 	}{
 		{"the environment's DynamoDB", map[string]string{"TABLE_NAME": "t", "DYNAMODB_ENDPOINT": "http://127.0.0.1:1", "LOCAL_DIR": running}, ""},
+		{"the environment's DynamoDB, its table by default", map[string]string{"DYNAMODB_ENDPOINT": "http://127.0.0.1:1", "LOCAL_DIR": running}, ""},
 		{"the local stack", map[string]string{"LOCAL_DIR": running}, "table local at http://" + listener.Addr().String()},
 		{"a local stack that has stopped", map[string]string{"LOCAL_DIR": stopped}, "does not run"},
 		{"none", map[string]string{"LOCAL_DIR": t.TempDir()}, "Set TABLE_NAME"},

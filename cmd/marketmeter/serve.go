@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/localdb"
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
@@ -48,7 +51,7 @@ func serve(ctx context.Context, p program, args []string) error {
 	if flags.NArg() > 0 {
 		return usageError(fmt.Sprintf("it takes no argument %q", flags.Arg(0)))
 	}
-	listener, err := listen(or(p.getenv("ADDR"), defaultAddr))
+	listener, err := listen(cmp.Or(p.getenv("ADDR"), defaultAddr))
 	if err != nil {
 		return err
 	}
@@ -59,7 +62,7 @@ func serve(ctx context.Context, p program, args []string) error {
 
 	err = s.start(ctx, *sample)
 	if err == nil {
-		s.invite()
+		s.invite(ctx)
 		err = s.wait(ctx, failed)
 	}
 	if ctx.Err() != nil {
@@ -97,6 +100,7 @@ type server struct {
 	gate gate
 	http http.Server
 	db   *localdb.DB // nil where DYNAMODB_ENDPOINT names another
+	tbl  *table.Table
 }
 
 // say tells a step to the terminal, and to those who ask while the start goes on.
@@ -113,6 +117,8 @@ func (s *server) serve(listener net.Listener) (failed <-chan error) {
 		WriteTimeout:      60 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
+
+		DisableGeneralOptionsHandler: true, // OPTIONS * is the API's to answer, like all else
 	}
 	end := make(chan error, 1)
 	go func() { end <- s.http.Serve(listener) }()
@@ -135,9 +141,9 @@ func (s *server) start(ctx context.Context, sample bool) error {
 	} else {
 		s.say("The table " + at.table + " is there")
 	}
-	tbl := table.New(client, at.table)
+	s.tbl = table.New(client, at.table)
 	if sample {
-		if err := loadSample(ctx, tbl, time.Now(), s.say); err != nil {
+		if err := loadSample(ctx, s.tbl, time.Now(), s.say); err != nil {
 			return err
 		}
 	}
@@ -153,19 +159,16 @@ func (s *server) start(ctx context.Context, sample bool) error {
 	s.say("Wrote " + file)
 
 	api := httpapi.API{
-		Table: tbl,
-		Log:   slog.New(slog.NewJSONHandler(s.stderr, nil)),
-		Now:   time.Now,
-		CountUnits: func(ctx context.Context) (context.Context, func() (read, write float64)) {
-			ctx, units := table.CountUnits(ctx)
-			return ctx, units.Consumed
-		},
+		Table:      s.tbl,
+		Log:        slog.New(slog.NewJSONHandler(s.stderr, nil)),
+		Now:        time.Now,
+		CountUnits: table.CountUnits,
 	}
 	s.gate.open.Store(&opened{api.Handler(), func(ctx context.Context) error {
 		if s.db != nil && s.db.Err() != nil {
 			return s.db.Err()
 		}
-		return tbl.Ping(ctx)
+		return s.tbl.Ping(ctx)
 	}})
 	return nil
 }
@@ -222,14 +225,20 @@ func (s *server) stop() {
 	}
 }
 
-// invite prints a command for each operation.
-func (s *server) invite() {
+// invite prints a command for each operation; they act on the newest group that is CREATED, so that they
+// work on data that was used before, too.
+func (s *server) invite(ctx context.Context) {
+	example := metering.Group{ID: "urg-2500", CreationTime: time.Now()}
+	_, _ = s.tbl.List(ctx, sampleOrg, metering.GroupFilter{Status: metering.StatusCreated}, 0, 1, func(g *metering.Group) bool {
+		example = *g
+		return true
+	})
 	const typed = "-H 'Content-Type: application/json'"
 	org := s.url + "/org/" + sampleOrg
 	fmt.Fprint(s.stdout, "Ready, until Ctrl-C. Try:\n\n")
 	for _, line := range []string{
-		"curl '" + org + "/usageRecordGroup?status=CREATED&limit=3'",
-		"curl -X DELETE " + org + "/usageRecordGroup/urg-2500",
+		"curl '" + org + "/usageRecordGroup?status=CREATED&startDate=" + string(metering.DayOf(example.CreationTime)) + "&limit=3'",
+		"curl -X DELETE " + org + "/usageRecordGroup/" + url.PathEscape(example.ID),
 		"curl " + org + "/batchValidateUsageRecordGroups " + typed + ` -d '[{"records":{"api_calls":1200}}]'`,
 		"curl " + org + "/usageMeteringConfigInfo",
 		"curl -X PUT " + org + "/usageMeteringConfigInfo " + typed + ` -d '{"partnerUsageMeteringConfigs":[{"partner":"AWS",` +

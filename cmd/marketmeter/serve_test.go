@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -209,7 +210,7 @@ func TestServeInvitesToWhatWorks(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		skip(t, "there is no curl")
 	}
-	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + t.Name()}
+	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + t.Name() + "-" + rand.Text()}
 	killed := begin(t, dir, variables, "serve", "--sample")
 	killed.says(t, "Loading the sample data")
 	killed.signal(t, syscall.SIGKILL)
@@ -267,5 +268,10 @@ func TestGateAnswers503UntilItIsOpen(t *testing.T) {
 		if w.Code != test.status || w.Body.String() != test.body {
 			t.Errorf("%s with health %v: %d %s; want %d %s", test.path, test.health, w.Code, w.Body, test.status, test.body)
 		}
+	}
+	w := httptest.NewRecorder()
+	g.ServeHTTP(w, httptest.NewRequest("POST", "/healthz", nil))
+	if w.Code != 405 || w.Header().Get("Allow") == "" {
+		t.Errorf("POST: %d %s", w.Code, w.Body)
 	}
 }

@@ -10,8 +10,9 @@ import (
 // DecodeGroup reads a usage record group as the list operation returns it, or as another system's
 // did: id, buyerID, entitlementID, partner, status and creationTime are required, productID may be
 // there. Types, identifiers and sets of values are checked, the rules for new usage are not.
-// lastUpdateTime defaults to creationTime; times are normalised. The organization is the line's
-// own, or empty.
+// lastUpdateTime defaults to creationTime; times are normalised, and 0001-01-01T00:00:00Z, which Go
+// programs write for no time, counts as absent. The organization is as the line has it, unchecked, or
+// empty.
 func DecodeGroup(line []byte) (metering.Group, error) {
 	group, err := decode(line, (*decoder).group)
 	if err != nil {
@@ -89,7 +90,6 @@ func checkGroup(g *metering.Group) error {
 		{"buyerID", g.BuyerID, metering.CheckBuyerID},
 		{"entitlementID", g.EntitlementID, metering.CheckEntitlementID},
 		{"productID", g.ProductID, metering.CheckProductID},
-		{"organizationID", g.OrganizationID, metering.CheckOrganizationID},
 	} {
 		if identifier.value == "" {
 			continue

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/agnivade/levenshtein"
 	"github.com/go-json-experiment/json/jsontext"
@@ -180,6 +181,9 @@ func (d *decoder) object(due string, member func(name string) error) error {
 func (d *decoder) unknown(name string, known []string) error {
 	nearest, distance := "", 1+max(2, len(name)/3)
 	for _, k := range known {
+		if utf8.RuneCountInString(name)-len(k) >= distance { // too far, without the time that a megabyte takes
+			continue
+		}
 		if n := levenshtein.ComputeDistance(strings.ToLower(name), strings.ToLower(k)); n < distance {
 			nearest, distance = k, n
 		}

@@ -160,9 +160,6 @@ func (w *statusRecorder) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// Unwrap lets http.MaxBytesReader and http.ResponseController reach the server's writer.
-func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
 // statuses is the one map from a failure to its HTTP status.
 var statuses = map[metering.Code]int{
 	metering.Internal:             http.StatusInternalServerError,

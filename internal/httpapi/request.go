@@ -86,6 +86,10 @@ func integer(parameters map[string]string, name string, least, most, absent int)
 	return n, nil
 }
 
+// maxDiscarded is how much of a body that is too large is read to its end: as much as API Gateway lets
+// through.
+const maxDiscarded = 10 << 20
+
 // readBody reads a JSON body of at most limit bytes; a body without a Content-Type is taken for JSON.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ...string) ([]byte, error) {
 	if contentType := r.Header.Get("Content-Type"); contentType != "" {
@@ -96,13 +100,20 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 				metering.Quote(contentType), strings.Join(mediaTypes, " or "))
 		}
 	}
-	tooLarge := metering.Errorf(metering.TooLarge, "the body is too large: it may have at most %d bytes", limit)
-	if r.ContentLength > limit {
-		return nil, tooLarge
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return nil, metering.Errorf(metering.UnsupportedMediaType, "the Content-Encoding is %s: the body must be sent as it is", metering.Quote(encoding))
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, tooLarge
+	var body []byte
+	var err error
+	tooLarge := r.ContentLength > limit
+	if !tooLarge {
+		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+		_, tooLarge = errors.AsType[*http.MaxBytesError](err)
+	}
+	if tooLarge {
+		// A client that still writes when the connection is closed never reads the answer.
+		_, _ = io.CopyN(io.Discard, r.Body, maxDiscarded)
+		return nil, metering.Errorf(metering.TooLarge, "the body is too large: it may have at most %d bytes", limit)
 	}
 	if err != nil {
 		return nil, &metering.Error{Code: metering.Invalid, Message: "the body can't be read to its end", Cause: err}

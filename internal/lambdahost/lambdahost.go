@@ -31,7 +31,7 @@ import (
 // without. A function that lacks it ends at its start, which Lambda reports.
 func Run(operations ...httpapi.Operation) {
 	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
-	api := &httpapi.API{Log: log, Now: time.Now, CountUnits: countUnits}
+	api := &httpapi.API{Log: log, Now: time.Now, CountUnits: table.CountUnits}
 	if name := os.Getenv("TABLE_NAME"); name != "" {
 		api.Table = table.New(dynamoclient.New(dynamoclient.Options{
 			Region:   os.Getenv("AWS_REGION"),
@@ -45,11 +45,6 @@ func Run(operations ...httpapi.Operation) {
 		os.Exit(1)
 	}
 	lambda.Start(Handler(api.Handler(operations...), log))
-}
-
-func countUnits(ctx context.Context) (context.Context, func() (read, write float64)) {
-	ctx, units := table.CountUnits(ctx)
-	return ctx, units.Consumed
 }
 
 // answerMargin is what a request leaves of the function's time to answer that it ran out.
@@ -100,11 +95,7 @@ func Handler(handler http.Handler, log *slog.Logger) func(context.Context, event
 func asSent(event *events.APIGatewayV2HTTPRequest) error {
 	// API Gateway delivers rawPath decoded, and the adapter parses it as if it were encoded: the id
 	// a#b would be cut to a, and 50% would fail.
-	path := event.RawPath
-	if path == "" {
-		path = event.RequestContext.HTTP.Path
-	}
-	event.RawPath = (&url.URL{Path: path}).EscapedPath()
+	event.RawPath = (&url.URL{Path: event.RawPath}).EscapedPath()
 	if event.IsBase64Encoded {
 		body, err := base64.StdEncoding.DecodeString(event.Body)
 		if err != nil {

@@ -366,6 +366,7 @@ func TestContainerCommand(t *testing.T) {
 	}
 	got = dockerRunner{"/usr/bin/docker", "a-name"}.command(4321, "")
 	want = append(slices.DeleteFunc(want[:len(want)-2], func(s string) bool { return s == "-v" || s == data+":/data" }), "-inMemory")
+	want[slices.Index(want, "127.0.0.1:4321:8000")] = "4321:8000" // containers of tests reach it
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("in memory (-want +got):\n%s", diff)
 	}

@@ -157,15 +157,16 @@ func pull(ctx context.Context, docker string, say func(string)) error {
 
 type dockerRunner struct{ docker, name string }
 
-// command publishes the port on loopback alone. The image's own user writes the data, so the
-// folder is opened to it: root's files in a checkout would be worse.
+// command publishes the port on loopback alone, but for a database in memory: that one is for tests,
+// some of which run in containers. The image's own user writes the data, so the folder is opened to it:
+// root's files in a checkout would be worse.
 func (r dockerRunner) command(port int, data string) []string {
-	command := []string{
-		r.docker, "run", "--rm", "--name", r.name,
-		"-p", fmt.Sprintf("127.0.0.1:%d:8000", port),
-	}
+	command := []string{r.docker, "run", "--rm", "--name", r.name}
 	inside := ""
-	if data != "" {
+	if data == "" {
+		command = append(command, "-p", fmt.Sprintf("%d:8000", port))
+	} else {
+		command = append(command, "-p", fmt.Sprintf("127.0.0.1:%d:8000", port))
 		inside = "/data"
 		_ = os.Chmod(data, 0o777) // a folder that stays closed is told by the database itself
 		command = append(command, "-v", data+":"+inside)

@@ -20,8 +20,10 @@ func FormatTime(t time.Time) string {
 func ParseTime(text string) (time.Time, error) {
 	upper := strings.ToUpper(text) // RFC 3339 allows t and z
 	t, err := time.Parse(time.RFC3339, upper)
-	// time.Parse also takes an hour of one digit and a decimal comma.
-	if err != nil || strings.IndexByte(upper, ':') != len("2006-01-02T15") || strings.Contains(upper, ",") {
+	// time.Parse also takes an hour of one digit, a decimal comma and an offset of a day.
+	offset := upper[max(0, len(upper)-len("+00:00")):]
+	if err != nil || strings.IndexByte(upper, ':') != len("2006-01-02T15") || strings.Contains(upper, ",") ||
+		!strings.HasSuffix(upper, "Z") && (offset[1:] > "23:59" || offset[len("+00:"):] > "59") {
 		return time.Time{}, fmt.Errorf("%s is not a time: it must be RFC 3339, such as 2024-07-29T15:51:28.071Z", Quote(text))
 	}
 	t = t.UTC().Truncate(time.Millisecond)

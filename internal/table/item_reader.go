@@ -119,8 +119,7 @@ func (r *itemReader) metaInfo(name string) metering.MetaInfo {
 			m.BillableRecords = in.billableRecords(member)
 		default:
 			if _, ok := metering.CarriedMemberNamed(member); !ok {
-				in.fail(member, "known")
-				continue
+				continue // a newer version's: passing it on might break a client, failing would break the list
 			}
 			if m.Carried == nil {
 				m.Carried = map[string]any{}

@@ -32,18 +32,18 @@ type Table struct {
 // New makes a Table of the table with that name, which template.yaml defines.
 func New(client *dynamodb.Client, name string) *Table { return &Table{client, name} }
 
-// Units are the capacity units that the calls under one context consumed.
-type Units struct {
+// units are the capacity units that the calls under one context consumed.
+type units struct {
 	mu          sync.Mutex
 	read, write float64
 }
 
 type unitsKey struct{}
 
-// CountUnits returns a context whose calls add what they consume, indexes included, to the Units.
-func CountUnits(ctx context.Context) (context.Context, *Units) {
-	units := new(Units)
-	return context.WithValue(ctx, unitsKey{}, units), units
+// CountUnits returns a context, and what the calls under it have consumed so far, indexes included.
+func CountUnits(ctx context.Context) (counting context.Context, consumed func() (read, write float64)) {
+	u := new(units)
+	return context.WithValue(ctx, unitsKey{}, u), u.consumed
 }
 
 // wantUnits asks DynamoDB for the units of a call only where someone counts them.
@@ -54,8 +54,7 @@ func wantUnits(ctx context.Context) types.ReturnConsumedCapacity {
 	return types.ReturnConsumedCapacityTotal
 }
 
-// Consumed are the units so far.
-func (u *Units) Consumed() (read, write float64) {
+func (u *units) consumed() (read, write float64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.read, u.write
@@ -65,14 +64,14 @@ func countRead(ctx context.Context, c *types.ConsumedCapacity)  { count(ctx, c, 
 func countWrite(ctx context.Context, c *types.ConsumedCapacity) { count(ctx, c, 0, 1) }
 
 func count(ctx context.Context, c *types.ConsumedCapacity, read, write float64) {
-	units, ok := ctx.Value(unitsKey{}).(*Units)
+	u, ok := ctx.Value(unitsKey{}).(*units)
 	if !ok || c == nil {
 		return
 	}
-	units.mu.Lock()
-	defer units.mu.Unlock()
-	units.read += read * aws.ToFloat64(c.CapacityUnits)
-	units.write += write * aws.ToFloat64(c.CapacityUnits)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.read += read * aws.ToFloat64(c.CapacityUnits)
+	u.write += write * aws.ToFloat64(c.CapacityUnits)
 }
 
 // operationID marks a conditional write. A retry of the SDK whose first try was applied, and its

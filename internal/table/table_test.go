@@ -373,20 +373,41 @@ func throttled(send func() (*http.Response, error)) (*http.Response, error) {
 	return response, nil
 }
 
+// What a newer version stored neither reaches a client nor breaks the list that it is in.
+func TestAMemberOfANewerVersionIsPassedOver(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	g := group("g1", metering.StatusCreated)
+	put(t, tbl, g)
+	_, err := client.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+		TableName:        &name,
+		Key:              map[string]types.AttributeValue{"PK": &types.AttributeValueMemberS{Value: "ORG#o1"}, "SK": &types.AttributeValueMemberS{Value: "GROUP#g1"}},
+		UpdateExpression: ptr("SET metaInfo.newer = :v, newest = :v"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{
+			":v": &types.AttributeValueMemberS{Value: "x"},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSame(t, []metering.Group{*g}, all(t, tbl, "o1"))
+}
+
 func TestUnitsAreCounted(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
-	ctx, units := table.CountUnits(t.Context())
+	ctx, consumed := table.CountUnits(t.Context())
 	if _, err := tbl.Put(ctx, group("g1", metering.StatusCreated)); err != nil {
 		t.Fatal(err)
 	}
-	if read, write := units.Consumed(); read != 0 || write != 5 {
+	if read, write := consumed(); read != 0 || write != 5 {
 		t.Errorf("a put took %v and %v", read, write)
 	}
 	if _, err := tbl.CountGroups(ctx, "o1"); err != nil {
 		t.Fatal(err)
 	}
-	if read, _ := units.Consumed(); read != 0.5 {
+	if read, _ := consumed(); read != 0.5 {
 		t.Errorf("a count took %v", read)
 	}
 }

@@ -1,0 +1,63 @@
+package httpapi_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+)
+
+// validator serves batch validate, which needs no table.
+func validator() http.Handler {
+	api := &httpapi.API{
+		Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		CountUnits: func(ctx context.Context) (context.Context, func() (read, write float64)) {
+			return ctx, func() (read, write float64) { return 0, 0 }
+		},
+	}
+	return api.Handler(httpapi.BatchValidate)
+}
+
+// A client that writes all before it reads: the connection must not be gone by then.
+func TestABodyTooLargeIsAnsweredToASlowReader(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(validator())
+	defer server.Close()
+	for range 10 {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := strings.Repeat(" ", 4<<20+1)
+		_, err = io.WriteString(conn, "POST /org/o/batchValidateUsageRecordGroups HTTP/1.1\r\nHost: a\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body)
+		if err != nil {
+			t.Fatalf("the connection was closed while the body was sent: %v", err)
+		}
+		answer := make([]byte, 12)
+		if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "HTTP/1.1 413" {
+			t.Errorf("%q, %v", answer, err)
+		}
+		conn.Close()
+	}
+}
+
+func TestACompressedBodyIsUnsupported(t *testing.T) {
+	t.Parallel()
+	for encoding, want := range map[string]int{"gzip": 415, "identity": 200, "": 200} {
+		r := httptest.NewRequest(http.MethodPost, "/org/o/batchValidateUsageRecordGroups", strings.NewReader(`[{"records":{"a":1}}]`))
+		r.Header.Set("Content-Encoding", encoding)
+		w := httptest.NewRecorder()
+		validator().ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("%q: %d %s", encoding, w.Code, w.Body)
+		}
+	}
+}
