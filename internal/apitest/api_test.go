@@ -88,18 +88,13 @@ func eachWayOver(t *testing.T, tbl httpapi.Table, test func(t *testing.T, a *api
 func serve(t testing.TB, name string, tbl httpapi.Table) *api {
 	log := &logLines{}
 	logger := slog.New(slog.NewJSONHandler(log, nil))
-	handler := (&httpapi.API{Table: tbl, Log: logger, Now: func() time.Time { return now }, CountUnits: countUnits}).Handler()
+	handler := (&httpapi.API{Table: tbl, Log: logger, Now: func() time.Time { return now }, CountUnits: table.CountUnits}).Handler()
 	if name == "lambda" {
 		return &api{log: log, way: overLambda{lambdahost.Handler(handler, logger)}}
 	}
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	return &api{log: log, way: overHTTP{server.Listener.Addr().String()}}
-}
-
-func countUnits(ctx context.Context) (context.Context, func() (read, write float64)) {
-	ctx, units := table.CountUnits(ctx)
-	return ctx, units.Consumed
 }
 
 // do sends a request and holds the answer, whatever it is, to what all answers promise.
@@ -245,12 +240,12 @@ func eventOf(t testing.TB, r request) (event events.APIGatewayV2HTTPRequest) {
 	for name, value := range r.headers {
 		headers[strings.ToLower(name)] = value
 	}
-	http := map[string]any{"method": r.method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.17", "userAgent": "curl/8.5.0"}
+	call := map[string]any{"method": r.method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.17", "userAgent": "curl/8.5.0"}
 	sent := map[string]any{
 		"version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": r.query, "headers": headers,
 		"requestContext": map[string]any{
 			"accountId": "123456789012", "apiId": "a1b2c3d4e5", "domainName": "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com",
-			"domainPrefix": "a1b2c3d4e5", "http": http, "requestId": "bqO8gjLvIAMEPDA=", "routeKey": "$default", "stage": "$default",
+			"domainPrefix": "a1b2c3d4e5", "http": call, "requestId": "bqO8gjLvIAMEPDA=", "routeKey": "$default", "stage": "$default",
 			"time": "29/Jul/2024:15:51:28 +0000", "timeEpoch": 1722268288071,
 		},
 		"isBase64Encoded": false,

@@ -117,7 +117,7 @@ func TestDeleteReadsItsParametersStrictly(t *testing.T) {
 var awkwardIDs = []string{
 	"a", "a#b", "a%23b", "a%2523b", "aA", "a%41", "a%2541", "50", "50%", "50%25", "a b", "a+b", "a%20b", "ab", " a", "a ", "ü", "u\u0308", "%C3%BC",
 	"a;b", "a&b", "a=b", "a,b", "a:b", "a@b", "a\"b", "a'b", "a\\b", "a~b", "...", "a.", "%", "%%", "#", "a|b", "<a>", "{a}", "[a]", "$a", "*",
-	"日本語", "😀", "\u2028", "A",
+	"日本語", "😀", "\u2028", "A", "%2e%2e", "a%2Fb", "a%3Fb", strings.Repeat("x", 36), strings.Repeat("#", 36), strings.Repeat("ü", 36), strings.Repeat("😀", 36),
 }
 
 // Each deletion hits the group it names among all the similar ones, and no other.

@@ -3,6 +3,7 @@ package apitest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/big"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/table"
 )
 
 // doc is a JSON object, as a test writes it or as parse reads it.
@@ -87,15 +89,20 @@ func group(id string, members ...doc) doc {
 	return g
 }
 
-// put stores groups in the organization, as import does.
 func (a *api) put(t testing.TB, org string, groups ...doc) {
+	t.Helper()
+	putGroups(t, a.table, org, groups...)
+}
+
+// putGroups stores groups in the organization, as import does.
+func putGroups(t testing.TB, tbl *table.Table, org string, groups ...doc) {
 	t.Helper()
 	work, failures := make(chan doc), make(chan error, len(groups))
 	var workers sync.WaitGroup
 	for range min(8, len(groups)) {
 		workers.Go(func() {
 			for g := range work {
-				failures <- a.putOne(t, org, g)
+				failures <- putGroup(t, tbl, org, g)
 			}
 		})
 	}
@@ -112,7 +119,7 @@ func (a *api) put(t testing.TB, org string, groups ...doc) {
 	}
 }
 
-func (a *api) putOne(t testing.TB, org string, g doc) error {
+func putGroup(t testing.TB, tbl *table.Table, org string, g doc) error {
 	line, err := json.Marshal(g)
 	if err != nil {
 		return err
@@ -122,8 +129,12 @@ func (a *api) putOne(t testing.TB, org string, g doc) error {
 		return fmt.Errorf("%s: %w", line, err)
 	}
 	stored.OrganizationID = org
-	if isNew, err := a.table.Put(t.Context(), &stored); err != nil || !isNew {
-		return fmt.Errorf("put %v: new %v, %w", g["id"], isNew, err)
+	isNew, err := tbl.Put(t.Context(), &stored)
+	if err == nil && !isNew {
+		err = errors.New("it is there already")
+	}
+	if err != nil {
+		return fmt.Errorf("put group %v: %w", g["id"], err)
 	}
 	return nil
 }

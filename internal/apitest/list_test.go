@@ -107,7 +107,7 @@ var (
 	partners     = []string{"AWS", "AZURE", "GCP"}
 	statuses     = []string{"CREATED", "DELETED", "INVALID", "REPORTED", "REPORT_PENDING", "REPORT_FAILED"}
 	sources      = []string{"", "API", "INTERNAL", "METRONOME", "ORB", "LAGO", "STRIPE"}
-	buyers       = []string{"b", "b/1", "b/1?x=1", "b#1", "b%231", "b 1", "b+1", "ü&=b", "STATUS#CREATED", strings.Repeat("b", 256)}
+	buyers       = []string{"b", "b/1", "b/1?x=1", "b#1", "b%231", "b 1", "b+1", "ü&=b", "STATUS#CREATED", strings.Repeat("b", 256), strings.Repeat("%", 256)}
 	entitlements = []string{"e", "e#1", "e%231", "e 1", "é", strings.Repeat("ü", 128)}
 	products     = []string{"", "p", "p/1?", "p#1", "P", "日本"}
 	idParts      = []string{"g", "a#b", "a%23", "50%", "a b", "a+b", "ü", "~", "😀", "\uff5e", "-", "A"} // U+FF5E is before U+1F600, not so in UTF-16
@@ -342,8 +342,8 @@ func TestListIsAPlainFilter(t *testing.T) {
 	}
 	tbl := tabletest.New(t)
 	orgs := map[string][]stored{"acme": storedIn(t, "acme", acme), "acme#1": storedIn(t, "acme#1", other)}
-	(&api{table: tbl}).put(t, "acme", acme...)
-	(&api{table: tbl}).put(t, "acme#1", other...)
+	putGroups(t, tbl, "acme", acme...)
+	putGroups(t, tbl, "acme#1", other...)
 	eachWayOver(t, tbl, func(t *testing.T, a *api) {
 		d := newDice(seed + uint64(len(t.Name()))) // another in each way
 		matches := 0
@@ -709,7 +709,7 @@ func TestListReadsOnAcrossQueries(t *testing.T) {
 		groups = append(groups, group(fmt.Sprintf("g%02d", i), doc{"status": status, "metaInfo": doc{"metronomeInvoiceID": strings.Repeat("x", 40_000)}}))
 	}
 	tbl := tabletest.New(t)
-	(&api{table: tbl}).put(t, "acme", groups...)
+	putGroups(t, tbl, "acme", groups...)
 	all := storedIn(t, "acme", groups)
 	eachWayOver(t, tbl, func(t *testing.T, a *api) {
 		for _, parameters := range []url.Values{
@@ -729,12 +729,10 @@ func TestListReadsOnAcrossQueries(t *testing.T) {
 func TestPagesFitLambda(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
-		"plain":       "xü😀\x7f\ufffd\u2027\u00a8",
-		"quotes":      `"`,
-		"backslashes": `\`,
-		"html":        "<>&",
-		"control":     "\x00\x01\x1f\n\t\b\r\f",
-		"separators":  "\u2028\u2029",
+		"plain":   "xü😀\x7f\ufffd\u2027\u00a8",
+		"quotes":  `"\`,
+		"html":    "<>&\u2028\u2029",
+		"control": "\x00\x01\x1f\n\t\b\r\f",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -21,6 +21,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
+	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -268,18 +269,14 @@ func TestTheEventsAreAnswered(t *testing.T) {
 			event := readEvent(t, operation)
 			org := event.PathParameters["orgId"]
 			id := cmp.Or(event.PathParameters["usageRecordGroupId"], "g1")
-			(&api{table: tbl}).put(t, org, group(id))
+			putGroups(t, tbl, org, group(id))
 			own := []httpapi.Operation{}
 			for _, o := range startedOperations(t, folder(operation)) {
 				own = append(own, httpapi.Operation(o))
 			}
 			log := slog.New(slog.NewJSONHandler(&logLines{}, nil))
-			created := func() time.Time { return now }
-			if day := event.QueryStringParameters["creationDate"]; day != "" {
-				t.Logf("the event deletes a group of %s", day)
-			}
-			handler := (&httpapi.API{Table: tbl, Log: log, Now: created, CountUnits: countUnits}).Handler(own...)
-			response, err := lambdahost.Handler(handler, log)(t.Context(), event)
+			api := &httpapi.API{Table: tbl, Log: log, Now: func() time.Time { return now }, CountUnits: table.CountUnits}
+			response, err := lambdahost.Handler(api.Handler(own...), log)(t.Context(), event)
 			if err != nil || response.StatusCode != http.StatusOK {
 				t.Errorf("%d %s, %v", response.StatusCode, response.Body, err)
 			}
