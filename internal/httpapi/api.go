@@ -79,11 +79,9 @@ func noSuchPath(r *http.Request) error {
 
 // exchange is one request with its answer, for the log line.
 type exchange struct {
-	log          *slog.Logger
 	requestID    string
 	operation    Operation
 	organization string
-	status       int
 	failure      error
 }
 
@@ -102,7 +100,7 @@ func WithRequestID(ctx context.Context, id string) context.Context {
 func (a *API) serve(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		x := &exchange{log: a.Log}
+		x := &exchange{}
 		if id, ok := r.Context().Value(requestIDKey{}).(string); ok {
 			x.requestID = id
 		} else {
@@ -115,8 +113,7 @@ func (a *API) serve(mux *http.ServeMux) http.Handler {
 				x.fail(answer, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 			}
 			read, write := consumed()
-			x.status = answer.status
-			x.logLine(r, time.Since(start), read, write)
+			x.log(a.Log, r, answer.status, time.Since(start), read, write)
 		}()
 		if !clean(r.URL.Path) {
 			x.fail(answer, noSuchPath(r))
@@ -200,14 +197,14 @@ func writeJSON(w http.ResponseWriter, status int, body []byte) {
 	_, _ = w.Write(body)
 }
 
-func (x *exchange) logLine(r *http.Request, took time.Duration, read, write float64) {
+func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.Duration, read, write float64) {
 	level := slog.LevelInfo
 	attrs := []slog.Attr{
 		slog.String("requestId", x.requestID),
 		slog.String("organization", x.organization),
 		slog.String("operation", string(x.operation)),
 		slog.String("method", r.Method),
-		slog.Int("status", x.status),
+		slog.Int("status", status),
 		slog.Float64("durationMs", float64(took.Microseconds())/1000),
 		slog.Float64("readUnits", read),
 		slog.Float64("writeUnits", write),
@@ -221,5 +218,5 @@ func (x *exchange) logLine(r *http.Request, took time.Duration, read, write floa
 			level = slog.LevelWarn
 		}
 	}
-	x.log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", attrs...)
+	to.LogAttrs(context.WithoutCancel(r.Context()), level, "request", attrs...)
 }
