@@ -58,6 +58,7 @@ func (s stack) client() *dynamodb.Client {
 		Region:      s.region,
 		Endpoint:    s.endpoint,
 		Credentials: credentials.NewStaticCredentialsProvider(s.accessKeyID, s.secretAccessKey, s.sessionToken),
+		Transport:   dynamoclient.NewTransport(answerTimeout),
 	})
 }
 
@@ -75,6 +76,10 @@ func (s stack) variables() []variable {
 	}
 	return all
 }
+
+// answerTimeout is longer than a function's: DynamoDB Local takes seconds over a group of a hundred
+// thousand numbers, which an import must get through.
+const answerTimeout = time.Minute
 
 type variable struct{ name, value string }
 
@@ -184,7 +189,9 @@ func awsClient(ctx context.Context) (*dynamodb.Client, error) {
 	if found.Region == "" {
 		return nil, errors.New("which region? Set AWS_REGION, or DYNAMODB_ENDPOINT for a DynamoDB that is not in AWS")
 	}
-	return dynamoclient.New(dynamoclient.Options{Region: found.Region, Credentials: found.Credentials}), nil
+	return dynamoclient.New(dynamoclient.Options{
+		Region: found.Region, Credentials: found.Credentials, Transport: dynamoclient.NewTransport(answerTimeout),
+	}), nil
 }
 
 // listens fails where nothing takes connections at the endpoint.

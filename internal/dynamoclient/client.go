@@ -18,7 +18,7 @@ type Options struct {
 	Region      string
 	Credentials aws.CredentialsProvider
 	Endpoint    string            // empty is the region's own
-	Transport   http.RoundTripper // nil is NewTransport's
+	Transport   http.RoundTripper // nil is NewTransport of answerTimeout
 }
 
 // maxAttempts bounds the tries of one call and so, with backoff, the waiting between them to 1.5
@@ -35,7 +35,7 @@ func backoff(attempt int, _ error) (time.Duration, error) {
 func New(o Options) *dynamodb.Client {
 	transport := o.Transport
 	if transport == nil {
-		transport = NewTransport()
+		transport = NewTransport(answerTimeout)
 	}
 	options := dynamodb.Options{
 		Region:      o.Region,
@@ -55,14 +55,17 @@ func New(o Options) *dynamodb.Client {
 	return dynamodb.New(options)
 }
 
-// NewTransport is the transport of a client, without the check of answers: for faults to be put
-// between the two in tests.
-func NewTransport() http.RoundTripper {
+// answerTimeout is for requests that someone waits for: a try that takes longer is given up for another.
+const answerTimeout = 5 * time.Second
+
+// NewTransport is the transport of a client, without the check of answers; an answer must begin within
+// the time given.
+func NewTransport(answer time.Duration) http.RoundTripper {
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   3 * time.Second,
-		ResponseHeaderTimeout: 5 * time.Second,
+		ResponseHeaderTimeout: answer,
 		MaxIdleConnsPerHost:   64,
 		IdleConnTimeout:       90 * time.Second,
 		DisableCompression:    true, // the checksum is of the bytes as sent

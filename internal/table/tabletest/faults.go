@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -41,7 +42,7 @@ func (f *Faults) Tries() int {
 	return f.tries
 }
 
-var transport = dynamoclient.NewTransport()
+var transport = dynamoclient.NewTransport(10 * time.Second)
 
 // RoundTrip is http.RoundTripper's.
 func (f *Faults) RoundTrip(request *http.Request) (*http.Response, error) {
