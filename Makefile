@@ -42,7 +42,7 @@ invoke: bin/marketmeter $(SAM) ## Build the functions and run each event in even
 	bin/marketmeter with-dynamodb --sample -- scripts/invoke
 
 bench: bin/marketmeter ## Run the benchmarks and weigh the functions; docs/performance.md explains the figures
-	bin/marketmeter with-dynamodb -- go test -run='^$$' -bench=. ./...
+	bin/marketmeter with-dynamodb -- go test -run='^$$' -bench=. -benchtime=10s ./...
 	@for f in functions/*; do \
 		GOOS=linux GOARCH=arm64 $(FUNCTIONS) go build -o .local/weighed ./$$f && \
 		bytes=$$(wc -c <.local/weighed) && echo "binary of $$f: $$bytes bytes (goal: under 10000000)" && \
