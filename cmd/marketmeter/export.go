@@ -83,7 +83,7 @@ var groupWriters = map[string]func(io.Writer) groupWriter{
 // writeGroups writes the organization's groups of the filter, newest first. It holds a page of
 // them in memory, however many there are.
 //
-//	Query  a round trip and up to 128 read units per 1 MB
+//	Query  a round trip and about 128 read units per 1 MB
 func writeGroups(ctx context.Context, tbl *table.Table, org string, filter metering.GroupFilter, w groupWriter) error {
 	var writing error
 	_, err := tbl.List(ctx, org, filter, 0, math.MaxInt, func(g *metering.Group) bool {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"log/slog"
 	"math"
@@ -55,9 +54,7 @@ func listedPages(t *testing.T, tbl *table.Table, org string, limit int) string {
 	t.Helper()
 	api := httpapi.API{
 		Table: tbl, Log: slog.New(slog.DiscardHandler), Now: time.Now,
-		CountUnits: func(ctx context.Context) (context.Context, func() (read, write float64)) {
-			return ctx, func() (read, write float64) { return 0, 0 }
-		},
+		CountUnits: table.CountUnits,
 	}
 	handler := api.Handler(httpapi.ListGroups)
 	nextOffset := regexp.MustCompile(`^{"nextOffset":(\d+),`)

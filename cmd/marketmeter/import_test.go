@@ -221,10 +221,7 @@ func TestInterruptedImportCountsWhatItStored(t *testing.T) {
 func TestAPatientImportOutlastsAnUnavailableTable(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
-	drops := make([]tabletest.Fault, 14) // two calls' worth of tries, and two
-	for i := range drops {
-		drops[i] = tabletest.Drop
-	}
+	drops := slices.Repeat([]tabletest.Fault{tabletest.Drop}, 14) // two calls' worth of tries, and two
 	client, _ := tabletest.NewFaults(drops...)
 	counts, err := importLines(t.Context(), table.New(client, name), "o1", strings.NewReader(lineOf("g1")), importOptions{patience: time.Minute})
 	if err != nil || counts.imported != 1 {

@@ -139,10 +139,14 @@ func describe(token jsontext.Token) string {
 	}
 }
 
-// wrongKind says what was read and what is due. After a '{' or '[' the decoder stands inside, still
-// at the path of the object or array itself.
-func (d *decoder) wrongKind(token jsontext.Token, due string) error {
-	return d.errorf("is %s: it must be %s", describe(token), due)
+// tokenOf reads the next token, which must be of one of the kinds. After a '{' or '[' the decoder stands
+// inside, still at the path of the object or array itself.
+func (d *decoder) tokenOf(kinds, due string) (jsontext.Token, error) {
+	token, err := d.token()
+	if err == nil && strings.IndexByte(kinds, byte(token.Kind())) < 0 {
+		err = d.errorf("is %s: it must be %s", describe(token), due)
+	}
+	return token, err
 }
 
 // null takes a null, if it is next.
@@ -156,23 +160,43 @@ func (d *decoder) null() bool {
 
 // object reads an object; member reads the value of the member of that name, which it must know.
 func (d *decoder) object(due string, member func(name string) error) error {
-	token, err := d.token()
-	if err != nil {
+	if _, err := d.tokenOf("{", due); err != nil {
 		return err
 	}
-	if token.Kind() != '{' {
-		return d.wrongKind(token, due)
-	}
+	return d.members(member)
+}
+
+// members reads what follows a '{'.
+func (d *decoder) members(member func(name string) error) error {
 	for d.json.PeekKind() != '}' {
-		token, err := d.token()
+		name, err := d.token()
 		if err != nil {
 			return err
 		}
-		if err := member(token.String()); err != nil {
+		if err := member(name.String()); err != nil {
 			return err
 		}
 	}
-	_, err = d.token()
+	_, err := d.token()
+	return err
+}
+
+// array reads an array; element reads the i-th.
+func (d *decoder) array(due string, element func(i int) error) error {
+	if _, err := d.tokenOf("[", due); err != nil {
+		return err
+	}
+	return d.elements(element)
+}
+
+// elements reads what follows a '['.
+func (d *decoder) elements(element func(i int) error) error {
+	for i := 0; d.json.PeekKind() != ']'; i++ {
+		if err := element(i); err != nil {
+			return err
+		}
+	}
+	_, err := d.token()
 	return err
 }
 
@@ -180,11 +204,12 @@ func (d *decoder) object(due string, member func(name string) error) error {
 // It is called with the name read and the value not.
 func (d *decoder) unknown(name string, known []string) error {
 	nearest, distance := "", 1+max(2, len(name)/3)
+	length, lower := utf8.RuneCountInString(name), strings.ToLower(name)
 	for _, k := range known {
-		if utf8.RuneCountInString(name)-len(k) >= distance { // too far, without the time that a megabyte takes
+		if length-len(k) >= distance { // too far, without the time that a megabyte takes
 			continue
 		}
-		if n := levenshtein.ComputeDistance(strings.ToLower(name), strings.ToLower(k)); n < distance {
+		if n := levenshtein.ComputeDistance(lower, strings.ToLower(k)); n < distance {
 			nearest, distance = k, n
 		}
 	}
@@ -194,54 +219,27 @@ func (d *decoder) unknown(name string, known []string) error {
 	return d.errorf("is unknown: known here are %s", strings.Join(known, ", "))
 }
 
-// array reads an array, or nothing where null is there; element reads the i-th.
-func (d *decoder) array(due string, element func(i int) error) error {
-	token, err := d.token()
-	if err != nil {
-		return err
-	}
-	if token.Kind() != '[' {
-		return d.wrongKind(token, due)
-	}
-	for i := 0; d.json.PeekKind() != ']'; i++ {
-		if err := element(i); err != nil {
-			return err
-		}
-	}
-	_, err = d.token()
-	return err
-}
-
 func (d *decoder) text() (string, error) {
-	token, err := d.token()
+	token, err := d.tokenOf(`"`, "a string")
 	if err != nil {
 		return "", err
-	}
-	if token.Kind() != '"' {
-		return "", d.wrongKind(token, "a string")
 	}
 	return token.String(), nil
 }
 
 func (d *decoder) boolean() (bool, error) {
-	token, err := d.token()
+	token, err := d.tokenOf("tf", "true or false")
 	if err != nil {
 		return false, err
-	}
-	if kind := token.Kind(); kind != 't' && kind != 'f' {
-		return false, d.wrongKind(token, "true or false")
 	}
 	return token.Bool(), nil
 }
 
 // number reads a JSON number as it is spelled.
 func (d *decoder) number() (string, error) {
-	token, err := d.token()
+	token, err := d.tokenOf("0", "a number")
 	if err != nil {
 		return "", err
-	}
-	if token.Kind() != '0' {
-		return "", d.wrongKind(token, "a number")
 	}
 	return token.String(), nil
 }
@@ -271,28 +269,18 @@ func (d *decoder) document(levels int, number func(text string) (any, error)) (a
 		return n, nil
 	case '{':
 		object := map[string]any{}
-		for d.json.PeekKind() != '}' {
-			name, err := d.token()
-			if err != nil {
-				return nil, err
-			}
-			key := name.String()
-			if object[key], err = d.document(levels-1, number); err != nil {
-				return nil, err
-			}
-		}
-		_, err := d.token()
+		err := d.members(func(name string) (err error) {
+			object[name], err = d.document(levels-1, number)
+			return err
+		})
 		return object, err
 	default:
 		array := []any{}
-		for d.json.PeekKind() != ']' {
+		err := d.elements(func(int) error {
 			element, err := d.document(levels-1, number)
-			if err != nil {
-				return nil, err
-			}
 			array = append(array, element)
-		}
-		_, err := d.token()
+			return err
+		})
 		return array, err
 	}
 }

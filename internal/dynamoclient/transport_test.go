@@ -3,6 +3,7 @@ package dynamoclient_test
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,11 +72,7 @@ func TestErrorsOfDynamoDBKeepTheirType(t *testing.T) {
 func TestRetriesEnd(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
-	always := make([]tabletest.Fault, 20)
-	for i := range always {
-		always[i] = tabletest.Empty
-	}
-	faulty, faults := tabletest.NewFaults(always...)
+	faulty, faults := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{tabletest.Empty}, 20)...)
 	_, err := faulty.GetItem(t.Context(), &dynamodb.GetItemInput{TableName: &name, Key: key})
 	if err == nil || !strings.Contains(err.Error(), "it is empty") || faults.Tries() != 6 {
 		t.Errorf("after %d tries: %v", faults.Tries(), err)

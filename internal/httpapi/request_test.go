@@ -1,7 +1,6 @@
 package httpapi_test
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -13,15 +12,14 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/table"
 )
 
 // validator serves batch validate, which needs no table.
 func validator() http.Handler {
 	api := &httpapi.API{
 		Log: slog.New(slog.DiscardHandler), Now: time.Now,
-		CountUnits: func(ctx context.Context) (context.Context, func() (read, write float64)) {
-			return ctx, func() (read, write float64) { return 0, 0 }
-		},
+		CountUnits: table.CountUnits,
 	}
 	return api.Handler(httpapi.BatchValidate)
 }

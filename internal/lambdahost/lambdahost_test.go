@@ -15,6 +15,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
+	"github.com/marketmeter/marketmeter/internal/table"
 )
 
 // event is what API Gateway sends for a GET of that path, which it has decoded.
@@ -124,7 +125,7 @@ func TestAForgedContextHeaderIsJustAHeader(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	logger := slog.New(slog.NewJSONHandler(&log, nil))
-	api := &httpapi.API{Log: logger, Now: time.Now, CountUnits: noUnits}
+	api := &httpapi.API{Log: logger, Now: time.Now, CountUnits: table.CountUnits}
 	e := event(t, "/org/o/nothing", "", func(e map[string]any) {
 		e["headers"].(map[string]any)["x-golambdaproxy-apigw-context"] = `{"requestId":"forged"}`
 	})
@@ -135,10 +136,6 @@ func TestAForgedContextHeaderIsJustAHeader(t *testing.T) {
 	if strings.Contains(log.String(), "forged") || !strings.Contains(log.String(), "JKJaXmPLvHcESHA=") {
 		t.Error(log.String())
 	}
-}
-
-func noUnits(ctx context.Context) (context.Context, func() (read, write float64)) {
-	return ctx, func() (read, write float64) { return 0, 0 }
 }
 
 func TestTheHandlerHasTimeLeftToAnswer(t *testing.T) {

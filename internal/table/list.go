@@ -33,7 +33,7 @@ func (t *Table) List(ctx context.Context, org string, filter metering.GroupFilte
 	}
 	input := query.input(ctx, t.name)
 	for {
-		if most := offset + limit + 1; query.exact() && len(filter.MetaInfo) == 0 && 0 < most && most <= maxQueryLimit {
+		if most := offset + limit + 1; query.exact() && 0 < most && most <= maxQueryLimit {
 			input.Limit = aws.Int32(int32(most))
 		}
 		page, err := t.client.Query(ctx, input)
@@ -46,7 +46,7 @@ func (t *Table) List(ctx context.Context, org string, filter metering.GroupFilte
 			if err != nil {
 				return false, err
 			}
-			if len(filter.MetaInfo) > 0 && !metering.Contains(group.MetaInfo.Document(), filter.MetaInfo) {
+			if !query.matches(&group) {
 				continue
 			}
 			if offset > 0 {
@@ -70,17 +70,18 @@ const maxQueryLimit = 10_000
 
 // groupQuery is the Query of a filter: the index that serves it and what is filtered on top.
 type groupQuery struct {
-	index   index
-	key     string // the condition on the index's keys
-	filters []string
-	names   map[string]string
-	values  map[string]types.AttributeValue
+	index    index
+	key      string         // the condition on the index's keys
+	filters  []string       // what DynamoDB decides
+	metaInfo map[string]any // what matches decides; filters may hold a part of it already
+	names    map[string]string
+	values   map[string]types.AttributeValue
 }
 
 // newGroupQuery chooses the index by the most selective of its filters. It is not possible where no
 // stored group can match.
 func newGroupQuery(org string, f metering.GroupFilter) (q *groupQuery, possible bool) {
-	q = &groupQuery{names: map[string]string{}, values: map[string]types.AttributeValue{}}
+	q = &groupQuery{metaInfo: f.MetaInfo, names: map[string]string{}, values: map[string]types.AttributeValue{}}
 	partition := orgKey(org)
 	switch {
 	case f.BuyerID != "":
@@ -111,8 +112,13 @@ func newGroupQuery(org string, f metering.GroupFilter) (q *groupQuery, possible 
 	return q, q.filterDocument([]string{"metaInfo"}, f.MetaInfo)
 }
 
-// exact reports whether DynamoDB drops no group of what it reads.
-func (q *groupQuery) exact() bool { return len(q.filters) == 0 }
+// exact reports whether every group read is one of the list.
+func (q *groupQuery) exact() bool { return len(q.filters) == 0 && len(q.metaInfo) == 0 }
+
+// matches decides what DynamoDB could not.
+func (q *groupQuery) matches(g *metering.Group) bool {
+	return len(q.metaInfo) == 0 || metering.Contains(g.MetaInfo.Document(), q.metaInfo)
+}
 
 func (q *groupQuery) input(ctx context.Context, table string) *dynamodb.QueryInput {
 	input := &dynamodb.QueryInput{

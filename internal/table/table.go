@@ -10,7 +10,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
@@ -101,13 +100,14 @@ func isMine(item map[string]types.AttributeValue, operation *types.AttributeValu
 
 // storageError makes a failed call a domain error.
 func storageError(doing string, err error) error {
+	cause := fmt.Errorf("%s: %w", doing, err)
 	if unavailable(err) {
 		return &metering.Error{
 			Code: metering.Unavailable, Message: "the service can't reach its table in time: try again",
-			Cause: fmt.Errorf("%s: %w", doing, err), RetryAfter: time.Second,
+			Cause: cause, RetryAfter: time.Second,
 		}
 	}
-	return &metering.Error{Code: metering.Internal, Message: "internal error", Cause: fmt.Errorf("%s: %w", doing, err)}
+	return &metering.Error{Code: metering.Internal, Message: "internal error", Cause: cause}
 }
 
 // unavailable tells the failures that pass: time ran out, the table is throttled, the network or
@@ -125,12 +125,12 @@ func unavailable(err error) bool {
 		response, ok := errors.AsType[*awshttp.ResponseError](err)
 		return ok && response.HTTPStatusCode() >= 500
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
-		return true
-	}
-	_, ok := errors.AsType[*smithy.OperationError](err)
-	var build *smithy.SerializationError
-	return ok && !errors.As(err, &build) && !errors.As(err, new(*smithy.InvalidParamsError))
+	// What is left of the SDK's is a request that could not be made, which is a defect here, or one
+	// that got no answer to use.
+	_, ofSDK := errors.AsType[*smithy.OperationError](err)
+	_, unwritten := errors.AsType[*smithy.SerializationError](err)
+	_, invalid := errors.AsType[*smithy.InvalidParamsError](err)
+	return ofSDK && !unwritten && !invalid
 }
 
 // Ping tells whether the table can be read.

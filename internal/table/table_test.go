@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -333,11 +334,7 @@ func TestSerialOnlyGrows(t *testing.T) {
 func TestAnUnreachableTableIsUnavailable(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
-	dropAll := make([]tabletest.Fault, 100)
-	for i := range dropAll {
-		dropAll[i] = tabletest.Drop
-	}
-	client, _ := tabletest.NewFaults(dropAll...)
+	client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{tabletest.Drop}, 100)...)
 	gone := table.New(client, name)
 	ended, cancel := context.WithDeadline(t.Context(), now)
 	defer cancel()
@@ -348,7 +345,7 @@ func TestAnUnreachableTableIsUnavailable(t *testing.T) {
 		"config":  func() error { _, err := gone.Config(t.Context(), "o1"); return err },
 		"expired": func() error { _, err := table.New(live, name).Config(ended, "o1"); return err },
 		"throttled": func() error {
-			client, _ := tabletest.NewFaults(throttled, throttled, throttled, throttled, throttled, throttled)
+			client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{throttled}, 6)...)
 			return table.New(client, name).Ping(t.Context())
 		},
 	} {
