@@ -13,6 +13,8 @@ type Code int
 const (
 	Internal             Code = iota // a defect or a store that answered nonsense
 	Invalid                          // the request can't be read as the contract's, or asks for what can't be
+	Unauthenticated                  // nothing tells who asks: no key, or none that is good
+	Forbidden                        // the key is good, but not for this
 	NotDeletable                     // the group's status is neither CREATED nor INVALID
 	NotFound                         // no such group, organization or path
 	MethodNotAllowed                 // the path exists, not with this method

@@ -56,6 +56,12 @@ func configKey(version int) string { return fmt.Sprintf("%s%010d", configPrefix,
 
 const serialKey = "SERIAL"
 
+// apiKeyPrefix begins the partition of each API key, where it is looked up by its hash before anything
+// tells an organization, and the sort key by which its organization's are listed.
+const apiKeyPrefix = "KEY#"
+
+const apiKeySK = "KEY"
+
 // timeKey sorts groups by creation time, then by the bytes of their id, which stands as it is: it is
 // the last part, and the time before it has a fixed width.
 func timeKey(created time.Time, id string) string { return metering.FormatTime(created) + "#" + id }

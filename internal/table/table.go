@@ -1,7 +1,8 @@
 // Package table is the single DynamoDB table: its keys, its items, and one file for each access
 // pattern with its cost on top. docs/data-model.md draws the whole.
 //
-// Every function takes the organization and never leaves its partitions; nothing scans. Failures
+// Every function takes the organization and never leaves its partitions, but for those of API keys,
+// which are looked up by their hash before anything tells an organization; nothing scans. Failures
 // come out as metering.Error: Unavailable where trying again may help, Internal where it won't.
 package table
 
@@ -10,6 +11,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -115,6 +117,11 @@ func storageError(doing string, err error) error {
 func unavailable(err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return true
+	}
+	if cancelled, ok := errors.AsType[*types.TransactionCanceledException](err); ok {
+		return slices.ContainsFunc(cancelled.CancellationReasons, func(r types.CancellationReason) bool {
+			return slices.Contains([]string{"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}, aws.ToString(r.Code))
+		})
 	}
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		switch api.ErrorCode() {

@@ -345,8 +345,14 @@ func TestAnUnreachableTableIsUnavailable(t *testing.T) {
 		"config":  func() error { _, err := gone.Config(t.Context(), "o1"); return err },
 		"expired": func() error { _, err := table.New(live, name).Config(ended, "o1"); return err },
 		"throttled": func() error {
+			throttled := saying(`{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}`)
 			client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{throttled}, 6)...)
 			return table.New(client, name).Ping(t.Context())
+		},
+		"in conflict": func() error { // with what DynamoDB Local never says
+			client, _ := tabletest.NewFaults(saying(`{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",` +
+				`"CancellationReasons":[{"Code":"None"},{"Code":"None"},{"Code":"TransactionConflict"}],"message":"cancelled"}`))
+			return table.New(client, name).RotateAPIKey(t.Context(), newKey("o1").Hash, now, newKey("o1"))
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -358,16 +364,18 @@ func TestAnUnreachableTableIsUnavailable(t *testing.T) {
 	wantCode(t, missing.Ping(t.Context()), metering.Internal)
 }
 
-func throttled(send func() (*http.Response, error)) (*http.Response, error) {
-	response, err := send()
-	if err != nil {
-		return nil, err
+// saying makes DynamoDB's answer an error.
+func saying(body string) tabletest.Fault {
+	return func(send func() (*http.Response, error)) (*http.Response, error) {
+		response, err := send()
+		if err != nil {
+			return nil, err
+		}
+		response.Body.Close()
+		response.StatusCode, response.Body, response.ContentLength = 400, io.NopCloser(strings.NewReader(body)), int64(len(body))
+		response.Header.Del("X-Amz-Crc32")
+		return response, nil
 	}
-	body := `{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}`
-	response.Body.Close()
-	response.StatusCode, response.Body, response.ContentLength = 400, io.NopCloser(strings.NewReader(body)), int64(len(body))
-	response.Header.Del("X-Amz-Crc32")
-	return response, nil
 }
 
 // What a newer version stored neither reaches a client nor breaks the list that it is in.

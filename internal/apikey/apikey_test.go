@@ -1,0 +1,161 @@
+package apikey_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+func TestAKeyHasItsForm(t *testing.T) {
+	t.Parallel()
+	form := regexp.MustCompile(`^mm_[0-9A-Za-z]{38}$`)
+	seen := map[apikey.Key]bool{}
+	counts := map[rune]int{}
+	for range 2000 {
+		key := apikey.New()
+		if !form.MatchString(string(key)) {
+			t.Fatalf("%s has not the form of a key", key)
+		}
+		if seen[key] {
+			t.Fatalf("%s was made twice", key)
+		}
+		seen[key] = true
+		if parsed, err := apikey.Parse(string(key)); err != nil || parsed != key {
+			t.Fatalf("%s is read as %s, %v", key, parsed, err)
+		}
+		for _, c := range key[3:35] {
+			counts[c]++
+		}
+	}
+	// 64,000 characters, 1,032 of each of 62: one in a million runs is this far off for any of them.
+	for c, n := range counts {
+		if n < 800 || n > 1270 || len(counts) != 62 {
+			t.Errorf("%c is there %d times of 64,000, beside %d others", c, n, len(counts)-1)
+		}
+	}
+}
+
+// The form is fixed: keys that were given out must be read by what comes later.
+func TestAKeyOfOldIsRead(t *testing.T) {
+	t.Parallel()
+	const key = "mm_0123456789ABCDEFGHIJKLMNOPQRSTUV3hylLU"
+	parsed, err := apikey.Parse(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := parsed.Hash().String(); got != "d2f980555642babb8d3d722a879db1353746d84f28f0fb50f42fbba58b051d3c" || parsed.Hash().ID() != got[:16] {
+		t.Error(got, parsed.Hash().ID())
+	}
+}
+
+func TestATypoIsTold(t *testing.T) {
+	t.Parallel()
+	const characters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_- \x00ü"
+	rapid.Check(t, func(t *rapid.T) {
+		key := string(apikey.New())
+		at := rapid.IntRange(0, len(key)-1).Draw(t, "at")
+		other := string(rapid.SampledFrom([]rune(characters)).Draw(t, "character"))
+		for what, text := range map[string]string{
+			"another character": key[:at] + other + key[at+1:],
+			"one more":          key[:at] + other + key[at:],
+			"one less":          key[:at] + key[at+1:],
+			"cut":               key[:at],
+			"swapped":           key[:max(at-1, 0)] + key[at:at+1] + key[max(at-1, 0):at] + key[at+1:],
+		} {
+			if text == key {
+				continue
+			}
+			_, err := apikey.Parse(text)
+			if metering.CodeOf(err) != metering.Unauthenticated {
+				t.Fatalf("%s at %d: %q is taken for a key: %v", what, at, text, err)
+			}
+			if len(text) > 10 && strings.Contains(err.Error(), text[3:]) {
+				t.Fatalf("the error tells the key: %v", err)
+			}
+		}
+	})
+}
+
+func TestScopes(t *testing.T) {
+	t.Parallel()
+	for s := apikey.Scopes(1); s < 16; s++ {
+		if parsed, err := apikey.ParseScopes(s.String()); err != nil || parsed != s {
+			t.Errorf("%s is read as %s, %v", s, parsed, err)
+		}
+		for needed := apikey.Scopes(1); needed < 16; needed++ {
+			if got, want := s.Allow(needed), s&needed != 0 || s&apikey.Admin != 0; got != want {
+				t.Errorf("%s for %s: %v", s, needed, got)
+			}
+		}
+	}
+	if s, err := apikey.ParseScopes("write, read,write"); err != nil || s != apikey.Read|apikey.Write {
+		t.Errorf("%s, %v", s, err)
+	}
+	for _, text := range []string{"", "reads", "read,", "Read", "read;write", "*"} {
+		if s, err := apikey.ParseScopes(text); err == nil || !strings.Contains(err.Error(), "read, write, config, admin") {
+			t.Errorf("%q is %s, %v", text, s, err)
+		}
+	}
+	if apikey.Scopes(0).Allow(apikey.Read | apikey.Write | apikey.Config | apikey.Admin) {
+		t.Error("no scope allows something")
+	}
+}
+
+func TestStates(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		expiry, revocation time.Time
+		want               apikey.State
+	}{
+		{want: apikey.Active},
+		{expiry: at.Add(time.Millisecond), want: apikey.Active},
+		{expiry: at, want: apikey.Expired},
+		{expiry: at.Add(-time.Hour), want: apikey.Expired},
+		{revocation: at.Add(-time.Hour), want: apikey.Revoked},
+		{revocation: at.Add(time.Hour), want: apikey.Revoked}, // another clock
+		{expiry: at.Add(-2 * time.Hour), revocation: at.Add(-time.Hour), want: apikey.Revoked},
+	} {
+		r := apikey.Record{ExpiryTime: c.expiry, RevocationTime: c.revocation}
+		if got := r.State(at); got != c.want {
+			t.Errorf("expiry %v, revocation %v: %s, want %s", c.expiry, c.revocation, got, c.want)
+		}
+	}
+}
+
+func TestIdentityIsHeldToOrganizationScopeAndTime(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	identity := apikey.Identity{Organization: "acme", KeyID: "id", Scopes: apikey.Read, ExpiryTime: at}
+	before := at.Add(-time.Millisecond)
+	for _, c := range []struct {
+		organization string
+		needed       apikey.Scopes
+		now          time.Time
+		want         metering.Code
+	}{
+		{"acm", apikey.Read, before, metering.Forbidden},
+		{"acmee", apikey.Read, before, metering.Forbidden},
+		{"ACME", apikey.Read, before, metering.Forbidden},
+		{"", apikey.Read, before, metering.Forbidden},
+		{"acme", apikey.Write | apikey.Config, before, metering.Forbidden},
+		{"acme", apikey.Read | apikey.Config, at, metering.Unauthenticated},
+	} {
+		if err := identity.Authorize(c.organization, c.needed, c.now); err == nil || metering.CodeOf(err) != c.want {
+			t.Errorf("%q, %s, %v: %v", c.organization, c.needed, c.now, err)
+		}
+	}
+	if err := identity.Authorize("acme", apikey.Read|apikey.Config, before); err != nil {
+		t.Error(err)
+	}
+	identity.ExpiryTime = time.Time{}
+	if err := identity.Authorize("acme", apikey.Read, at.AddDate(100, 0, 0)); err != nil {
+		t.Errorf("a key that never expires: %v", err)
+	}
+}

@@ -1,0 +1,106 @@
+package apikey
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Records is where keys are kept; internal/table documents it.
+type Records interface {
+	APIKey(ctx context.Context, hash Hash) (Record, error) // NotFound where there is none
+	APIKeyUsed(ctx context.Context, hash Hash, hour time.Time) error
+}
+
+// Checker tells who sends a request, by the key in its Authorization header.
+type Checker struct {
+	Records Records
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+const (
+	// endsSoon is how long before its end a key's use is logged as a warning.
+	endsSoon = 14 * 24 * time.Hour
+	// usedTimeout bounds the noting of a use, which must not hold a request up.
+	usedTimeout = 500 * time.Millisecond
+)
+
+// Check reads an Authorization header: "Key <key>", "Bearer <key>" or the bare key. It returns
+// Unauthenticated with the reason, or what Records failed with. What has not the form and the checksum
+// of a key costs no read. The first use in an hour is noted with the key; that this fails is logged
+// and nothing more.
+func (c *Checker) Check(ctx context.Context, authorization string) (Identity, error) {
+	key, err := parseAuthorization(authorization)
+	if err != nil {
+		return Identity{}, err
+	}
+	record, err := c.Records.APIKey(ctx, key.Hash())
+	if metering.CodeOf(err) == metering.NotFound {
+		return Identity{}, metering.Errorf(metering.Unauthenticated, "the key in the Authorization header is not known here")
+	}
+	if err != nil {
+		return Identity{}, err
+	}
+	now := c.Now()
+	switch record.State(now) {
+	case Revoked:
+		return Identity{}, metering.Errorf(metering.Unauthenticated, "the key %s was revoked at %s",
+			record.Hash.ID(), metering.FormatTime(record.RevocationTime))
+	case Expired:
+		return Identity{}, expired(record.Hash.ID(), record.ExpiryTime)
+	}
+	c.noteUse(ctx, &record, now)
+	return record.Identity(), nil
+}
+
+func (c *Checker) noteUse(ctx context.Context, record *Record, now time.Time) {
+	hour := now.UTC().Truncate(time.Hour)
+	if !record.LastUsedTime.Before(hour) {
+		return
+	}
+	of := []any{"keyId", record.Hash.ID(), "organization", record.Organization}
+	if !record.ExpiryTime.IsZero() && record.ExpiryTime.Sub(now) < endsSoon {
+		c.Log.Warn("a key that is in use ends soon: rotate it", append(of, "expiryTime", metering.FormatTime(record.ExpiryTime))...)
+	}
+	ctx, cancel := context.WithTimeout(ctx, usedTimeout)
+	defer cancel()
+	if err := c.Records.APIKeyUsed(ctx, record.Hash, hour); err != nil {
+		c.Log.Warn("the use of a key could not be noted", append(of, "error", err.Error())...)
+	}
+}
+
+func expired(id string, at time.Time) error {
+	return metering.Errorf(metering.Unauthenticated, "the key %s expired at %s", id, metering.FormatTime(at))
+}
+
+// parseAuthorization takes the key out of an Authorization header; the names of the schemes are of
+// any case (RFC 9110, 11.1).
+func parseAuthorization(header string) (Key, error) {
+	header = strings.Trim(header, " \t")
+	if header == "" {
+		return "", metering.Errorf(metering.Unauthenticated, "there is no key: send one in a header, as Authorization: Key <key>")
+	}
+	if scheme, rest, ok := strings.Cut(header, " "); ok && (strings.EqualFold(scheme, "Key") || strings.EqualFold(scheme, "Bearer")) {
+		header = strings.Trim(rest, " \t")
+	}
+	return Parse(header)
+}
+
+// Authorize checks that whoever asks may act in that organization, by one of the scopes needed, now. It returns
+// Forbidden, or Unauthenticated where the key has expired since it was checked. The answer does not
+// depend on whether there is such an organization.
+func (i Identity) Authorize(organization string, needed Scopes, now time.Time) error {
+	switch {
+	case ended(i.ExpiryTime, now):
+		return expired(i.KeyID, i.ExpiryTime)
+	case i.Organization != organization:
+		return metering.Errorf(metering.Forbidden, "the key is not one of organization %s", metering.Quote(organization))
+	case !i.Scopes.Allow(needed):
+		return metering.Errorf(metering.Forbidden, "the key has the scopes %s: this takes one of %s", i.Scopes, needed|Admin)
+	}
+	return nil
+}

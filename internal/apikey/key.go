@@ -1,0 +1,88 @@
+// Package apikey is the API's keys: how one is made and read, what is kept of it, what it allows, and
+// the check of a request's Authorization header. It knows neither HTTP nor the table.
+package apikey
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash/crc32"
+	"strings"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Key is a secret that a client sends: mm_, 32 random characters of base62 (190 bits) and 6 of a
+// checksum. It is shown once, when it is made; only its Hash is kept.
+type Key string
+
+const (
+	prefix         = "mm_"
+	base62         = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	secretLength   = 32
+	checksumLength = 6 // of base62 hold 32 bits
+	keyLength      = len(prefix) + secretLength + checksumLength
+)
+
+// New makes a key from the system's secure random source.
+func New() Key {
+	text := make([]byte, 0, keyLength)
+	text = append(text, prefix...)
+	for random := make([]byte, secretLength); len(text) < keyLength-checksumLength; {
+		rand.Read(random) // never fails
+		for _, b := range random {
+			// 248 is the last multiple of 62 in a byte: what is above it would favour some characters.
+			if b < 248 && len(text) < keyLength-checksumLength {
+				text = append(text, base62[b%62])
+			}
+		}
+	}
+	return Key(append(text, checksum(text)...))
+}
+
+// checksum is the CRC-32 (IEEE) of text in base62. It guards against typos, not against anyone.
+func checksum(text []byte) []byte {
+	sum := crc32.ChecksumIEEE(text)
+	digits := make([]byte, checksumLength)
+	for i := range digits {
+		digits[checksumLength-1-i] = base62[sum%62]
+		sum /= 62
+	}
+	return digits
+}
+
+// Parse takes text that has the form and the checksum of a key; whether there is such a key is for
+// Check to tell. It returns Unauthenticated, and never repeats the text.
+func Parse(text string) (Key, error) {
+	form, isKey := strings.CutPrefix(text, prefix)
+	if !isKey || len(text) != keyLength || strings.Trim(form, base62) != "" {
+		return "", metering.Errorf(metering.Unauthenticated,
+			"what the Authorization header holds is not a key: a key is %s and %d letters and digits", prefix, keyLength-len(prefix))
+	}
+	if body := text[:keyLength-checksumLength]; text[len(body):] != string(checksum([]byte(body))) {
+		return "", metering.Errorf(metering.Unauthenticated,
+			"the key in the Authorization header has a typo: its last %d characters don't match the others", checksumLength)
+	}
+	return Key(text), nil
+}
+
+// Hash is the SHA-256 of a key: all that is kept of it.
+type Hash [sha256.Size]byte
+
+// Hash is what the key is looked up by.
+func (k Key) Hash() Hash { return sha256.Sum256([]byte(k)) }
+
+// String is the hash in hexadecimal.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// ParseHash reads what String wrote; ok is false where text is nothing of the kind.
+func ParseHash(text string) (h Hash, ok bool) {
+	bytes, err := hex.DecodeString(text)
+	if err != nil || len(bytes) != len(h) {
+		return Hash{}, false
+	}
+	return Hash(bytes), true
+}
+
+// ID names a key to people and in logs without giving it away: the first 16 digits of its hash.
+func (h Hash) ID() string { return h.String()[:16] }

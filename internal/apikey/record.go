@@ -1,0 +1,71 @@
+package apikey
+
+import (
+	"errors"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Record is what is kept of a key. It stays when the key has ended, so that there is an answer to who
+// had access when.
+type Record struct {
+	Hash         Hash
+	Organization string
+	Scopes       Scopes
+	Label        string // for people; up to 100 characters
+
+	CreationTime   time.Time
+	ExpiryTime     time.Time // not good from then on; zero is never
+	LastUsedTime   time.Time // to the hour; zero is never
+	RevocationTime time.Time // zero where it is not revoked
+
+	CreatedBy, RevokedBy string // the operator
+}
+
+// CheckLabel allows up to 100 characters of one line.
+func CheckLabel(label string) error {
+	if !utf8.ValidString(label) || utf8.RuneCountInString(label) > 100 || strings.ContainsFunc(label, unicode.IsControl) {
+		return errors.New("it must have at most 100 characters, in UTF-8 and without control characters")
+	}
+	return nil
+}
+
+// State is whether a key is good.
+type State string
+
+// The states of a key. A key that has been revoked and has expired too is revoked.
+const (
+	Active  State = "active"
+	Expired State = "expired"
+	Revoked State = "revoked"
+)
+
+// State is the state at that time.
+func (r *Record) State(now time.Time) State {
+	switch {
+	case !r.RevocationTime.IsZero():
+		return Revoked
+	case ended(r.ExpiryTime, now):
+		return Expired
+	default:
+		return Active
+	}
+}
+
+func ended(expiry, now time.Time) bool { return !expiry.IsZero() && !now.Before(expiry) }
+
+// Identity is who sends a request and what they may do: of a key that has been checked, what the
+// operations need to know.
+type Identity struct {
+	Organization string
+	KeyID        string
+	Scopes       Scopes
+	ExpiryTime   time.Time // zero is never
+}
+
+// Identity is whom the key stands for.
+func (r *Record) Identity() Identity {
+	return Identity{Organization: r.Organization, KeyID: r.Hash.ID(), Scopes: r.Scopes, ExpiryTime: r.ExpiryTime}
+}

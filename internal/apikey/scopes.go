@@ -1,0 +1,47 @@
+package apikey
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Scopes is a set of what a key may do.
+type Scopes uint8
+
+// The scopes.
+const (
+	Read   Scopes = 1 << iota // what changes nothing: list, validate, read the config
+	Write                     // change usage record groups, and validate them
+	Config                    // read and change the config
+	Admin                     // everything
+)
+
+var scopeNames = []string{"read", "write", "config", "admin"}
+
+// ParseScopes reads names of scopes, separated by commas; at least one.
+func ParseScopes(text string) (Scopes, error) {
+	var s Scopes
+	for name := range strings.SplitSeq(text, ",") {
+		i := slices.Index(scopeNames, strings.TrimSpace(name))
+		if i < 0 {
+			return 0, fmt.Errorf("%q is no scope: they are %s", name, strings.Join(scopeNames, ", "))
+		}
+		s |= 1 << i
+	}
+	return s, nil
+}
+
+// String is the names of the scopes, separated by commas, as ParseScopes reads them.
+func (s Scopes) String() string {
+	var names []string
+	for i, name := range scopeNames {
+		if s&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// Allow reports whether the set has one of those needed. Admin has them all.
+func (s Scopes) Allow(needed Scopes) bool { return s&(needed|Admin) != 0 }

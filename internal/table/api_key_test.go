@@ -1,0 +1,386 @@
+package table_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// newKey is what is kept of a new key; every member that can be there at first is.
+func newKey(org string) *apikey.Record {
+	return &apikey.Record{
+		Hash: apikey.New().Hash(), Organization: org, Scopes: apikey.Read | apikey.Config, Label: "the label of " + org,
+		CreationTime: now, ExpiryTime: now.Add(time.Hour), CreatedBy: "an operator",
+	}
+}
+
+func addKey(t *testing.T, tbl *table.Table, r *apikey.Record) {
+	t.Helper()
+	if err := tbl.AddAPIKey(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantKeys checks each key by its hash and all of them by their organization.
+func wantKeys(t *testing.T, tbl *table.Table, org string, want ...apikey.Record) {
+	t.Helper()
+	for _, r := range want {
+		got, err := tbl.APIKey(t.Context(), r.Hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSame(t, r, got)
+	}
+	got, err := tbl.APIKeys(t.Context(), org)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSame(t, want, got)
+}
+
+func TestAPIKeysAreKeptAsTheyAre(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	first, second, others := newKey("o1"), newKey("o1"), newKey("o1#KEY#")
+	second.CreationTime, second.ExpiryTime, second.Label, second.CreatedBy = now.Add(time.Millisecond), time.Time{}, "", ""
+	for _, r := range []*apikey.Record{second, others, first} {
+		addKey(t, tbl, r)
+	}
+	wantKeys(t, tbl, "o1", *first, *second)
+	wantKeys(t, tbl, "o1#KEY#", *others)
+	wantKeys(t, tbl, "o2")
+	_, err := tbl.APIKey(t.Context(), apikey.New().Hash())
+	wantCode(t, err, metering.NotFound)
+}
+
+func TestAHashIsStoredOnce(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	first := newKey("o1")
+	addKey(t, tbl, first)
+	again := *first
+	again.Organization, again.Scopes = "o2", apikey.Admin
+	if err := tbl.AddAPIKey(t.Context(), &again); err == nil {
+		t.Error("a key was taken over")
+	}
+	wantKeys(t, tbl, "o1", *first)
+	wantKeys(t, tbl, "o2")
+}
+
+func TestManyAPIKeysAreListed(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	var want []apikey.Record
+	for i := range 230 { // more than two BatchGetItem take
+		r := newKey("o1")
+		r.CreationTime = now.Add(time.Duration(i) * time.Second)
+		addKey(t, tbl, r)
+		want = append(want, *r)
+	}
+	got, err := tbl.APIKeys(t.Context(), "o1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSame(t, want, got)
+}
+
+func TestAUseIsNotedOnceAnHour(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	r := newKey("o1")
+	addKey(t, tbl, r)
+	for _, c := range []struct{ noted, want time.Time }{
+		{now, now}, {now, now}, {now.Add(time.Hour), now.Add(time.Hour)}, {now, now.Add(time.Hour)},
+	} {
+		if err := tbl.APIKeyUsed(t.Context(), r.Hash, c.noted); err != nil {
+			t.Fatal(err)
+		}
+		r.LastUsedTime = c.want
+		wantKeys(t, tbl, "o1", *r)
+	}
+	unknown := apikey.New().Hash()
+	if err := tbl.APIKeyUsed(t.Context(), unknown, now); err != nil {
+		t.Error(err)
+	}
+	_, err := tbl.APIKey(t.Context(), unknown) // nothing was made of it
+	wantCode(t, err, metering.NotFound)
+}
+
+func TestARevokedKeyStaysRevoked(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	r := newKey("o1")
+	addKey(t, tbl, r)
+
+	_, err := tbl.RevokeAPIKey(t.Context(), "o2", r.Hash, now, "of another organization")
+	wantCode(t, err, metering.NotFound)
+	wantKeys(t, tbl, "o1", *r)
+
+	r.RevocationTime, r.RevokedBy = now, "first"
+	for i, by := range []string{"first", "second"} {
+		got, err := tbl.RevokeAPIKey(t.Context(), "o1", r.Hash, now.Add(time.Duration(i)*time.Hour), by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSame(t, *r, got)
+	}
+	wantKeys(t, tbl, "o1", *r)
+
+	wantCode(t, tbl.RotateAPIKey(t.Context(), r.Hash, now, newKey("o1")), metering.NotFound)
+	wantKeys(t, tbl, "o1", *r)
+	unknown := apikey.New().Hash()
+	_, err = tbl.RevokeAPIKey(t.Context(), "o1", unknown, now, "")
+	wantCode(t, err, metering.NotFound)
+	_, err = tbl.APIKey(t.Context(), unknown)
+	wantCode(t, err, metering.NotFound)
+}
+
+func TestRotationIsAllOrNothing(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	old, next, strange := newKey("o1"), newKey("o1"), newKey("o2")
+	addKey(t, tbl, old)
+	addKey(t, tbl, strange)
+	next.CreationTime = now.Add(time.Second)
+
+	wantCode(t, tbl.RotateAPIKey(t.Context(), strange.Hash, now, next), metering.NotFound)
+	wantCode(t, tbl.RotateAPIKey(t.Context(), apikey.New().Hash(), now, next), metering.NotFound)
+	wantKeys(t, tbl, "o1", *old)
+	wantKeys(t, tbl, "o2", *strange)
+
+	if err := tbl.RotateAPIKey(t.Context(), old.Hash, now.Add(time.Minute), next); err != nil {
+		t.Fatal(err)
+	}
+	old.ExpiryTime = now.Add(time.Minute)
+	wantKeys(t, tbl, "o1", *old, *next)
+
+	// Another rotation, which has read the old key before this one, does not prolong it.
+	wantCode(t, tbl.RotateAPIKey(t.Context(), old.Hash, now.Add(time.Hour), newKey("o1")), metering.NotFound)
+	wantKeys(t, tbl, "o1", *old, *next)
+}
+
+// A lost answer is not a lost write, and not two of them.
+func TestLostAnswersOfKeyChanges(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	losing := func() *table.Table {
+		faulty, _ := tabletest.NewFaults(tabletest.Lose)
+		return table.New(faulty, name)
+	}
+	old, next := newKey("o1"), newKey("o1")
+	next.CreationTime = now.Add(time.Second)
+	if err := losing().AddAPIKey(t.Context(), old); err != nil {
+		t.Fatalf("add: %v", err)
+	}
+	wantKeys(t, tbl, "o1", *old)
+	if err := losing().RotateAPIKey(t.Context(), old.Hash, now.Add(time.Minute), next); err != nil {
+		t.Fatalf("rotate: %v", err)
+	}
+	old.ExpiryTime = now.Add(time.Minute)
+	if err := losing().APIKeyUsed(t.Context(), old.Hash, now); err != nil {
+		t.Fatalf("use: %v", err)
+	}
+	old.LastUsedTime = now
+	if _, err := losing().RevokeAPIKey(t.Context(), "o1", old.Hash, now, "me"); err != nil {
+		t.Fatalf("revoke: %v", err)
+	}
+	old.RevocationTime, old.RevokedBy = now, "me"
+	wantKeys(t, tbl, "o1", *old, *next)
+}
+
+// Keys that DynamoDB leaves out of an answer for later are asked for again.
+func TestKeysLeftOutOfAnAnswerAreAskedForAgain(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	first, second := newKey("o1"), newKey("o1")
+	second.CreationTime = now.Add(time.Second)
+	addKey(t, tbl, first)
+	addKey(t, tbl, second)
+
+	leaving := dynamodb.New(client.Options(), func(o *dynamodb.Options) {
+		o.HTTPClient = &http.Client{Transport: halfBatches{}}
+		o.DisableValidateResponseChecksum = true
+	})
+	got, err := table.New(leaving, name).APIKeys(t.Context(), "o1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSame(t, []apikey.Record{*first, *second}, got)
+}
+
+// halfBatches has only the first key of a BatchGetItem answered, and the others left out for later, as
+// DynamoDB does where an answer is too large or the table is throttled.
+type halfBatches struct{}
+
+func (halfBatches) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".BatchGetItem") {
+		return http.DefaultTransport.RoundTrip(r)
+	}
+	type keys struct {
+		Keys           []json.RawMessage
+		ConsistentRead bool
+	}
+	var asked struct{ RequestItems map[string]keys }
+	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+		return nil, err
+	}
+	later := map[string]keys{}
+	for table, of := range asked.RequestItems {
+		if rest := of.Keys[1:]; len(rest) > 0 {
+			later[table] = keys{rest, true}
+		}
+		asked.RequestItems[table] = keys{of.Keys[:1], true}
+	}
+	body, err := json.Marshal(asked)
+	if err != nil {
+		return nil, err
+	}
+	r = r.Clone(r.Context())
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	response, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	var answer map[string]any
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return nil, err
+	}
+	answer["UnprocessedKeys"] = later
+	if body, err = json.Marshal(answer); err != nil {
+		return nil, err
+	}
+	response.Body, response.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return response, nil
+}
+
+func TestStoredNonsenseInAKeyIsTold(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	for attribute, value := range map[string]types.AttributeValue{
+		"scopes":         &types.AttributeValueMemberS{Value: "root"},
+		"organizationID": &types.AttributeValueMemberN{Value: "1"},
+		"expiryTime":     &types.AttributeValueMemberS{Value: "never"},
+		"revocationTime": &types.AttributeValueMemberNULL{Value: true},
+		"lastUsedTime":   &types.AttributeValueMemberN{Value: "1"},
+	} {
+		r := newKey("o1")
+		addKey(t, tbl, r)
+		if _, err := client.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+			TableName: &name, UpdateExpression: aws.String("SET #a = :v"),
+			Key: map[string]types.AttributeValue{
+				"PK": &types.AttributeValueMemberS{Value: "KEY#" + r.Hash.String()}, "SK": &types.AttributeValueMemberS{Value: "KEY"},
+			},
+			ExpressionAttributeNames:  map[string]string{"#a": attribute},
+			ExpressionAttributeValues: map[string]types.AttributeValue{":v": value},
+		}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := tbl.APIKey(t.Context(), r.Hash)
+		wantCode(t, err, metering.Internal)
+		if !strings.Contains(fmt.Sprint(err), attribute) {
+			t.Errorf("%s: the error does not name it: %v", attribute, err)
+		}
+	}
+}
+
+// Noting that a key was used fails or hangs; who sends the request is told all the same.
+func TestNotingAUseHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	at := now.Add(34 * time.Minute)
+	for what, fate := range map[string]func(*http.Request) (*http.Response, error){
+		"failing": func(*http.Request) (*http.Response, error) { return nil, errors.New("no table") },
+		"hanging": func(r *http.Request) (*http.Response, error) { <-r.Context().Done(); return nil, r.Context().Err() },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			key := apikey.New()
+			record := newKey("o1")
+			record.Hash = key.Hash()
+			addKey(t, tbl, record)
+			var log bytes.Buffer
+			spoilt := dynamoclient.New(dynamoclient.Options{
+				Region: "us-east-1", Endpoint: os.Getenv("DYNAMODB_ENDPOINT"), Transport: updates(fate),
+				Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
+			})
+			checker := apikey.Checker{
+				Records: table.New(spoilt, name), Log: slog.New(slog.NewJSONHandler(&log, nil)), Now: func() time.Time { return at },
+			}
+			identity, err := checker.Check(t.Context(), "Key "+string(key))
+			if err != nil || identity != record.Identity() {
+				t.Errorf("%v, %v", identity, err)
+			}
+			for _, text := range []string{"could not be noted", "ends soon", key.Hash().ID(), "o1"} {
+				if !strings.Contains(log.String(), text) {
+					t.Errorf("the log does not tell %q: %s", text, &log)
+				}
+			}
+			if strings.Contains(log.String(), string(key)) {
+				t.Error("the log tells the key")
+			}
+		})
+	}
+}
+
+// updates is a transport that deals with UpdateItem in its own way and passes all else on.
+type updates func(*http.Request) (*http.Response, error)
+
+func (u updates) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".UpdateItem") {
+		return u(r)
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// What docs/data-model.md says of each. Transactions are left out: DynamoDB Local counts them by rules
+// of its own.
+func TestUnitsOfKeysAreCounted(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	old := newKey("o1")
+	addKey(t, tbl, old)
+	addKey(t, tbl, newKey("o1"))
+	for _, c := range []struct {
+		what        string
+		call        func(ctx context.Context) error
+		read, write float64
+	}{
+		{"read", func(ctx context.Context) error { _, err := tbl.APIKey(ctx, old.Hash); return err }, 1, 0},
+		{"use", func(ctx context.Context) error { return tbl.APIKeyUsed(ctx, old.Hash, now) }, 0, 1},
+		{"list", func(ctx context.Context) error { _, err := tbl.APIKeys(ctx, "o1"); return err }, 3, 0},
+		{"revoke", func(ctx context.Context) error { _, err := tbl.RevokeAPIKey(ctx, "o1", old.Hash, now, ""); return err }, 0, 1},
+	} {
+		ctx, consumed := table.CountUnits(t.Context())
+		if err := c.call(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if read, write := consumed(); read != c.read || write != c.write {
+			t.Errorf("%s took %v and %v units; want %v and %v", c.what, read, write, c.read, c.write)
+		}
+	}
+}
