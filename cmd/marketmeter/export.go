@@ -59,7 +59,7 @@ func exportGroups(ctx context.Context, p program, args []string) error {
 		return err
 	}
 	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
-	return writeGroups(ctx, tbl, *org, filter, newWriter(p.stdout))
+	return writeGroups(ctx, tbl.Table, *org, filter, newWriter(p.stdout))
 }
 
 func dayFlag(flags *flag.FlagSet, day *metering.Day, name, usage string) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/apikey"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -54,6 +56,9 @@ func listedPages(t *testing.T, tbl *table.Table, org string, limit int) string {
 	t.Helper()
 	api := httpapi.API{
 		Table: tbl, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Identify: func(*http.Request) (apikey.Identity, error) {
+			return apikey.Identity{Organization: org, KeyID: "test", Scopes: apikey.Read}, nil
+		},
 		CountUnits: table.CountUnits,
 	}
 	handler := api.Handler(httpapi.ListGroups)

@@ -66,7 +66,7 @@ func importGroups(ctx context.Context, p program, args []string) error {
 		return err
 	}
 	show := newProgress(p.stderr, time.Now)
-	counts, err := importLines(ctx, tbl, *org, from, importOptions{
+	counts, err := importLines(ctx, tbl.Table, *org, from, importOptions{
 		rewriteOrg: *rewriteOrg, patience: time.Minute, refused: show.refused, progress: show.counts,
 	})
 	show.clear()

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -57,9 +58,24 @@ func (s stack) client() *dynamodb.Client {
 	return dynamoclient.New(dynamoclient.Options{
 		Region:      s.region,
 		Endpoint:    s.endpoint,
-		Credentials: credentials.NewStaticCredentialsProvider(s.accessKeyID, s.secretAccessKey, s.sessionToken),
+		Credentials: s.credentials(),
 		Transport:   dynamoclient.NewTransport(answerTimeout),
 	})
+}
+
+func (s stack) credentials() aws.CredentialsProvider {
+	return credentials.NewStaticCredentialsProvider(s.accessKeyID, s.secretAccessKey, s.sessionToken)
+}
+
+func (s stack) open() *target {
+	return &target{table.New(s.client(), s.table), s.table, s.credentials()}
+}
+
+// target is the table that a command acts on.
+type target struct {
+	*table.Table
+	name        string
+	credentials aws.CredentialsProvider
 }
 
 // variables are what a program needs in its environment to act on the stack.
@@ -151,17 +167,12 @@ func readEnv(file string) (map[string]string, error) {
 // openTable opens the table that a command acts on: the one that the environment names, by
 // DYNAMODB_ENDPOINT or, in AWS, by TABLE_NAME; else the one of the local stack that runs here, which it
 // says.
-func openTable(ctx context.Context, p program) (*table.Table, error) {
+func openTable(ctx context.Context, p program) (*target, error) {
 	if endpoint := p.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
-		s := stackAt(endpoint, p.getenv)
-		return table.New(s.client(), s.table), nil
+		return stackAt(endpoint, p.getenv).open(), nil
 	}
 	if name := p.getenv("TABLE_NAME"); name != "" {
-		client, err := awsClient(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return table.New(client, name), nil
+		return openInAWS(ctx, name)
 	}
 	file := envFile(p.getenv)
 	variables, err := readEnv(file)
@@ -177,11 +188,11 @@ func openTable(ctx context.Context, p program) (*table.Table, error) {
 		return nil, fmt.Errorf("the local stack of %s does not run (%w): start it with `make run`, or set TABLE_NAME", file, err)
 	}
 	fmt.Fprintf(p.stderr, "table %s at %s, from %s\n", s.table, s.endpoint, file)
-	return table.New(s.client(), s.table), nil
+	return s.open(), nil
 }
 
-// awsClient makes a client from what the AWS SDK finds in the environment and in its files.
-func awsClient(ctx context.Context) (*dynamodb.Client, error) {
+// openInAWS opens a table with what the AWS SDK finds in the environment and in its files.
+func openInAWS(ctx context.Context, name string) (*target, error) {
 	found, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("the AWS configuration: %w", err)
@@ -189,9 +200,10 @@ func awsClient(ctx context.Context) (*dynamodb.Client, error) {
 	if found.Region == "" {
 		return nil, errors.New("which region? Set AWS_REGION, or DYNAMODB_ENDPOINT for a DynamoDB that is not in AWS")
 	}
-	return dynamoclient.New(dynamoclient.Options{
+	client := dynamoclient.New(dynamoclient.Options{
 		Region: found.Region, Credentials: found.Credentials, Transport: dynamoclient.NewTransport(answerTimeout),
-	}), nil
+	})
+	return &target{table.New(client, name), name, found.Credentials}, nil
 }
 
 // listens fails where nothing takes connections at the endpoint.

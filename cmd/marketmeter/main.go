@@ -1,5 +1,5 @@
-// Command marketmeter is the operator's program: it serves the whole API on this machine, and moves
-// usage record groups into a table and out of one.
+// Command marketmeter is the operator's program: it serves the whole API on this machine, moves
+// usage record groups into a table and out of one, and keeps the API's keys.
 package main
 
 import (
@@ -38,36 +38,42 @@ var commands = []command{
 	{"serve", "serve the whole API on this machine, on a DynamoDB Local", serve},
 	{"import", "load usage record groups from a file", importGroups},
 	{"export", "write the usage record groups of an organization to standard output", exportGroups},
+	{"key", "make, list, rotate and revoke the API keys of an organization", keys},
 	{"with-dynamodb", "run a command with a DynamoDB Local of its own", withDynamoDB},
 }
 
 // run runs the command that args name and returns the exit status: 2 where they name none.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
-	p := program{getenv, stdin, stdout, stderr}
+	return program{getenv, stdin, stdout, stderr}.dispatch(ctx, "marketmeter", "", commands, args)
+}
+
+// dispatch runs that one of the commands that args name. What these are commands of is called name,
+// and about is the rest of its help.
+func (p program) dispatch(ctx context.Context, name, about string, commands []command, args []string) int {
 	if len(args) == 0 {
-		fmt.Fprint(stderr, usage())
+		fmt.Fprint(p.stderr, usage(name, commands))
 		return 2
 	}
-	if name := strings.TrimLeft(args[0], "-"); name == "help" || name == "h" {
-		fmt.Fprint(stdout, usage())
+	if word := strings.TrimLeft(args[0], "-"); word == "help" || word == "h" {
+		fmt.Fprint(p.stdout, usage(name, commands), about)
 		return 0
 	}
 	for _, c := range commands {
 		if c.name == args[0] {
-			return p.exit(c.name, c.run(ctx, p, args[1:]))
+			return p.exit(name+" "+c.name, c.run(ctx, p, args[1:]))
 		}
 	}
-	fmt.Fprintf(stderr, "marketmeter: there is no command %q\n\n%s", args[0], usage())
+	fmt.Fprintf(p.stderr, "%s: there is no command %q\n\n%s", name, args[0], usage(name, commands))
 	return 2
 }
 
-func usage() string {
+func usage(name string, commands []command) string {
 	var text strings.Builder
-	text.WriteString("usage: marketmeter COMMAND ...\n\n")
+	fmt.Fprintf(&text, "usage: %s COMMAND ...\n\n", name)
 	for _, c := range commands {
 		fmt.Fprintf(&text, "  %-14s %s\n", c.name, c.does)
 	}
-	text.WriteString("\n`marketmeter COMMAND -h` tells more of one.\n")
+	fmt.Fprintf(&text, "\n`%s COMMAND -h` tells more of one.\n", name)
 	return text.String()
 }
 
@@ -81,16 +87,16 @@ type usageError string
 
 func (e usageError) Error() string { return string(e) }
 
-func (p program) exit(command string, err error) int {
+func (p program) exit(name string, err error) int {
 	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return 0
 	}
 	if status, ok := errors.AsType[exitStatus](err); ok {
 		return int(status)
 	}
-	fmt.Fprintf(p.stderr, "marketmeter %s: %v\n", command, err)
+	fmt.Fprintf(p.stderr, "%s: %v\n", name, err)
 	if _, ok := errors.AsType[usageError](err); ok {
-		fmt.Fprintf(p.stderr, "`marketmeter %s -h` tells what it takes\n", command)
+		fmt.Fprintf(p.stderr, "`%s -h` tells what it takes\n", name)
 		return 2
 	}
 	return 1

@@ -174,14 +174,31 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// call sends a request and returns the answer's status and body.
-func call(t *testing.T, method, url, body string) (status int, answer string) {
+// newKey makes a key as an operator does and returns it.
+func newKey(t *testing.T, dir string, variables []string, args ...string) string {
+	t.Helper()
+	p := begin(t, dir, variables, append([]string{"key", "create"}, args...)...)
+	last := ""
+	for line := range p.lines {
+		last = line
+	}
+	if status := p.status(t); status != 0 {
+		t.Fatalf("key create %q: exit status %d; standard error:\n%s", args, status, p.stderr)
+	}
+	return last
+}
+
+// call sends a request with the key, if there is one, and returns the answer's status and body.
+func call(t *testing.T, method, url, key, body string) (status int, answer string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		request.Header.Set("Authorization", "Key "+key)
+	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter"
+	"github.com/marketmeter/marketmeter/internal/apikey"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -29,13 +30,14 @@ const (
 const serveHelp = `
 usage: marketmeter serve [--sample]
 
-Serves the whole API on this machine until Ctrl-C or TERM, and starts what it needs for that.
+Serves the whole API on this machine until Ctrl-C or TERM, and starts what it needs for that. Every
+request needs a key ("marketmeter key -h"); there is nothing that lets one in without.
 
   ADDR               where it serves, 127.0.0.1:8080 if not set
   DYNAMODB_ENDPOINT  the DynamoDB to use; if not set, a DynamoDB Local is started and stopped
   TABLE_NAME         the table, made from template.yaml where it is not there; marketmeter if not set
   LOCAL_DIR          the folder of the data and of the file env, which tells programs and shells
-                     where all this runs; .local if not set
+                     where all this runs, with a key; .local if not set
   LOCAL_JARS         the folder that DynamoDB Local is fetched into; LOCAL_DIR if not set
 
 `
@@ -44,7 +46,7 @@ Serves the whole API on this machine until Ctrl-C or TERM, and starts what it ne
 // 503 there while the start goes on.
 func serve(ctx context.Context, p program, args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
-	sample := flags.Bool("sample", false, "load the sample data, of organization "+sampleOrg+", where it is not there")
+	sample := flags.Bool("sample", false, "load the sample data, of organization "+sampleOrg+", where it is not there, and make a key for it")
 	if err := p.parse(flags, serveHelp, args); err != nil {
 		return err
 	}
@@ -55,7 +57,7 @@ func serve(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	s := &server{program: p, url: urlOf(listener.Addr())}
+	s := &server{program: p, url: urlOf(listener.Addr()), limits: serverLimits}
 	s.say("Serving at " + s.url + ", 503 until all is ready")
 	failed := s.serve(listener)
 	defer s.stop()
@@ -96,11 +98,13 @@ func urlOf(addr net.Addr) string {
 // server is the API on this machine, with all that it started.
 type server struct {
 	program
-	url  string
-	gate gate
-	http http.Server
-	db   *localdb.DB // nil where DYNAMODB_ENDPOINT names another
-	tbl  *table.Table
+	url     string
+	limits  limits
+	gate    gate
+	http    *http.Server
+	db      *localdb.DB // nil where DYNAMODB_ENDPOINT names another
+	tbl     *target
+	demoKey apikey.Key // for the sample data; empty where there is none
 }
 
 // say tells a step to the terminal, and to those who ask while the start goes on.
@@ -110,16 +114,7 @@ func (s *server) say(step string) {
 }
 
 func (s *server) serve(listener net.Listener) (failed <-chan error) {
-	s.http = http.Server{
-		Handler:           &s.gate,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      60 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-
-		DisableGeneralOptionsHandler: true, // OPTIONS * is the API's to answer, like all else
-	}
+	s.http = s.limits.server(&s.gate)
 	end := make(chan error, 1)
 	go func() { end <- s.http.Serve(listener) }()
 	return end
@@ -131,8 +126,7 @@ func (s *server) start(ctx context.Context, sample bool) error {
 	if err != nil {
 		return err
 	}
-	client := at.client()
-	created, err := localdb.CreateTable(ctx, client, marketmeter.Template, at.table)
+	created, err := localdb.CreateTable(ctx, at.client(), marketmeter.Template, at.table)
 	if err != nil {
 		return err
 	}
@@ -141,27 +135,21 @@ func (s *server) start(ctx context.Context, sample bool) error {
 	} else {
 		s.say("The table " + at.table + " is there")
 	}
-	s.tbl = table.New(client, at.table)
+	s.tbl = at.open()
 	if sample {
-		if err := loadSample(ctx, s.tbl, time.Now(), s.say); err != nil {
+		if err := loadSample(ctx, s.tbl.Table, time.Now(), s.say); err != nil {
 			return err
 		}
 	}
-	file := envFile(s.getenv)
-	variables := append([]variable{
-		{"MARKETMETER_URL", s.url},
-		{"MARKETMETER_ORG", sampleOrg},
-		{"MARKETMETER_KEY", ""},
-	}, at.variables()...)
-	if err := writeEnv(file, variables); err != nil {
-		return fmt.Errorf("writing %s: %w", file, err)
+	log := slog.New(slog.NewJSONHandler(s.stderr, nil))
+	if err := s.tell(ctx, at, sample, log); err != nil {
+		return err
 	}
-	s.say("Wrote " + file)
-
 	api := httpapi.API{
 		Table:      s.tbl,
-		Log:        slog.New(slog.NewJSONHandler(s.stderr, nil)),
+		Log:        log,
 		Now:        time.Now,
+		Identify:   httpapi.ByKey(&apikey.Checker{Records: s.tbl, Log: log, Now: time.Now}),
 		CountUnits: table.CountUnits,
 	}
 	s.gate.open.Store(&opened{api.Handler(), func(ctx context.Context) error {
@@ -170,6 +158,34 @@ func (s *server) start(ctx context.Context, sample bool) error {
 		}
 		return s.tbl.Ping(ctx)
 	}})
+	return nil
+}
+
+// tell writes the env file, which tells where all this runs, and the demo key: the one it tells already
+// or, with the sample data, a new one.
+func (s *server) tell(ctx context.Context, at stack, sample bool, log *slog.Logger) error {
+	file := envFile(s.getenv)
+	key, ok, err := keptDemoKey(ctx, s.tbl, file, time.Now())
+	if err == nil && !ok && sample {
+		key, err = addDemoKey(ctx, s.tbl, log, "demo of make run", defaultLifetime, time.Now())
+		ok = err == nil
+	}
+	if err != nil {
+		return err
+	}
+	org := ""
+	if ok {
+		s.demoKey, org = key, sampleOrg
+	}
+	variables := append([]variable{
+		{"MARKETMETER_URL", s.url},
+		{"MARKETMETER_ORG", org},
+		{"MARKETMETER_KEY", string(s.demoKey)},
+	}, at.variables()...)
+	if err := writeEnv(file, variables); err != nil {
+		return fmt.Errorf("writing %s: %w", file, err)
+	}
+	s.say("Wrote " + file)
 	return nil
 }
 
@@ -213,9 +229,9 @@ func (s *server) wait(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// stop lets the requests under way finish, and then stops the database.
+// stop lets the requests under way finish, as long as its limit is, and then stops the database.
 func (s *server) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout+time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), s.limits.stop)
 	defer cancel()
 	if err := s.http.Shutdown(ctx); err != nil {
 		_ = s.http.Close()
@@ -226,8 +242,14 @@ func (s *server) stop() {
 }
 
 // invite prints a command for each operation; they act on the newest group that is CREATED, so that they
-// work on data that was used before, too.
+// work on data that was used before, too. Without a demo key it tells how to make a key.
 func (s *server) invite(ctx context.Context) {
+	if s.demoKey == "" {
+		fmt.Fprintf(s.stdout, "Ready, until Ctrl-C. Every request needs a key; make one, and send it:\n\n"+
+			"  marketmeter key create --org ORG\n"+
+			"  curl -H 'Authorization: Key KEY' %s/org/ORG/usageRecordGroup\n\n", s.url)
+		return
+	}
 	example := metering.Group{ID: "urg-2500", CreationTime: time.Now()}
 	_, _ = s.tbl.List(ctx, sampleOrg, metering.GroupFilter{Status: metering.StatusCreated}, 0, 1, func(g *metering.Group) bool {
 		example = *g
@@ -235,18 +257,18 @@ func (s *server) invite(ctx context.Context) {
 	})
 	const typed = "-H 'Content-Type: application/json'"
 	org := s.url + "/org/" + sampleOrg
-	fmt.Fprint(s.stdout, "Ready, until Ctrl-C. Try:\n\n")
+	fmt.Fprintf(s.stdout, "Ready, until Ctrl-C. The key of organization %s, for this machine:\n\n  %s\n\nTry:\n\n", sampleOrg, s.demoKey)
 	for _, line := range []string{
-		"curl '" + org + "/usageRecordGroup?status=CREATED&startDate=" + string(metering.DayOf(example.CreationTime)) + "&limit=3'",
-		"curl -X DELETE " + org + "/usageRecordGroup/" + url.PathEscape(example.ID),
-		"curl " + org + "/batchValidateUsageRecordGroups " + typed + ` -d '[{"records":{"api_calls":1200}}]'`,
-		"curl " + org + "/usageMeteringConfigInfo",
-		"curl -X PUT " + org + "/usageMeteringConfigInfo " + typed + ` -d '{"partnerUsageMeteringConfigs":[{"partner":"AWS",` +
+		"'" + org + "/usageRecordGroup?status=CREATED&startDate=" + string(metering.DayOf(example.CreationTime)) + "&limit=3'",
+		"-X DELETE " + org + "/usageRecordGroup/" + url.PathEscape(example.ID),
+		org + "/batchValidateUsageRecordGroups " + typed + ` -d '[{"records":{"api_calls":1200}}]'`,
+		org + "/usageMeteringConfigInfo",
+		"-X PUT " + org + "/usageMeteringConfigInfo " + typed + ` -d '{"partnerUsageMeteringConfigs":[{"partner":"AWS",` +
 			`"enableDimensionMapping":true,"dimensionMapping":{"api_calls":{"dimensionKey":"requests","convertionMultiplier":0.001}}}]}'`,
-		"curl -X PATCH " + org + "/usageMeteringConfigInfo " + typed +
+		"-X PATCH " + org + "/usageMeteringConfigInfo " + typed +
 			` -d '{"partnerUsageMeteringConfigs":[{"partner":"GCP","enableCommitWithAdditionalUsageMetering":true}]}'`,
 	} {
-		fmt.Fprintf(s.stdout, "  %s\n", line)
+		fmt.Fprintf(s.stdout, "  curl -H 'Authorization: Key %s' %s\n", s.demoKey, line)
 	}
 	fmt.Fprintln(s.stdout)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
 func TestServeKeepsItsDataThroughKillAndTerm(t *testing.T) {
@@ -22,7 +23,9 @@ func TestServeKeepsItsDataThroughKillAndTerm(t *testing.T) {
 	dir := t.TempDir()
 	const config = "/org/o1/usageMeteringConfigInfo"
 	first := begin(t, dir, nil, "serve")
-	status, stored := call(t, "PUT", first.ready(t)+config,
+	url := first.ready(t)
+	key := newKey(t, dir, nil, "--org", "o1", "--scope", "config") // in the table that the env file names
+	status, stored := call(t, "PUT", url+config, key,
 		`{"partnerUsageMeteringConfigs":[{"partner":"AWS","enableDimensionMapping":true}]}`)
 	if status != http.StatusOK {
 		t.Fatalf("PUT: %d %s", status, stored)
@@ -32,7 +35,7 @@ func TestServeKeepsItsDataThroughKillAndTerm(t *testing.T) {
 	first.status(t)
 
 	second := begin(t, dir, nil, "serve")
-	status, kept := call(t, "GET", second.ready(t)+config, "")
+	status, kept := call(t, "GET", second.ready(t)+config, key, "")
 	if status != http.StatusOK || kept != stored {
 		t.Errorf("after KILL and a new start: %d %s; want 200 %s", status, kept, stored)
 	}
@@ -54,7 +57,7 @@ func TestServeTellsOfTheDeathOfItsDatabase(t *testing.T) {
 	dir := t.TempDir()
 	p := begin(t, dir, nil, "serve")
 	url := p.ready(t)
-	if status, answer := call(t, "GET", url+"/healthz", ""); status != http.StatusOK || answer != `"ok"` {
+	if status, answer := call(t, "GET", url+"/healthz", "", ""); status != http.StatusOK || answer != `"ok"` {
 		t.Errorf("at first: %d %s; want 200 \"ok\"", status, answer)
 	}
 	if err := syscall.Kill(databaseOf(t, dir), syscall.SIGKILL); err != nil {
@@ -63,7 +66,7 @@ func TestServeTellsOfTheDeathOfItsDatabase(t *testing.T) {
 	eventually(t, "standard error tells of it", func() bool {
 		return strings.Contains(p.stderr.String(), "DynamoDB Local has stopped (signal: killed)")
 	})
-	status, answer := call(t, "GET", url+"/healthz", "")
+	status, answer := call(t, "GET", url+"/healthz", "", "")
 	if status != http.StatusServiceUnavailable || !strings.Contains(answer, "DynamoDB Local has stopped") {
 		t.Errorf("after it: %d %s; want 503 and why", status, answer)
 	}
@@ -135,9 +138,10 @@ func TestServeTellsWhatIsMissing(t *testing.T) {
 // A request whose second half is sent after TERM.
 func TestServeFinishesRequestsUnderWay(t *testing.T) {
 	t.Parallel()
-	p := begin(t, t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + t.Name()}, "serve")
+	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + t.Name()}
+	p := begin(t, dir, variables, "serve")
 	url := p.ready(t)
-	connection, body := halfARequest(t, url)
+	connection, body := halfARequest(t, url, newKey(t, dir, variables, "--org", "o1"))
 	p.signal(t, syscall.SIGTERM)
 	p.says(t, "Stopping")
 	eventually(t, "no new connection is taken", func() bool {
@@ -159,8 +163,9 @@ func TestServeFinishesRequestsUnderWay(t *testing.T) {
 
 func TestSecondSignalEndsServeAtOnce(t *testing.T) {
 	t.Parallel()
-	p := begin(t, t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + t.Name()}, "serve")
-	halfARequest(t, p.ready(t))
+	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + t.Name()}
+	p := begin(t, dir, variables, "serve")
+	halfARequest(t, p.ready(t), newKey(t, dir, variables, "--org", "o1"))
 	p.signal(t, os.Interrupt)
 	p.says(t, "Stopping")
 	p.signal(t, os.Interrupt)
@@ -170,7 +175,7 @@ func TestSecondSignalEndsServeAtOnce(t *testing.T) {
 }
 
 // halfARequest sends a batch to be validated up to the middle of its body, which it returns the rest of.
-func halfARequest(t *testing.T, url string) (connection net.Conn, rest string) {
+func halfARequest(t *testing.T, url, key string) (connection net.Conn, rest string) {
 	t.Helper()
 	connection, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
@@ -179,7 +184,8 @@ func halfARequest(t *testing.T, url string) (connection net.Conn, rest string) {
 	t.Cleanup(func() { connection.Close() })
 	const body = `[{"records":{"cpu":1}}]`
 	fmt.Fprintf(connection, "POST /org/o1/batchValidateUsageRecordGroups HTTP/1.1\r\nHost: x\r\n"+
-		"Content-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n", len(body))
+		"Authorization: Key %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
+		"Expect: 100-continue\r\nConnection: close\r\n\r\n", key, len(body))
 	// The interim answer tells that the handler has begun to read.
 	interim := make([]byte, len("HTTP/1.1 100 Continue\r\n\r\n"))
 	if _, err := io.ReadFull(connection, interim); err != nil || !strings.Contains(string(interim), "100") {
@@ -198,7 +204,7 @@ func TestEnvFileIsReadByAShell(t *testing.T) {
 		`$DYNAMODB_ENDPOINT|$TABLE_NAME|$AWS_REGION|$AWS_ACCESS_KEY_ID|$AWS_SECRET_ACCESS_KEY"'`)
 	shell.Dir = dir
 	got, err := shell.Output()
-	want := url + "|demo||" + os.Getenv("DYNAMODB_ENDPOINT") + "|" + t.Name() + "|us-east-1|id|a'b $c\n"
+	want := url + "|||" + os.Getenv("DYNAMODB_ENDPOINT") + "|" + t.Name() + "|us-east-1|id|a'b $c\n"
 	if err != nil || string(got) != want {
 		t.Errorf("a shell reads %q, %v\nwant %q", got, err, want)
 	}
@@ -210,7 +216,8 @@ func TestServeInvitesToWhatWorks(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		skip(t, "there is no curl")
 	}
-	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + t.Name() + "-" + rand.Text()}
+	_, name := tabletest.Client(t)
+	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}
 	killed := begin(t, dir, variables, "serve", "--sample")
 	killed.says(t, "Loading the sample data")
 	killed.signal(t, syscall.SIGKILL)
@@ -218,6 +225,7 @@ func TestServeInvitesToWhatWorks(t *testing.T) {
 
 	p := begin(t, dir, variables, "serve", "--sample")
 	p.ready(t)
+	key := "mm_" + p.says(t, "  mm_")
 	for range 6 {
 		line := p.says(t, "  curl ")
 		out, err := exec.Command("sh", "-c", "curl --silent --show-error --write-out '\n%{http_code}' "+line).CombinedOutput()
@@ -225,11 +233,26 @@ func TestServeInvitesToWhatWorks(t *testing.T) {
 			t.Errorf("curl %s\n%v: %s\nwant it answered 200", line, err, out)
 		}
 	}
+	if log := p.stderr.String(); strings.Contains(log, key) || !strings.Contains(log, `"msg":"key changed","what":"created"`) {
+		t.Errorf("the log is\n%swant the making of the demo key in it, and not the key", log)
+	}
 	p.signal(t, syscall.SIGTERM)
 	p.status(t)
 
 	again := begin(t, dir, variables, "serve", "--sample")
 	again.says(t, "The sample data is there: organization demo, 2500 groups")
+	again.says(t, "Ready")
+	if got := "mm_" + again.says(t, "  mm_"); got != key {
+		t.Error("started again it has another demo key; want the one there was")
+	}
+	shell := exec.Command("sh", "-c", ". .local/env; echo $MARKETMETER_ORG $MARKETMETER_KEY")
+	shell.Dir = dir
+	if told, err := shell.Output(); err != nil || string(told) != "demo "+key+"\n" {
+		t.Errorf("the env file tells %s, %v; want the demo key", told, err)
+	}
+	if file, err := os.Stat(filepath.Join(dir, ".local", "env")); err != nil || file.Mode().Perm() != 0o600 {
+		t.Errorf("the env file is %v, %v; want it its owner's alone", file.Mode(), err)
+	}
 }
 
 func TestGateAnswers503UntilItIsOpen(t *testing.T) {

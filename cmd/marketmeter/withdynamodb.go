@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -12,8 +13,8 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter"
+	"github.com/marketmeter/marketmeter/internal/apikey"
 	"github.com/marketmeter/marketmeter/internal/localdb"
-	"github.com/marketmeter/marketmeter/internal/table"
 )
 
 const withDynamoDBHelp = `
@@ -21,14 +22,15 @@ usage: marketmeter with-dynamodb [--sample] [--] COMMAND [ARGUMENT...]
 
 Starts a DynamoDB Local in memory on a free port, runs COMMAND, stops the database, and exits with
 COMMAND's status. COMMAND finds the database by DYNAMODB_ENDPOINT, TABLE_NAME, AWS_REGION,
-AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Where DYNAMODB_ENDPOINT is set already, the DynamoDB that
+AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and with --sample MARKETMETER_ORG and MARKETMETER_KEY, a key
+for the sample data that is good for a day. Where DYNAMODB_ENDPOINT is set already, the DynamoDB that
 it names is used and none is started. A signal is passed on to COMMAND; the database outlives it.
 
 `
 
 func withDynamoDB(ctx context.Context, p program, args []string) error {
 	flags := flag.NewFlagSet("with-dynamodb", flag.ContinueOnError)
-	sample := flags.Bool("sample", false, "make the table and load the sample data first")
+	sample := flags.Bool("sample", false, "make the table, load the sample data and make a key for it first")
 	if err := p.parse(flags, withDynamoDBHelp, args); err != nil {
 		return err
 	}
@@ -54,15 +56,28 @@ func withDynamoDB(ctx context.Context, p program, args []string) error {
 		}()
 		s = ownStack(db, p.getenv)
 	}
+	variables := s.variables()
 	if *sample {
-		if _, err := localdb.CreateTable(ctx, s.client(), marketmeter.Template, s.table); err != nil {
+		key, err := p.makeSample(ctx, s, say)
+		if err != nil {
 			return err
 		}
-		if err := loadSample(ctx, table.New(s.client(), s.table), time.Now(), say); err != nil {
-			return err
-		}
+		variables = append(variables, variable{"MARKETMETER_ORG", sampleOrg}, variable{"MARKETMETER_KEY", string(key)})
 	}
-	return p.runChild(flags.Args(), s.variables())
+	return p.runChild(flags.Args(), variables)
+}
+
+// makeSample makes the table with the sample data where it is not there, and a key for it.
+func (p program) makeSample(ctx context.Context, s stack, say func(string)) (apikey.Key, error) {
+	if _, err := localdb.CreateTable(ctx, s.client(), marketmeter.Template, s.table); err != nil {
+		return "", err
+	}
+	t := s.open()
+	if err := loadSample(ctx, t.Table, time.Now(), say); err != nil {
+		return "", err
+	}
+	log := slog.New(slog.NewJSONHandler(p.stderr, nil))
+	return addDemoKey(ctx, t, log, "demo of with-dynamodb", day, time.Now()) // no command takes longer
 }
 
 // runChild runs the command with the variables added to this program's own, passes SIGINT

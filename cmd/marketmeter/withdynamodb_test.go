@@ -6,6 +6,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
 func TestWithDynamoDBLivesAsLongAsTheCommand(t *testing.T) {
@@ -35,6 +40,26 @@ func TestWithDynamoDBUsesTheOneThereIs(t *testing.T) {
 	}
 	if status := p.status(t); status != 0 {
 		t.Errorf("exit status %d; want 0", status)
+	}
+}
+
+func TestWithDynamoDBGivesTheCommandAKey(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	p := begin(t, t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name, "MARKETMETER_KEY=another"},
+		"with-dynamodb", "--sample", "--", "sh", "-c", `echo "as $MARKETMETER_ORG $MARKETMETER_KEY"`)
+	org, text, _ := strings.Cut(p.says(t, "as "), " ")
+	key, err := apikey.Parse(text)
+	if err != nil {
+		t.Fatalf("MARKETMETER_KEY: %v", err)
+	}
+	record, err := table.New(client, name).APIKey(t.Context(), key.Hash())
+	if err != nil || org != "demo" || record.Organization != "demo" || !record.Scopes.Allow(apikey.Admin) ||
+		record.ExpiryTime.Sub(record.CreationTime) != 24*time.Hour {
+		t.Errorf("of %s it has the key of %+v, %v", org, record, err)
+	}
+	if status := p.status(t); status != 0 || strings.Contains(p.stderr.String(), text) {
+		t.Errorf("exit status %d; standard error:\n%s\nwant 0, and no key there", status, p.stderr)
 	}
 }
 
@@ -80,6 +105,9 @@ func TestRunNamesTheCommands(t *testing.T) {
 		{[]string{"serve", "-h"}, 0, "DYNAMODB_ENDPOINT", ""},
 		{[]string{"serve", "--fast"}, 2, "", "not defined: -fast"},
 		{[]string{"serve", "now"}, 2, "", `no argument "now"`},
+		{[]string{"key"}, 2, "", "usage: marketmeter key COMMAND"},
+		{[]string{"key", "-h"}, 0, "Only a key's hash", ""},
+		{[]string{"key", "make"}, 2, "", `marketmeter key: there is no command "make"`},
 	} {
 		var stdout, stderr output
 		status := run(t.Context(), test.args, os.Getenv, strings.NewReader(""), &stdout, &stderr)

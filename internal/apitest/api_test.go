@@ -4,24 +4,24 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
-	"unicode/utf8"
 
-	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
+	"github.com/marketmeter/marketmeter/internal/apikey"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -36,19 +36,25 @@ type api struct {
 	client    *dynamodb.Client // of the table, to look behind the API
 	tableName string
 	table     *table.Table
-	log       *logLines
+	log       *logLines // what the operations log
+	keyLog    *logLines // what checks the keys logs: the same over HTTP, the authorizer's own on AWS
+	clock     *clock
+	keys      *keyring
 	way       way
 }
 
 // way takes a request to the API and its answer back.
 type way interface {
-	do(t testing.TB, r request) answer
+	send(ctx context.Context, r request) (answer, error)
 }
 
-// request is what a client puts on the wire: path and query are percent-encoded already.
+// request is what a client puts on the wire: path and query are percent-encoded already. Where it has
+// no Authorization header it is sent with a key that may do everything in the path's organization;
+// where that header is "", with none.
 type request struct {
 	method, path, query string
 	headers             map[string]string
+	again               map[string]string // the same headers a second time, with these values
 	body                string
 }
 
@@ -56,6 +62,23 @@ type answer struct {
 	status  int
 	headers http.Header
 	body    string
+
+	ofGateway bool // API Gateway itself refused: no function of an operation was reached
+
+	// What was asked of DynamoDB: to check the key, and to do the rest.
+	authentication, operation []tabletest.Request
+}
+
+// clock is the time on the API's clock: now, unless a test sets it.
+type clock struct{ at atomic.Pointer[time.Time] }
+
+func (c *clock) set(at time.Time) { c.at.Store(&at) }
+
+func (c *clock) now() time.Time {
+	if at := c.at.Load(); at != nil {
+		return *at
+	}
+	return now
 }
 
 // eachWay runs test once for each way, each with an empty table of its own.
@@ -64,56 +87,116 @@ func eachWay(t *testing.T, test func(t *testing.T, a *api)) {
 	for _, name := range []string{"http", "lambda"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			client, tableName := tabletest.Client(t)
-			tbl := table.New(client, tableName)
-			a := serve(t, name, tbl)
-			a.client, a.tableName, a.table = client, tableName, tbl
-			test(t, a)
+			test(t, newAPI(t, name))
 		})
 	}
 }
 
+// newAPI is the API over an empty table.
+func newAPI(t testing.TB, way string) *api {
+	client, tableName := tabletest.Client(t)
+	served := table.New(tabletest.NewClient(tabletest.Watched(t)), tableName)
+	a := serveWith(t, way, served, served, newKeyring(table.New(client, tableName)))
+	a.client, a.tableName, a.table = client, tableName, a.keys.table
+	return a
+}
+
 // eachWayOver runs test once for each way over one table: one that is expensive to fill and only
-// read, or that is no table at all.
+// read, or that is no table at all. The keys are in a table of their own.
 func eachWayOver(t *testing.T, tbl httpapi.Table, test func(t *testing.T, a *api)) {
+	keys := tabletest.New(t)
 	for _, name := range []string{"http", "lambda"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, serve(t, name, tbl))
+			test(t, serve(t, name, tbl, keys))
 		})
 	}
 }
 
 // serve starts the API, to be reached in the way of that name, until the test ends.
-func serve(t testing.TB, name string, tbl httpapi.Table) *api {
-	log := &logLines{}
-	logger := slog.New(slog.NewJSONHandler(log, nil))
-	handler := (&httpapi.API{Table: tbl, Log: logger, Now: func() time.Time { return now }, CountUnits: table.CountUnits}).Handler()
-	if name == "lambda" {
-		return &api{log: log, way: overLambda{lambdahost.Handler(handler, logger)}}
+func serve(t testing.TB, way string, tbl httpapi.Table, keys *table.Table) *api {
+	return serveWith(t, way, tbl, keys, newKeyring(keys))
+}
+
+// serveWith is serve with keys that are looked up in records.
+func serveWith(t testing.TB, way string, tbl httpapi.Table, records apikey.Records, keys *keyring) *api {
+	a := &api{log: &logLines{}, clock: &clock{}, keys: keys}
+	a.keyLog = a.log
+	log := slog.New(slog.NewJSONHandler(a.log, nil))
+	checker := &apikey.Checker{Records: records, Log: log, Now: a.clock.now}
+	served := &httpapi.API{Table: tbl, Log: log, Now: a.clock.now, CountUnits: table.CountUnits}
+	if way == "lambda" {
+		a.keyLog = &logLines{}
+		checker.Log = slog.New(slog.NewJSONHandler(a.keyLog, nil))
+		served.Identify = lambdahost.Identity
+		a.way = overLambda{lambdahost.Authorizer(checker), lambdahost.Handler(served.Handler(), log)}
+	} else {
+		served.Identify = httpapi.ByKey(checker)
+		o := &overHTTP{handler: served.Handler()}
+		server := httptest.NewServer(o)
+		t.Cleanup(server.Close)
+		o.address = server.Listener.Addr().String()
+		a.way = o
 	}
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
-	return &api{log: log, way: overHTTP{server.Listener.Addr().String()}}
+	t.Cleanup(func() { a.wantNoKeyLogged(t) })
+	return a
 }
 
 // do sends a request and holds the answer, whatever it is, to what all answers promise.
 func (a *api) do(t testing.TB, r request) answer {
 	t.Helper()
-	got := a.way.do(t, r)
-	if got.status >= 300 && got.status < 400 {
-		t.Errorf("%s %s: status %d: nothing redirects", r.method, r.path, got.status)
+	got, wrong, err := a.exchange(t.Context(), r)
+	if err != nil {
+		t.Fatalf("%s %s: %v", r.method, r.path, err)
 	}
-	if contentType := got.headers.Get("Content-Type"); contentType != "application/json; charset=utf-8" {
-		t.Errorf("%s %s: Content-Type is %q", r.method, r.path, contentType)
-	}
-	if got.status == http.StatusMethodNotAllowed && got.headers.Get("Allow") == "" {
-		t.Errorf("%s %s: a 405 without Allow", r.method, r.path)
-	}
-	if r.method != http.MethodHead && !json.Valid([]byte(got.body)) {
-		t.Errorf("%s %s: the body is not JSON: %.200s", r.method, r.path, got.body)
+	for _, what := range wrong {
+		t.Errorf("%s %s: %s", r.method, r.path, what)
 	}
 	return got
+}
+
+// exchange sends a request and tells what is wrong about the answer and about what was asked of
+// DynamoDB for it, whatever they are.
+func (a *api) exchange(ctx context.Context, r request) (got answer, wrong []string, err error) {
+	if _, given := r.headers["Authorization"]; !given {
+		key, err := a.keys.of(ctx, organizationIn(r.path))
+		if err != nil {
+			return answer{}, nil, err
+		}
+		r.headers = maps.Clone(r.headers)
+		if r.headers == nil {
+			r.headers = map[string]string{}
+		}
+		r.headers["Authorization"] = "Key " + string(key)
+	}
+	if got, err = a.way.send(ctx, r); err != nil {
+		return answer{}, nil, err
+	}
+	return got, append(got.wrong(r), a.keys.wrong(r, got)...), nil
+}
+
+// wrong tells what of the answer is other than in all answers.
+func (got answer) wrong(r request) (wrong []string) {
+	contentType := "application/json; charset=utf-8"
+	if got.ofGateway {
+		contentType = "application/json"
+	}
+	if has := got.headers.Get("Content-Type"); has != contentType {
+		wrong = append(wrong, fmt.Sprintf("Content-Type is %q", has))
+	}
+	if got.status >= 300 && got.status < 400 {
+		wrong = append(wrong, fmt.Sprintf("status %d: nothing redirects", got.status))
+	}
+	if got.status == http.StatusMethodNotAllowed && got.headers.Get("Allow") == "" {
+		wrong = append(wrong, "a 405 without Allow")
+	}
+	if got.status == http.StatusUnauthorized && !got.ofGateway && got.headers.Get("WWW-Authenticate") == "" {
+		wrong = append(wrong, "a 401 without WWW-Authenticate")
+	}
+	if r.method != http.MethodHead && !json.Valid([]byte(got.body)) {
+		wrong = append(wrong, fmt.Sprintf("the body is not JSON: %.200s", got.body))
+	}
+	return wrong
 }
 
 func (a *api) get(t testing.TB, path, query string) answer {
@@ -157,23 +240,45 @@ func wantError(t testing.TB, got answer, status int, texts ...string) string {
 }
 
 // overHTTP writes requests to a socket byte by byte: nothing cleans a path or adds a header.
-type overHTTP struct{ address string }
+type overHTTP struct {
+	address string
+	handler http.Handler
+	waiting sync.Map // by the address that a request comes from: a chan []tabletest.Request
+}
 
-func (o overHTTP) do(t testing.TB, r request) answer {
-	t.Helper()
-	conn, err := net.Dial("tcp", o.address)
+// ServeHTTP records what is asked of DynamoDB for a request, and hands it to its sender.
+func (o *overHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	sender, waits := o.waiting.LoadAndDelete(r.RemoteAddr)
+	ctx, requests := tabletest.Record(r.Context())
+	o.handler.ServeHTTP(w, r.WithContext(ctx))
+	if waits {
+		sender.(chan []tabletest.Request) <- requests()
+	}
+}
+
+func (o *overHTTP) send(ctx context.Context, r request) (answer, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", o.address)
 	if err != nil {
-		t.Fatal(err)
+		return answer{}, err
 	}
 	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return answer{}, err
+	}
+	handled := make(chan []tabletest.Request, 1)
+	o.waiting.Store(conn.LocalAddr().String(), handled)
 	var head bytes.Buffer
 	target := r.path
 	if r.query != "" {
 		target += "?" + r.query
 	}
 	head.WriteString(r.method + " " + target + " HTTP/1.1\r\nHost: api.example\r\nConnection: close\r\n")
-	for name, value := range r.headers {
-		head.WriteString(name + ": " + value + "\r\n")
+	for _, headers := range []map[string]string{r.headers, r.again} {
+		for name, value := range headers {
+			if name != "Authorization" || value != "" {
+				head.WriteString(name + ": " + value + "\r\n")
+			}
+		}
 	}
 	if r.body != "" || r.method == "POST" || r.method == "PUT" || r.method == "PATCH" {
 		head.WriteString("Content-Length: " + strconv.Itoa(len(r.body)) + "\r\n")
@@ -185,93 +290,25 @@ func (o overHTTP) do(t testing.TB, r request) answer {
 	}()
 	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: r.method})
 	if err != nil {
-		t.Fatalf("%s %s: %v", r.method, target, err)
+		return answer{}, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
-		t.Fatalf("%s %s: %v", r.method, target, err)
+		return answer{}, err
 	}
-	return answer{response.StatusCode, response.Header, string(body)}
-}
-
-// overLambda makes of each request the event that API Gateway (HTTP API, payload 2.0) makes of it.
-type overLambda struct {
-	handler func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error)
-}
-
-// maxLambdaResponse is what Lambda takes from a function, as encoding/json writes it.
-const maxLambdaResponse = 6_291_556
-
-func (o overLambda) do(t testing.TB, r request) answer {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-	defer cancel()
-	response, err := o.handler(ctx, eventOf(t, r))
-	if err != nil {
-		t.Fatalf("%s %s: an invocation error: %v", r.method, r.path, err)
+	got := answer{status: response.StatusCode, headers: response.Header, body: string(body)}
+	if _, unseen := o.waiting.LoadAndDelete(conn.LocalAddr().String()); unseen {
+		return got, nil // the server itself has answered
 	}
-	envelope, err := json.Marshal(response)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(envelope) > maxLambdaResponse {
-		t.Errorf("%s %s: the response has %d bytes: Lambda takes %d", r.method, r.path, len(envelope), maxLambdaResponse)
-	}
-	if response.IsBase64Encoded {
-		t.Errorf("%s %s: the body is base64, JSON never needs that", r.method, r.path)
-	}
-	got := answer{status: response.StatusCode, headers: http.Header{}, body: response.Body}
-	for name, value := range response.Headers {
-		got.headers.Set(name, value)
-	}
-	return got
-}
-
-// eventOf is the event as the function's runtime decodes it: the path decoded, the query as sent,
-// header names in lower case, a body that is not text in base64.
-func eventOf(t testing.TB, r request) (event events.APIGatewayV2HTTPRequest) {
-	t.Helper()
-	path, err := url.PathUnescape(r.path)
-	if err != nil {
-		t.Fatalf("API Gateway refuses the path %s itself: %v", r.path, err)
-	}
-	headers := map[string]string{"host": "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com", "content-length": strconv.Itoa(len(r.body))}
-	for name, value := range r.headers {
-		headers[strings.ToLower(name)] = value
-	}
-	call := map[string]any{"method": r.method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.17", "userAgent": "curl/8.5.0"}
-	sent := map[string]any{
-		"version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": r.query, "headers": headers,
-		"requestContext": map[string]any{
-			"accountId": "123456789012", "apiId": "a1b2c3d4e5", "domainName": "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com",
-			"domainPrefix": "a1b2c3d4e5", "http": call, "requestId": "bqO8gjLvIAMEPDA=", "routeKey": "$default", "stage": "$default",
-			"time": "29/Jul/2024:15:51:28 +0000", "timeEpoch": 1722268288071,
-		},
-		"isBase64Encoded": false,
-	}
-	if r.body != "" {
-		sent["body"] = r.body
-		if isText := headers["content-type"] == "application/json"; !isText || !utf8.ValidString(r.body) {
-			sent["body"], sent["isBase64Encoded"] = base64.StdEncoding.EncodeToString([]byte(r.body)), true
+	for _, request := range <-handled {
+		if isOfKey(request) {
+			got.authentication = append(got.authentication, request)
+		} else {
+			got.operation = append(got.operation, request)
 		}
 	}
-	if r.query != "" {
-		joined := map[string]string{}
-		values, _ := url.ParseQuery(r.query)
-		for name, all := range values {
-			joined[name] = strings.Join(all, ",")
-		}
-		sent["queryStringParameters"] = joined
-	}
-	encoded, err := json.Marshal(sent)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(encoded, &event); err != nil {
-		t.Fatal(err)
-	}
-	return event
+	return got, nil
 }
 
 // logLines keeps what is logged, one JSON object a line.
@@ -286,12 +323,24 @@ func (l *logLines) Write(b []byte) (int, error) {
 	return l.text.Write(b)
 }
 
-func (l *logLines) all(t testing.TB) []map[string]any {
-	t.Helper()
+func (l *logLines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// take returns what was logged, and forgets it.
+func (l *logLines) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.text.Reset()
+	return l.text.String()
+}
+
+func (l *logLines) all(t testing.TB) []map[string]any {
+	t.Helper()
 	var lines []map[string]any
-	for line := range strings.Lines(l.text.String()) {
+	for line := range strings.Lines(l.String()) {
 		var members map[string]any
 		if err := json.Unmarshal([]byte(line), &members); err != nil {
 			t.Fatalf("a log line is not JSON: %s", line)

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
 func (a *api) validate(t testing.TB, body string) answer {
@@ -300,9 +302,10 @@ func TestBatchValidateTakes4MiB(t *testing.T) {
 // A body whose length is not told in advance is cut off all the same.
 func TestBatchValidateTakes4MiBInChunks(t *testing.T) {
 	t.Parallel()
-	a := serve(t, "http", nil)
+	a := serve(t, "http", nil, tabletest.New(t))
+	key := a.newKey(t, "acme", allScopes)
 	for size, status := range map[int]int{maxBatchBody: http.StatusOK, maxBatchBody + 1: http.StatusRequestEntityTooLarge} {
-		conn, err := net.Dial("tcp", a.way.(overHTTP).address)
+		conn, err := net.Dial("tcp", a.way.(*overHTTP).address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -310,8 +313,8 @@ func TestBatchValidateTakes4MiBInChunks(t *testing.T) {
 		body := `[{"records":{"cpu":1}}]`
 		body += strings.Repeat(" ", size-len(body))
 		go func() {
-			fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: api.example\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n%s\r\n0\r\n\r\n",
-				validatePath("acme"), strconv.FormatInt(int64(size), 16), body)
+			fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: api.example\r\nAuthorization: Key %s\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n%s\r\n0\r\n\r\n",
+				validatePath("acme"), key, strconv.FormatInt(int64(size), 16), body)
 		}()
 		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {

@@ -464,8 +464,6 @@ func TestConfigReadsItsRequestStrictly(t *testing.T) {
 			wantError(t, got, http.StatusBadRequest, "pretty")
 		}
 		for _, method := range []string{"PUT", "PATCH"} {
-			wantError(t, a.sendConfig(t, method, strings.Repeat("o", 65), "{}", nil), http.StatusBadRequest, "64")
-			wantError(t, a.sendConfig(t, method, "a\x00b", "{}", nil), http.StatusBadRequest, "control")
 			for contentType, status := range map[string]int{
 				"application/json": 200, "application/json; charset=utf-8": 200, "text/plain": 415, "application/x-www-form-urlencoded": 415,
 				"application/json-patch+json": 415, "application/json; charset=utf-16": 415,
@@ -477,7 +475,6 @@ func TestConfigReadsItsRequestStrictly(t *testing.T) {
 		}
 		mergePatch := map[string]string{"Content-Type": "application/merge-patch+json"}
 		want(t, a.sendConfig(t, "PATCH", "acme", `{"partnerUsageMeteringConfigs": [{"partner": "GCP"}]}`, mergePatch), http.StatusOK)
-		wantError(t, a.get(t, configPath(strings.Repeat("o", 65)), ""), http.StatusNotFound)
 	})
 }
 

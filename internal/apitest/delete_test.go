@@ -69,7 +69,6 @@ func TestDeleteOfWhatIsNotThere(t *testing.T) {
 			"/org/acme/usageRecordGroup/g1%00",
 			"/org/acme/usageRecordGroup/g1%3F",
 			"/org/acme/usageRecordGroup/a%2Fg1",
-			"/org/" + strings.Repeat("o", 65) + "/usageRecordGroup/g1",
 			"/org/acme/usageRecordGroup/g1%23",
 			"/org/acme/usageRecordGroup/g1%20",
 		} {

@@ -3,7 +3,6 @@ package apitest
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -110,13 +109,7 @@ func TestATableOutOfReachIsA503(t *testing.T) {
 
 func TestAThrottledTableIsA503(t *testing.T) {
 	t.Parallel()
-	throttle := func(func() (*http.Response, error)) (*http.Response, error) {
-		return &http.Response{
-			StatusCode: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}}, ContentLength: -1,
-			Body: io.NopCloser(strings.NewReader(`{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException","message":"secret"}`)),
-		}, nil
-	}
-	client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{throttle}, 1000)...)
+	client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{tabletest.Throttle}, 1000)...)
 	wantUnavailable(t, client)
 }
 
@@ -145,19 +138,23 @@ func TestASlowTableIsA503InTime(t *testing.T) {
 		Region: "us-east-1", Endpoint: "http://127.0.0.1", Transport: silence{},
 		Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
 	})
-	a := serve(t, "lambda", table.New(client, "table"))
+	a := serve(t, "lambda", table.New(client, "table"), tabletest.New(t))
 	for operation, r := range tableRequests {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
+			event, err := eventOf(r, lambdaContext("acme"))
+			if err != nil {
+				t.Fatal(err)
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 			defer cancel()
-			response, err := a.way.(overLambda).handler(ctx, eventOf(t, r))
+			got, err := a.way.(overLambda).invoke(ctx, event)
 			if err != nil || ctx.Err() != nil {
 				t.Fatalf("%v, %v", err, ctx.Err())
 			}
-			wantError(t, answer{status: response.StatusCode, body: response.Body}, http.StatusServiceUnavailable)
-			if response.Headers["Retry-After"] == "" {
-				t.Errorf("no Retry-After: %v", response.Headers)
+			wantError(t, got, http.StatusServiceUnavailable)
+			if got.headers.Get("Retry-After") == "" {
+				t.Errorf("no Retry-After: %v", got.headers)
 			}
 		})
 	}
@@ -176,7 +173,7 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 		a.put(t, "acme", group("g1"))
 		losing := func(faults ...tabletest.Fault) *api {
 			client, _ := tabletest.NewFaults(faults...)
-			return serve(t, t.Name()[strings.LastIndex(t.Name(), "/")+1:], table.New(client, a.tableName))
+			return serve(t, t.Name()[strings.LastIndex(t.Name(), "/")+1:], table.New(client, a.tableName), a.table)
 		}
 		want(t, losing(tabletest.Lose).delete(t, "acme", "g1", ""), http.StatusOK)
 

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
@@ -120,16 +121,11 @@ func putGroups(t testing.TB, tbl *table.Table, org string, groups ...doc) {
 }
 
 func putGroup(t testing.TB, tbl *table.Table, org string, g doc) error {
-	line, err := json.Marshal(g)
+	stored, err := decodeGroup(org, g)
 	if err != nil {
 		return err
 	}
-	stored, err := apijson.DecodeGroup(line)
-	if err != nil {
-		return fmt.Errorf("%s: %w", line, err)
-	}
-	stored.OrganizationID = org
-	isNew, err := tbl.Put(t.Context(), &stored)
+	isNew, err := tbl.Put(t.Context(), stored)
 	if err == nil && !isNew {
 		err = errors.New("it is there already")
 	}
@@ -137,6 +133,20 @@ func putGroup(t testing.TB, tbl *table.Table, org string, g doc) error {
 		return fmt.Errorf("put group %v: %w", g["id"], err)
 	}
 	return nil
+}
+
+// decodeGroup is the group as import reads it.
+func decodeGroup(org string, g doc) (*metering.Group, error) {
+	line, err := json.Marshal(g)
+	if err != nil {
+		return nil, err
+	}
+	group, err := apijson.DecodeGroup(line)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", line, err)
+	}
+	group.OrganizationID = org
+	return &group, nil
 }
 
 // answered is the group as the API must answer it, as parse reads it.

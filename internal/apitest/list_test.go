@@ -736,7 +736,7 @@ func TestPagesFitLambda(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			wantPagesThatFit(t, serve(t, "lambda", memoryTable{groups: pageBreakers(t, text)}))
+			wantPagesThatFit(t, serve(t, "lambda", memoryTable{groups: pageBreakers(t, text)}, tabletest.New(t)))
 		})
 	}
 }
@@ -750,7 +750,7 @@ func TestPagesOfTheTableFitLambda(t *testing.T) {
 			t.Fatal(stored, err)
 		}
 	}
-	wantPagesThatFit(t, serve(t, "lambda", tbl))
+	wantPagesThatFit(t, serve(t, "lambda", tbl, tbl))
 }
 
 // pageBreakers are groups full of text, in keys and values, the last first, that together are more

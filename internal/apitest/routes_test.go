@@ -1,12 +1,14 @@
 package apitest
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,6 +21,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/marketmeter/marketmeter/internal/apikey"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -33,23 +36,40 @@ func folder(operation string) string {
 	return name
 }
 
+// authorizerFolder is the function that has no route: it is asked before every one.
+const authorizerFolder = "authorizer"
+
 // Routes, template, function folders, events and OpenAPI description say the same.
 func TestRoutesAgree(t *testing.T) {
 	t.Parallel()
-	operations, endpoints, folders, described := []string{}, []string{}, []string{}, []string{}
+	operations, endpoints, folders, described := []string{}, []string{}, []string{authorizerFolder}, []string{}
+	scopes := map[string]string{}
 	for _, r := range (&httpapi.API{}).Routes() {
 		operation := string(r.Operation)
 		operations = append(operations, operation)
 		endpoints = append(endpoints, folder(operation)+": "+r.Method+" "+r.Path)
 		folders = append(folders, folder(operation))
 		described = append(described, operation+": "+r.Method+" "+r.Path)
+		scopes[operation] = r.Scopes.String()
 	}
 	for _, all := range [][]string{operations, endpoints, folders, described} {
 		slices.Sort(all)
 	}
 	folders = slices.Compact(folders)
 
-	t.Run("template.yaml", func(t *testing.T) { wantSame(t, endpoints, templateEndpoints(t)) })
+	t.Run("template.yaml", func(t *testing.T) {
+		served, code := []string{}, []string{}
+		for _, f := range deployed().functions {
+			code = append(code, f.folder)
+			for _, e := range f.endpoints {
+				served = append(served, f.folder+": "+e.String())
+			}
+		}
+		slices.Sort(served)
+		slices.Sort(code)
+		wantSame(t, endpoints, served)
+		wantSame(t, folders, code)
+	})
 	t.Run("functions", func(t *testing.T) { wantSame(t, folders, filesNamed(t, "functions/*")) })
 	t.Run("functions start their operations", func(t *testing.T) {
 		started := []string{}
@@ -60,15 +80,17 @@ func TestRoutesAgree(t *testing.T) {
 		wantSame(t, operations, started)
 	})
 	t.Run("events", func(t *testing.T) {
-		files := filesNamed(t, "events/*.json")
-		wantSame(t, operations, files)
 		sent := []string{}
-		for _, operation := range files {
+		for _, operation := range operationEvents(t) {
 			sent = append(sent, operation+": "+eventRoute(t, operation))
 		}
 		wantSame(t, described, sent)
 	})
-	t.Run("api/openapi.yaml", func(t *testing.T) { wantSame(t, described, openAPIOperations(t)) })
+	t.Run("api/openapi.yaml", func(t *testing.T) {
+		operations, admitted := openAPIOperations(t)
+		wantSame(t, described, operations)
+		wantSame(t, scopes, admitted)
+	})
 }
 
 // filesNamed are the files that match, without folder and extension.
@@ -96,51 +118,8 @@ func readFile(t *testing.T, path string) []byte {
 	return content
 }
 
-// templateEndpoints are the HttpApi events of the template's functions.
-func templateEndpoints(t *testing.T) []string {
-	t.Helper()
-	var template struct {
-		Resources map[string]struct {
-			Type       string    `yaml:"Type"`
-			Properties yaml.Node `yaml:"Properties"` // !Ref and its like stand in it
-		} `yaml:"Resources"`
-	}
-	if err := yaml.Unmarshal(readFile(t, "template.yaml"), &template); err != nil {
-		t.Fatal(err)
-	}
-	endpoints := []string{}
-	for name, resource := range template.Resources {
-		if resource.Type != "AWS::Serverless::Function" {
-			continue
-		}
-		var function struct {
-			CodeURI string `yaml:"CodeUri"`
-			Events  map[string]struct {
-				Type       string `yaml:"Type"`
-				Properties struct {
-					Method string `yaml:"Method"`
-					Path   string `yaml:"Path"`
-				} `yaml:"Properties"`
-			} `yaml:"Events"`
-		}
-		if err := resource.Properties.Decode(&function); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		code, ok := strings.CutPrefix(filepath.ToSlash(filepath.Clean(function.CodeURI)), "functions/")
-		if !ok {
-			t.Errorf("%s: its CodeUri %s is not below functions/", name, function.CodeURI)
-		}
-		for _, event := range function.Events {
-			if event.Type == "HttpApi" {
-				endpoints = append(endpoints, code+": "+event.Properties.Method+" "+event.Properties.Path)
-			}
-		}
-	}
-	slices.Sort(endpoints)
-	return endpoints
-}
-
-// startedOperations are the operations that the function's main gives to lambdahost.Run.
+// startedOperations are the operations that the function's main gives to lambdahost.Run. The
+// authorizer's must call lambdahost.RunAuthorizer, with none.
 func startedOperations(t *testing.T, name string) []string {
 	t.Helper()
 	values := operationConstants(t)
@@ -151,8 +130,15 @@ func startedOperations(t *testing.T, name string) []string {
 	started := []string{}
 	ast.Inspect(file, func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)
-		if !ok || len(call.Args) == 0 {
+		if !ok {
 			return true
+		}
+		run := "Run"
+		if name == authorizerFolder {
+			run = "RunAuthorizer"
+		}
+		if called, ok := call.Fun.(*ast.SelectorExpr); !ok || called.Sel.Name != run || (len(call.Args) > 0) == (name == authorizerFolder) {
+			t.Errorf("functions/%s calls something else than lambdahost.%s", name, run)
 		}
 		for _, argument := range call.Args {
 			selector, ok := argument.(*ast.SelectorExpr)
@@ -193,6 +179,17 @@ func operationConstants(t *testing.T) map[string]string {
 	return values
 }
 
+// operationEvents are the operations that events/ has an event for, besides the authorizer's.
+func operationEvents(t *testing.T) []string {
+	t.Helper()
+	files := filesNamed(t, "events/*.json")
+	at, found := slices.BinarySearch(files, authorizerFolder)
+	if !found {
+		t.Fatal("there is no events/" + authorizerFolder + ".json")
+	}
+	return slices.Delete(files, at, at+1)
+}
+
 func readEvent(t *testing.T, operation string) (event events.APIGatewayV2HTTPRequest) {
 	t.Helper()
 	if err := json.Unmarshal(readFile(t, "events/"+operation+".json"), &event); err != nil {
@@ -230,8 +227,9 @@ func eventRoute(t *testing.T, operation string) string {
 	return event.RouteKey
 }
 
-// openAPIOperations are the paths and methods of the description with their operationId.
-func openAPIOperations(t *testing.T) []string {
+// openAPIOperations are the paths and methods of the description with their operationId, and the scopes
+// that let each: x-scopes, any one of which is enough.
+func openAPIOperations(t *testing.T) (operations []string, scopes map[string]string) {
 	t.Helper()
 	var description struct {
 		Paths map[string]map[string]yaml.Node `yaml:"paths"`
@@ -239,30 +237,124 @@ func openAPIOperations(t *testing.T) []string {
 	if err := yaml.Unmarshal(readFile(t, "api/openapi.yaml"), &description); err != nil {
 		t.Fatal(err)
 	}
-	operations := []string{}
+	operations, scopes = []string{}, map[string]string{}
 	for path, item := range description.Paths {
 		for method, node := range item {
 			if !slices.Contains([]string{"get", "put", "post", "delete", "options", "head", "patch", "trace"}, method) {
 				continue
 			}
 			var operation struct {
-				OperationID string `yaml:"operationId"`
+				OperationID string   `yaml:"operationId"`
+				Scopes      []string `yaml:"x-scopes"`
 			}
 			if err := node.Decode(&operation); err != nil {
 				t.Fatal(err)
 			}
 			operations = append(operations, operation.OperationID+": "+strings.ToUpper(method)+" "+path)
+			scopes[operation.OperationID] = strings.Join(operation.Scopes, ",")
 		}
 	}
 	slices.Sort(operations)
-	return operations
+	return operations, scopes
+}
+
+// No route of the API is without the authorizer, and API Gateway asks it as it is written to be asked.
+func TestEveryRouteHasTheAuthorizer(t *testing.T) {
+	t.Parallel()
+	d := deployed()
+	if len(d.globals) != 1 || d.globals["Function"].Kind == 0 {
+		t.Errorf("the template has Globals other than Function, which may change the API: %v", slices.Collect(maps.Keys(d.globals)))
+	}
+	api := ""
+	for name, r := range d.resources {
+		switch {
+		case r.Type == "AWS::Serverless::HttpApi" && api == "":
+			api = name
+		case strings.HasPrefix(r.Type, "AWS::Serverless::") && r.Type != "AWS::Serverless::Function",
+			strings.HasPrefix(r.Type, "AWS::ApiGateway"), strings.HasPrefix(r.Type, "AWS::Lambda::"),
+			strings.HasPrefix(r.Type, "AWS::ElasticLoadBalancing"), strings.HasPrefix(r.Type, "AWS::AppSync"):
+			t.Errorf("%s, a %s, may reach the functions past the authorizer of %s", name, r.Type, api)
+		}
+	}
+	properties := d.resources[api].Properties
+	for _, name := range []string{"DefinitionBody", "DefinitionUri", "RouteSettings", "PropagateTags"} {
+		if _, there := properties[name]; there {
+			t.Errorf("the API has %s, which is not checked here", name)
+		}
+	}
+	auth := properties["Auth"]
+	kept, _ := plain(&auth).(doc)["Authorizers"].(doc)["KeyAuthorizer"].(doc)["Identity"].(doc)["ReauthorizeEvery"].(string)
+	if lag := "**" + kept + " seconds**"; kept == "" || !bytes.Contains(readFile(t, "docs/security.md"), []byte(lag)) {
+		t.Errorf("docs/security.md does not say that a revoked key may be let in for %s", lag)
+	}
+	wantSame(t, doc{
+		"DefaultAuthorizer": "KeyAuthorizer",
+		"Authorizers": doc{"KeyAuthorizer": doc{
+			"AuthorizerPayloadFormatVersion": "2.0", "EnableSimpleResponses": "true", "EnableFunctionDefaultPermissions": "true",
+			"FunctionArn": "!GetAtt AuthorizerFunction.Arn", "Identity": doc{"Headers": []any{"Authorization"}, "ReauthorizeEvery": kept},
+		}},
+	}, plain(&auth).(doc))
+	if f := d.function("AuthorizerFunction"); f == nil || f.folder != authorizerFolder || len(f.endpoints) != 0 {
+		t.Errorf("AuthorizerFunction is %+v", f)
+	}
+	throttle := properties["DefaultRouteSettings"]
+	wantSame(t, doc{"ThrottlingRateLimit": "!Ref RateLimit", "ThrottlingBurstLimit": "!Ref BurstLimit"}, plain(&throttle).(doc))
+
+	for _, f := range d.functions {
+		events := d.resources[f.name].Properties["Events"]
+		if len(f.endpoints) == 0 && f.folder != authorizerFolder {
+			t.Errorf("%s has no event", f.name)
+		}
+		for name, event := range plainEvents(t, events) {
+			members := slices.Sorted(maps.Keys(event))
+			if !slices.Equal(members, []string{"ApiId", "Method", "Path"}) || event["ApiId"] != "!Ref "+api {
+				t.Errorf("the event %s of %s has %v, of the API %v: only ApiId, Method and Path leave it to the default authorizer", name, f.name, members, event["ApiId"])
+			}
+		}
+	}
+}
+
+// plainEvents are the Properties of a function's events.
+func plainEvents(t *testing.T, node yaml.Node) map[string]doc {
+	t.Helper()
+	all := map[string]doc{}
+	if node.IsZero() {
+		return all
+	}
+	for name, event := range plain(&node).(doc) {
+		all[name] = event.(doc)["Properties"].(doc)
+	}
+	return all
+}
+
+// plain is YAML with every scalar as its text, with the tag before it where it is one of CloudFormation's.
+func plain(node *yaml.Node) any {
+	switch node.Kind {
+	case yaml.MappingNode:
+		m := doc{}
+		for i := 0; i+1 < len(node.Content); i += 2 {
+			m[node.Content[i].Value] = plain(node.Content[i+1])
+		}
+		return m
+	case yaml.SequenceNode:
+		l := []any{}
+		for _, element := range node.Content {
+			l = append(l, plain(element))
+		}
+		return l
+	default:
+		if strings.HasPrefix(node.Tag, "!") && !strings.HasPrefix(node.Tag, "!!") {
+			return node.Tag + " " + node.Value
+		}
+		return node.Value
+	}
 }
 
 // Each event in events/ is one that the function of its operation, and no more than that function,
-// answers with 200.
+// answers with 200, for whom the event's authorizer has told.
 func TestTheEventsAreAnswered(t *testing.T) {
 	t.Parallel()
-	for _, operation := range filesNamed(t, "events/*.json") {
+	for _, operation := range operationEvents(t) {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
 			tbl := tabletest.New(t)
@@ -275,11 +367,54 @@ func TestTheEventsAreAnswered(t *testing.T) {
 				own = append(own, httpapi.Operation(o))
 			}
 			log := slog.New(slog.NewJSONHandler(&logLines{}, nil))
-			api := &httpapi.API{Table: tbl, Log: log, Now: func() time.Time { return now }, CountUnits: table.CountUnits}
-			response, err := lambdahost.Handler(api.Handler(own...), log)(t.Context(), event)
+			api := &httpapi.API{
+				Table: tbl, Log: log, Now: func() time.Time { return now }, Identify: lambdahost.Identity, CountUnits: table.CountUnits,
+			}
+			function := lambdahost.Handler(api.Handler(own...), log)
+			response, err := function(t.Context(), event)
 			if err != nil || response.StatusCode != http.StatusOK {
 				t.Errorf("%d %s, %v", response.StatusCode, response.Body, err)
 			}
+			event.RequestContext.Authorizer = nil
+			response, err = function(t.Context(), event)
+			if err != nil || response.StatusCode != http.StatusUnauthorized {
+				t.Errorf("without an authorizer's context: %d %s, %v", response.StatusCode, response.Body, err)
+			}
 		})
+	}
+}
+
+// The authorizer's event is of the same request as the list's, whose context is what the authorizer answers.
+func TestTheAuthorizersEventIsAnswered(t *testing.T) {
+	t.Parallel()
+	var event events.APIGatewayV2CustomAuthorizerV2Request
+	if err := json.Unmarshal(readFile(t, "events/"+authorizerFolder+".json"), &event); err != nil {
+		t.Fatal(err)
+	}
+	if event.Version != "2.0" || event.Type != "REQUEST" || !slices.Equal(event.IdentitySource, []string{event.Headers["authorization"]}) {
+		t.Errorf("version %s, type %s, identitySource %q", event.Version, event.Type, event.IdentitySource)
+	}
+	key, wellFormed := keyIn(request{}.authorized(event.Headers["authorization"]))
+	if !wellFormed {
+		t.Fatalf("%s is no key", key)
+	}
+	tbl := tabletest.New(t)
+	authorizer := lambdahost.Authorizer(&apikey.Checker{Records: tbl, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }})
+	if answer, err := authorizer(t.Context(), event); err != nil || answer.IsAuthorized {
+		t.Errorf("a key that there is not: %v, %v", answer, err)
+	}
+	if err := tbl.AddAPIKey(t.Context(), recordOf(key, event.PathParameters["orgId"], allScopes)); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := authorizer(t.Context(), event)
+	if err != nil || !answer.IsAuthorized {
+		t.Errorf("%v, %v", answer, err)
+	}
+	for _, operation := range operationEvents(t) {
+		authorizer := readEvent(t, operation).RequestContext.Authorizer
+		if authorizer == nil {
+			t.Fatalf("events/%s.json has no authorizer's context", operation)
+		}
+		wantSame(t, answer.Context, authorizer.Lambda)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/apikey"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
@@ -33,6 +34,10 @@ type API struct {
 	Table Table
 	Log   *slog.Logger
 	Now   func() time.Time
+
+	// Identify tells who sends a request, from what the client can't forge, and fails with
+	// Unauthenticated where nothing does. Without it every request is refused.
+	Identify func(*http.Request) (apikey.Identity, error)
 
 	// CountUnits returns a context and the DynamoDB units that calls under it have consumed.
 	CountUnits func(context.Context) (context.Context, func() (read, write float64))
@@ -54,8 +59,13 @@ func (a *API) Handler(operations ...Operation) http.Handler {
 				return
 			}
 			x := exchangeOf(r)
-			x.operation, x.organization = route.Operation, r.PathValue("orgId")
-			if err := route.handle(w, r); err != nil {
+			x.operation = route.Operation
+			err := a.authorize(route, r)
+			if err == nil {
+				err = route.handle(w, r)
+			}
+			if err != nil {
+				discardBody(r)
 				x.fail(w, err)
 			}
 		})
@@ -65,6 +75,30 @@ func (a *API) Handler(operations ...Operation) http.Handler {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { exchangeOf(r).fail(w, noSuchPath(r)) })
 	return a.serve(mux)
+}
+
+// authorize lets a request through whose key is one of the path's organization and has a scope that
+// the route takes. What is beyond it deals with that organization alone.
+func (a *API) authorize(route Route, r *http.Request) error {
+	if a.Identify == nil {
+		return metering.Errorf(metering.Unauthenticated, "nothing here tells who asks: no request is let in")
+	}
+	identity, err := a.Identify(r)
+	if err != nil {
+		return err
+	}
+	x := exchangeOf(r)
+	x.keyID, x.organization = identity.KeyID, identity.Organization
+	return identity.Authorize(organization(r), route.Scopes, a.Now())
+}
+
+// ByKey identifies requests by the key in their Authorization header, for a server that has no
+// authorizer before it.
+func ByKey(keys *apikey.Checker) func(*http.Request) (apikey.Identity, error) {
+	return func(r *http.Request) (apikey.Identity, error) {
+		// More than one is as one that holds them all, which is no key.
+		return keys.Check(r.Context(), strings.Join(r.Header.Values("Authorization"), ","))
+	}
 }
 
 func notAllowed(w http.ResponseWriter, r *http.Request, allowed []string) {
@@ -81,7 +115,9 @@ func noSuchPath(r *http.Request) error {
 type exchange struct {
 	requestID    string
 	operation    Operation
-	organization string
+	organization string // of the key, and so is what follows
+	keyID        string
+	change       slog.Attr // what was changed, where a change must be traced to who made it
 	failure      error
 }
 
@@ -161,6 +197,8 @@ func (w *statusRecorder) Write(b []byte) (int, error) {
 var statuses = map[metering.Code]int{
 	metering.Internal:             http.StatusInternalServerError,
 	metering.Invalid:              http.StatusBadRequest,
+	metering.Unauthenticated:      http.StatusUnauthorized,
+	metering.Forbidden:            http.StatusForbidden,
 	metering.NotDeletable:         http.StatusBadRequest,
 	metering.NotFound:             http.StatusNotFound,
 	metering.MethodNotAllowed:     http.StatusMethodNotAllowed,
@@ -183,6 +221,9 @@ func (x *exchange) fail(w http.ResponseWriter, err error) {
 			w.Header().Set("Retry-After", strconv.Itoa(int((known.RetryAfter+time.Second-1)/time.Second)))
 		}
 	}
+	if code == metering.Unauthenticated {
+		w.Header().Set("WWW-Authenticate", "Key")
+	}
 	if r, ok := w.(*statusRecorder); ok && r.status != 0 {
 		return // too late: the answer has begun
 	}
@@ -202,12 +243,16 @@ func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.D
 	attrs := []slog.Attr{
 		slog.String("requestId", x.requestID),
 		slog.String("organization", x.organization),
+		slog.String("keyId", x.keyID),
 		slog.String("operation", string(x.operation)),
 		slog.String("method", r.Method),
 		slog.Int("status", status),
 		slog.Float64("durationMs", float64(took.Microseconds())/1000),
 		slog.Float64("readUnits", read),
 		slog.Float64("writeUnits", write),
+	}
+	if x.change.Key != "" {
+		attrs = append(attrs, x.change)
 	}
 	if x.failure != nil {
 		attrs = append(attrs, slog.String("error", x.failure.Error()))

@@ -12,10 +12,6 @@ import (
 const maxBatchBody = 4 << 20
 
 func (a *API) batchValidate(w http.ResponseWriter, r *http.Request) error {
-	org, err := organization(r)
-	if err != nil {
-		return err
-	}
 	if _, err := queryParameters(r); err != nil {
 		return err
 	}
@@ -27,7 +23,7 @@ func (a *API) batchValidate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := metering.ValidateBatch(groups, org, a.Now()); err != nil {
+	if err := metering.ValidateBatch(groups, organization(r), a.Now()); err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, []byte(`""`))

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -14,14 +15,10 @@ import (
 const maxConfigBody = 1 << 20
 
 func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
-	org, err := organization(r)
-	if err != nil {
-		return err
-	}
 	if _, err := queryParameters(r); err != nil {
 		return err
 	}
-	current, err := a.Table.Config(r.Context(), org)
+	current, err := a.Table.Config(r.Context(), organization(r))
 	if err != nil {
 		return err
 	}
@@ -42,10 +39,6 @@ func (a *API) patchConfig(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, mediaTypes []string, apply func(current metering.Config, body metering.ConfigPatch) (metering.Config, error)) error {
-	org := r.PathValue("orgId")
-	if err := metering.CheckOrganizationID(org); err != nil {
-		return metering.Errorf(metering.Invalid, "the organization %s can't have a config: %v", metering.Quote(org), err)
-	}
 	if _, err := queryParameters(r); err != nil {
 		return err
 	}
@@ -61,7 +54,9 @@ func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, mediaTypes []
 	if err != nil {
 		return err
 	}
-	changed, err := a.Table.ChangeConfig(r.Context(), org, a.Now(), func(current metering.ConfigVersion) (metering.Config, error) {
+	var before int
+	changed, err := a.Table.ChangeConfig(r.Context(), organization(r), a.Now(), func(current metering.ConfigVersion) (metering.Config, error) {
+		before = current.Version
 		if !condition(current) {
 			return metering.Config{}, metering.Errorf(metering.ConfigChanged,
 				"the config is not the one that If-Match names: its ETag is %s now; nothing was written", etag(current))
@@ -70,6 +65,9 @@ func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, mediaTypes []
 	})
 	if err != nil {
 		return err
+	}
+	if changed.Version != before {
+		exchangeOf(r).change = slog.Group("change", "item", "config", "fromVersion", before, "toVersion", changed.Version)
 	}
 	writeConfig(w, changed)
 	return nil

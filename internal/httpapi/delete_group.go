@@ -8,10 +8,6 @@ import (
 )
 
 func (a *API) deleteGroup(w http.ResponseWriter, r *http.Request) error {
-	org, err := organization(r)
-	if err != nil {
-		return err
-	}
 	p, err := queryParameters(r, "creationDate")
 	if err != nil {
 		return err
@@ -24,7 +20,7 @@ func (a *API) deleteGroup(w http.ResponseWriter, r *http.Request) error {
 	if metering.CheckGroupID(id) != nil {
 		return metering.Errorf(metering.NotFound, "there is no usage record group %s", metering.Quote(id))
 	}
-	group, err := a.Table.Delete(r.Context(), org, id, created, a.Now())
+	group, err := a.Table.Delete(r.Context(), organization(r), id, created, a.Now())
 	if err != nil {
 		return err
 	}

@@ -17,17 +17,13 @@ import (
 const maxEnvelope = 6_200_000
 
 func (a *API) listGroups(w http.ResponseWriter, r *http.Request) error {
-	org, err := organization(r)
-	if err != nil {
-		return err
-	}
 	filter, offset, limit, err := listQuery(r, a.Now())
 	if err != nil {
 		return err
 	}
 	var groups []byte
 	count, envelope := 0, 0
-	more, err := a.Table.List(r.Context(), org, filter, offset, limit, func(g *metering.Group) bool {
+	more, err := a.Table.List(r.Context(), organization(r), filter, offset, limit, func(g *metering.Group) bool {
 		before := len(groups)
 		if count > 0 {
 			groups = append(groups, ',')

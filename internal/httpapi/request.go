@@ -14,14 +14,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// organization is the path's. An id that can't be one is NotFound where something is looked up.
-func organization(r *http.Request) (string, error) {
-	org := r.PathValue("orgId")
-	if err := metering.CheckOrganizationID(org); err != nil {
-		return "", metering.Errorf(metering.NotFound, "there is no organization %s", metering.Quote(org))
-	}
-	return org, nil
-}
+// organization is the path's, and in a handler the key's: authorize has compared them.
+func organization(r *http.Request) string { return r.PathValue("orgId") }
 
 // queryParameters reads the query strictly: known names, each at most once. One with an empty value
 // is as if absent.
@@ -86,10 +80,6 @@ func integer(parameters map[string]string, name string, least, most, absent int)
 	return n, nil
 }
 
-// maxDiscarded is how much of a body that is too large is read to its end: as much as API Gateway lets
-// through.
-const maxDiscarded = 10 << 20
-
 // readBody reads a JSON body of at most limit bytes; a body without a Content-Type is taken for JSON.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ...string) ([]byte, error) {
 	if contentType := r.Header.Get("Content-Type"); contentType != "" {
@@ -111,12 +101,21 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 		_, tooLarge = errors.AsType[*http.MaxBytesError](err)
 	}
 	if tooLarge {
-		// A client that still writes when the connection is closed never reads the answer.
-		_, _ = io.CopyN(io.Discard, r.Body, maxDiscarded)
 		return nil, metering.Errorf(metering.TooLarge, "the body is too large: it may have at most %d bytes", limit)
 	}
 	if err != nil {
 		return nil, &metering.Error{Code: metering.Invalid, Message: "the body can't be read to its end", Cause: err}
 	}
 	return body, nil
+}
+
+// maxDiscarded is how much of a body that nothing asked for is read: as much as API Gateway lets through.
+const maxDiscarded = 10 << 20
+
+// discardBody reads what is left of the body of a request that is refused: a client that still writes
+// when the connection is closed never reads the answer. One that waits to be told to send is not told.
+func discardBody(r *http.Request) {
+	if r.Header.Get("Expect") == "" {
+		_, _ = io.CopyN(io.Discard, r.Body, maxDiscarded)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/marketmeter/marketmeter/internal/apikey"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
@@ -20,6 +21,9 @@ func validator() http.Handler {
 	api := &httpapi.API{
 		Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		CountUnits: table.CountUnits,
+		Identify: func(*http.Request) (apikey.Identity, error) {
+			return apikey.Identity{Organization: "demo", KeyID: "test", Scopes: apikey.Write}, nil
+		},
 	}
 	return api.Handler(httpapi.BatchValidate)
 }
@@ -35,7 +39,7 @@ func TestABodyTooLargeIsAnsweredToASlowReader(t *testing.T) {
 			t.Fatal(err)
 		}
 		body := strings.Repeat(" ", 4<<20+1)
-		_, err = io.WriteString(conn, "POST /org/o/batchValidateUsageRecordGroups HTTP/1.1\r\nHost: a\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body)
+		_, err = io.WriteString(conn, "POST /org/demo/batchValidateUsageRecordGroups HTTP/1.1\r\nHost: a\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body)
 		if err != nil {
 			t.Fatalf("the connection was closed while the body was sent: %v", err)
 		}
@@ -50,7 +54,7 @@ func TestABodyTooLargeIsAnsweredToASlowReader(t *testing.T) {
 func TestACompressedBodyIsUnsupported(t *testing.T) {
 	t.Parallel()
 	for encoding, want := range map[string]int{"gzip": 415, "identity": 200, "": 200} {
-		r := httptest.NewRequest(http.MethodPost, "/org/o/batchValidateUsageRecordGroups", strings.NewReader(`[{"records":{"a":1}}]`))
+		r := httptest.NewRequest(http.MethodPost, "/org/demo/batchValidateUsageRecordGroups", strings.NewReader(`[{"records":{"a":1}}]`))
 		r.Header.Set("Content-Encoding", encoding)
 		w := httptest.NewRecorder()
 		validator().ServeHTTP(w, r)

@@ -1,6 +1,10 @@
 package httpapi
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+)
 
 // Operation names an operation of the API. Up to the first "-" it is the folder of its function
 // below functions/, and events/<operation>.json is a real event for it.
@@ -16,11 +20,13 @@ const (
 	PatchConfig   Operation = "config-patch"
 )
 
-// Route says what a client calls and who answers.
+// Route says what a client calls, which scopes let it (one of them is enough), and who answers.
+// Every path is one of an organization, {orgId}.
 type Route struct {
 	Operation Operation
 	Method    string
 	Path      string
+	Scopes    apikey.Scopes
 	handle    func(w http.ResponseWriter, r *http.Request) error
 }
 
@@ -28,11 +34,11 @@ type Route struct {
 // it by TestRoutesAgree.
 func (a *API) Routes() []Route {
 	return []Route{
-		{ListGroups, "GET", "/org/{orgId}/usageRecordGroup", a.listGroups},
-		{DeleteGroup, "DELETE", "/org/{orgId}/usageRecordGroup/{usageRecordGroupId}", a.deleteGroup},
-		{BatchValidate, "POST", "/org/{orgId}/batchValidateUsageRecordGroups", a.batchValidate},
-		{GetConfig, "GET", "/org/{orgId}/usageMeteringConfigInfo", a.getConfig},
-		{PutConfig, "PUT", "/org/{orgId}/usageMeteringConfigInfo", a.putConfig},
-		{PatchConfig, "PATCH", "/org/{orgId}/usageMeteringConfigInfo", a.patchConfig},
+		{ListGroups, "GET", "/org/{orgId}/usageRecordGroup", apikey.Read, a.listGroups},
+		{DeleteGroup, "DELETE", "/org/{orgId}/usageRecordGroup/{usageRecordGroupId}", apikey.Write, a.deleteGroup},
+		{BatchValidate, "POST", "/org/{orgId}/batchValidateUsageRecordGroups", apikey.Read | apikey.Write, a.batchValidate},
+		{GetConfig, "GET", "/org/{orgId}/usageMeteringConfigInfo", apikey.Read | apikey.Config, a.getConfig},
+		{PutConfig, "PUT", "/org/{orgId}/usageMeteringConfigInfo", apikey.Config, a.putConfig},
+		{PatchConfig, "PATCH", "/org/{orgId}/usageMeteringConfigInfo", apikey.Config, a.patchConfig},
 	}
 }

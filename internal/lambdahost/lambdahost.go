@@ -26,29 +26,35 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// Run serves the operations until Lambda ends the process. With TABLE_NAME in the environment it
-// reads and writes that table, at DYNAMODB_ENDPOINT where that is not empty; only BatchValidate does
-// without. A function that lacks it ends at its start, which Lambda reports.
+// Run serves the operations until Lambda ends the process, each request as whom the authorizer has
+// told. Only BatchValidate does without a table.
 func Run(operations ...httpapi.Operation) {
-	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
-	api := &httpapi.API{Log: log, Now: time.Now, CountUnits: table.CountUnits}
-	if name := os.Getenv("TABLE_NAME"); name != "" {
-		api.Table = table.New(dynamoclient.New(dynamoclient.Options{
-			Region:   os.Getenv("AWS_REGION"),
-			Endpoint: os.Getenv("DYNAMODB_ENDPOINT"),
-			// Lambda hands a function its role's credentials in the environment, for as long as it lives.
-			Credentials: credentials.NewStaticCredentialsProvider(
-				os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN")),
-		}), name)
-	} else if slices.ContainsFunc(operations, func(o httpapi.Operation) bool { return o != httpapi.BatchValidate }) {
-		log.Error("TABLE_NAME is not set: it must name the DynamoDB table")
-		os.Exit(1)
+	log := newLog()
+	api := &httpapi.API{Log: log, Now: time.Now, Identify: Identity, CountUnits: table.CountUnits}
+	if slices.ContainsFunc(operations, func(o httpapi.Operation) bool { return o != httpapi.BatchValidate }) {
+		api.Table = openTable(log)
 	}
 	lambda.Start(Handler(api.Handler(operations...), log))
 }
 
-// answerMargin is what a request leaves of the function's time to answer that it ran out.
-const answerMargin = 500 * time.Millisecond
+func newLog() *slog.Logger { return slog.New(slog.NewJSONHandler(os.Stdout, nil)) }
+
+// openTable is the table that TABLE_NAME names, at DYNAMODB_ENDPOINT where that is not empty. A
+// function that lacks the name ends at its start, which Lambda reports.
+func openTable(log *slog.Logger) *table.Table {
+	name := os.Getenv("TABLE_NAME")
+	if name == "" {
+		log.Error("TABLE_NAME is not set: it must name the DynamoDB table")
+		os.Exit(1)
+	}
+	return table.New(dynamoclient.New(dynamoclient.Options{
+		Region:   os.Getenv("AWS_REGION"),
+		Endpoint: os.Getenv("DYNAMODB_ENDPOINT"),
+		// Lambda hands a function its role's credentials in the environment, for as long as it lives.
+		Credentials: credentials.NewStaticCredentialsProvider(
+			os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN")),
+	}), name)
+}
 
 // Handler makes handler a Lambda handler of payload-2.0 events. Whatever the event holds, it returns
 // an answer and no error: an invocation error would reach the client as API Gateway's bare 500.
@@ -66,11 +72,8 @@ func Handler(handler http.Handler, log *slog.Logger) func(context.Context, event
 			log.Info("event refused", "requestId", requestID, "status", http.StatusBadRequest, "error", err.Error())
 			return failure(http.StatusBadRequest, err.Error()), nil
 		}
-		if deadline, ok := ctx.Deadline(); ok {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerMargin))
-			defer cancel()
-		}
+		ctx, cancel := withTimeToAnswer(ctx)
+		defer cancel()
 		reached := false
 		adapter := httpadapter.NewV2(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			reached = true
@@ -89,6 +92,17 @@ func Handler(handler http.Handler, log *slog.Logger) func(context.Context, event
 			return failure(http.StatusBadRequest, "the request can't be read: its path and query must be percent-encoded"), nil
 		}
 	}
+}
+
+// answerMargin is what a request leaves of the function's time to answer that it ran out.
+const answerMargin = 500 * time.Millisecond
+
+func withTimeToAnswer(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-answerMargin))
 }
 
 // asSent makes the event what the adapter takes it for.

@@ -5,11 +5,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
@@ -29,10 +28,7 @@ type Fault func(send func() (*http.Response, error)) (*http.Response, error)
 // NewFaults makes a client of the test's DynamoDB Local whose first tries go wrong in these ways.
 func NewFaults(faults ...Fault) (*dynamodb.Client, *Faults) {
 	f := &Faults{faults: faults}
-	return dynamoclient.New(dynamoclient.Options{
-		Region: "us-east-1", Endpoint: os.Getenv("DYNAMODB_ENDPOINT"), Transport: f,
-		Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
-	}), f
+	return NewClient(recorder{next: f}), f
 }
 
 // Tries is how many requests there were, retries among them.
@@ -42,6 +38,7 @@ func (f *Faults) Tries() int {
 	return f.tries
 }
 
+// transport is below every client here: they share its connections.
 var transport = dynamoclient.NewTransport(10 * time.Second)
 
 // RoundTrip is http.RoundTripper's.
@@ -62,6 +59,14 @@ func Pass(send func() (*http.Response, error)) (*http.Response, error) { return 
 // Drop never sends the request.
 func Drop(func() (*http.Response, error)) (*http.Response, error) {
 	return nil, errors.New("fault: the connection was refused")
+}
+
+// Throttle never sends the request: the table is asked too much.
+func Throttle(func() (*http.Response, error)) (*http.Response, error) {
+	return &http.Response{
+		StatusCode: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}}, ContentLength: -1,
+		Body: io.NopCloser(strings.NewReader(`{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException","message":"secret"}`)),
+	}, nil
 }
 
 // Lose sends the request, which is carried out, and loses the answer.

@@ -1,16 +1,19 @@
-// Package tabletest gives each test a DynamoDB table of its own.
+// Package tabletest gives each test a DynamoDB table of its own, and records what is asked of it.
 package tabletest
 
 import (
 	"context"
 	"crypto/rand"
+	"net/http"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/marketmeter/marketmeter"
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
@@ -19,12 +22,11 @@ import (
 // a name that no other test has, and deletes it when t ends. It ends t where that variable is not set.
 func Client(t testing.TB) (client *dynamodb.Client, name string) {
 	t.Helper()
-	endpoint := os.Getenv("DYNAMODB_ENDPOINT")
-	if endpoint == "" {
+	if os.Getenv("DYNAMODB_ENDPOINT") == "" {
 		t.Fatal("this test needs DynamoDB Local and DYNAMODB_ENDPOINT is not set: run `make test`, " +
 			"or `go run ./cmd/marketmeter with-dynamodb -- go test PACKAGES`")
 	}
-	client, name = localdb.NewClient(endpoint), "test-"+rand.Text()
+	client, name = NewClient(recorder{next: transport}), "test-"+rand.Text()
 	if _, err := localdb.CreateTable(t.Context(), client, marketmeter.Template, name); err != nil {
 		t.Fatal(err)
 	}
@@ -36,6 +38,14 @@ func Client(t testing.TB) (client *dynamodb.Client, name string) {
 		}
 	})
 	return client, name
+}
+
+// NewClient is a client of the DynamoDB Local that DYNAMODB_ENDPOINT names, over the transport.
+func NewClient(transport http.RoundTripper) *dynamodb.Client {
+	return dynamoclient.New(dynamoclient.Options{
+		Region: localdb.Region, Endpoint: os.Getenv("DYNAMODB_ENDPOINT"), Transport: transport,
+		Credentials: credentials.NewStaticCredentialsProvider(localdb.AccessKeyID, localdb.SecretAccessKey, ""),
+	})
 }
 
 // New is a Table of Client's.

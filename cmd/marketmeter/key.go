@@ -1,0 +1,358 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+var keyCommands = []command{
+	{"create", "make a key, and show it once", createKey},
+	{"list", "list the keys of an organization", listKeys},
+	{"rotate", "make a key in place of another, which goes on for a while", rotateKey},
+	{"revoke", "end a key now", revokeKey},
+}
+
+const keyHelp = `
+A client sends a key with every request, as "Authorization: Key KEY". It lets the client act in one
+organization, as far as its scopes go:
+
+  read    list usage record groups, validate batches, read the config
+  write   delete usage record groups, validate batches
+  config  read and change the config
+  admin   everything
+
+Only a key's hash is stored: what was not kept when it was shown is lost. In logs and lists a key goes
+by its id, which gives nothing away. Each change leaves a line of JSON on standard error: what, who, when.
+
+The table is the one that TABLE_NAME names, in AWS or at DYNAMODB_ENDPOINT, or else that of the local
+stack that runs in this folder.
+`
+
+func keys(ctx context.Context, p program, args []string) error {
+	if status := p.dispatch(ctx, "marketmeter key", keyHelp, keyCommands, args); status != 0 {
+		return exitStatus(status)
+	}
+	return nil
+}
+
+const createKeyHelp = `
+usage: marketmeter key create --org ORG [--scope SCOPES] [--expires SPAN] [--label TEXT]
+
+Makes a key for organization ORG. The key is the last line of standard output and nowhere else: it is
+shown this once.
+
+`
+
+func createKey(ctx context.Context, p program, args []string) error {
+	flags := flag.NewFlagSet("create", flag.ContinueOnError)
+	record := apikey.Record{Scopes: apikey.Read | apikey.Write}
+	flags.StringVar(&record.Organization, "org", "", "the `organization` that the key is for; required")
+	flags.Func("scope", "what the key may do: `scopes`, separated by commas, out of read, write, config, admin (default read,write)", func(text string) (err error) {
+		record.Scopes, err = apikey.ParseScopes(text)
+		return err
+	})
+	lifetime := defaultLifetime
+	lifetimeFlag(flags, &lifetime, "90d")
+	flags.StringVar(&record.Label, "label", "", "a `text` for people, to know the key by")
+	if err := p.parse(flags, createKeyHelp, args); err != nil {
+		return err
+	}
+	if err := noArguments(flags); err != nil {
+		return err
+	}
+	if err := checkOrg(record.Organization); err != nil {
+		return err
+	}
+	if err := apikey.CheckLabel(record.Label); err != nil {
+		return usageError(fmt.Sprintf("--label is %s: %v", metering.Quote(record.Label), err))
+	}
+	ring, err := openKeyring(ctx, p)
+	if err != nil {
+		return err
+	}
+	key, err := ring.create(ctx, &record, lifetime, time.Now())
+	if err != nil {
+		return err
+	}
+	return p.showKey(key, &record, fmt.Sprintf("Made %s.", describe(&record)))
+}
+
+const listKeysHelp = `
+usage: marketmeter key list --org ORG
+
+Lists all keys of organization ORG that there ever were, oldest first. Times are in UTC; the last use is
+told to the hour.
+
+`
+
+func listKeys(ctx context.Context, p program, args []string) error {
+	flags := flag.NewFlagSet("list", flag.ContinueOnError)
+	org := flags.String("org", "", "the `organization`; required")
+	if err := p.parse(flags, listKeysHelp, args); err != nil {
+		return err
+	}
+	if err := noArguments(flags); err != nil {
+		return err
+	}
+	if err := checkOrg(*org); err != nil {
+		return err
+	}
+	tbl, err := openTable(ctx, p)
+	if err != nil {
+		return err
+	}
+	records, err := tbl.APIKeys(ctx, *org)
+	if err != nil {
+		return err
+	}
+	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
+	if len(records) == 0 {
+		_, err := fmt.Fprintf(p.stdout, "Organization %s has no keys; `marketmeter key create --org %s` makes one.\n",
+			metering.Quote(*org), shellWord(*org))
+		return err
+	}
+	return writeKeys(p.stdout, records, time.Now())
+}
+
+// writeKeys writes a line a key.
+func writeKeys(w io.Writer, records []apikey.Record, now time.Time) error {
+	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(columns, "ID\tLABEL\tSCOPES\tCREATED\tCREATED BY\tEXPIRES\tLAST USED\tSTATE")
+	for i := range records {
+		r := &records[i]
+		state := string(r.State(now))
+		if !r.RevocationTime.IsZero() {
+			state += " " + toTheMinute(r.RevocationTime) + " by " + printable(r.RevokedBy)
+		}
+		fmt.Fprintln(columns, strings.Join([]string{
+			r.Hash.ID(), printable(r.Label), r.Scopes.String(), toTheMinute(r.CreationTime), printable(r.CreatedBy),
+			toTheMinute(r.ExpiryTime), toTheMinute(r.LastUsedTime), state,
+		}, "\t"))
+	}
+	return columns.Flush()
+}
+
+// toTheMinute is a time as the list shows it.
+func toTheMinute(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.UTC().Format("2006-01-02T15:04Z")
+}
+
+// printable is a text that was stored, of which nothing moves a terminal's cursor or turns its line
+// around; and something where it is empty, so that it is a column.
+func printable(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}
+
+const rotateKeyHelp = `
+usage: marketmeter key rotate --org ORG [--keep SPAN] [--expires SPAN] ID
+
+Makes a key with the scopes and the label of the key ID of organization ORG, and lets that one end
+after a while, in which clients change from one to the other. The new key is the last line of standard
+output and nowhere else: it is shown this once.
+
+` + keyIDHelp
+
+const keyIDHelp = `ID is what "marketmeter key list" shows, or the first digits of it, at least 4, or the key itself.
+
+`
+
+func rotateKey(ctx context.Context, p program, args []string) error {
+	flags := flag.NewFlagSet("rotate", flag.ContinueOnError)
+	org := flags.String("org", "", "the `organization` that the key is of; required")
+	keep := 24 * time.Hour
+	flags.Func("keep", "how long the old key goes on, unless it ends sooner anyway: a `span` like 24h, 7d or 0h (default 24h)", func(text string) (err error) {
+		keep, err = parseSpan(text)
+		return err
+	})
+	lifetime := likeTheOld
+	lifetimeFlag(flags, &lifetime, "90d, or never where the old key never expires")
+	id, err := p.parseKeyID(flags, rotateKeyHelp, args)
+	if err != nil {
+		return err
+	}
+	if err := checkOrg(*org); err != nil {
+		return err
+	}
+	ring, err := openKeyring(ctx, p)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	old, err := ring.find(ctx, *org, id)
+	if err != nil {
+		return err
+	}
+	key, record, err := ring.rotate(ctx, &old, keep, lifetime, now)
+	if err != nil {
+		return err
+	}
+	sentences := fmt.Sprintf("Made %s.\nThe old key %s ends at %s.", describe(&record), old.Hash.ID(), metering.FormatTime(old.ExpiryTime))
+	if keep < gatewayLag { // what it keeps of the old key may tell the old end
+		sentences += fmt.Sprintf(" In AWS, API Gateway may let it in for up to %d seconds from now.", gatewayLag/time.Second)
+	}
+	return p.showKey(key, &record, sentences)
+}
+
+const revokeKeyHelp = `
+usage: marketmeter key revoke --org ORG ID
+
+Ends the key ID of organization ORG now and for good. That a key has been revoked already is no failure.
+
+` + keyIDHelp
+
+func revokeKey(ctx context.Context, p program, args []string) error {
+	flags := flag.NewFlagSet("revoke", flag.ContinueOnError)
+	org := flags.String("org", "", "the `organization` that the key is of; required")
+	id, err := p.parseKeyID(flags, revokeKeyHelp, args)
+	if err != nil {
+		return err
+	}
+	if err := checkOrg(*org); err != nil {
+		return err
+	}
+	ring, err := openKeyring(ctx, p)
+	if err != nil {
+		return err
+	}
+	found, err := ring.find(ctx, *org, id)
+	if err != nil {
+		return err
+	}
+	record, changed, err := ring.revoke(ctx, *org, found.Hash, time.Now())
+	if err != nil {
+		return err
+	}
+	at := metering.FormatTime(record.RevocationTime)
+	if !changed {
+		fmt.Fprintf(p.stdout, "Key %s was revoked before, at %s by %s: nothing has changed.\n", record.Hash.ID(), at, printable(record.RevokedBy))
+		return nil
+	}
+	fmt.Fprintf(p.stdout, "Revoked key %s of organization %s, at %s. In AWS, API Gateway may let it in for up to %d seconds more; the local server refuses it at once.\n",
+		record.Hash.ID(), metering.Quote(*org), at, gatewayLag/time.Second)
+	return nil
+}
+
+// gatewayLag is how long API Gateway keeps what the authorizer has told of a key: ReauthorizeEvery of
+// template.yaml.
+const gatewayLag = 60 * time.Second
+
+// describe names a new key with what it is good for.
+func describe(r *apikey.Record) string {
+	until := "it never expires"
+	if !r.ExpiryTime.IsZero() {
+		until = "it expires at " + metering.FormatTime(r.ExpiryTime)
+	}
+	labelled := ""
+	if r.Label != "" {
+		labelled = fmt.Sprintf(", labelled %q", r.Label)
+	}
+	return fmt.Sprintf("key %s of organization %s%s; its scopes are %s; %s",
+		r.Hash.ID(), metering.Quote(r.Organization), labelled, r.Scopes, until)
+}
+
+// showKey prints the sentences and then the key, alone on the last line. Where that fails there is a
+// key that nobody has: the error says so.
+func (p program) showKey(key apikey.Key, record *apikey.Record, sentences string) error {
+	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
+	_, err := fmt.Fprintf(p.stdout, "%s\nThis is the only time that the key is shown, and it is stored nowhere. Keep it as you keep a password:\n%s\n", sentences, key)
+	if err != nil {
+		return fmt.Errorf("the key %s has been made and could not be shown: %w; end it with `marketmeter key revoke --org %s %s`",
+			record.Hash.ID(), err, shellWord(record.Organization), record.Hash.ID())
+	}
+	return nil
+}
+
+// noArguments refuses arguments, and does not repeat them: one might be a key.
+func noArguments(flags *flag.FlagSet) error {
+	if flags.NArg() > 0 {
+		return usageError("it takes flags alone, and there is more")
+	}
+	return nil
+}
+
+// parseKeyID reads flags, and the one argument of a key's id before, between or after them.
+func (p program) parseKeyID(flags *flag.FlagSet, text string, args []string) (id string, err error) {
+	var ids []string
+	for {
+		if err := p.parse(flags, text, args); err != nil {
+			return "", err
+		}
+		if flags.NArg() == 0 {
+			break
+		}
+		ids, args = append(ids, flags.Arg(0)), flags.Args()[1:]
+	}
+	if len(ids) != 1 {
+		return "", usageError(fmt.Sprintf("it takes one ID of a key; there are %d", len(ids)))
+	}
+	return ids[0], checkKeyID(ids[0])
+}
+
+const (
+	leastOfID = 4
+	mostOfID  = 16
+)
+
+// checkKeyID allows the digits of an id, or a key. It never repeats the text, which may be a secret
+// with a typo.
+func checkKeyID(text string) error {
+	if _, err := apikey.Parse(text); err == nil {
+		return nil
+	}
+	if len(text) < leastOfID || len(text) > mostOfID || strings.Trim(text, "0123456789abcdef") != "" {
+		return usageError(fmt.Sprintf("what stands for ID is none: it must be %d to %d digits of 0-9 and a-f, as `marketmeter key list` shows them, or the key itself",
+			leastOfID, mostOfID))
+	}
+	return nil
+}
+
+// The spans of time that keys take.
+const (
+	day             = 24 * time.Hour
+	defaultLifetime = 90 * day
+	longestSpan     = 3650 * day
+
+	forever    time.Duration = 0  // for a lifetime
+	likeTheOld time.Duration = -1 // for the lifetime of a key that is made by rotation
+)
+
+func lifetimeFlag(flags *flag.FlagSet, lifetime *time.Duration, otherwise string) {
+	flags.Func("expires", "how long the key is good: a `span` like 90d or 12h, or never (default "+otherwise+")", func(text string) error {
+		if text == "never" {
+			*lifetime = forever
+			return nil
+		}
+		span, err := parseSpan(text)
+		if err == nil && span == 0 {
+			err = errors.New("it must be longer than nothing")
+		}
+		if err != nil {
+			return fmt.Errorf("%w, or never", err)
+		}
+		*lifetime = span
+		return nil
+	})
+}

@@ -1,0 +1,423 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/marketmeter/marketmeter"
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// A key from its making to its end, as operator and client see it. Neither the table nor anything that
+// any of the programs writes ever holds a key, but for the last line of standard output.
+func TestLifeOfAKey(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}
+	server := begin(t, dir, variables, "serve")
+	config := server.ready(t) + "/org/o1/usageMeteringConfigInfo"
+	op := &operatorAt{t: t, dir: dir, variables: variables}
+
+	first := op.makes("create", "--org", "o1", "--scope", "read,config", "--label", `the "ci" key`)
+	wantStatus(t, "a new key", config, first, http.StatusOK)
+	listed := op.runs("list", "--org", "o1")
+	for _, want := range []string{id(first), `the "ci" key`, "read,config", "active"} {
+		if !strings.Contains(listed, want) {
+			t.Errorf("listed is\n%s\nwant %q in it", listed, want)
+		}
+	}
+	records, err := table.New(client, name).APIKeys(t.Context(), "o1")
+	if err != nil || len(records) != 1 {
+		t.Fatal(records, err)
+	}
+	if used := records[0].LastUsedTime; used.IsZero() || !strings.Contains(listed, used.Format("  2006-01-02T15:00Z  ")) {
+		t.Errorf("used at %s; listed is\n%s\nwant that hour in it", used, listed)
+	}
+	if lives := records[0].ExpiryTime.Sub(records[0].CreationTime); lives != 90*24*time.Hour {
+		t.Errorf("it lives for %s; want 90 days", lives)
+	}
+
+	second := op.makes("rotate", id(first)[:8], "--org", "o1")
+	wantStatus(t, "the key in place of it", config, second, http.StatusOK)
+	wantStatus(t, "the old key, for a day", config, first, http.StatusOK)
+	third := op.makes("rotate", "--org", "o1", "--keep", "1s", "--expires", "never", second) // named by the key itself
+	wantStatus(t, "the key in place of that", config, third, http.StatusOK)
+	eventually(t, "the second key ends", func() bool {
+		status, answer := call(t, "GET", config, second, "")
+		return status == http.StatusUnauthorized && strings.Contains(answer, "expired at")
+	})
+
+	op.runs("revoke", "--org", "o1", third)
+	wantStatus(t, "a revoked key", config, third, http.StatusUnauthorized)
+	wantStatus(t, "the first key then", config, first, http.StatusOK)
+	if again := op.runs("revoke", id(third), "--org", "o1"); !strings.Contains(again, "was revoked before, at 2") {
+		t.Errorf("revoked again it says %q", again)
+	}
+	listed = op.runs("list", "--org", "o1")
+	for key, state := range map[string]string{first: "active", second: "expired", third: "revoked"} {
+		if !regexp.MustCompile(`(?m)^` + id(key) + ` .*  ` + state + `( \S+ by \S+)?$`).MatchString(listed) {
+			t.Errorf("listed is\n%s\nwant %s to be %s", listed, id(key), state)
+		}
+	}
+
+	wantChanges(t, op.stderr.String(),
+		map[string]any{"what": "created", "keyId": id(first), "scopes": "read,config"},
+		map[string]any{"what": "rotated", "keyId": id(first), "scopes": "read,config", "newKeyId": id(second)},
+		map[string]any{"what": "rotated", "keyId": id(second), "scopes": "read,config", "newKeyId": id(third)},
+		map[string]any{"what": "revoked", "keyId": id(third), "scopes": "read,config"},
+	)
+	items := scan(t, client, name)
+	for what, text := range map[string]string{
+		"standard output": op.stdout.String(), "standard error": op.stderr.String(),
+		"the server's log": server.stderr.String(), "the table": items,
+	} {
+		for _, key := range []string{first, second, third} {
+			if secret := key[len("mm_") : len(key)-6]; strings.Contains(text, secret) {
+				t.Errorf("%s holds the key %s:\n%s", what, id(key), text)
+			}
+		}
+	}
+	if !strings.Contains(items, id(first)) || !strings.Contains(server.stderr.String(), id(first)) {
+		t.Error("neither the table nor the log knows the key at all: this test would not have seen it there")
+	}
+}
+
+// operatorAt runs `marketmeter key` and keeps what it writes, without the keys that makes returns.
+type operatorAt struct {
+	t              *testing.T
+	dir            string
+	variables      []string
+	stdout, stderr bytes.Buffer
+}
+
+func (o *operatorAt) runs(args ...string) (stdout string) {
+	o.t.Helper()
+	text := o.lines(args)
+	o.stdout.WriteString(text)
+	return text
+}
+
+// makes returns the key that the last line of standard output is.
+func (o *operatorAt) makes(args ...string) (key string) {
+	o.t.Helper()
+	key = lastLine(o.t, o.lines(args), &o.stdout)
+	return key
+}
+
+func (o *operatorAt) lines(args []string) string {
+	o.t.Helper()
+	p := begin(o.t, o.dir, o.variables, append([]string{"key"}, args...)...)
+	var text strings.Builder
+	for line := range p.lines {
+		fmt.Fprintln(&text, line)
+	}
+	if status := p.status(o.t); status != 0 {
+		o.t.Fatalf("key %s: exit status %d; standard error:\n%s", args[0], status, p.stderr)
+	}
+	o.stderr.WriteString(p.stderr.String())
+	return text.String()
+}
+
+// lastLine is the key that is alone on the last line; what is before it goes to rest.
+func lastLine(t *testing.T, stdout string, rest *bytes.Buffer) string {
+	t.Helper()
+	text, ended := strings.CutSuffix(stdout, "\n")
+	before, key, _ := strings.Cut(text, "\nmm_")
+	if _, err := apikey.Parse("mm_" + key); err != nil || !ended {
+		t.Fatalf("standard output is\n%s\nwant a key alone on its last line", stdout)
+	}
+	rest.WriteString(before)
+	return "mm_" + key
+}
+
+func id(key string) string { return apikey.Key(key).Hash().ID() }
+
+func wantStatus(t *testing.T, what, url, key string, want int) {
+	t.Helper()
+	if status, answer := call(t, "GET", url, key, ""); status != want {
+		t.Errorf("%s: %d %s; want %d", what, status, answer, want)
+	}
+}
+
+// wantChanges checks the log lines of changes, each of which says who and when, too.
+func wantChanges(t *testing.T, stderr string, want ...map[string]any) {
+	t.Helper()
+	var got []map[string]any
+	for line := range strings.Lines(stderr) {
+		var change map[string]any
+		if json.Unmarshal([]byte(line), &change) != nil || change["msg"] != "key changed" {
+			continue
+		}
+		at, err := time.Parse(time.RFC3339, fmt.Sprint(change["time"]))
+		who, _ := change["who"].(string)
+		if err != nil || time.Since(at) > time.Hour || !strings.Contains(who, "@") || change["organization"] != "o1" || change["table"] == "" {
+			t.Errorf("%swant who, when, whose and where in it", line)
+		}
+		for _, name := range []string{"time", "level", "msg", "who", "organization", "table", "expiryTime", "newExpiryTime"} {
+			delete(change, name)
+		}
+		got = append(got, change)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
+	}
+}
+
+// scan is all that is in the table.
+func scan(t *testing.T, client *dynamodb.Client, name string) string {
+	t.Helper()
+	all, err := client.Scan(t.Context(), &dynamodb.ScanInput{TableName: &name})
+	if err != nil || all.LastEvaluatedKey != nil {
+		t.Fatal(err, all)
+	}
+	items, err := json.Marshal(all.Items)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(items)
+}
+
+func TestKeysEndOnTheirOwn(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}
+	config := begin(t, dir, variables, "serve").ready(t) + "/org/o1/usageMeteringConfigInfo"
+	key := newKey(t, dir, variables, "--org", "o1", "--expires", "1s")
+	eventually(t, "the key ends", func() bool {
+		status, answer := call(t, "GET", config, key, "")
+		return status == http.StatusUnauthorized && strings.Contains(answer, "the key "+id(key)+" expired at ")
+	})
+}
+
+func TestKeysOpenTheirOrganizationAndScopesAlone(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}
+	url := begin(t, dir, variables, "serve").ready(t)
+	const list, config = "/usageRecordGroup", "/usageMeteringConfigInfo"
+	for _, test := range []struct {
+		scopes, method, path string
+		want                 int
+	}{
+		{"read", "GET", "/org/o1" + list, 200},
+		{"read", "GET", "/org/o1" + config, 200},
+		{"read", "PUT", "/org/o1" + config, 403},
+		{"read", "DELETE", "/org/o1" + list + "/g1", 403},
+		{"write", "GET", "/org/o1" + list, 403},
+		{"write", "DELETE", "/org/o1" + list + "/g1", 404},
+		{"config", "GET", "/org/o1" + list, 403},
+		{"config", "PUT", "/org/o1" + config, 200},
+		{"admin", "GET", "/org/o1" + list, 200},
+		{"admin", "PUT", "/org/o1" + config, 200},
+		{"admin", "GET", "/org/o2" + list, 403},
+		{"admin", "GET", "/org/O1" + list, 403},
+		{"admin", "GET", "/org/o1%20" + list, 403},
+		{"admin", "GET", "/org/o1%2Fo2" + list, 403},
+	} {
+		key := newKey(t, dir, variables, "--org", "o1", "--scope", test.scopes)
+		status, answer := call(t, test.method, url+test.path, key, `{"partnerUsageMeteringConfigs":[]}`)
+		if status != test.want {
+			t.Errorf("with %s, %s %s: %d %s; want %d", test.scopes, test.method, test.path, status, answer, test.want)
+		}
+		if text := ""; status == 403 && json.Unmarshal([]byte(answer), &text) != nil {
+			t.Errorf("with %s, %s %s: %s; want a JSON string", test.scopes, test.method, test.path, answer)
+		}
+	}
+}
+
+func TestKeyCommandsTellWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	secret := string(apikey.New())
+	typo := secret[:len(secret)-1] + "_"
+	long := strings.Repeat("x", 101)
+	for _, test := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"create"}, 2, "--org is missing"},
+		{[]string{"create", "--org", "a/b"}, 2, `--org is "a/b": `},
+		{[]string{"create", "--org", "o1", secret}, 2, "it takes flags alone"},
+		{[]string{"create", "--org", "o1", "--scope", "red"}, 2, `"red" is no scope: they are read, write, config, admin`},
+		{[]string{"create", "--org", "o1", "--scope", ""}, 2, "they are read, write, config, admin"},
+		{[]string{"create", "--org", "o1", "--expires", "90"}, 2, "as in 90d or 12h, or never"},
+		{[]string{"create", "--org", "o1", "--expires", "0d"}, 2, "it must be longer than nothing, or never"},
+		{[]string{"create", "--org", "o1", "--expires", "-1d"}, 2, "as in 90d or 12h, or never"},
+		{[]string{"create", "--org", "o1", "--expires", "3651d"}, 2, "at most 3650d"},
+		{[]string{"create", "--org", "o1", "--label", "a\tb"}, 2, `--label is "a\tb": it must have at most 100 characters`},
+		{[]string{"create", "--org", "o1", "--label", long}, 2, "it must have at most 100 characters"},
+		{[]string{"create", "--organization", "o1"}, 2, "not defined: -organization"},
+		{[]string{"list"}, 2, "--org is missing"},
+		{[]string{"list", "--org", "o1", secret}, 2, "it takes flags alone"},
+		{[]string{"rotate", "--org", "o1"}, 2, "it takes one ID of a key; there are 0"},
+		{[]string{"rotate", "abcd"}, 2, "--org is missing"},
+		{[]string{"rotate", "--org", "o1", "--keep", "soon", "abcd"}, 2, "as in 90d or 12h"},
+		{[]string{"rotate", "--org", "o1", "abcd"}, 1, `organization "o1" has no key abcd: ` + "`marketmeter key list --org o1` shows"},
+		{[]string{"rotate", "--org", "o1", secret}, 1, `organization "o1" has no key ` + id(secret)},
+		{[]string{"revoke", "abcd", "--org"}, 2, "needs an argument"},
+		{[]string{"revoke", "--org", "o1", secret, "abcd"}, 2, "there are 2"},
+		{[]string{"revoke", "--org", "o1", "abc"}, 2, "it must be 4 to 16 digits of 0-9 and a-f"},
+		{[]string{"revoke", "--org", "o1", strings.Repeat("a", 17)}, 2, "it must be 4 to 16 digits"},
+		{[]string{"revoke", "--org", "o1", typo}, 2, "it must be 4 to 16 digits"},
+		{[]string{"revoke", "--org", "o1", "abcd"}, 1, "has no key abcd"},
+	} {
+		status, stdout, stderr := onTable(t, name, "", append([]string{"key"}, test.args...)...)
+		if status != test.status || stdout != "" || !strings.HasPrefix(stderr, "marketmeter key "+test.args[0]+": ") || !strings.Contains(stderr, test.want) {
+			t.Errorf("%q: exit status %d\n%s%s\nwant %d and %q", test.args, status, stdout, stderr, test.status, test.want)
+		}
+		if strings.Contains(stderr, secret[:20]) {
+			t.Errorf("%q repeats the key:\n%s", test.args, stderr)
+		}
+	}
+	if status, stdout, _ := onTable(t, name, "", "key", "list", "--org", "o 1"); status != 0 ||
+		stdout != "Organization \"o 1\" has no keys; `marketmeter key create --org 'o 1'` makes one.\n" {
+		t.Errorf("a list of none: %d %s", status, stdout)
+	}
+}
+
+// What could not be stored is not shown.
+func TestNoKeyIsShownThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	status, stdout, stderr := onTable(t, "no-such-table", "", "key", "create", "--org", "o1")
+	if status != 1 || stdout != "" || strings.Contains(stderr, "key changed") || !strings.Contains(stderr, "revoke it: nobody has it") {
+		t.Errorf("exit status %d\n%s%s\nwant 1, no key and no change", status, stdout, stderr)
+	}
+}
+
+// A key that could not be shown is there, and nobody has it.
+func TestAKeyThatCannotBeShownIsTold(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	closed := func(t *testing.T) *os.File {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader.Close()
+		return writer
+	}
+	full := func(t *testing.T) *os.File {
+		file, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			skip(t, err.Error())
+		}
+		return file
+	}
+	for what, open := range map[string]func(*testing.T) *os.File{"a closed pipe": closed, "a full disk": full} {
+		t.Run(what, func(t *testing.T) {
+			program, err := buildProgram()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stdout := open(t)
+			defer stdout.Close()
+			var stderr bytes.Buffer
+			create := exec.Command(program, "key", "create", "--org", "o1")
+			create.Env, create.Stdout, create.Stderr = []string{endpoint(t), "TABLE_NAME=" + name}, stdout, &stderr
+			err = create.Run()
+			if failed, ok := errors.AsType[*exec.ExitError](err); !ok || failed.ExitCode() != 1 {
+				t.Errorf("it ended with %v; want exit status 1", err)
+			}
+			revoke := regexp.MustCompile("the key ([0-9a-f]{16}) has been made and could not be shown: .*; end it with `marketmeter key revoke --org o1 ([0-9a-f]{16})`").
+				FindStringSubmatch(stderr.String())
+			if revoke == nil || revoke[1] != revoke[2] || strings.Contains(stderr.String(), "mm_") {
+				t.Fatalf("standard error:\n%s\nwant to be told to revoke the key", &stderr)
+			}
+			if status, _, stderr := onTable(t, name, "", "key", "revoke", "--org", "o1", revoke[1]); status != 0 {
+				t.Errorf("revoke: %d\n%s", status, stderr)
+			}
+		})
+	}
+}
+
+func TestListShowsKeysAsTheyAre(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 9, 30, 59, 999e6, time.UTC)
+	hash := func(first byte) (h apikey.Hash) { h[0] = first; return h }
+	var got bytes.Buffer
+	if err := writeKeys(&got, []apikey.Record{
+		{
+			Hash: hash(1), Label: "é \u202eci\x1b[2J", Scopes: apikey.Read | apikey.Admin, CreatedBy: "ann@a b", CreationTime: now,
+			LastUsedTime: now.Truncate(time.Hour),
+		},
+		{Hash: hash(2), Scopes: apikey.Config, CreatedBy: "ann@host", CreationTime: now, ExpiryTime: now},
+		{
+			Hash: hash(3), Label: "x", Scopes: apikey.Config, CreatedBy: "ann@host", CreationTime: now, ExpiryTime: now.Add(day),
+			RevocationTime: now.Add(time.Minute), RevokedBy: "bob@host",
+		},
+	}, now); err != nil {
+		t.Fatal(err)
+	}
+	const want = `ID                LABEL      SCOPES      CREATED            CREATED BY  EXPIRES            LAST USED          STATE
+0100000000000000  é �ci�[2J  read,admin  2026-03-01T09:30Z  ann@a b     never              2026-03-01T09:00Z  active
+0200000000000000  -          config      2026-03-01T09:30Z  ann@host    2026-03-01T09:30Z  never              expired
+0300000000000000  x          config      2026-03-01T09:30Z  ann@host    2026-03-02T09:30Z  never              revoked 2026-03-01T09:31Z by bob@host
+`
+	if diff := cmp.Diff(want, got.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestParseSpan(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{
+		"90d": 90 * 24 * time.Hour, "12h": 12 * time.Hour, "5m": 5 * time.Minute, "1s": time.Second, "0h": 0, "3650d": longestSpan,
+		"87600h": longestSpan, "007d": 7 * 24 * time.Hour,
+	} {
+		if got, err := parseSpan(text); err != nil || got != want {
+			t.Errorf("%q is %s, %v; want %s", text, got, err, want)
+		}
+	}
+	for _, text := range []string{
+		"", "d", "90", "1.5d", "+1d", "-1d", " 1d", "1d ", "1w", "1D", "1d12h", "1_0d", "0x1d", "3651d", "87601h", "4294967295d",
+		"99999999999999999999d", "١d", "never",
+	} {
+		if got, err := parseSpan(text); err == nil {
+			t.Errorf("%q is %s; want it refused", text, got)
+		}
+	}
+}
+
+// What the program tells of API Gateway is what the template sets.
+func TestTheLagIsTheTemplates(t *testing.T) {
+	t.Parallel()
+	set := regexp.MustCompile(`ReauthorizeEvery: (\d+)\n`).FindSubmatch(marketmeter.Template)
+	if set == nil || string(set[1]) != strconv.Itoa(int(gatewayLag.Seconds())) {
+		t.Errorf("the template has %q; the program says %s", set, gatewayLag)
+	}
+}
+
+func TestRotationAtOnce(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	status, stdout, stderr := onTable(t, name, "", "key", "create", "--org", "o1", "--expires", "never", "--label", "ci")
+	if status != 0 {
+		t.Fatal(stderr)
+	}
+	key := lastLine(t, stdout, new(bytes.Buffer))
+	status, stdout, stderr = onTable(t, name, "", "key", "rotate", "--org", "o1", "--keep", "0h", key)
+	if status != 0 || !strings.Contains(stdout, `labelled "ci"; its scopes are read,write; it never expires`) ||
+		!regexp.MustCompile(`The old key `+id(key)+` ends at 2\S+Z\. In AWS, API Gateway may let it in for up to 60 seconds from now\.`).MatchString(stdout) {
+		t.Errorf("exit status %d\n%s%s", status, stdout, stderr)
+	}
+	status, stdout, stderr = onTable(t, name, "", "key", "rotate", "--org", "o1", key)
+	if status != 1 || stdout != "" || !strings.Contains(stderr, "and only a key that is good is rotated: make a new one with `marketmeter key create --org o1`") {
+		t.Errorf("of a key that has ended: exit status %d\n%s%s", status, stdout, stderr)
+	}
+}

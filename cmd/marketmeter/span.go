@@ -1,0 +1,21 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+var spanUnits = map[byte]time.Duration{'d': day, 'h': time.Hour, 'm': time.Minute, 's': time.Second}
+
+// parseSpan reads a whole number of days, hours, minutes or seconds, up to longestSpan.
+func parseSpan(text string) (time.Duration, error) {
+	if text != "" {
+		unit := spanUnits[text[len(text)-1]]
+		n, err := strconv.ParseUint(text[:len(text)-1], 10, 32)
+		if err == nil && unit != 0 && n <= uint64(longestSpan/unit) {
+			return time.Duration(n) * unit, nil
+		}
+	}
+	return 0, fmt.Errorf("it must be a whole number of days, hours, minutes or seconds, at most %dd, as in 90d or 12h", longestSpan/day)
+}

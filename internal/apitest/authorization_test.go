@@ -1,0 +1,462 @@
+package apitest
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/awslabs/aws-lambda-go-api-proxy/core"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/lambdahost"
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+var scopeNames = []string{"read", "write", "config", "admin"}
+
+// admitting are the scopes of which a key needs one, for each operation; admin is enough for all.
+var admitting = map[string][]string{
+	"list": {"read"}, "delete": {"write"}, "batchvalidate": {"read", "write"},
+	"config-get": {"read", "config"}, "config-put": {"config"}, "config-patch": {"config"},
+}
+
+// Every operation with every set of scopes: it is done where the set has one that admits to it, and otherwise
+// refused, and then nothing is asked of the table.
+func TestEveryScopeSetOnEveryOperation(t *testing.T) {
+	if routes := (&httpapi.API{}).Routes(); len(routes) != len(admitting) {
+		t.Fatalf("there are %d operations and %d are tested here", len(routes), len(admitting))
+	}
+	eachWay(t, func(t *testing.T, a *api) {
+		for set := 1; set < 16; set++ {
+			names := []string{}
+			for i, name := range scopeNames {
+				if set&(1<<i) != 0 {
+					names = append(names, name)
+				}
+			}
+			key := a.newKey(t, "acme", allScopes)
+			a.setAttribute(t, key, "scopes", strings.Join(names, ","))
+			group := group(fmt.Sprintf("g%d", set))
+			a.put(t, "acme", group)
+			for operation, r := range everyOperation("acme") {
+				r.path = strings.ReplaceAll(r.path, "/g1", "/"+group["id"].(string))
+				r.body = strings.ReplaceAll(r.body, "{\"partner\"", fmt.Sprintf(`{"enableDimensionMapping": %v, "partner"`, set%2 == 0))
+				admitted := slices.ContainsFunc(append([]string{"admin"}, admitting[operation]...), func(name string) bool { return slices.Contains(names, name) })
+				before := a.dump(t)
+				got := a.do(t, r.with(key))
+				if admitted {
+					if got.status != http.StatusOK {
+						t.Errorf("%s with %s: %d %s", operation, names, got.status, got.body)
+					}
+					continue
+				}
+				message := wantError(t, got, http.StatusForbidden, append([]string{"admin", strings.Join(names, ",")}, admitting[operation]...)...)
+				if len(got.operation) > 0 {
+					t.Errorf("%s with %s asked the table: %s", operation, names, shapes(got.operation))
+				}
+				if wantSame(t, before, a.dump(t)); t.Failed() {
+					t.Fatalf("%s with %s: %s", operation, names, message)
+				}
+			}
+		}
+	})
+}
+
+func (a *api) setAttribute(t testing.TB, key apikey.Key, name, value string) {
+	t.Helper()
+	expression := "SET " + name + " = :value"
+	if _, err := a.client.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+		TableName: &a.tableName, Key: map[string]types.AttributeValue{"PK": text(keyPartition(key)), "SK": text("KEY")},
+		UpdateExpression: &expression, ExpressionAttributeValues: map[string]types.AttributeValue{":value": text(value)},
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A key is good for its own organization: any other is refused in the same words and for the same price,
+// whether there is one of that name or not.
+func TestAnotherOrganizationIsRefusedWhetherThereIsOneOrNot(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		key := a.newKey(t, "acme", allScopes)
+		want(t, a.do(t, request{method: "GET", path: listPath("acme")}.with(key)), http.StatusOK) // its use is noted
+		refusals := func(org string) (all map[string][]string) {
+			all = map[string][]string{}
+			for operation, r := range everyOperation(org) {
+				got := a.do(t, r.with(key))
+				wantError(t, got, http.StatusForbidden, "key")
+				headers := maps.Clone(got.headers)
+				headers.Del("Date")
+				all[operation] = append([]string{fmt.Sprint(got.status), got.body, fmt.Sprint(headers)}, append(shapes(got.authentication), shapes(got.operation)...)...)
+			}
+			return all
+		}
+		for _, org := range []string{"other", "Acme", "acme ", "acm", "acmee", "a", "ORG#acme", "acme#STATUS#CREATED", "acme%23", strings.Repeat("o", 64), "*"} {
+			before := refusals(org)
+			a.put(t, org, group("g1"))
+			want(t, a.sendConfig(t, "PUT", org, wholeConfig, nil), http.StatusOK)
+			stored := a.dump(t)
+			wantSame(t, before, refusals(org))
+			if wantSame(t, stored, a.dump(t)); t.Failed() {
+				t.Fatal(org)
+			}
+		}
+	})
+}
+
+// The same organization may be spelled in several ways in a path; what counts is which it is.
+func TestAnOrganizationIsComparedAsItIs(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		key := a.newKey(t, "a b#c", apikey.Read)
+		for path, status := range map[string]int{
+			"/org/a%20b%23c/usageRecordGroup": 200, "/org/%61%20b%23%63/usageRecordGroup": 200,
+			"/org/a+b%23c/usageRecordGroup": 403, "/org/a%2520b%2523c/usageRecordGroup": 403, "/org/a%20b%2523c/usageRecordGroup": 403,
+			"/org/a%20b%23C/usageRecordGroup": 403, "/org/a%20b%23c%20/usageRecordGroup": 403, "/org/a%20b/usageRecordGroup": 403,
+		} {
+			if got := a.do(t, request{method: "GET", path: path}.with(key)); got.status != status {
+				t.Errorf("%s: %d %s", path, got.status, got.body)
+			}
+		}
+	})
+}
+
+// A function that is reached without what our authorizer tells refuses, whatever else stands there.
+func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, "lambda")
+	a.put(t, "acme", group("g1"))
+	with := func(change told) doc {
+		context := told{"organization": "acme", "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}
+		maps.Copy(context, change)
+		maps.DeleteFunc(context, func(_ string, value any) bool { return value == "absent" })
+		return doc{"lambda": context}
+	}
+	before := a.dump(t)
+	for _, authorizer := range []doc{
+		nil,
+		{},
+		{"lambda": nil},
+		{"lambda": told{}},
+		{"lambda": told{"principalId": "acme"}},
+		{"organization": "acme", "keyId": "0123456789abcdef", "scopes": "admin"},
+		{"jwt": doc{"claims": doc{"organization": "acme", "keyId": "0123456789abcdef", "scopes": "admin"}, "scopes": []string{"read", "admin"}}},
+		{"iam": doc{"accessKey": "AKIAIOSFODNN7EXAMPLE", "accountId": "123456789012", "callerId": "A", "userArn": "arn:aws:iam::123456789012:user/acme", "userId": "A"}},
+		with(told{"organization": "absent"}), with(told{"organization": ""}), with(told{"organization": nil}), with(told{"organization": 5}), with(told{"organization": true}),
+		with(told{"organization": []string{"acme"}}), with(told{"organization": doc{"S": "acme"}}), with(told{"organization": ".."}), with(told{"organization": "a/b"}),
+		with(told{"organization": "absent", "Organization": "acme"}), with(told{"organization": strings.Repeat("o", 65)}),
+		with(told{"keyId": "absent"}), with(told{"keyId": ""}), with(told{"keyId": nil}), with(told{"keyId": 5}),
+		with(told{"scopes": "absent"}), with(told{"scopes": ""}), with(told{"scopes": nil}), with(told{"scopes": "everything"}), with(told{"scopes": "read,everything"}),
+		with(told{"scopes": "ADMIN"}), with(told{"scopes": []string{"read", "write", "config", "admin"}}), with(told{"scopes": 15}), with(told{"scopes": ",read"}),
+		with(told{"expiryTime": "2024-07-29T15:51:28.071Z"}), with(told{"expiryTime": "2024-07-29T15:51:28.070Z"}), with(told{"expiryTime": "1970-01-01T00:00:00.000Z"}),
+		with(told{"expiryTime": ""}), with(told{"expiryTime": nil}), with(told{"expiryTime": "never"}), with(told{"expiryTime": 4102444800}), with(told{"expiryTime": doc{}}),
+	} {
+		for operation, r := range everyOperation("acme") {
+			got := a.invoke(t, r, authorizer)
+			if wantError(t, got, http.StatusUnauthorized); t.Failed() || len(got.operation) > 0 {
+				t.Fatalf("%s with %v asked the table %s", operation, authorizer, shapes(got.operation))
+			}
+		}
+	}
+	wantSame(t, before, a.dump(t))
+	for operation, r := range everyOperation("acme") { // the control: with all of it it answers
+		if got := a.invoke(t, r, with(told{"expiryTime": "2024-07-29T15:51:28.072Z"})); got.status != http.StatusOK {
+			t.Errorf("%s: %d %s", operation, got.status, got.body)
+		}
+	}
+}
+
+// invoke reaches the function past API Gateway, with what the event's requestContext.authorizer shall hold.
+func (a *api) invoke(t testing.TB, r request, authorizer doc) answer {
+	t.Helper()
+	event, err := eventOf(r, authorizer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := a.way.(overLambda).invoke(t.Context(), event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// What API Gateway keeps of the authorizer's answer is not good for longer than the key.
+func TestAKeyThatExpiresWhileItsAnswerIsKeptIsRefused(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, "lambda")
+	a.put(t, "acme", group("g1"))
+	key := a.newKey(t, "acme", allScopes, func(r *apikey.Record) { r.ExpiryTime = now.Add(time.Minute) })
+	context, refusal, err := a.way.(overLambda).authorize(t.Context(), request{method: "GET", path: listPath("acme")}.with(key))
+	if err != nil || refusal.status != 0 {
+		t.Fatal(refusal, err)
+	}
+	kept := doc{"lambda": context}
+	a.clock.set(now.Add(time.Minute - time.Millisecond))
+	want(t, a.invoke(t, everyOperation("acme")["config-get"].with(key), kept), http.StatusOK)
+	a.clock.set(now.Add(time.Minute))
+	before := a.dump(t)
+	for _, r := range everyOperation("acme") {
+		got := a.invoke(t, r.with(key), kept)
+		wantError(t, got, http.StatusUnauthorized, "expired at 2024-07-29T15:52:28.071Z")
+		if len(got.operation) > 0 || got.headers.Get("WWW-Authenticate") == "" {
+			t.Errorf("%v, %s", got.headers, shapes(got.operation))
+		}
+	}
+	wantSame(t, before, a.dump(t))
+}
+
+// API Gateway keeps the authorizer's answer by the header, for all routes: it depends on nothing else.
+func TestTheAuthorizerGoesByTheHeaderAlone(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, "lambda")
+	key := a.newKey(t, "acme", apikey.Read|apikey.Config)
+	expected := told{"organization": "acme", "keyId": keyPartition(key)[4:20], "scopes": "read,config"}
+	for _, org := range []string{"acme", "other"} {
+		for operation, r := range everyOperation(org) {
+			context, refusal, err := a.way.(overLambda).authorize(t.Context(), r.with(key))
+			if err != nil || refusal.status != 0 {
+				t.Errorf("%s of %s: %v, %v", operation, org, refusal, err)
+			}
+			wantSame(t, expected, context)
+		}
+	}
+	for _, source := range [][]string{nil, {}, {""}, {"", ""}, {"Key " + string(key), "Key " + string(key)}, {"Key " + string(key), ""}, {"", "Key " + string(key)}} {
+		ctx, requests := tabletest.Record(t.Context())
+		answer, err := a.way.(overLambda).authorizer(ctx, events.APIGatewayV2CustomAuthorizerV2Request{
+			Version: "2.0", Type: "REQUEST", IdentitySource: source, Headers: map[string]string{"authorization": "Key " + string(key)},
+		})
+		if err != nil || answer.IsAuthorized || answer.Context != nil || len(requests()) > 0 {
+			t.Errorf("identity source %q: %v, %v", source, answer, err)
+		}
+	}
+	expiring := a.newKey(t, "a#b", apikey.Admin, func(r *apikey.Record) { r.ExpiryTime = now.Add(time.Hour) })
+	context, _, err := a.way.(overLambda).authorize(t.Context(), request{method: "GET", path: "/"}.with(expiring))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSame(t, told{"organization": "a#b", "keyId": keyPartition(expiring)[4:20], "scopes": "admin", "expiryTime": "2024-07-29T16:51:28.071Z"}, context)
+}
+
+// forgedHeaders are what a client could hope to be taken at its word by.
+func forgedHeaders(t testing.TB, org string) map[string]string {
+	authorizer := toJSON(t, doc{"lambda": told{"organization": org, "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}})
+	context := `{"requestId":"forged","stage":"$default","authorizer":` + authorizer + `}`
+	headers := map[string]string{"X-Apigateway-Event": `{"requestContext":` + context + `}`, "X-Apigateway-Context": context, "X-Amz-Apigateway-Context": context}
+	for _, name := range []string{core.APIGwContextHeader, core.APIGwStageVarsHeader, core.ALBContextHeader} {
+		headers[name] = context
+	}
+	for _, name := range []string{"Requestcontext", "Request-Context", "X-Amzn-Request-Context", "X-Amzn-Lambda-Context", "Lambda-Runtime-Client-Context", "X-Forwarded-Context"} {
+		headers[name] = context
+	}
+	for _, name := range []string{"Authorizer", "X-Authorizer", "X-Amzn-Authorizer", "X-Amzn-Oidc-Data", "X-Amzn-Oidc-Identity"} {
+		headers[name] = authorizer
+	}
+	for _, prefix := range []string{"", "X-", "X-Authorizer-", "X-Amzn-", "X-Amz-", "X-Amzn-Authorizer-", "Context-", "X-Marketmeter-"} {
+		maps.Copy(headers, map[string]string{
+			prefix + "Organization": org, prefix + "OrganizationID": org, prefix + "Org": org, prefix + "KeyId": "0123456789abcdef",
+			prefix + "Scopes": "read,write,config,admin", prefix + "ExpiryTime": "2099-01-01T00:00:00.000Z",
+		})
+	}
+	maps.Copy(headers, map[string]string{
+		"X-Forwarded-User": org, "X-Remote-User": org, "X-Forwarded-For": "127.0.0.1", "X-Real-Ip": "127.0.0.1", "X-Original-Url": listPath(org), "X-Rewrite-Url": listPath(org),
+		"X-Forwarded-Prefix": "/org/" + org, "X-Http-Method-Override": "DELETE", "X-Api-Key": "mm_", "Cookie": "organization=" + org + "; scopes=admin", "Host-Organization": org,
+		"X-Amz-Security-Token": "x", "X-Amzn-Principalid": org, "Proxy-Authorization": "Key x", "X-Authorization": "Key x",
+	})
+	return headers
+}
+
+// Nothing that a client sends is taken for who it is, but its key: with forged headers, parameters and
+// bodies every request is answered as without.
+func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme", group("g1"))
+		a.put(t, "other", group("g1"))
+		key, reading := a.newKey(t, "other", allScopes), a.newKey(t, "acme", apikey.Read)
+		forged := forgedHeaders(t, "acme")
+		before := a.dump(t)
+		for operation, r := range everyOperation("acme") {
+			r.headers = maps.Clone(r.headers)
+			if r.headers == nil {
+				r.headers = map[string]string{}
+			}
+			maps.Copy(r.headers, forged)
+			a.wantNoKey(t, r.authorized(""), 0)
+			wantError(t, a.do(t, r.with(key)), http.StatusForbidden)
+			if !slices.Contains(admitting[operation], "read") {
+				wantError(t, a.do(t, r.with(reading)), http.StatusForbidden)
+			}
+			// Each by itself, too: one may hide another.
+			for name, value := range forged {
+				got := a.do(t, request{method: r.method, path: r.path, body: r.body, headers: map[string]string{name: value}}.with(key))
+				if wantError(t, got, http.StatusForbidden); t.Failed() {
+					t.Fatalf("%s: %s", name, value)
+				}
+			}
+			if a.isHTTP() {
+				continue
+			}
+			// A function that is reached without a context, but with all of these.
+			for _, authorizer := range []doc{nil, {}, {"lambda": told{}}} {
+				got := a.invoke(t, r.authorized("Key "+string(a.newKey(t, "acme", allScopes))), authorizer)
+				if wantError(t, got, http.StatusUnauthorized); len(got.operation) > 0 {
+					t.Errorf("%s asked the table %s", operation, shapes(got.operation))
+				}
+			}
+			// With the context of one organization and the headers of another it is the context's.
+			wantError(t, a.invoke(t, r, lambdaContext("other")), http.StatusForbidden)
+		}
+		for _, query := range []string{
+			"organization=acme", "orgId=acme&organizationID=acme", "scopes=admin&keyId=0123456789abcdef", "Authorization=Key+x", "requestContext.authorizer.lambda.organization=acme",
+		} {
+			wantError(t, a.do(t, request{method: "GET", path: listPath("acme"), query: query}.with(key)), http.StatusForbidden)
+			wantError(t, a.do(t, request{method: "DELETE", path: groupPath("acme", "g1"), query: query}.with(key)), http.StatusForbidden)
+		}
+		for _, body := range []string{
+			`{"organization": "acme", "organizationID": "acme", "scopes": "admin"}`, `{"requestContext": {"authorizer": {"lambda": {"organization": "acme", "scopes": "admin"}}}}`,
+			`[{"organizationID": "acme", "records": {"cpu": 1}}]`,
+		} {
+			wantError(t, a.do(t, request{method: "POST", path: validatePath("acme"), body: body}.with(key)), http.StatusForbidden)
+			wantError(t, a.do(t, request{method: "PUT", path: configPath("acme"), body: body}.with(key)), http.StatusForbidden)
+		}
+		after := a.dump(t)
+		maps.DeleteFunc(after, func(name string, _ doc) bool { return strings.Contains(name, "KEY#") })
+		maps.DeleteFunc(before, func(name string, _ doc) bool { return strings.Contains(name, "KEY#") })
+		wantSame(t, before, after)
+		// One's own is answered, whatever else is said.
+		for _, r := range everyOperation("other") {
+			headers := maps.Clone(forged)
+			maps.Copy(headers, r.headers)
+			r.headers = headers
+			want(t, a.do(t, r.with(key)), http.StatusOK)
+		}
+	})
+}
+
+// The adapter has another way to hand over the context of a request, in headers: what comes in that way is not
+// taken either. (Through the adapter such a header can't even arrive whole, since it cuts it at commas.)
+func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
+	t.Parallel()
+	event, err := eventOf(request{method: "GET", path: listPath("acme")}, lambdaContext("acme"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := new(core.RequestAccessorV2).ProxyEventToHTTPRequest(event)
+	if err != nil || !strings.Contains(r.Header.Get(core.APIGwContextHeader), `"organization":"acme"`) {
+		t.Fatalf("%v, %v", r, err)
+	}
+	if identity, err := lambdahost.Identity(r); metering.CodeOf(err) != metering.Unauthenticated || identity != (apikey.Identity{}) {
+		t.Errorf("%+v, %v", identity, err)
+	}
+	// In its own way, the context is what counts beside them.
+	for org, authorizer := range map[string]doc{"": nil, "other": lambdaContext("other")} {
+		event, err := eventOf(request{method: "GET", path: listPath("acme")}, authorizer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own, err := new(core.RequestAccessorV2).EventToRequestWithContext(t.Context(), event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		maps.Copy(own.Header, r.Header)
+		if identity, err := lambdahost.Identity(own); identity.Organization != org || (err == nil) != (org != "") {
+			t.Errorf("%+v, %v", identity, err)
+		}
+	}
+}
+
+// The log tells of each request whose key sent it, and never the key; of one that no good key sent, nothing
+// that a client claims.
+func TestTheLogTellsWhoAsked(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme", group("g1"))
+		key, other := a.newKey(t, "acme", allScopes), a.newKey(t, "other", apikey.Read)
+		last := func() doc {
+			lines := a.log.all(t)
+			return lines[len(lines)-1]
+		}
+		for operation, r := range everyOperation("acme") {
+			for _, c := range []struct {
+				key    apikey.Key
+				org    string
+				status int
+			}{{key, "acme", 200}, {other, "other", 403}} {
+				want(t, a.do(t, r.with(c.key)), c.status)
+				line := last()
+				if line["organization"] != c.org || line["keyId"] != keyPartition(c.key)[4:20] || line["operation"] != operation || line["status"] != float64(c.status) {
+					t.Errorf("%v", line)
+				}
+			}
+		}
+		if a.isHTTP() {
+			for _, authorization := range []string{"", "Key x", "Key " + string(apikey.New())} {
+				a.do(t, request{method: "GET", path: listPath("acme"), headers: forgedHeaders(t, "acme")}.authorized(authorization))
+				line := last()
+				if line["organization"] != "" || line["keyId"] != "" || line["status"] != 401.0 || line["level"] != "INFO" {
+					t.Errorf("%v", line)
+				}
+			}
+			return
+		}
+		a.do(t, request{method: "GET", path: listPath("acme")}.authorized("Key "+string(apikey.New())))
+		lines := a.keyLog.all(t)
+		if line := lines[len(lines)-1]; line["msg"] != "refused" || line["requestId"] != "bqO8gjLvIAMEPDA=" || !strings.Contains(fmt.Sprint(line["error"]), "not known") {
+			t.Errorf("%v", line)
+		}
+	})
+}
+
+// A change of the config leaves in the log who changed what from which version to which, and when. One that
+// changes nothing, or fails, leaves nothing of the kind.
+func TestAChangeOfTheConfigIsTraced(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		key := a.newKey(t, "acme", apikey.Config)
+		on, off := `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`, `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": true}]}`
+		for _, c := range []struct {
+			method, body string
+			headers      map[string]string
+			status       int
+			change       any
+		}{
+			{"PUT", on, nil, 200, doc{"item": "config", "fromVersion": 0.0, "toVersion": 1.0}},
+			{"PUT", on, nil, 200, nil},
+			{"PATCH", off, nil, 200, doc{"item": "config", "fromVersion": 1.0, "toVersion": 2.0}},
+			{"PATCH", off, nil, 200, nil},
+			{"PATCH", `{}`, nil, 200, nil},
+			{"PATCH", on, nil, 200, nil}, // it names nothing that differs
+			{"PUT", on, map[string]string{"If-Match": `"1"`}, 412, nil},
+			{"PUT", `{"partnerUsageMeteringConfigs": [{"partner": "NONE"}]}`, nil, 400, nil},
+			{"PUT", `x`, nil, 400, nil},
+			{"PUT", on, map[string]string{"Content-Type": "text/plain"}, 415, nil},
+			{"PUT", on, map[string]string{"If-Match": `"2"`}, 200, doc{"item": "config", "fromVersion": 2.0, "toVersion": 3.0}},
+			{"GET", "", nil, 200, nil},
+		} {
+			before := len(a.log.all(t))
+			r := request{method: c.method, path: configPath("acme"), body: c.body, headers: c.headers}
+			want(t, a.do(t, r.with(key)), c.status)
+			lines := a.log.all(t)[before:]
+			if len(lines) != 1 {
+				t.Fatalf("%d lines: %v", len(lines), lines)
+			}
+			wantSame(t, c.change, lines[0]["change"])
+			at, _ := lines[0]["time"].(string)
+			if lines[0]["keyId"] != keyPartition(key)[4:20] || lines[0]["organization"] != "acme" || parseTime(t, at).IsZero() {
+				t.Errorf("%v", lines[0])
+			}
+		}
+		// Nor does what other operations change, or a change whose key does not allow it.
+		a.put(t, "acme", group("g1"))
+		want(t, a.delete(t, "acme", "g1", ""), http.StatusOK)
+		want(t, a.do(t, request{method: "PUT", path: configPath("acme"), body: off}.with(a.newKey(t, "acme", apikey.Read))), http.StatusForbidden)
+		lines := a.log.all(t)
+		for _, line := range lines[len(lines)-2:] {
+			wantSame(t, any(nil), line["change"])
+		}
+	})
+}

@@ -1,0 +1,198 @@
+package apitest
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// overLambda does what API Gateway (HTTP API, payload 2.0) does with a request and the functions
+// behind it, for all that is sent: the function that answers here takes every path and method, on
+// AWS only its routes reach one. It keeps no answer of the authorizer.
+type overLambda struct {
+	authorizer func(context.Context, events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error)
+	function   func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error)
+}
+
+// told is the context that the authorizer gives with a request that it lets in.
+type told = map[string]any
+
+func (o overLambda) send(ctx context.Context, r request) (answer, error) {
+	context, refusal, err := o.authorize(ctx, r)
+	if err != nil || refusal.status != 0 {
+		return refusal, err
+	}
+	event, err := eventOf(r, doc{"lambda": context})
+	if err != nil {
+		return answer{}, err
+	}
+	got, err := o.invoke(ctx, event)
+	got.authentication = refusal.authentication
+	return got, err
+}
+
+// authorize asks the authorizer. Where it lets the request in, only the authentication of the answer
+// is there.
+func (o overLambda) authorize(ctx context.Context, r request) (context told, got answer, err error) {
+	message, err := messageOf(r)
+	if err != nil {
+		return nil, answer{}, err
+	}
+	key := message["headers"].(map[string]string)["authorization"]
+	if key == "" {
+		return nil, ofGateway(http.StatusUnauthorized), nil
+	}
+	method, path := r.method, message["rawPath"].(string)
+	message["type"], message["identitySource"] = "REQUEST", []string{key}
+	message["routeArn"] = "arn:aws:execute-api:us-east-1:123456789012:a1b2c3d4e5/$default/" + method + path
+	var event events.APIGatewayV2CustomAuthorizerV2Request
+	if err := throughJSON(message, &event); err != nil {
+		return nil, answer{}, err
+	}
+	ctx, requests := tabletest.Record(ctx)
+	ctx, cancel := contextOfFunction(ctx)
+	defer cancel()
+	response, failure := o.authorizer(ctx, event)
+	var decided struct {
+		IsAuthorized *bool
+		Context      told
+	}
+	if err := throughJSON(response, &decided); err != nil {
+		return nil, answer{}, err
+	}
+	switch {
+	case failure != nil || decided.IsAuthorized == nil:
+		got = ofGateway(http.StatusInternalServerError)
+	case !*decided.IsAuthorized:
+		got = ofGateway(http.StatusForbidden)
+	}
+	got.authentication = requests()
+	return decided.Context, got, nil
+}
+
+// ofGateway is what API Gateway answers by itself.
+func ofGateway(status int) answer {
+	texts := map[int]string{
+		http.StatusUnauthorized: "Unauthorized", http.StatusForbidden: "Forbidden", http.StatusInternalServerError: "Internal Server Error",
+	}
+	return answer{
+		status: status, headers: http.Header{"Content-Type": {"application/json"}}, body: `{"message":"` + texts[status] + `"}`, ofGateway: true,
+	}
+}
+
+// maxLambdaResponse is what Lambda takes from a function, as encoding/json writes it.
+const maxLambdaResponse = 6_291_556
+
+// invoke runs the function of the operations.
+func (o overLambda) invoke(ctx context.Context, event events.APIGatewayV2HTTPRequest) (answer, error) {
+	ctx, requests := tabletest.Record(ctx)
+	ctx, cancel := contextOfFunction(ctx)
+	defer cancel()
+	response, err := o.function(ctx, event)
+	if err != nil {
+		return answer{}, fmt.Errorf("an invocation error: %w", err)
+	}
+	envelope, err := json.Marshal(response)
+	if err != nil {
+		return answer{}, err
+	}
+	if len(envelope) > maxLambdaResponse {
+		return answer{}, fmt.Errorf("the response has %d bytes: Lambda takes %d", len(envelope), maxLambdaResponse)
+	}
+	if response.IsBase64Encoded {
+		return answer{}, fmt.Errorf("the body is base64, JSON never needs that")
+	}
+	got := answer{status: response.StatusCode, headers: http.Header{}, body: response.Body, operation: requests()}
+	for name, value := range response.Headers {
+		got.headers.Set(name, value)
+	}
+	return got, nil
+}
+
+// contextOfFunction ends when the function's time is over, if ctx doesn't end before.
+func contextOfFunction(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, 15*time.Second)
+}
+
+// eventOf is the event as the function's runtime decodes it, with what requestContext.authorizer holds.
+func eventOf(r request, authorizer doc) (event events.APIGatewayV2HTTPRequest, err error) {
+	message, err := messageOf(r)
+	if err != nil {
+		return event, err
+	}
+	if authorizer != nil {
+		message["requestContext"].(doc)["authorizer"] = authorizer
+	}
+	message["isBase64Encoded"] = false
+	if r.body != "" {
+		message["body"] = r.body
+		if isText := r.headers["Content-Type"] == "application/json"; !isText || !utf8.ValidString(r.body) {
+			message["body"], message["isBase64Encoded"] = base64.StdEncoding.EncodeToString([]byte(r.body)), true
+		}
+	}
+	return event, throughJSON(message, &event)
+}
+
+// messageOf is what the events of the authorizer and of the function have in common: the path decoded, the
+// query as sent, header names in lower case, the values of one that is there twice with a comma between.
+func messageOf(r request) (doc, error) {
+	path, err := url.PathUnescape(r.path)
+	if err != nil {
+		return nil, fmt.Errorf("API Gateway refuses the path %s itself: %w", r.path, err)
+	}
+	headers := map[string]string{"host": "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com", "content-length": strconv.Itoa(len(r.body))}
+	for _, sent := range []map[string]string{r.headers, r.again} {
+		for name, value := range sent {
+			name, value = strings.ToLower(name), strings.Trim(value, " \t")
+			if before, there := headers[name]; there && name != "content-length" && name != "host" {
+				value = before + "," + value
+			}
+			headers[name] = value
+		}
+	}
+	if headers["authorization"] == "" {
+		delete(headers, "authorization")
+	}
+	routeKey, parameters := "$default", map[string]string(nil)
+	if f, e := routed(r.method, r.path); f != nil {
+		routeKey, parameters = e.String(), e.parameters(r.path)
+	}
+	call := doc{"method": r.method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.17", "userAgent": "curl/8.5.0"}
+	message := doc{
+		"version": "2.0", "routeKey": routeKey, "rawPath": path, "rawQueryString": r.query, "headers": headers, "pathParameters": parameters,
+		"requestContext": doc{
+			"accountId": "123456789012", "apiId": "a1b2c3d4e5", "domainName": "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com",
+			"domainPrefix": "a1b2c3d4e5", "http": call, "requestId": "bqO8gjLvIAMEPDA=", "routeKey": routeKey, "stage": "$default",
+			"time": "29/Jul/2024:15:51:28 +0000", "timeEpoch": 1722268288071,
+		},
+	}
+	if r.query != "" {
+		joined := map[string]string{}
+		values, _ := url.ParseQuery(r.query)
+		for name, all := range values {
+			joined[name] = strings.Join(all, ",")
+		}
+		message["queryStringParameters"] = joined
+	}
+	return message, nil
+}
+
+// throughJSON is what comes of a value on its way to another process.
+func throughJSON(from, to any) error {
+	text, err := json.Marshal(from)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, to)
+}

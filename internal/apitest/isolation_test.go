@@ -1,0 +1,444 @@
+package apitest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// scenario is what two organizations do, with ids that overlap and names that are nearly each other's.
+type scenario struct {
+	Way           string
+	Organizations [2]string
+	Keys          [2][]ownKey
+	Groups        [2][]doc // there before
+	AtOnce        bool     // each organization acts in its own order, both at the same time
+	Steps         []step
+}
+
+type ownKey struct {
+	Scopes  apikey.Scopes
+	Expires time.Duration // from the start; 0 is never
+}
+
+// step is a request with a key of the actor's, or an import of a group.
+type step struct {
+	Actor   int
+	Key     int // of the actor's; noKey and badKey are none of them
+	Request request
+	Import  doc
+}
+
+const (
+	noKey  = -1
+	badKey = -2
+)
+
+// key is the same in every world and every run.
+func (s *scenario) key(actor, i int) apikey.Key {
+	return keyOf(fmt.Sprintf("%032d", 1000*actor+i))
+}
+
+// observed is what an organization can see of one step, and what it cost.
+type observed struct {
+	Status         int
+	Headers        map[string][]string
+	Body           string
+	Authentication []string // the requests to DynamoDB, in order
+	Operation      []string
+}
+
+// world is what came of a scenario: by step, by organization and all that is stored.
+type world struct {
+	Steps []*observed // nil where the actor was not there
+	Log   [2][]doc
+	Items map[string]doc
+}
+
+// For all that two organizations do, neither can tell whether the other is there: what it is answered, what its
+// requests ask of DynamoDB, what they consume and what is stored for it in the end are the same in
+// a world where the other is and in a world where there is nothing but itself.
+func TestNoOrganizationCanTellOfAnother(t *testing.T) {
+	t.Parallel()
+	worlds := map[string][3]*api{}
+	for _, way := range []string{"http", "lambda"} {
+		worlds[way] = [3]*api{newAPI(t, way), newAPI(t, way), newAPI(t, way)}
+	}
+	scopes, statuses := map[apikey.Scopes]bool{}, map[int]int{}
+	rapid.Check(t, func(rt *rapid.T) {
+		s := genScenario().Draw(rt, "scenario")
+		for _, key := range slices.Concat(s.Keys[0], s.Keys[1]) {
+			scopes[key.Scopes] = true
+		}
+		var together *world
+		var alone [2]*world
+		var wrong [3][]string
+		var errs [3]error
+		var wait sync.WaitGroup
+		wait.Go(func() { together, wrong[2], errs[2] = s.run(t.Context(), worlds[s.Way][2], 0, 1) })
+		for actor := range 2 {
+			wait.Go(func() { alone[actor], wrong[actor], errs[actor] = s.run(t.Context(), worlds[s.Way][actor], actor) })
+		}
+		wait.Wait()
+		if err := errors.Join(errs[:]...); err != nil {
+			rt.Fatalf("%v", err)
+		}
+		if wrong := slices.Concat(wrong[:]...); len(wrong) > 0 {
+			rt.Fatalf("%s", strings.Join(wrong, "\n"))
+		}
+		for actor, org := range s.Organizations {
+			with, without := together, alone[actor]
+			for i, step := range s.Steps {
+				if step.Actor != actor {
+					continue
+				}
+				statuses[with.Steps[i].Status]++
+				if diff := cmp.Diff(without.Steps[i], with.Steps[i]); diff != "" {
+					rt.Fatalf("organization %q can tell of %q by step %d: -alone +together\n%s", org, s.Organizations[1-actor], i, diff)
+				}
+			}
+			if diff := cmp.Diff(without.Log[actor], with.Log[actor]); diff != "" {
+				rt.Fatalf("the log of organization %q: -alone +together\n%s", org, diff)
+			}
+		}
+		items := maps.Clone(alone[0].Items)
+		maps.Copy(items, alone[1].Items)
+		if diff := cmp.Diff(items, together.Items); diff != "" {
+			rt.Fatalf("what is stored: -alone +together\n%s", diff)
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	t.Logf("%d scope sets; steps by status, imports 0: %v", len(scopes), statuses)
+	for _, status := range []int{0, 200, 400, 401, 403, 404, 405, 412, 500} {
+		if statuses[status] == 0 {
+			t.Errorf("no step had status %d: the scenarios no longer test much", status)
+		}
+	}
+	if len(scopes) != 15 {
+		t.Errorf("keys had %d sets of scopes of 15", len(scopes))
+	}
+}
+
+// GoString is how rapid prints a scenario that fails.
+func (s *scenario) GoString() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "over %s, at once: %v\n", s.Way, s.AtOnce)
+	for actor, org := range s.Organizations {
+		fmt.Fprintf(&b, "  %d: organization %q, keys %v\n", actor, org, s.Keys[actor])
+		for _, g := range s.Groups[actor] {
+			fmt.Fprintf(&b, "     has group %.300v\n", g)
+		}
+	}
+	for i, step := range s.Steps {
+		r := step.Request
+		if step.Import != nil {
+			fmt.Fprintf(&b, "  step %d: %d imports %.300v\n", i, step.Actor, step.Import)
+		} else {
+			fmt.Fprintf(&b, "  step %d: %d sends with key %d %s %s?%s %s %v\n", i, step.Actor, step.Key, r.method, r.path, r.query, r.body, r.headers)
+		}
+	}
+	return b.String()
+}
+
+// run plays the scenario in an empty table, as far as it is done by those who are present.
+func (s *scenario) run(ctx context.Context, a *api, present ...int) (w *world, wrong []string, err error) {
+	if err := a.empty(ctx); err != nil {
+		return nil, nil, err
+	}
+	a.log.take()
+	a.keyLog.take()
+	a.clock.set(now)
+	for _, actor := range present {
+		if err := s.prepare(ctx, a, actor); err != nil {
+			return nil, nil, err
+		}
+	}
+	w = &world{Steps: make([]*observed, len(s.Steps))}
+	var mu sync.Mutex
+	play := func(actors ...int) {
+		for i, step := range s.Steps {
+			if !slices.Contains(actors, step.Actor) {
+				continue
+			}
+			if !s.AtOnce {
+				a.clock.set(now.Add(time.Duration(i) * 7 * time.Minute))
+			}
+			seen, problems, failure := s.do(ctx, a, step)
+			mu.Lock()
+			w.Steps[i], err = seen, errors.Join(err, failure)
+			for _, problem := range problems {
+				wrong = append(wrong, fmt.Sprintf("step %d: %s", i, problem))
+			}
+			mu.Unlock()
+		}
+	}
+	if s.AtOnce {
+		var wait sync.WaitGroup
+		for _, actor := range present {
+			wait.Go(func() { play(actor) })
+		}
+		wait.Wait()
+	} else {
+		play(present...)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, text := range []string{a.log.take(), a.keyLog.take()} {
+		if err := s.readLog(text, w); err != nil {
+			return nil, nil, err
+		}
+	}
+	w.Items, err = itemsIn(ctx, a.client, a.tableName)
+	for _, item := range w.Items {
+		delete(item, "_op")
+	}
+	return w, wrong, err
+}
+
+// prepare stores the keys and groups that the actor has before.
+func (s *scenario) prepare(ctx context.Context, a *api, actor int) error {
+	org := s.Organizations[actor]
+	for i, k := range s.Keys[actor] {
+		key := s.key(actor, i)
+		record := recordOf(key, org, k.Scopes)
+		if k.Expires > 0 {
+			record.ExpiryTime = now.Add(k.Expires)
+		}
+		a.keys.mu.Lock()
+		a.keys.organizations[key] = org
+		a.keys.mu.Unlock()
+		if err := a.table.AddAPIKey(ctx, record); err != nil {
+			return err
+		}
+	}
+	for _, g := range s.Groups[actor] {
+		group, err := decodeGroup(org, g)
+		if err != nil {
+			return err
+		}
+		if _, err := a.table.Put(ctx, group); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// do takes one step.
+func (s *scenario) do(ctx context.Context, a *api, step step) (seen *observed, wrong []string, err error) {
+	if step.Import != nil {
+		return s.importGroup(ctx, a, s.Organizations[step.Actor], step.Import)
+	}
+	r := step.Request
+	switch step.Key {
+	case noKey:
+		r = r.authorized("")
+	case badKey:
+		r = r.authorized("Key " + strings.Replace(string(s.key(step.Actor, 0)), "0", "O", 1))
+	default:
+		r = r.with(s.key(step.Actor, step.Key))
+	}
+	got, wrong, err := a.exchange(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	got.headers.Del("Date")
+	return &observed{got.status, got.headers, got.body, shapes(got.authentication), shapes(got.operation)}, wrong, nil
+}
+
+// importGroup does what `marketmeter import` does with a line.
+func (s *scenario) importGroup(ctx context.Context, a *api, org string, g doc) (seen *observed, wrong []string, err error) {
+	group, err := decodeGroup(org, g)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, requests := tabletest.Record(ctx)
+	isNew, err := a.table.Put(ctx, group)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := a.table.RaiseSerial(ctx, org, group.SerialID); err != nil {
+		return nil, nil, err
+	}
+	serial, err := a.table.Serial(ctx, org)
+	if err != nil {
+		return nil, nil, err
+	}
+	count, err := a.table.CountGroups(ctx, org)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, asked := range requests() {
+		for _, partition := range partitionsOf(asked) {
+			if own := orgPartition(org); partition != own && !strings.HasPrefix(partition, own+"#") {
+				wrong = append(wrong, fmt.Sprintf("the import of %q asked for the partition %q", org, partition))
+			}
+		}
+	}
+	return &observed{Body: fmt.Sprintf("new: %v, serial counter %d, %d groups", isNew, serial, count), Operation: shapes(requests())}, wrong, nil
+}
+
+// readLog adds the lines of each organization, without what differs by nature.
+func (s *scenario) readLog(text string, w *world) error {
+	for line := range strings.Lines(text) {
+		var members doc
+		if err := json.Unmarshal([]byte(line), &members); err != nil {
+			return err
+		}
+		for _, name := range []string{"time", "durationMs", "requestId"} {
+			delete(members, name)
+		}
+		for actor, org := range s.Organizations {
+			if members["organization"] == org {
+				w.Log[actor] = append(w.Log[actor], members)
+			}
+			for i := range s.Keys[actor] {
+				if strings.Contains(line, string(s.key(actor, i))) {
+					return fmt.Errorf("the log holds a key: %s", line)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// empty deletes every item of the table.
+func (a *api) empty(ctx context.Context) error {
+	items, err := itemsIn(ctx, a.client, a.tableName)
+	if err != nil {
+		return err
+	}
+	var deletes []types.WriteRequest
+	for _, item := range items {
+		deletes = append(deletes, types.WriteRequest{DeleteRequest: &types.DeleteRequest{
+			Key: map[string]types.AttributeValue{"PK": text(item["PK"].(string)), "SK": text(item["SK"].(string))},
+		}})
+	}
+	for batch := range slices.Chunk(deletes, 25) {
+		for len(batch) > 0 {
+			out, err := a.client.BatchWriteItem(ctx, &dynamodb.BatchWriteItemInput{RequestItems: map[string][]types.WriteRequest{a.tableName: batch}})
+			if err != nil {
+				return err
+			}
+			batch = out.UnprocessedItems[a.tableName]
+		}
+	}
+	return nil
+}
+
+func genScenario() *rapid.Generator[*scenario] {
+	pairs := [][2]string{
+		{"a", "a#STATUS#CREATED"}, {"a", "ab"}, {"a", "b"}, {"a", "A"}, {"a#", "a"}, {"a%23", "a#"}, {"a", "a#BUYER#b"}, {"a", "a "}, {"ORG#a", "a"}, {"ü", "u\u0308"},
+	}
+	return rapid.Custom(func(t *rapid.T) *scenario {
+		s := &scenario{Way: rapid.SampledFrom([]string{"http", "lambda"}).Draw(t, "way")}
+		s.Organizations = rapid.SampledFrom(pairs).Draw(t, "organizations")
+		for actor := range 2 {
+			s.Keys[actor] = rapid.SliceOfN(genKey(), 1, 3).Draw(t, "keys")
+			s.Groups[actor] = rapid.SliceOfN(genIsolatedGroup(s.Organizations[actor]), 0, 4).Draw(t, "groups")
+		}
+		if rapid.IntRange(0, 19).Draw(t, "fat") == 19 { // lists that go on from a start key, in both
+			for actor := range 2 {
+				for i := range 3 {
+					s.Groups[actor] = append(s.Groups[actor], group(fmt.Sprintf("fat%d", i), doc{
+						"buyerID": "b", "entitlementID": "e", "metaInfo": doc{"metronomeInvoiceID": strings.Repeat("x", 380_000)},
+					}))
+				}
+			}
+		}
+		s.AtOnce = rapid.IntRange(0, 4).Draw(t, "at once") == 4
+		s.Steps = rapid.SliceOfN(rapid.Custom(s.genStep), 1, 16).Draw(t, "steps")
+		return s
+	})
+}
+
+func genKey() *rapid.Generator[ownKey] {
+	return rapid.Custom(func(t *rapid.T) ownKey {
+		return ownKey{
+			Scopes:  rapid.SampledFrom([]apikey.Scopes{8, 15, 7, 1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14}).Draw(t, "scopes"),
+			Expires: rapid.SampledFrom([]time.Duration{0, 0, 0, 0, 24 * time.Hour, 40 * time.Minute}).Draw(t, "expires"),
+		}
+	})
+}
+
+// genIsolatedGroup draws groups of few ids, buyers, entitlements, products and times: those of both
+// organizations are often the same.
+func genIsolatedGroup(org string) *rapid.Generator[doc] {
+	return rapid.Custom(func(t *rapid.T) doc {
+		sample := func(name string, values ...string) string { return rapid.SampledFrom(values).Draw(t, name) }
+		return group(sample("id", "g1", "g2", "g#3"), doc{
+			"status":       sample("status", "CREATED", "CREATED", "INVALID", "REPORTED", "DELETED"),
+			"buyerID":      sample("buyer", "b", "b#STATUS#CREATED"),
+			"productID":    sample("product", "p", "q"),
+			"creationTime": sample("time", "2024-07-28T10:00:00.000Z", "2024-07-29T10:00:00.000Z"), "entitlementID": "e",
+			"metaInfo": doc{"source": sample("source", "API", "LAGO"), "metronomeInvoiceID": "of " + org},
+			"serialID": rapid.IntRange(1, 9).Draw(t, "serial"),
+		})
+	})
+}
+
+// genStep draws a step: mostly a request for the actor's own organization with a key of its own.
+func (s *scenario) genStep(t *rapid.T) step {
+	sample := func(name string, values ...string) string { return rapid.SampledFrom(values).Draw(t, name) }
+	actor := rapid.IntRange(0, 1).Draw(t, "actor")
+	own, other := s.Organizations[actor], s.Organizations[1-actor]
+	kind := sample("kind", "list", "list", "list", "delete", "delete", "config", "config", "config", "validate", "import", "no route")
+	if kind == "import" {
+		return step{Actor: actor, Import: genIsolatedGroup(own).Draw(t, "group")}
+	}
+	st := step{Actor: actor, Key: rapid.SampledFrom([]int{0, 0, 0, 1, 1, 1, 2, 2, 2, noKey, badKey}).Draw(t, "key")}
+	if st.Key >= 0 {
+		st.Key %= len(s.Keys[actor])
+	}
+	org := sample("organization", own, own, own, own, other)
+	r := request{headers: map[string]string{}}
+	switch kind {
+	case "list":
+		r.method, r.path = "GET", listPath(org)
+		r.query = sample("query", "", "limit=1", "limit=1&offset=1", "offset=2", "limit=2&offset=1&status=CREATED", "status=CREATED", "status=DELETED",
+			"buyerId=b", "buyerId=b%23STATUS%23CREATED", "entitlementId=e", "entitlementId=e&status=CREATED", "partner=AWS", "productId=p", "source=API",
+			"startDate=2024-07-29", "limit=0", "metaInfo="+url.QueryEscape(`{"metronomeInvoiceID":`+quoted(other)+`}`), "metaInfo="+url.QueryEscape(`{"metronomeInvoiceID":`+quoted(own)+`}`))
+	case "delete":
+		r.method, r.path = "DELETE", groupPath(org, sample("id", "g1", "g2", "g#3", "g4"))
+		r.query = sample("query", "", "", "creationDate=2024-07-28")
+	case "config":
+		r.method, r.path = sample("method", "GET", "PUT", "PATCH"), configPath(org)
+		if ifMatch := sample("If-Match", "", "", "*", `"0"`, `"1"`, `"2"`); ifMatch != "" {
+			r.headers["If-Match"] = ifMatch
+		}
+		if r.method != "GET" {
+			r.body = sample("body", `{}`, `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`, `{"partnerUsageMeteringConfigs":[{"partner":"GCP","enableDimensionMapping":true}]}`,
+				`{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMapping":{"cpu":{"dimensionKey":`+quoted(own)+`,"mappingMode":"AMOUNT"}}}]}`, `{"x":1}`)
+		}
+	case "validate":
+		r.method, r.path = "POST", validatePath(org)
+		r.body = sample("body", `[{"records":{"cpu":1}}]`, `[{}]`, `x`, `[{"records":{"cpu":1},"organizationID":`+quoted(other)+`}]`, `[{"records":{"cpu":1},"id":"g1"}]`)
+	default:
+		r.method, r.path = sample("method", "GET", "POST", "PUT"), sample("path", "/", listPath(org)+"/g1", listPath(org)+"/", "/org//usageRecordGroup")
+	}
+	st.Request = r
+	return st
+}
+
+func quoted(org string) string {
+	text, _ := json.Marshal("of " + org)
+	return string(text)
+}

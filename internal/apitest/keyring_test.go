@@ -1,0 +1,260 @@
+package apitest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash/crc32"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+const allScopes = apikey.Read | apikey.Write | apikey.Config | apikey.Admin
+
+// keyring knows every key that a test has made and whose it is. That, and not what the API makes of
+// a request, is what its requests to DynamoDB are held to.
+type keyring struct {
+	table *table.Table
+
+	mu            sync.Mutex
+	organizations map[apikey.Key]string
+	everything    map[string]apikey.Key // by organization: a key with all scopes
+	sent          map[string]bool       // Authorization headers
+}
+
+func newKeyring(tbl *table.Table) *keyring {
+	return &keyring{table: tbl, organizations: map[apikey.Key]string{}, everything: map[string]apikey.Key{}, sent: map[string]bool{}}
+}
+
+// of is a key that may do everything in the organization, the same each time.
+func (k *keyring) of(ctx context.Context, org string) (apikey.Key, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if key, ok := k.everything[org]; ok {
+		return key, nil
+	}
+	key := apikey.New()
+	k.organizations[key], k.everything[org] = org, key
+	return key, k.table.AddAPIKey(ctx, recordOf(key, org, allScopes))
+}
+
+// newKey stores a key; change may give its record other values.
+func (a *api) newKey(t testing.TB, org string, scopes apikey.Scopes, change ...func(*apikey.Record)) apikey.Key {
+	t.Helper()
+	key := apikey.New()
+	record := recordOf(key, org, scopes)
+	for _, c := range change {
+		c(record)
+	}
+	a.keys.mu.Lock()
+	a.keys.organizations[key] = org
+	a.keys.mu.Unlock()
+	if err := a.keys.table.AddAPIKey(t.Context(), record); err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func recordOf(key apikey.Key, org string, scopes apikey.Scopes) *apikey.Record {
+	return &apikey.Record{Hash: key.Hash(), Organization: org, Scopes: scopes, CreationTime: now.Add(-24 * time.Hour), CreatedBy: "test"}
+}
+
+// lambdaContext is what API Gateway hands to a function with a request of a key that may do everything in the
+// organization.
+func lambdaContext(org string) doc {
+	return doc{"lambda": told{"organization": org, "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}}
+}
+
+// with is the request with that key.
+func (r request) with(key apikey.Key) request { return r.authorized("Key " + string(key)) }
+
+// authorized is the request with that Authorization header.
+func (r request) authorized(header string) request {
+	headers := map[string]string{}
+	for name, value := range r.headers {
+		headers[name] = value
+	}
+	headers["Authorization"] = header
+	r.headers = headers
+	return r
+}
+
+// organizationIn is the organization that a path names, and acme where it names none that can be.
+func organizationIn(path string) string {
+	parts := strings.Split(path, "/")
+	if len(parts) < 3 || parts[0] != "" || parts[1] != "org" {
+		return "acme"
+	}
+	org, err := url.PathUnescape(parts[2])
+	if err != nil || !canBeOrganization(org) {
+		return "acme"
+	}
+	return org
+}
+
+// canBeOrganization is the contract's sentence on identifiers.
+func canBeOrganization(id string) bool {
+	return len(id) >= 1 && len(id) <= 64 && utf8.ValidString(id) && !strings.ContainsFunc(id, unicode.IsControl) &&
+		!strings.ContainsAny(id, "/?") && id != "." && id != ".."
+}
+
+// keyIn is the key that a request sends, if any header of it can be one.
+func keyIn(r request) (key apikey.Key, wellFormed bool) {
+	header := strings.Trim(r.headers["Authorization"], " \t")
+	if _, twice := r.again["Authorization"]; twice {
+		return "", false
+	}
+	if scheme, rest, ok := strings.Cut(header, " "); ok && slices.Contains([]string{"key", "bearer"}, strings.ToLower(scheme)) {
+		header = strings.Trim(rest, " \t")
+	}
+	return apikey.Key(header), isWellFormed(header)
+}
+
+const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// isWellFormed is a key's form as it is documented: mm_, 32 characters of base62, and the CRC-32 of
+// these 35 in 6 more.
+func isWellFormed(key string) bool {
+	if len(key) != 41 || key[:3] != "mm_" || strings.Trim(key[3:], base62) != "" {
+		return false
+	}
+	return key == string(keyOf(key[3:35]))
+}
+
+// keyOf is the key whose random part is secret.
+func keyOf(secret string) apikey.Key {
+	key := []byte("mm_" + secret + "000000")
+	for i, rest := len(key)-1, crc32.ChecksumIEEE(key[:35]); rest > 0; i, rest = i-1, rest/62 {
+		key[i] = base62[rest%62]
+	}
+	return apikey.Key(key)
+}
+
+// Partitions, as docs/data-model.md has them.
+
+func keyPartition(key apikey.Key) string {
+	hash := sha256.Sum256([]byte(key))
+	return "KEY#" + hex.EncodeToString(hash[:])
+}
+
+func orgPartition(org string) string {
+	return "ORG#" + strings.ReplaceAll(strings.ReplaceAll(org, "%", "%25"), "#", "%23")
+}
+
+// isOfKey tells the requests that check a key from all others.
+func isOfKey(r tabletest.Request) bool {
+	return slices.ContainsFunc(r.Accesses, func(a tabletest.Access) bool {
+		return slices.ContainsFunc(a.Partitions, func(p string) bool { return strings.HasPrefix(p, "KEY#") })
+	})
+}
+
+// wrong tells whether the answer gives away the key, and what should not have been asked of DynamoDB for a
+// request:
+//   - to check a key, anything but that key's own item, and anything at all for what is no key;
+//   - for the rest, any partition, in keys, start keys and what is written, that is not one of the organization
+//     whose key was sent; and anything at all for a request that is refused or goes to no route;
+//   - what the policy of the function that does it does not allow.
+func (k *keyring) wrong(r request, got answer) (wrong []string) {
+	key, wellFormed := keyIn(r)
+	k.mu.Lock()
+	org := k.organizations[key]
+	k.sent[r.headers["Authorization"]] = true
+	k.mu.Unlock()
+	say := func(request tabletest.Request, why string, a ...any) {
+		wrong = append(wrong, fmt.Sprintf("DynamoDB was asked, %s: %.1000s", fmt.Sprintf(why, a...), shapes([]tabletest.Request{request})[0]))
+	}
+	if len(key) >= 35 && strings.Contains(fmt.Sprint(got.headers, got.body), string(key[3:35])) {
+		wrong = append(wrong, "the answer holds the key")
+	}
+	for _, asked := range got.authentication {
+		if !wellFormed {
+			say(asked, "for what is not a key")
+		}
+		if len(asked.StartKey) > 0 {
+			say(asked, "from a start key")
+		}
+		for _, access := range asked.Accesses {
+			if !slices.Equal(access.Partitions, []string{keyPartition(key)}) {
+				say(asked, "for another item than that of the key sent, %s", keyPartition(key))
+			}
+		}
+		if problem := deployed().lacks("AuthorizerFunction", asked); problem != "" {
+			say(asked, "%s", problem)
+		}
+	}
+	f, e := routed(r.method, r.path)
+	for _, asked := range got.operation {
+		switch {
+		case f == nil:
+			say(asked, "for a path and method that are no route")
+			continue
+		case org == "":
+			say(asked, "without a key of any organization")
+			continue
+		case got.status == http.StatusUnauthorized || got.status == http.StatusForbidden:
+			say(asked, "for a request that was refused")
+		}
+		for _, partition := range partitionsOf(asked) {
+			if own := orgPartition(org); partition != own && !strings.HasPrefix(partition, own+"#") {
+				say(asked, "for the partition %q, which is not one of organization %q", partition, org)
+			}
+		}
+		if problem := deployed().lacks(f.name, asked); problem != "" {
+			say(asked, "%s", problem)
+		}
+	}
+	if f != nil && got.status < 400 && (org == "" || e.parameters(r.path)["orgId"] != org) {
+		wrong = append(wrong, fmt.Sprintf("status %d for a key of %q", got.status, org))
+	}
+	return wrong
+}
+
+// partitionsOf are all partition keys in a request: those asked for, those gone on from, those written. One
+// that asks for every partition has an empty one.
+func partitionsOf(asked tabletest.Request) (all []string) {
+	for _, access := range asked.Accesses {
+		if len(access.Partitions) == 0 {
+			all = append(all, "")
+		}
+		all = append(all, access.Partitions...)
+	}
+	for _, partition := range asked.StartKey {
+		all = append(all, partition)
+	}
+	return append(all, asked.Written...)
+}
+
+// wantNoKeyLogged checks that no log line holds a key that was made or sent, nor its secret part.
+func (a *api) wantNoKeyLogged(t testing.TB) {
+	a.keys.mu.Lock()
+	defer a.keys.mu.Unlock()
+	secrets := []string{}
+	for key := range a.keys.organizations {
+		secrets = append(secrets, string(key[3:35]))
+	}
+	for header := range a.keys.sent {
+		if _, key, _ := strings.Cut(strings.Trim(header, " \t"), " "); len(key) > 20 {
+			secrets = append(secrets, key)
+		}
+	}
+	for _, log := range []*logLines{a.log, a.keyLog} {
+		text := log.String()
+		for _, secret := range secrets {
+			if strings.Contains(text, secret) {
+				t.Errorf("the log holds the key %s", secret)
+			}
+		}
+	}
+}

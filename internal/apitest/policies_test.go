@@ -1,0 +1,214 @@
+package apitest
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter"
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// What the policies in template.yaml allow is what the functions do, no more and no less.
+func TestPoliciesAllowWhatFunctionsDo(t *testing.T) {
+	t.Parallel()
+	requests := requestsOfFunctions(t)
+	for _, problem := range policyProblems(marketmeter.Template, requests) {
+		t.Error(problem)
+	}
+	for name, asked := range map[string]bool{"AuthorizerFunction": true, "ListFunction": true, "DeleteFunction": true, "ConfigFunction": true, "BatchValidateFunction": false} {
+		if len(requests[name]) > 0 != asked {
+			t.Errorf("%s made %d requests to DynamoDB: this test no longer shows what it needs", name, len(requests[name]))
+		}
+	}
+}
+
+// policyProblems tells where the policies of a template are not equal to the requests, by function.
+func policyProblems(template []byte, requests map[string][]tabletest.Request) (problems []string) {
+	d, err := readDeployment(template)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for name, asked := range requests {
+		for _, request := range asked {
+			if lacking := d.lacks(name, request); lacking != "" {
+				problems = append(problems, fmt.Sprintf("%s asked DynamoDB, %s", name, lacking))
+			}
+		}
+	}
+	for _, f := range d.functions {
+		for i, p := range f.permissions {
+			if slices.ContainsFunc(f.permissions[:i], func(q permission) bool { return q.String() == p.String() }) {
+				problems = append(problems, fmt.Sprintf("the policy of %s allows %s twice", f.name, p))
+			}
+			done, used := false, map[string]bool{}
+			for _, request := range requests[f.name] {
+				for _, access := range request.Accesses {
+					if !p.allows(access) {
+						continue
+					}
+					done = true
+					for _, name := range access.Attributes {
+						used[name] = true
+					}
+					for _, beginning := range p.leading {
+						used[beginning] = used[beginning] || slices.ContainsFunc(access.Partitions, func(partition string) bool {
+							return strings.HasPrefix(partition, beginning)
+						})
+					}
+				}
+			}
+			if !done {
+				problems = append(problems, fmt.Sprintf("the policy of %s allows %s, which it never does", f.name, p))
+			}
+			for _, beginning := range p.leading {
+				if !used[beginning] {
+					problems = append(problems, fmt.Sprintf("the policy of %s allows %s in partitions %s*, where it never does", f.name, p, beginning))
+				}
+			}
+			for _, name := range p.attributes {
+				if !used[name] {
+					problems = append(problems, fmt.Sprintf("the policy of %s allows %s of the attribute %s, where it never does", f.name, p, name))
+				}
+			}
+			if p.attributes != nil && (p.returns == nil || slices.Contains(p.returns, "ALL_OLD") || slices.Contains(p.returns, "ALL_NEW")) {
+				problems = append(problems, fmt.Sprintf("the policy of %s allows %s of some attributes, and has it return all", f.name, p))
+			}
+			// The table holds the keys, too; only groups are in the indexes.
+			if p.leading == nil && p.resource == "table" {
+				problems = append(problems, fmt.Sprintf("the policy of %s allows %s in every partition", f.name, p))
+			}
+		}
+	}
+	return problems
+}
+
+// requestsOfFunctions sends each operation in every variant that asks DynamoDB something else, in the way of
+// AWS, and returns what was asked, by the function that did.
+func requestsOfFunctions(t *testing.T) map[string][]tabletest.Request {
+	t.Helper()
+	a := newAPI(t, "lambda")
+	requests := map[string][]tabletest.Request{}
+	do := func(r request) answer {
+		t.Helper()
+		got := a.do(t, r)
+		requests["AuthorizerFunction"] = append(requests["AuthorizerFunction"], got.authentication...)
+		if f, _ := routed(r.method, r.path); f != nil {
+			requests[f.name] = append(requests[f.name], got.operation...)
+		}
+		return got
+	}
+	large := doc{"metaInfo": doc{"metronomeInvoiceID": strings.Repeat("x", 380_000)}}
+	a.put(t, "acme", group("g1"), group("g2", doc{"status": "INVALID"}), group("g3", large), group("g4", large), group("g5", large))
+	for _, query := range []string{
+		"", "limit=1", "limit=1&offset=1", "status=CREATED", "buyerId=buyer-1", "entitlementId=entitlement-1", "buyerId=buyer-1&status=CREATED",
+		"entitlementId=entitlement-1&status=CREATED", "partner=AWS", "productId=product-1", "source=API", "metaInfo=%7B%22source%22%3A%22API%22%7D",
+		"startDate=2024-07-01&endDate=2024-07-31", "status=REPORTED", "buyerId=nobody",
+	} {
+		want(t, do(request{method: "GET", path: listPath("acme"), query: query}), http.StatusOK)
+	}
+	if !slices.ContainsFunc(requests["ListFunction"], func(r tabletest.Request) bool { return len(r.StartKey) > 0 }) {
+		t.Error("no list went on from a start key")
+	}
+	for _, c := range []struct {
+		id, query string
+		status    int
+	}{
+		{"g1", "creationDate=2024-07-01", http.StatusNotFound},
+		{"g1", "creationDate=2024-07-28", http.StatusOK},
+		{"g1", "", http.StatusBadRequest},
+		{"g2", "", http.StatusOK},
+		{"absent", "", http.StatusNotFound},
+	} {
+		want(t, do(request{method: "DELETE", path: groupPath("acme", c.id), query: c.query}), c.status)
+	}
+	for _, c := range []struct {
+		method, body, ifMatch string
+		status                int
+	}{
+		{"GET", "", "", http.StatusOK},
+		{"PUT", `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`, "", http.StatusOK},
+		{"GET", "", "", http.StatusOK},
+		{"PATCH", `{"partnerUsageMeteringConfigs": [{"partner": "GCP"}]}`, "*", http.StatusOK},
+		{"PATCH", `{}`, "", http.StatusOK},
+		{"PUT", `{}`, `"never"`, http.StatusPreconditionFailed},
+		{"PATCH", `{"partnerUsageMeteringConfigs": [{"partner": "NONE"}]}`, "", http.StatusBadRequest},
+	} {
+		r := request{method: c.method, path: configPath("acme"), body: c.body, headers: map[string]string{}}
+		if c.ifMatch != "" {
+			r.headers["If-Match"] = c.ifMatch
+		}
+		key, err := a.keys.of(t.Context(), "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, do(r.with(key)), c.status)
+	}
+	for body, status := range map[string]int{`[{"records": {"cpu": 1}}]`: 200, `[{}]`: 500, `x`: 400} {
+		want(t, do(request{method: "POST", path: validatePath("acme"), body: body}), status)
+	}
+	list := request{method: "GET", path: listPath("acme")}
+	expired := a.newKey(t, "acme", apikey.Read, func(r *apikey.Record) { r.ExpiryTime = now })
+	for _, r := range []request{
+		list.authorized(""), list.authorized("Key mm_"), list.with(apikey.New()), list.with(expired), list.with(a.newKey(t, "other", allScopes)),
+		list.with(a.newKey(t, "acme", apikey.Config)),
+	} {
+		if got := do(r); got.status < 400 {
+			t.Errorf("status %d", got.status)
+		}
+	}
+	a.clock.set(now.Add(time.Hour)) // the next hour of use
+	want(t, do(list), http.StatusOK)
+	return requests
+}
+
+// The check of policies can fail: each of these edits of the template is told.
+func TestAPolicyThatIsNotWhatFunctionsDoIsTold(t *testing.T) {
+	t.Parallel()
+	requests := requestsOfFunctions(t)
+	for _, c := range []struct{ what, old, new, told string }{
+		{"an action more", "Action: dynamodb:GetItem\n", "Action: [dynamodb:GetItem, dynamodb:DeleteItem]\n", "AuthorizerFunction allows dynamodb:DeleteItem on table, which it never does"},
+		{"an action less", "                - dynamodb:PutItem\n", "", "ConfigFunction asked DynamoDB, which the policy of ConfigFunction does not allow: dynamodb:PutItem on table"},
+		{"the noting of a use less", "Action: dynamodb:UpdateItem\n", "Action: dynamodb:GetItem\n", "AuthorizerFunction asked"},
+		{"the attribute of a use less", "[PK, SK, lastUsedTime]", "[PK, SK]", "AuthorizerFunction asked"},
+		{"an attribute more", "[PK, SK, lastUsedTime]", "[PK, SK, lastUsedTime, scopes]", "of the attribute scopes, where it never does"},
+		{"all attributes returned", "[NONE, UPDATED_OLD, UPDATED_NEW]", "[NONE, ALL_NEW]", "has it return all"},
+		{"another action", "Action: dynamodb:Query\n", "Action: dynamodb:GetItem\n", "ListFunction asked"},
+		{"an index more", "                - !Sub ${Table.Arn}/index/byBuyer\n", "                - !Sub ${Table.Arn}/index/byBuyer\n                - !Sub ${Table.Arn}/index/byProduct\n", "ListFunction allows dynamodb:Query on table/index/byProduct"},
+		{"an index less", "                - !Sub ${Table.Arn}/index/byTime\n", "", "dynamodb:Query on table/index/byTime"},
+		{"the table beside its indexes", "                - !Sub ${Table.Arn}/index/byTime\n", "                - !Sub ${Table.Arn}/index/byTime\n                - !GetAtt Table.Arn\n", "ListFunction allows dynamodb:Query on table"},
+		{"every index", "${Table.Arn}/index/byTime", "${Table.Arn}/index/*", "Resource"},
+		{"every resource", "Resource: !GetAtt Table.Arn", `Resource: "*"`, "Resource"},
+		{"every action", "Action: dynamodb:Query", "Action: dynamodb:*", "Action"},
+		{"every action of a kind", "Action: dynamodb:Query", "Action: dynamodb:Q*", "Action"},
+		{"all but an action", "Action: dynamodb:Query", "NotAction: dynamodb:Scan", "NotAction"},
+		{"a managed policy", "      Policies:\n", "      Policies:\n        - AmazonDynamoDBFullAccess\n", "Policies"},
+		{"a policy by its name alone", "CodeUri: functions/batchvalidate\n", "CodeUri: functions/batchvalidate\n      Policies: AmazonDynamoDBFullAccess\n", "Policies"},
+		{"a policy template", "      Policies:\n", "      Policies:\n        - DynamoDBCrudPolicy:\n            TableName: !Ref Table\n", "Policies"},
+		{"a role", "CodeUri: functions/list\n", "CodeUri: functions/list\n      Role: arn:aws:iam::123456789012:role/admin\n", "Role"},
+		{"a URL past the API", "CodeUri: functions/list\n", "CodeUri: functions/list\n      FunctionUrlConfig: {AuthType: NONE}\n", "FunctionUrlConfig"},
+		{"a policy for what asks nothing", "CodeUri: functions/batchvalidate\n", "CodeUri: functions/batchvalidate\n      Policies:\n        - Statement:\n            - {Effect: Allow, Action: dynamodb:GetItem, Resource: !GetAtt Table.Arn}\n", "BatchValidateFunction allows dynamodb:GetItem on table"},
+		{"a policy of the stack", "\nResources:\n", "\nResources:\n  More:\n    Type: AWS::IAM::Policy\n", "AWS::IAM::Policy"},
+		{"other partitions", `["KEY#*"]`, `["ORG#*"]`, "AuthorizerFunction asked"},
+		{"partitions more", `["KEY#*"]`, `["KEY#*", "ORG#*"]`, "in partitions ORG#*"},
+		{"every partition", `["KEY#*"]`, `["*"]`, "leading key"},
+		{"no condition", "              Condition:\n                ForAllValues:StringLike:\n                  dynamodb:LeadingKeys: [\"KEY#*\"]\n", "", "in every partition"},
+		{"another condition", "ForAllValues:StringLike", "ForAnyValue:StringLike", "Condition"},
+		{"a denial", "Effect: Allow", "Effect: Deny", "Effect"},
+		{"a statement twice", "Resource:\n                - !Sub ${Table.Arn}/index/byTime\n", "Resource:\n                - !Sub ${Table.Arn}/index/byTime\n                - !Sub ${Table.Arn}/index/byTime\n", "twice"},
+	} {
+		text := string(marketmeter.Template)
+		if !strings.Contains(text, c.old) {
+			t.Errorf("%s: the template has no %q any more", c.what, c.old)
+			continue
+		}
+		problems := strings.Join(policyProblems([]byte(strings.Replace(text, c.old, c.new, 1)), requests), "\n")
+		if !strings.Contains(problems, c.told) {
+			t.Errorf("%s is not told: %q", c.what, problems)
+		}
+	}
+}

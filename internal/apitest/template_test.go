@@ -1,0 +1,337 @@
+package apitest
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/marketmeter/marketmeter"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// deployment is what template.yaml says of the API, its functions and what they may do.
+type deployment struct {
+	globals   map[string]yaml.Node
+	resources map[string]resource
+	functions []*function // by name
+}
+
+type resource struct {
+	Type       string               `yaml:"Type"`
+	Properties map[string]yaml.Node `yaml:"Properties"` // !Ref and its like stand in it
+}
+
+// function is a function by its name in the template, with its folder in functions/.
+type function struct {
+	name, folder string
+	endpoints    []endpoint
+	permissions  []permission
+}
+
+// endpoint is an HttpApi event.
+type endpoint struct{ method, path string }
+
+func (e endpoint) String() string { return e.method + " " + e.path }
+
+// permission is one action on one resource that a policy allows, "dynamodb:Query" on "table/index/byTime",
+// and on what conditions.
+type permission struct {
+	action, resource string
+	conditions
+}
+
+// conditions are lists of what is allowed; where one is nil anything is.
+type conditions struct {
+	leading    []string // how the partition keys must begin (dynamodb:LeadingKeys)
+	attributes []string // the attributes that a request may name (dynamodb:Attributes)
+	returns    []string // what it may have returned, if anything (dynamodb:ReturnValues)
+}
+
+func (p permission) String() string { return p.action + " on " + p.resource }
+
+// deployed is template.yaml, read once.
+var deployed = sync.OnceValue(func() *deployment {
+	d, err := readDeployment(marketmeter.Template)
+	if err != nil {
+		panic(err)
+	}
+	return d
+})
+
+// readDeployment fails on what is not understood here of what a function may do: nothing that a
+// template allows is overlooked.
+func readDeployment(template []byte) (*deployment, error) {
+	var file struct {
+		Globals   map[string]yaml.Node `yaml:"Globals"`
+		Resources map[string]resource  `yaml:"Resources"`
+	}
+	if err := yaml.Unmarshal(template, &file); err != nil {
+		return nil, err
+	}
+	d := &deployment{globals: file.Globals, resources: file.Resources}
+	for _, name := range slices.Sorted(maps.Keys(file.Resources)) {
+		r := file.Resources[name]
+		if strings.HasPrefix(r.Type, "AWS::IAM::") || r.Type == "AWS::Serverless::Connector" {
+			return nil, fmt.Errorf("%s, a %s, allows what is not checked here", name, r.Type)
+		}
+		if r.Type != "AWS::Serverless::Function" {
+			continue
+		}
+		f, err := readFunction(r)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		f.name = name
+		d.functions = append(d.functions, f)
+	}
+	return d, nil
+}
+
+func readFunction(r resource) (*function, error) {
+	for _, name := range []string{"Role", "Connectors", "FunctionUrlConfig"} {
+		if _, there := r.Properties[name]; there {
+			return nil, fmt.Errorf("its %s allows what is not checked here", name)
+		}
+	}
+	var uri string
+	var events map[string]struct {
+		Type       string `yaml:"Type"`
+		Properties struct {
+			Method string `yaml:"Method"`
+			Path   string `yaml:"Path"`
+		} `yaml:"Properties"`
+	}
+	code, listed, policies := r.Properties["CodeUri"], r.Properties["Events"], r.Properties["Policies"]
+	if err := errors.Join(code.Decode(&uri), decodeIfThere(listed, &events)); err != nil {
+		return nil, err
+	}
+	folder, ok := strings.CutPrefix(filepath.ToSlash(filepath.Clean(uri)), "functions/")
+	if !ok {
+		return nil, fmt.Errorf("its CodeUri %s is not below functions/", uri)
+	}
+	f := &function{folder: folder}
+	for name, e := range events {
+		if e.Type != "HttpApi" {
+			return nil, fmt.Errorf("its event %s is a %s: only HttpApi has the authorizer before it", name, e.Type)
+		}
+		f.endpoints = append(f.endpoints, endpoint{e.Properties.Method, e.Properties.Path})
+	}
+	var err error
+	f.permissions, err = readPolicies(policies)
+	return f, err
+}
+
+func decodeIfThere(node yaml.Node, to any) error {
+	if node.IsZero() {
+		return nil
+	}
+	return node.Decode(to)
+}
+
+// readPolicies takes a list of policy documents that allow actions by their names on resources of this
+// stack by theirs, and nothing else.
+func readPolicies(node yaml.Node) ([]permission, error) {
+	if node.IsZero() {
+		return nil, nil
+	}
+	var documents []struct {
+		Version   string                 `yaml:"Version"`
+		Statement []map[string]yaml.Node `yaml:"Statement"`
+		Other     map[string]yaml.Node   `yaml:",inline"`
+	}
+	if err := node.Decode(&documents); err != nil {
+		return nil, fmt.Errorf("its Policies are not documents alone: %w", err)
+	}
+	var all []permission
+	for _, document := range documents {
+		if len(document.Other) > 0 || len(document.Statement) == 0 {
+			return nil, fmt.Errorf("its Policies hold something that is no document: %v", slices.Collect(maps.Keys(document.Other)))
+		}
+		for _, statement := range document.Statement {
+			permissions, err := readStatement(statement)
+			if err != nil {
+				return nil, fmt.Errorf("its Policies: %w", err)
+			}
+			all = append(all, permissions...)
+		}
+	}
+	return all, nil
+}
+
+func readStatement(statement map[string]yaml.Node) ([]permission, error) {
+	for name := range statement {
+		if !slices.Contains([]string{"Effect", "Action", "Resource", "Condition"}, name) {
+			return nil, fmt.Errorf("a statement has %s, which is not understood here", name)
+		}
+	}
+	if effect := statement["Effect"]; effect.Value != "Allow" {
+		return nil, fmt.Errorf("the Effect is %q", effect.Value)
+	}
+	conditions, err := readConditions(statement["Condition"])
+	if err != nil {
+		return nil, err
+	}
+	var all []permission
+	for _, action := range oneOrMore(statement["Action"]) {
+		if name, ok := strings.CutPrefix(action.Value, "dynamodb:"); !ok || name == "" || strings.ContainsAny(name, "*?") {
+			return nil, fmt.Errorf("the Action is %q: it must be one of DynamoDB, named in full", action.Value)
+		}
+		for _, node := range oneOrMore(statement["Resource"]) {
+			resource, err := resourceNamed(node)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, permission{action.Value, resource, conditions})
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("a statement allows nothing")
+	}
+	return all, nil
+}
+
+func oneOrMore(node yaml.Node) []*yaml.Node {
+	if node.Kind == yaml.SequenceNode && node.Tag == "!!seq" {
+		return node.Content
+	}
+	return []*yaml.Node{&node}
+}
+
+// resourceNamed is "table" for the table, and "table/index/<name>" for an index of it.
+func resourceNamed(node *yaml.Node) (string, error) {
+	whole := "!GetAtt " + node.Value
+	if node.Kind == yaml.SequenceNode { // !GetAtt [Table, Arn]
+		parts := []string{}
+		for _, part := range node.Content {
+			parts = append(parts, part.Value)
+		}
+		whole = "!GetAtt " + strings.Join(parts, ".")
+	}
+	if whole == "!GetAtt Table.Arn" && node.Tag == "!GetAtt" || node.Tag == "!Sub" && node.Value == "${Table.Arn}" {
+		return "table", nil
+	}
+	if name, ok := strings.CutPrefix(node.Value, "${Table.Arn}/index/"); ok && node.Tag == "!Sub" && name != "" && !strings.ContainsAny(name, "*?${}/") {
+		return "table/index/" + name, nil
+	}
+	return "", fmt.Errorf("the Resource is %s %q: it must be the table or an index, named in full", node.Tag, node.Value)
+}
+
+// readConditions reads the conditions that are understood here; where each is, its operator is the one that
+// AWS asks for.
+func readConditions(node yaml.Node) (c conditions, err error) {
+	if node.IsZero() {
+		return c, nil
+	}
+	var operators map[string]map[string]yaml.Node
+	if err := node.Decode(&operators); err != nil {
+		return c, err
+	}
+	for operator, keys := range operators {
+		for key, values := range keys {
+			texts := []string{}
+			for _, value := range oneOrMore(values) {
+				texts = append(texts, value.Value)
+			}
+			switch operator + " " + key {
+			case "ForAllValues:StringLike dynamodb:LeadingKeys":
+				for _, pattern := range texts {
+					beginning, ok := strings.CutSuffix(pattern, "*")
+					if !ok || !strings.HasSuffix(beginning, "#") || strings.ContainsAny(beginning, "*?$") {
+						return c, fmt.Errorf("the leading key is %q: it must be a beginning that ends in # and *", pattern)
+					}
+					c.leading = append(c.leading, beginning)
+				}
+			case "ForAllValues:StringEquals dynamodb:Attributes":
+				c.attributes = texts
+			case "StringEqualsIfExists dynamodb:ReturnValues":
+				c.returns = texts
+			default:
+				return c, fmt.Errorf("the Condition %s of %s is not understood here", operator, key)
+			}
+		}
+	}
+	return c, nil
+}
+
+// function is the function of that name, or nil.
+func (d *deployment) function(name string) *function {
+	for _, f := range d.functions {
+		if f.name == name {
+			return f
+		}
+	}
+	return nil
+}
+
+// allows reports whether the permission is one for that access.
+func (p permission) allows(a tabletest.Access) bool {
+	return p.action == "dynamodb:"+a.Action && p.resource == resourceOf(a) && (p.leading == nil ||
+		!slices.ContainsFunc(a.Partitions, func(partition string) bool {
+			return !slices.ContainsFunc(p.leading, func(beginning string) bool { return strings.HasPrefix(partition, beginning) })
+		})) && (p.attributes == nil || !slices.ContainsFunc(a.Attributes, func(name string) bool { return !slices.Contains(p.attributes, name) })) &&
+		(p.returns == nil || a.Returns == "" || slices.Contains(p.returns, a.Returns))
+}
+
+func resourceOf(a tabletest.Access) string {
+	if a.Index != "" {
+		return "table/index/" + a.Index
+	}
+	return "table"
+}
+
+// lacks tells what the function of that name would need to send the request, "" where it may.
+func (d *deployment) lacks(name string, asked tabletest.Request) string {
+	if asked.Unclear != nil {
+		return fmt.Sprintf("in a way that can't be judged: %v", asked.Unclear)
+	}
+	for _, access := range asked.Accesses {
+		f := d.function(name)
+		if f == nil || !slices.ContainsFunc(f.permissions, func(p permission) bool { return p.allows(access) }) {
+			return fmt.Sprintf("which the policy of %s does not allow: dynamodb:%s on %s of partition %q, attributes %q, returning %q",
+				name, access.Action, resourceOf(access), access.Partitions, access.Attributes, access.Returns)
+		}
+	}
+	return ""
+}
+
+// routed is the function that template.yaml sends a request to, and by which of its endpoints; nil where
+// none takes it.
+func routed(method, path string) (*function, endpoint) {
+	for _, f := range deployed().functions {
+		for _, e := range f.endpoints {
+			if e.method == method && e.parameters(path) != nil {
+				return f, e
+			}
+		}
+	}
+	return nil, endpoint{}
+}
+
+// parameters are the path's by the endpoint's, nil where the path is none of it.
+func (e endpoint) parameters(path string) map[string]string {
+	pattern, parts := strings.Split(e.path, "/"), strings.Split(path, "/")
+	if len(pattern) != len(parts) {
+		return nil
+	}
+	values := map[string]string{}
+	for i, wanted := range pattern {
+		part, err := url.PathUnescape(parts[i])
+		name, ok := strings.CutPrefix(wanted, "{")
+		switch {
+		case err != nil:
+			return nil
+		case ok && part != "":
+			values[strings.TrimSuffix(name, "}")] = part
+		case part != wanted:
+			return nil
+		}
+	}
+	return values
+}

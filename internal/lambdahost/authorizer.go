@@ -1,0 +1,102 @@
+package lambdahost
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/awslabs/aws-lambda-go-api-proxy/core"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// RunAuthorizer serves as the Lambda authorizer of the HTTP API until Lambda ends the process.
+func RunAuthorizer() {
+	log := newLog()
+	lambda.Start(Authorizer(&apikey.Checker{Records: openTable(log), Log: log, Now: time.Now}))
+}
+
+// The members of the authorizer's context, which API Gateway hands to the functions.
+const (
+	contextOrganization = "organization"
+	contextKeyID        = "keyId"
+	contextScopes       = "scopes"
+	contextExpiryTime   = "expiryTime" // only of a key that expires
+)
+
+// Authorizer makes keys a Lambda authorizer (HTTP API, payload 2.0, simple response). API Gateway
+// caches its answer by the Authorization header, for all routes: so it tells who asks and never looks
+// at what for, which the functions check.
+//
+// A key that is not good is refused. Where that can't be told the error is returned, which API
+// Gateway answers with 500 and does not cache.
+func Authorizer(keys *apikey.Checker) func(context.Context, events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error) {
+	return func(ctx context.Context, event events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error) {
+		log := keys.Log.With("requestId", event.RequestContext.RequestID)
+		ctx, cancel := withTimeToAnswer(ctx)
+		defer cancel()
+		identity, err := identify(ctx, keys, event)
+		switch {
+		case metering.CodeOf(err) == metering.Unauthenticated:
+			log.Info("refused", "error", err.Error())
+			return events.APIGatewayV2CustomAuthorizerSimpleResponse{}, nil
+		case err != nil:
+			log.Error("not decided", "error", err.Error())
+			return events.APIGatewayV2CustomAuthorizerSimpleResponse{}, errors.New("internal error")
+		}
+		log.Info("identified", "organization", identity.Organization, "keyId", identity.KeyID)
+		told := map[string]any{
+			contextOrganization: identity.Organization,
+			contextKeyID:        identity.KeyID,
+			contextScopes:       identity.Scopes.String(),
+		}
+		if !identity.ExpiryTime.IsZero() {
+			told[contextExpiryTime] = metering.FormatTime(identity.ExpiryTime)
+		}
+		return events.APIGatewayV2CustomAuthorizerSimpleResponse{IsAuthorized: true, Context: told}, nil
+	}
+}
+
+// identify goes by the identity source, the Authorization header as API Gateway caches by it.
+func identify(ctx context.Context, keys *apikey.Checker, event events.APIGatewayV2CustomAuthorizerV2Request) (apikey.Identity, error) {
+	if len(event.IdentitySource) != 1 {
+		return apikey.Identity{}, metering.Errorf(metering.Unauthenticated, "%d identity sources: one is due, the Authorization header", len(event.IdentitySource))
+	}
+	return keys.Check(ctx, event.IdentitySource[0])
+}
+
+// Identity is whom the authorizer has told, by the request context of the event: what the adapter
+// passes with the request, and nothing that a client sends. It returns Unauthenticated where there is
+// none, or one that our authorizer would not have told.
+func Identity(r *http.Request) (apikey.Identity, error) {
+	gateway, ok := core.GetAPIGatewayV2ContextFromContext(r.Context())
+	if !ok || gateway.Authorizer == nil || gateway.Authorizer.Lambda == nil {
+		return apikey.Identity{}, metering.Errorf(metering.Unauthenticated, "no authorizer has told who asks: no request is let in")
+	}
+	told := func(name string) string {
+		value, _ := gateway.Authorizer.Lambda[name].(string)
+		return value
+	}
+	identity := apikey.Identity{Organization: told(contextOrganization), KeyID: told(contextKeyID)}
+	scopes, err := apikey.ParseScopes(told(contextScopes))
+	identity.Scopes = scopes
+	if _, expires := gateway.Authorizer.Lambda[contextExpiryTime]; expires && err == nil {
+		identity.ExpiryTime, err = metering.ParseTime(told(contextExpiryTime))
+	}
+	if err == nil && identity.KeyID == "" {
+		err = errors.New("it has no " + contextKeyID)
+	}
+	if err == nil {
+		err = metering.CheckOrganizationID(identity.Organization)
+	}
+	if err != nil {
+		return apikey.Identity{}, &metering.Error{
+			Code: metering.Unauthenticated, Message: "what the authorizer has told does not tell who asks", Cause: err,
+		}
+	}
+	return identity, nil
+}
