@@ -2,8 +2,10 @@ package apitest
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -126,6 +129,27 @@ func TestAnOrganizationIsComparedAsItIs(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An API that was given no way to tell who asks answers nobody: there is no default that lets in.
+func TestAnAPIThatCantTellWhoAsksAnswersNobody(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	putGroups(t, tbl, "acme", group("g1"))
+	a := serve(t, "http", tbl, tbl)
+	key := a.newKey(t, "acme", allScopes)
+	handler := (&httpapi.API{Table: tbl, Log: slog.New(slog.DiscardHandler), Now: a.clock.now, CountUnits: table.CountUnits}).Handler()
+	for operation, r := range everyOperation("acme") {
+		ctx, requests := tabletest.Record(t.Context())
+		sent := httptest.NewRequestWithContext(ctx, r.method, r.path, strings.NewReader(r.body))
+		sent.Header.Set("Authorization", "Key "+string(key))
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, sent)
+		wantError(t, answer{status: w.Code, body: w.Body.String()}, http.StatusUnauthorized)
+		if len(requests()) > 0 {
+			t.Errorf("%s asked the table %s", operation, shapes(requests()))
+		}
+	}
 }
 
 // A function that is reached without what our authorizer tells refuses, whatever else stands there.

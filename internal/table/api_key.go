@@ -173,9 +173,9 @@ func (t *Table) AddAPIKey(ctx context.Context, r *apikey.Record) error {
 //	TransactWriteItems  as AddAPIKey, and an update of the old key   1 round trip, 6 write units
 func (t *Table) RotateAPIKey(ctx context.Context, old apikey.Hash, ends time.Time, r *apikey.Record) error {
 	end := types.TransactWriteItem{Update: &types.Update{
-		TableName:           &t.name,
-		Key:                 apiKeyItemKey(old),
-		UpdateExpression:    aws.String("SET expiryTime = :ends"),
+		TableName:        &t.name,
+		Key:              apiKeyItemKey(old),
+		UpdateExpression: aws.String("SET expiryTime = :ends"),
 		ConditionExpression: aws.String("organizationID = :org AND attribute_not_exists(revocationTime) AND " +
 			"(attribute_not_exists(expiryTime) OR expiryTime >= :ends)"),
 		ExpressionAttributeValues: map[string]types.AttributeValue{
