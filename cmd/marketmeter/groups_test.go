@@ -27,14 +27,16 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// onTable runs a command of the program on the table and returns its exit status and what it wrote.
+// onTable runs a command of the program on the table and returns its exit status and what it wrote, but
+// for the line on standard error that says which table it acts on.
 func onTable(t *testing.T, tableName, stdin string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	environment := map[string]string{"DYNAMODB_ENDPOINT": os.Getenv("DYNAMODB_ENDPOINT"), "TABLE_NAME": tableName}
 	var out, errs bytes.Buffer
 	getenv := func(name string) string { return environment[name] }
 	status = run(t.Context(), args, getenv, strings.NewReader(stdin), &out, &errs)
-	return status, out.String(), errs.String()
+	acts := "table " + tableName + " at " + os.Getenv("DYNAMODB_ENDPOINT") + ", from DYNAMODB_ENDPOINT\n"
+	return status, out.String(), strings.TrimPrefix(errs.String(), acts)
 }
 
 // storedGroups are the organization's groups, newest first.

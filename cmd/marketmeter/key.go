@@ -136,6 +136,9 @@ func writeKeys(w io.Writer, records []apikey.Record, now time.Time) error {
 		if !r.RevocationTime.IsZero() {
 			state += " " + toTheMinute(r.RevocationTime) + " by " + printable(r.RevokedBy)
 		}
+		if r.ReplacedBy != "" {
+			state += ", rotated to " + r.ReplacedBy
+		}
 		fmt.Fprintln(columns, strings.Join([]string{
 			r.Hash.ID(), printable(r.Label), r.Scopes.String(), toTheMinute(r.CreationTime), printable(r.CreatedBy),
 			toTheMinute(r.ExpiryTime), toTheMinute(r.LastUsedTime), state,
@@ -181,7 +184,6 @@ const keyIDHelp = `ID is what "marketmeter key list" shows, or the first digits 
 
 func rotateKey(ctx context.Context, p program, args []string) error {
 	flags := flag.NewFlagSet("rotate", flag.ContinueOnError)
-	org := flags.String("org", "", "the `organization` that the key is of; required")
 	keep := 24 * time.Hour
 	flags.Func("keep", "how long the old key goes on, unless it ends sooner anyway: a `span` like 24h, 7d or 0h (default 24h)", func(text string) (err error) {
 		keep, err = parseSpan(text)
@@ -189,23 +191,11 @@ func rotateKey(ctx context.Context, p program, args []string) error {
 	})
 	lifetime := likeTheOld
 	lifetimeFlag(flags, &lifetime, "90d, or never where the old key never expires")
-	id, err := p.parseKeyID(flags, rotateKeyHelp, args)
+	ring, old, err := p.findKey(ctx, flags, rotateKeyHelp, args)
 	if err != nil {
 		return err
 	}
-	if err := checkOrg(*org); err != nil {
-		return err
-	}
-	ring, err := openKeyring(ctx, p)
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	old, err := ring.find(ctx, *org, id)
-	if err != nil {
-		return err
-	}
-	key, record, err := ring.rotate(ctx, &old, keep, lifetime, now)
+	key, record, err := ring.rotate(ctx, &old, keep, lifetime, time.Now())
 	if err != nil {
 		return err
 	}
@@ -225,23 +215,11 @@ Ends the key ID of organization ORG now and for good. That a key has been revoke
 
 func revokeKey(ctx context.Context, p program, args []string) error {
 	flags := flag.NewFlagSet("revoke", flag.ContinueOnError)
-	org := flags.String("org", "", "the `organization` that the key is of; required")
-	id, err := p.parseKeyID(flags, revokeKeyHelp, args)
+	ring, found, err := p.findKey(ctx, flags, revokeKeyHelp, args)
 	if err != nil {
 		return err
 	}
-	if err := checkOrg(*org); err != nil {
-		return err
-	}
-	ring, err := openKeyring(ctx, p)
-	if err != nil {
-		return err
-	}
-	found, err := ring.find(ctx, *org, id)
-	if err != nil {
-		return err
-	}
-	record, changed, err := ring.revoke(ctx, *org, found.Hash, time.Now())
+	record, changed, err := ring.revoke(ctx, found.Organization, found.Hash, time.Now())
 	if err != nil {
 		return err
 	}
@@ -251,8 +229,26 @@ func revokeKey(ctx context.Context, p program, args []string) error {
 		return nil
 	}
 	fmt.Fprintf(p.stdout, "Revoked key %s of organization %s, at %s. In AWS, API Gateway may let it in for up to %d seconds more; the local server refuses it at once.\n",
-		record.Hash.ID(), metering.Quote(*org), at, gatewayLag/time.Second)
+		record.Hash.ID(), metering.Quote(record.Organization), at, gatewayLag/time.Second)
 	return nil
+}
+
+// findKey reads the command line of a command on one key of an organization, and finds the key.
+func (p program) findKey(ctx context.Context, flags *flag.FlagSet, text string, args []string) (*keyring, apikey.Record, error) {
+	org := flags.String("org", "", "the `organization` that the key is of; required")
+	id, err := p.parseKeyID(flags, text, args)
+	if err != nil {
+		return nil, apikey.Record{}, err
+	}
+	if err := checkOrg(*org); err != nil {
+		return nil, apikey.Record{}, err
+	}
+	ring, err := openKeyring(ctx, p)
+	if err != nil {
+		return nil, apikey.Record{}, err
+	}
+	found, err := ring.find(ctx, *org, id)
+	return ring, found, err
 }
 
 // gatewayLag is how long API Gateway keeps what the authorizer has told of a key: ReauthorizeEvery of
@@ -288,7 +284,7 @@ func (p program) showKey(key apikey.Key, record *apikey.Record, sentences string
 // noArguments refuses arguments, and does not repeat them: one might be a key.
 func noArguments(flags *flag.FlagSet) error {
 	if flags.NArg() > 0 {
-		return usageError("it takes flags alone, and there is more")
+		return usageError("it takes flags alone, as in --org ORG, and there is more")
 	}
 	return nil
 }

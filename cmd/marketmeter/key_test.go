@@ -55,6 +55,10 @@ func TestLifeOfAKey(t *testing.T) {
 	second := op.makes("rotate", id(first)[:8], "--org", "o1")
 	wantStatus(t, "the key in place of it", config, second, http.StatusOK)
 	wantStatus(t, "the old key, for a day", config, first, http.StatusOK)
+	if status, stdout, stderr := onTable(t, name, "", "key", "rotate", "--org", "o1", first); status != 1 || stdout != "" ||
+		!strings.Contains(stderr, "was rotated before, to the key "+id(second)) {
+		t.Errorf("rotated again: exit status %d\n%s%s", status, stdout, stderr)
+	}
 	third := op.makes("rotate", "--org", "o1", "--keep", "1s", "--expires", "never", second) // named by the key itself
 	wantStatus(t, "the key in place of that", config, third, http.StatusOK)
 	eventually(t, "the second key ends", func() bool {
@@ -69,8 +73,9 @@ func TestLifeOfAKey(t *testing.T) {
 		t.Errorf("revoked again it says %q", again)
 	}
 	listed = op.runs("list", "--org", "o1")
+	rotated := map[string]string{first: ", rotated to " + id(second), second: ", rotated to " + id(third)}
 	for key, state := range map[string]string{first: "active", second: "expired", third: "revoked"} {
-		if !regexp.MustCompile(`(?m)^` + id(key) + ` .*  ` + state + `( \S+ by \S+)?$`).MatchString(listed) {
+		if !regexp.MustCompile(`(?m)^` + id(key) + ` .*  ` + state + `( \S+ by \S+)?` + rotated[key] + `$`).MatchString(listed) {
 			t.Errorf("listed is\n%s\nwant %s to be %s", listed, id(key), state)
 		}
 	}
@@ -165,10 +170,10 @@ func wantChanges(t *testing.T, stderr string, want ...map[string]any) {
 		}
 		at, err := time.Parse(time.RFC3339, fmt.Sprint(change["time"]))
 		who, _ := change["who"].(string)
-		if err != nil || time.Since(at) > time.Hour || !strings.Contains(who, "@") || change["organization"] != "o1" || change["table"] == "" {
+		if err != nil || time.Since(at) > time.Hour || !strings.Contains(who, "@") || change["organization"] != "o1" || change["table"] == "" || change["at"] != os.Getenv("DYNAMODB_ENDPOINT") {
 			t.Errorf("%swant who, when, whose and where in it", line)
 		}
-		for _, name := range []string{"time", "level", "msg", "who", "organization", "table", "expiryTime", "newExpiryTime"} {
+		for _, name := range []string{"time", "level", "msg", "who", "organization", "table", "at", "expiryTime", "newExpiryTime"} {
 			delete(change, name)
 		}
 		got = append(got, change)
@@ -417,7 +422,7 @@ func TestRotationAtOnce(t *testing.T) {
 		t.Errorf("exit status %d\n%s%s", status, stdout, stderr)
 	}
 	status, stdout, stderr = onTable(t, name, "", "key", "rotate", "--org", "o1", key)
-	if status != 1 || stdout != "" || !strings.Contains(stderr, "and only a key that is good is rotated: make a new one with `marketmeter key create --org o1`") {
+	if status != 1 || stdout != "" || !strings.Contains(stderr, "and only a key that is good is rotated, once: make a new one with `marketmeter key create --org o1`") {
 		t.Errorf("of a key that has ended: exit status %d\n%s%s", status, stdout, stderr)
 	}
 }

@@ -89,10 +89,10 @@ func mayBeThere(err error, r *apikey.Record) error {
 }
 
 // rotate makes a key in place of the old one and ends that after a while, or when it ends anyway;
-// it sets old's ExpiryTime to that. It refuses a key that has ended: its clients have gone or
-// stand outside, and there is nothing to keep alive.
+// it sets old's ExpiryTime to that. It refuses a key that has ended, of which there is nothing
+// to keep alive, and one that was rotated before: two would be in its place.
 func (k *keyring) rotate(ctx context.Context, old *apikey.Record, keep, lifetime time.Duration, now time.Time) (apikey.Key, apikey.Record, error) {
-	if err := ended(old, now); err != nil {
+	if err := rotatable(old, now); err != nil {
 		return "", apikey.Record{}, err
 	}
 	switch {
@@ -111,7 +111,7 @@ func (k *keyring) rotate(ctx context.Context, old *apikey.Record, keep, lifetime
 	if err := k.RotateAPIKey(ctx, old.Hash, ends, &r); err != nil {
 		return "", apikey.Record{}, mayBeThere(err, &r)
 	}
-	old.ExpiryTime = ends
+	old.ExpiryTime, old.ReplacedBy = ends, r.Hash.ID()
 	rest := []any{"newKeyId", r.Hash.ID()}
 	if !r.ExpiryTime.IsZero() {
 		rest = append(rest, "newExpiryTime", metering.FormatTime(r.ExpiryTime))
@@ -120,7 +120,7 @@ func (k *keyring) rotate(ctx context.Context, old *apikey.Record, keep, lifetime
 	return key, r, nil
 }
 
-func ended(r *apikey.Record, now time.Time) error {
+func rotatable(r *apikey.Record, now time.Time) error {
 	how := ""
 	switch r.State(now) {
 	case apikey.Revoked:
@@ -128,9 +128,12 @@ func ended(r *apikey.Record, now time.Time) error {
 	case apikey.Expired:
 		how = "expired at " + metering.FormatTime(r.ExpiryTime)
 	default:
-		return nil
+		if r.ReplacedBy == "" {
+			return nil
+		}
+		how = "was rotated before, to the key " + r.ReplacedBy
 	}
-	return fmt.Errorf("the key %s %s, and only a key that is good is rotated: make a new one with `marketmeter key create --org %s`",
+	return fmt.Errorf("the key %s %s, and only a key that is good is rotated, once: make a new one with `marketmeter key create --org %s`",
 		r.Hash.ID(), how, shellWord(r.Organization))
 }
 
@@ -152,7 +155,7 @@ func (k *keyring) revoke(ctx context.Context, org string, hash apikey.Hash, now 
 func (k *keyring) changed(what string, r *apikey.Record, rest ...any) {
 	line := []any{
 		"what", what, "who", k.operator, "organization", r.Organization, "keyId", r.Hash.ID(),
-		"scopes", r.Scopes.String(), "table", k.name,
+		"scopes", r.Scopes.String(), "table", k.name, "at", k.at,
 	}
 	if !r.ExpiryTime.IsZero() {
 		line = append(line, "expiryTime", metering.FormatTime(r.ExpiryTime))

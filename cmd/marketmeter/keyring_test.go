@@ -73,6 +73,7 @@ func TestRotationEndsTheOldKeyInTime(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			wantOld.ReplacedBy = key.Hash().ID()
 			ring.wantKept(t, wantOld)
 			ring.wantKept(t, apikey.Record{
 				Hash: key.Hash(), Organization: "o1", Scopes: old.Scopes, Label: "ci",
@@ -99,7 +100,7 @@ func TestOnlyGoodKeysAreRotated(t *testing.T) {
 		old  apikey.Record
 		want string
 	}{
-		{expired, " expired at 2026-03-01T10:30:00.123Z, and only a key that is good is rotated"},
+		{expired, " expired at 2026-03-01T10:30:00.123Z, and only a key that is good is rotated, once"},
 		{revoked, " was revoked at 2026-03-01T09:30:00.123Z, and only"},
 		{stale, "there is no key " + stale.Hash.ID()},
 	} {

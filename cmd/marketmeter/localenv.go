@@ -68,13 +68,13 @@ func (s stack) credentials() aws.CredentialsProvider {
 }
 
 func (s stack) open() *target {
-	return &target{table.New(s.client(), s.table), s.table, s.credentials()}
+	return &target{table.New(s.client(), s.table), s.table, s.endpoint, s.credentials()}
 }
 
 // target is the table that a command acts on.
 type target struct {
 	*table.Table
-	name        string
+	name, at    string // at is the endpoint or, in AWS, the region
 	credentials aws.CredentialsProvider
 }
 
@@ -169,10 +169,17 @@ func readEnv(file string) (map[string]string, error) {
 // says.
 func openTable(ctx context.Context, p program) (*target, error) {
 	if endpoint := p.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
-		return stackAt(endpoint, p.getenv).open(), nil
+		t := stackAt(endpoint, p.getenv).open()
+		fmt.Fprintf(p.stderr, "table %s at %s, from DYNAMODB_ENDPOINT\n", t.name, t.at)
+		return t, nil
 	}
 	if name := p.getenv("TABLE_NAME"); name != "" {
-		return openInAWS(ctx, name)
+		t, err := openInAWS(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(p.stderr, "table %s in AWS region %s\n", t.name, t.at)
+		return t, nil
 	}
 	file := envFile(p.getenv)
 	variables, err := readEnv(file)
@@ -203,7 +210,7 @@ func openInAWS(ctx context.Context, name string) (*target, error) {
 	client := dynamoclient.New(dynamoclient.Options{
 		Region: found.Region, Credentials: found.Credentials, Transport: dynamoclient.NewTransport(answerTimeout),
 	})
-	return &target{table.New(client, name), name, found.Credentials}, nil
+	return &target{table.New(client, name), name, found.Region, found.Credentials}, nil
 }
 
 // listens fails where nothing takes connections at the endpoint.

@@ -82,6 +82,18 @@ func TestATypoIsTold(t *testing.T) {
 	})
 }
 
+func TestAKeyInATextIsRedacted(t *testing.T) {
+	t.Parallel()
+	key := string(apikey.New())
+	for text, want := range map[string]string{
+		key: "mm_...", `path "/org/` + key + `/x" and ` + key: `path "/org/mm_.../x" and mm_...`, key + "more": "mm_...more", key[:40]: key[:40], "mm_": "mm_",
+	} {
+		if got := apikey.Redact(text); got != want {
+			t.Errorf("%q is %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestScopes(t *testing.T) {
 	t.Parallel()
 	for s := apikey.Scopes(1); s < 16; s++ {

@@ -22,6 +22,7 @@ type Record struct {
 	RevocationTime time.Time // zero where it is not revoked
 
 	CreatedBy, RevokedBy string // the operator
+	ReplacedBy           string // the ID of the key that it was rotated to; empty where it was not
 }
 
 // CheckLabel allows up to 100 characters of one line.

@@ -178,12 +178,12 @@ func TestAKeyThatIsNotGoodIsRefused(t *testing.T) {
 			"expiring exactly now": {expiring(now), "expired at 2024-07-29T15:51:28.071Z"},
 			"nothing but zeros":    {keyOf(strings.Repeat("0", 32)), "not known"},
 		} {
+			before := a.dump(t)
 			for _, r := range everyOperation("acme") {
-				before := a.dump(t)
 				a.wantNoKey(t, r.with(c.key), 1, c.text)
-				if wantSame(t, before, a.dump(t)); t.Failed() {
-					t.Fatal(what)
-				}
+			}
+			if wantSame(t, before, a.dump(t)); t.Failed() {
+				t.Fatal(what)
 			}
 		}
 		for _, until := range []time.Duration{time.Millisecond, time.Hour, 100_000 * time.Hour} {
@@ -408,8 +408,8 @@ func TestAStoredKeyThatCantBeReadLetsNobodyIn(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := a.dump(t)
-			for operation, r := range everyOperation("acme") {
-				got := a.do(t, r.with(key))
+			for _, operation := range []string{"list", "config-put"} {
+				got := a.do(t, everyOperation("acme")[operation].with(key))
 				if !slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusInternalServerError}, got.status) || len(got.operation) > 0 {
 					t.Errorf("%s: %s: %d %s", change, operation, got.status, got.body)
 				}

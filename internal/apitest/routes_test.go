@@ -277,10 +277,12 @@ func TestEveryRouteHasTheAuthorizer(t *testing.T) {
 		}
 	}
 	properties := d.resources[api].Properties
-	for _, name := range []string{"DefinitionBody", "DefinitionUri", "RouteSettings", "PropagateTags"} {
-		if _, there := properties[name]; there {
-			t.Errorf("the API has %s, which is not checked here", name)
-		}
+	if err := wantKnown("the API", properties, []string{"AccessLogSettings", "Auth", "DefaultRouteSettings", "Description", "StageName", "Tags"}); err != nil {
+		t.Error(err)
+	}
+	logs := properties["AccessLogSettings"]
+	if format := plain(&logs).(doc)["Format"].(string); !strings.Contains(format, `"$context.error.message"`) || strings.Contains(format, `String"`) {
+		t.Errorf("the access log has a variable that is quoted already, in quotes: %s", format)
 	}
 	auth := properties["Auth"]
 	kept, _ := plain(&auth).(doc)["Authorizers"].(doc)["KeyAuthorizer"].(doc)["Identity"].(doc)["ReauthorizeEvery"].(string)

@@ -3,14 +3,17 @@
 package dynamoclient
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
 // Options are what a client needs; Region and Credentials are required.
@@ -31,6 +34,24 @@ func backoff(attempt int, _ error) (time.Duration, error) {
 	return rand.N(50 * time.Millisecond << min(max(attempt-1, 0), 4)), nil
 }
 
+// isConflict tells a request that collided with a transaction, which the SDK takes for final. Nothing of
+// it was applied; a transaction is sent again with the mark that it had.
+func isConflict(err error) aws.Ternary {
+	if _, ok := errors.AsType[*types.TransactionConflictException](err); ok {
+		return aws.TrueTernary
+	}
+	cancelled, ok := errors.AsType[*types.TransactionCanceledException](err)
+	if !ok {
+		return aws.UnknownTernary
+	}
+	for _, reason := range cancelled.CancellationReasons {
+		if code := aws.ToString(reason.Code); code != "None" && code != "TransactionConflict" {
+			return aws.UnknownTernary
+		}
+	}
+	return aws.TrueTernary
+}
+
 // New makes a client. It asks nothing of the network.
 func New(o Options) *dynamodb.Client {
 	transport := o.Transport
@@ -44,6 +65,7 @@ func New(o Options) *dynamodb.Client {
 		Retryer: retry.NewStandard(func(s *retry.StandardOptions) {
 			s.MaxAttempts = maxAttempts
 			s.Backoff = retry.BackoffDelayerFunc(backoff)
+			s.Retryables = append(slices.Clone(s.Retryables), retry.IsErrorRetryableFunc(isConflict))
 		}),
 		// checkedTransport has checked it, and refuses what the SDK would only log.
 		DisableValidateResponseChecksum: true,

@@ -65,8 +65,7 @@ func (a *API) Handler(operations ...Operation) http.Handler {
 				err = route.handle(w, r)
 			}
 			if err != nil {
-				discardBody(r)
-				x.fail(w, err)
+				refuse(w, r, func() { x.fail(w, err) })
 			}
 		})
 	}
@@ -179,6 +178,9 @@ type statusRecorder struct {
 	status int
 }
 
+// Unwrap is for http.ResponseController.
+func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
 func (w *statusRecorder) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
@@ -216,7 +218,7 @@ func (x *exchange) fail(w http.ResponseWriter, err error) {
 	message := "internal error: the log has more under request id " + x.requestID
 	code := metering.CodeOf(err)
 	if known, ok := errors.AsType[*metering.Error](err); ok && code != metering.Internal {
-		message = known.Message
+		message = apikey.Redact(known.Message)
 		if known.RetryAfter > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int((known.RetryAfter+time.Second-1)/time.Second)))
 		}
@@ -255,7 +257,7 @@ func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.D
 		attrs = append(attrs, x.change)
 	}
 	if x.failure != nil {
-		attrs = append(attrs, slog.String("error", x.failure.Error()))
+		attrs = append(attrs, slog.String("error", apikey.Redact(x.failure.Error())))
 		switch metering.CodeOf(x.failure) {
 		case metering.Internal:
 			level = slog.LevelError

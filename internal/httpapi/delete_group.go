@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"log/slog"
 	"net/http"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
@@ -24,6 +25,7 @@ func (a *API) deleteGroup(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	exchangeOf(r).change = slog.Group("change", "item", "group", "id", group.ID)
 	writeJSON(w, http.StatusOK, apijson.AppendGroup(nil, &group))
 	return nil
 }

@@ -51,6 +51,30 @@ func TestABodyTooLargeIsAnsweredToASlowReader(t *testing.T) {
 	}
 }
 
+// A client that declares a body and waits for the answer before it sends any.
+func TestABodyTooLargeIsAnsweredBeforeItComes(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(validator())
+	defer server.Close()
+	for _, header := range []string{"Content-Length: 10000000000", "Content-Length: 10000000000\r\nExpect: 100-continue", "Content-Type: text/plain\r\nContent-Length: 10"} {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err = io.WriteString(conn, "POST /org/demo/batchValidateUsageRecordGroups HTTP/1.1\r\nHost: a\r\n"+header+"\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		answer := make([]byte, 11)
+		if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "HTTP/1.1 41" {
+			t.Errorf("%q: %q, %v", header, answer, err)
+		}
+		conn.Close()
+	}
+}
+
 func TestACompressedBodyIsUnsupported(t *testing.T) {
 	t.Parallel()
 	for encoding, want := range map[string]int{"gzip": 415, "identity": 200, "": 200} {

@@ -95,7 +95,7 @@ func (t *Table) APIKeys(ctx context.Context, org string) ([]apikey.Record, error
 			return nil, storageError("list the API keys", err)
 		}
 		countRead(ctx, page.ConsumedCapacity)
-		more, err := t.apiKeysOf(ctx, page.Items)
+		more, err := t.apiKeysOf(ctx, org, page.Items)
 		if err != nil {
 			return nil, err
 		}
@@ -117,8 +117,9 @@ func (t *Table) APIKeys(ctx context.Context, org string) ([]apikey.Record, error
 // maxBatchGet is how many items a BatchGetItem takes.
 const maxBatchGet = 100
 
-// apiKeysOf reads the keys whose places among the organization's are given, at most maxBatchGet.
-func (t *Table) apiKeysOf(ctx context.Context, places []map[string]types.AttributeValue) ([]apikey.Record, error) {
+// apiKeysOf reads the keys whose places among the organization's are given, at most maxBatchGet. A place
+// that leads to another organization's key is an error: nothing of ours makes one.
+func (t *Table) apiKeysOf(ctx context.Context, org string, places []map[string]types.AttributeValue) ([]apikey.Record, error) {
 	var keys []map[string]types.AttributeValue
 	for _, place := range places {
 		r := itemReader{item: place}
@@ -147,6 +148,9 @@ func (t *Table) apiKeysOf(ctx context.Context, places []map[string]types.Attribu
 			if err != nil {
 				return nil, err
 			}
+			if record.Organization != org {
+				return nil, storageError("list the API keys", fmt.Errorf("the key %s is not one of %q", record.Hash.ID(), org))
+			}
 			records = append(records, record)
 		}
 		if keys = out.UnprocessedKeys[t.name].Keys; len(keys) > 0 {
@@ -167,19 +171,18 @@ func (t *Table) AddAPIKey(ctx context.Context, r *apikey.Record) error {
 	return t.writeAPIKeys(ctx, "store the API key", t.newAPIKey(r))
 }
 
-// RotateAPIKey stores a new key and ends an old one of the same organization at a time, together. It
-// returns NotFound where the organization has no such key, or one that was revoked or ends sooner.
+// RotateAPIKey stores a new key in place of an old one of the same organization, which ends at the time
+// given. It returns NotFound where the organization has no such key, or one that was revoked or rotated.
 //
 //	TransactWriteItems  as AddAPIKey, and an update of the old key   1 round trip, 6 write units
 func (t *Table) RotateAPIKey(ctx context.Context, old apikey.Hash, ends time.Time, r *apikey.Record) error {
 	end := types.TransactWriteItem{Update: &types.Update{
-		TableName:        &t.name,
-		Key:              apiKeyItemKey(old),
-		UpdateExpression: aws.String("SET expiryTime = :ends"),
-		ConditionExpression: aws.String("organizationID = :org AND attribute_not_exists(revocationTime) AND " +
-			"(attribute_not_exists(expiryTime) OR expiryTime >= :ends)"),
+		TableName:           &t.name,
+		Key:                 apiKeyItemKey(old),
+		UpdateExpression:    aws.String("SET expiryTime = :ends, replacedBy = :new"),
+		ConditionExpression: aws.String("organizationID = :org AND attribute_not_exists(revocationTime) AND attribute_not_exists(replacedBy)"),
 		ExpressionAttributeValues: map[string]types.AttributeValue{
-			":ends": text(metering.FormatTime(ends)), ":org": text(r.Organization),
+			":ends": text(metering.FormatTime(ends)), ":org": text(r.Organization), ":new": text(r.Hash.ID()),
 		},
 	}}
 	err := t.writeAPIKeys(ctx, "rotate the API key", append(t.newAPIKey(r), end))
@@ -282,8 +285,10 @@ func itemAPIKey(item map[string]types.AttributeValue) (apikey.Record, error) {
 			*at = r.time(name)
 		}
 	}
-	if r.has("revokedBy") {
-		record.RevokedBy = r.text("revokedBy")
+	for name, value := range map[string]*string{"revokedBy": &record.RevokedBy, "replacedBy": &record.ReplacedBy} {
+		if r.has(name) {
+			*value = r.text(name)
+		}
 	}
 	if r.err != nil {
 		return apikey.Record{}, storageError("read the API key "+hash.ID(), r.err)

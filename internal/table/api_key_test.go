@@ -62,6 +62,13 @@ func TestAPIKeysAreKeptAsTheyAre(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	first, second, others := newKey("o1"), newKey("o1"), newKey("o1#KEY#")
+	put(t, tbl, group("g1", metering.StatusCreated)) // and what else is in the partition
+	if err := tbl.RaiseSerial(t.Context(), "o1", 7); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tbl.ChangeConfig(t.Context(), "o1", now, setFlag("AWS")); err != nil {
+		t.Fatal(err)
+	}
 	second.CreationTime, second.ExpiryTime, second.Label, second.CreatedBy = now.Add(time.Millisecond), time.Time{}, "", ""
 	for _, r := range []*apikey.Record{second, others, first} {
 		addKey(t, tbl, r)
@@ -85,6 +92,24 @@ func TestAHashIsStoredOnce(t *testing.T) {
 	}
 	wantKeys(t, tbl, "o1", *first)
 	wantKeys(t, tbl, "o2")
+}
+
+func TestAPlaceThatLeadsToAnothersKeyIsTold(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	others := newKey("o2")
+	addKey(t, tbl, others)
+	if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &name, Item: map[string]types.AttributeValue{
+		"PK": &types.AttributeValueMemberS{Value: "ORG#o1"}, "SK": &types.AttributeValueMemberS{Value: "KEY#" + others.Hash.String()},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := tbl.APIKeys(t.Context(), "o1")
+	wantCode(t, err, metering.Internal)
+	if keys != nil {
+		t.Error(keys)
+	}
 }
 
 func TestManyAPIKeysAreListed(t *testing.T) {
@@ -171,10 +196,10 @@ func TestRotationIsAllOrNothing(t *testing.T) {
 	if err := tbl.RotateAPIKey(t.Context(), old.Hash, now.Add(time.Minute), next); err != nil {
 		t.Fatal(err)
 	}
-	old.ExpiryTime = now.Add(time.Minute)
+	old.ExpiryTime, old.ReplacedBy = now.Add(time.Minute), next.Hash.ID()
 	wantKeys(t, tbl, "o1", *old, *next)
 
-	// Another rotation, which has read the old key before this one, does not prolong it.
+	// Another rotation, which has read the old key before this one, neither prolongs it nor makes a third.
 	wantCode(t, tbl.RotateAPIKey(t.Context(), old.Hash, now.Add(time.Hour), newKey("o1")), metering.NotFound)
 	wantKeys(t, tbl, "o1", *old, *next)
 }
@@ -197,7 +222,7 @@ func TestLostAnswersOfKeyChanges(t *testing.T) {
 	if err := losing().RotateAPIKey(t.Context(), old.Hash, now.Add(time.Minute), next); err != nil {
 		t.Fatalf("rotate: %v", err)
 	}
-	old.ExpiryTime = now.Add(time.Minute)
+	old.ExpiryTime, old.ReplacedBy = now.Add(time.Minute), next.Hash.ID()
 	if err := losing().APIKeyUsed(t.Context(), old.Hash, now); err != nil {
 		t.Fatalf("use: %v", err)
 	}
@@ -206,6 +231,29 @@ func TestLostAnswersOfKeyChanges(t *testing.T) {
 		t.Fatalf("revoke: %v", err)
 	}
 	old.RevocationTime, old.RevokedBy = now, "me"
+	wantKeys(t, tbl, "o1", *old, *next)
+}
+
+// Changes that meet another at the same time are tried again.
+func TestConflictsOfKeyChangesPass(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	meeting := func(fault tabletest.Fault) *table.Table {
+		faulty, _ := tabletest.NewFaults(fault)
+		return table.New(faulty, name)
+	}
+	old, next := newKey("o1"), newKey("o1")
+	next.CreationTime = now.Add(time.Second)
+	addKey(t, tbl, old)
+	if err := meeting(conflict).RotateAPIKey(t.Context(), old.Hash, now.Add(time.Minute), next); err != nil {
+		t.Fatalf("rotate: %v", err)
+	}
+	single := saying(`{"__type":"com.amazonaws.dynamodb.v20120810#TransactionConflictException","message":"conflict"}`)
+	if _, err := meeting(single).RevokeAPIKey(t.Context(), "o1", old.Hash, now, "me"); err != nil {
+		t.Fatalf("revoke: %v", err)
+	}
+	old.ExpiryTime, old.ReplacedBy, old.RevocationTime, old.RevokedBy = now.Add(time.Minute), next.Hash.ID(), now, "me"
 	wantKeys(t, tbl, "o1", *old, *next)
 }
 
@@ -317,11 +365,16 @@ func TestNotingAUseHoldsNothingUp(t *testing.T) {
 		"failing": func(*http.Request) (*http.Response, error) { return nil, errors.New("no table") },
 		"hanging": func(r *http.Request) (*http.Response, error) { <-r.Context().Done(); return nil, r.Context().Err() },
 	} {
+		// A key that ends in two weeks or less is warned of.
+		soon, endsSoon := what == "failing", 14*24*time.Hour
+		if soon {
+			endsSoon -= time.Millisecond
+		}
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			key := apikey.New()
 			record := newKey("o1")
-			record.Hash = key.Hash()
+			record.Hash, record.ExpiryTime = key.Hash(), at.Add(endsSoon)
 			addKey(t, tbl, record)
 			var log bytes.Buffer
 			spoilt := dynamoclient.New(dynamoclient.Options{
@@ -335,10 +388,13 @@ func TestNotingAUseHoldsNothingUp(t *testing.T) {
 			if err != nil || identity != record.Identity() {
 				t.Errorf("%v, %v", identity, err)
 			}
-			for _, text := range []string{"could not be noted", "ends soon", key.Hash().ID(), "o1"} {
+			for _, text := range []string{"could not be noted", key.Hash().ID(), "o1"} {
 				if !strings.Contains(log.String(), text) {
 					t.Errorf("the log does not tell %q: %s", text, &log)
 				}
+			}
+			if strings.Contains(log.String(), "ends soon") != soon {
+				t.Errorf("it ends in %v: %s", endsSoon, &log)
 			}
 			if strings.Contains(log.String(), string(key)) {
 				t.Error("the log tells the key")

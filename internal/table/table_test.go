@@ -350,8 +350,7 @@ func TestAnUnreachableTableIsUnavailable(t *testing.T) {
 			return table.New(client, name).Ping(t.Context())
 		},
 		"in conflict": func() error { // with what DynamoDB Local never says
-			client, _ := tabletest.NewFaults(saying(`{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",` +
-				`"CancellationReasons":[{"Code":"None"},{"Code":"None"},{"Code":"TransactionConflict"}],"message":"cancelled"}`))
+			client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{conflict}, 6)...)
 			return table.New(client, name).RotateAPIKey(t.Context(), newKey("o1").Hash, now, newKey("o1"))
 		},
 	} {
@@ -364,17 +363,17 @@ func TestAnUnreachableTableIsUnavailable(t *testing.T) {
 	wantCode(t, missing.Ping(t.Context()), metering.Internal)
 }
 
-// saying makes DynamoDB's answer an error.
+// conflict is what AWS says to a transaction that met another, and DynamoDB Local never does.
+var conflict = saying(`{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",` +
+	`"CancellationReasons":[{"Code":"None"},{"Code":"None"},{"Code":"TransactionConflict"}],"message":"cancelled"}`)
+
+// saying has DynamoDB answer an error, and do nothing.
 func saying(body string) tabletest.Fault {
-	return func(send func() (*http.Response, error)) (*http.Response, error) {
-		response, err := send()
-		if err != nil {
-			return nil, err
-		}
-		response.Body.Close()
-		response.StatusCode, response.Body, response.ContentLength = 400, io.NopCloser(strings.NewReader(body)), int64(len(body))
-		response.Header.Del("X-Amz-Crc32")
-		return response, nil
+	return func(func() (*http.Response, error)) (*http.Response, error) {
+		return &http.Response{
+			StatusCode: 400, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}},
+			Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
+		}, nil
 	}
 }
 

@@ -1,0 +1,119 @@
+package apitest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mutable is what a package's variable can be changed through without being assigned to.
+var mutable = regexp.MustCompile(`\b(sync|atomic|expvar)\.|\bchan\b|\bnew\(|\bmake\(|&|\*`)
+
+// The worlds of TestNoOrganizationCanTellOfAnother are in one process: what one request would leave in a
+// variable of a package for another's would be there in each of them. So there is no such variable: those that
+// packages have are never changed.
+func TestPackagesKeepNothingOfARequest(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"httpapi", "apikey", "table", "metering", "apijson", "lambdahost", "dynamoclient"} {
+		if changes := changedVariables(t, filepath.Join(root, "internal", name)); len(changes) > 0 {
+			t.Errorf("%s has variables that a request may change for the next: %q", name, changes)
+		}
+	}
+	if changes := changedVariables(t, "testdata/keeps"); !slices.Equal(changes, []string{"cache", "count", "last", "lock", "parts", "queue"}) {
+		t.Errorf("of the variables in testdata/keeps that are changed, or may be, these are found: %q", changes)
+	}
+}
+
+// changedVariables are the variables of the package in that folder that its code assigns to, also in parts, or
+// that are of a kind that is changed by calls.
+func changedVariables(t *testing.T, folder string) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil || len(paths) == 0 {
+		t.Fatal(folder, err)
+	}
+	files, variables, changed := []*ast.File{}, map[string]bool{}, []string{}
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := token.NewFileSet()
+		file, err := parser.ParseFile(set, path, source, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+		for _, declaration := range file.Decls {
+			d, ok := declaration.(*ast.GenDecl)
+			if !ok || d.Tok != token.VAR {
+				continue
+			}
+			for _, spec := range d.Specs {
+				v := spec.(*ast.ValueSpec)
+				text := source[set.Position(v.Pos()).Offset:set.Position(v.End()).Offset]
+				for _, name := range v.Names {
+					variables[name.Name] = true
+					if mutable.Match(text) {
+						changed = append(changed, name.Name)
+					}
+				}
+			}
+		}
+	}
+	change := func(e ast.Expr) {
+		for {
+			switch inner := e.(type) {
+			case *ast.IndexExpr:
+				e = inner.X
+			case *ast.SelectorExpr:
+				e = inner.X
+			case *ast.StarExpr:
+				e = inner.X
+			case *ast.ParenExpr:
+				e = inner.X
+			case *ast.Ident:
+				if variables[inner.Name] {
+					changed = append(changed, inner.Name)
+				}
+				return
+			default:
+				return
+			}
+		}
+	}
+	for _, file := range files {
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.AssignStmt:
+				for _, left := range n.Lhs {
+					if n.Tok != token.DEFINE {
+						change(left)
+					}
+				}
+			case *ast.IncDecStmt:
+				change(n.X)
+			case *ast.UnaryExpr:
+				if n.Op == token.AND {
+					change(n.X)
+				}
+			case *ast.CallExpr:
+				if f, ok := n.Fun.(*ast.Ident); ok && slices.Contains([]string{"delete", "clear", "copy"}, f.Name) {
+					change(n.Args[0])
+				}
+			}
+			return true
+		})
+	}
+	slices.Sort(changed)
+	return slices.Compact(changed)
+}
