@@ -246,7 +246,7 @@ func (s *server) stop() {
 func (s *server) invite(ctx context.Context) {
 	if s.demoKey == "" {
 		fmt.Fprintf(s.stdout, "Ready, until Ctrl-C. Every request needs a key; make one, and send it:\n\n"+
-			"  marketmeter key create --org ORG\n"+
+			"  bin/marketmeter key create --org ORG\n"+
 			"  curl -H 'Authorization: Key KEY' %s/org/ORG/usageRecordGroup\n\n", s.url)
 		return
 	}
