@@ -21,7 +21,7 @@ type Options struct {
 	Region      string
 	Credentials aws.CredentialsProvider
 	Endpoint    string            // empty is the region's own
-	Transport   http.RoundTripper // nil is NewTransport of answerTimeout
+	Transport   http.RoundTripper // nil is NewTransport of AnswerTimeout
 }
 
 // maxAttempts bounds the tries of one call and so, with backoff, the waiting between them to 1.5
@@ -56,7 +56,7 @@ func isConflict(err error) aws.Ternary {
 func New(o Options) *dynamodb.Client {
 	transport := o.Transport
 	if transport == nil {
-		transport = NewTransport(answerTimeout)
+		transport = NewTransport(AnswerTimeout)
 	}
 	options := dynamodb.Options{
 		Region:      o.Region,
@@ -77,8 +77,8 @@ func New(o Options) *dynamodb.Client {
 	return dynamodb.New(options)
 }
 
-// answerTimeout is for requests that someone waits for: a try that takes longer is given up for another.
-const answerTimeout = 5 * time.Second
+// AnswerTimeout is for requests that someone waits for: a try that takes longer is given up for another.
+const AnswerTimeout = 5 * time.Second
 
 // NewTransport is the transport of a client, without the check of answers; an answer must begin within
 // the time given.

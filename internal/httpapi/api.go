@@ -112,7 +112,7 @@ func noSuchPath(r *http.Request) error {
 
 // exchange is one request with its answer, for the log line.
 type exchange struct {
-	requestID    string
+	Invocation
 	operation    Operation
 	organization string // of the key, and so is what follows
 	keyID        string
@@ -124,23 +124,28 @@ type exchangeKey struct{}
 
 func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
 
-type requestIDKey struct{}
+// Invocation is what the host of the API knows of a request, for its log line.
+type Invocation struct {
+	RequestID string
+	TraceID   string // of AWS X-Ray; empty is none
+	ColdStart bool   // the first request since the process began
+}
 
-// WithRequestID gives the request under ctx an id that its log line carries; without it gets one of
-// its own.
-func WithRequestID(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, requestIDKey{}, id)
+type invocationKey struct{}
+
+// WithInvocation tells of the request under ctx; without it a request gets an id of its own.
+func WithInvocation(ctx context.Context, i Invocation) context.Context {
+	return context.WithValue(ctx, invocationKey{}, i)
 }
 
 func (a *API) serve(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		x := &exchange{}
-		if id, ok := r.Context().Value(requestIDKey{}).(string); ok {
-			x.requestID = id
-		} else {
-			x.requestID = rand.Text()
+		invocation, ok := r.Context().Value(invocationKey{}).(Invocation)
+		if !ok {
+			invocation.RequestID = rand.Text()
 		}
+		x := &exchange{Invocation: invocation}
 		ctx, consumed := a.CountUnits(context.WithValue(r.Context(), exchangeKey{}, x))
 		answer := &statusRecorder{ResponseWriter: w}
 		defer func() {
@@ -215,7 +220,7 @@ var statuses = map[metering.Code]int{
 // log alone.
 func (x *exchange) fail(w http.ResponseWriter, err error) {
 	x.failure = err
-	message := "internal error: the log has more under request id " + x.requestID
+	message := "internal error: the log has more under request id " + x.RequestID
 	code := metering.CodeOf(err)
 	if known, ok := errors.AsType[*metering.Error](err); ok && code != metering.Internal {
 		message = apikey.Redact(known.Message)
@@ -240,10 +245,21 @@ func writeJSON(w http.ResponseWriter, status int, body []byte) {
 	_, _ = w.Write(body)
 }
 
+// RequestLogged is the message of the log line of a request.
+const RequestLogged = "request"
+
 func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.Duration, read, write float64) {
-	level := slog.LevelInfo
+	level, internalErrors := slog.LevelInfo, 0
+	if x.failure != nil {
+		switch metering.CodeOf(x.failure) {
+		case metering.Internal:
+			level, internalErrors = slog.LevelError, 1
+		case metering.Unavailable:
+			level = slog.LevelWarn
+		}
+	}
 	attrs := []slog.Attr{
-		slog.String("requestId", x.requestID),
+		slog.String("requestId", x.RequestID),
 		slog.String("organization", x.organization),
 		slog.String("keyId", x.keyID),
 		slog.String("operation", string(x.operation)),
@@ -252,18 +268,19 @@ func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.D
 		slog.Float64("durationMs", float64(took.Microseconds())/1000),
 		slog.Float64("readUnits", read),
 		slog.Float64("writeUnits", write),
+		slog.Int("internalErrors", internalErrors), // a number, to be summed up: a status of 500 may be the contract's
+	}
+	if x.TraceID != "" {
+		attrs = append(attrs, slog.String("traceId", x.TraceID))
+	}
+	if x.ColdStart {
+		attrs = append(attrs, slog.Bool("coldStart", true))
 	}
 	if x.change.Key != "" {
 		attrs = append(attrs, x.change)
 	}
 	if x.failure != nil {
 		attrs = append(attrs, slog.String("error", apikey.Redact(x.failure.Error())))
-		switch metering.CodeOf(x.failure) {
-		case metering.Internal:
-			level = slog.LevelError
-		case metering.Unavailable:
-			level = slog.LevelWarn
-		}
 	}
-	to.LogAttrs(context.WithoutCancel(r.Context()), level, "request", attrs...)
+	to.LogAttrs(context.WithoutCancel(r.Context()), level, RequestLogged, attrs...)
 }

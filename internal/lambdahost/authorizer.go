@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -16,7 +17,7 @@ import (
 
 // RunAuthorizer serves as the Lambda authorizer of the HTTP API until Lambda ends the process.
 func RunAuthorizer() {
-	log := newLog()
+	log := functionLog()
 	lambda.Start(Authorizer(&apikey.Checker{Records: openTable(log), Log: log, Now: time.Now}))
 }
 
@@ -35,8 +36,9 @@ const (
 // A key that is not good is refused. Where that can't be told the error is returned, which API
 // Gateway answers with 500 and does not cache.
 func Authorizer(keys *apikey.Checker) func(context.Context, events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error) {
+	var begun atomic.Bool
 	return func(ctx context.Context, event events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error) {
-		log := keys.Log.With("requestId", event.RequestContext.RequestID)
+		log := keys.Log.With("requestId", event.RequestContext.RequestID, "traceId", traceOf(ctx).root, "coldStart", !begun.Swap(true))
 		ctx, cancel := withTimeToAnswer(ctx)
 		defer cancel()
 		identity, err := identify(ctx, keys, event)

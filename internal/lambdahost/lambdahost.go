@@ -7,12 +7,14 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -29,7 +31,7 @@ import (
 // Run serves the operations until Lambda ends the process, each request as whom the authorizer has
 // told. Only BatchValidate does without a table.
 func Run(operations ...httpapi.Operation) {
-	log := newLog()
+	log := functionLog()
 	api := &httpapi.API{Log: log, Now: time.Now, Identify: Identity, CountUnits: table.CountUnits}
 	if slices.ContainsFunc(operations, func(o httpapi.Operation) bool { return o != httpapi.BatchValidate }) {
 		api.Table = openTable(log)
@@ -37,7 +39,17 @@ func Run(operations ...httpapi.Operation) {
 	lambda.Start(Handler(api.Handler(operations...), log))
 }
 
-func newLog() *slog.Logger { return slog.New(slog.NewJSONHandler(os.Stdout, nil)) }
+// functionLog is the log that Lambda keeps.
+func functionLog() *slog.Logger { return newLog(os.Stdout, os.Getenv("METRICS_NAMESPACE")) }
+
+// newLog writes lines of JSON; with a namespace those of requests are metrics too.
+func newLog(to io.Writer, namespace string) *slog.Logger {
+	var handler slog.Handler = slog.NewJSONHandler(to, nil)
+	if namespace != "" {
+		handler = metricsHandler{handler, namespace}
+	}
+	return slog.New(handler)
+}
 
 // openTable is the table that TABLE_NAME names, at DYNAMODB_ENDPOINT where that is not empty. A
 // function that lacks the name ends at its start, which Lambda reports.
@@ -48,8 +60,9 @@ func openTable(log *slog.Logger) *table.Table {
 		os.Exit(1)
 	}
 	return table.New(dynamoclient.New(dynamoclient.Options{
-		Region:   os.Getenv("AWS_REGION"),
-		Endpoint: os.Getenv("DYNAMODB_ENDPOINT"),
+		Region:    os.Getenv("AWS_REGION"),
+		Endpoint:  os.Getenv("DYNAMODB_ENDPOINT"),
+		Transport: traced(dynamoclient.NewTransport(dynamoclient.AnswerTimeout), os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), log),
 		// Lambda hands a function its role's credentials in the environment, for as long as it lives.
 		Credentials: credentials.NewStaticCredentialsProvider(
 			os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN")),
@@ -59,8 +72,12 @@ func openTable(log *slog.Logger) *table.Table {
 // Handler makes handler a Lambda handler of payload-2.0 events. Whatever the event holds, it returns
 // an answer and no error: an invocation error would reach the client as API Gateway's bare 500.
 func Handler(handler http.Handler, log *slog.Logger) func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+	var begun atomic.Bool
 	return func(ctx context.Context, event events.APIGatewayV2HTTPRequest) (response events.APIGatewayV2HTTPResponse, _ error) {
 		requestID := event.RequestContext.RequestID
+		ctx = httpapi.WithInvocation(ctx, httpapi.Invocation{
+			RequestID: requestID, TraceID: traceOf(ctx).root, ColdStart: !begun.Swap(true),
+		})
 		internalError := failure(http.StatusInternalServerError, "internal error: the log has more under request id "+requestID)
 		defer func() {
 			if cause := recover(); cause != nil {
@@ -79,7 +96,7 @@ func Handler(handler http.Handler, log *slog.Logger) func(context.Context, event
 			reached = true
 			handler.ServeHTTP(w, r)
 		}))
-		response, err := adapter.ProxyWithContext(httpapi.WithRequestID(ctx, requestID), event)
+		response, err := adapter.ProxyWithContext(ctx, event)
 		switch {
 		case err == nil:
 			return response, nil
