@@ -2,10 +2,14 @@
 # into .local/, in the versions that tools/ names.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check fmt build invoke bench clean bin/marketmeter
+.PHONY: help run test check fmt build deploy-test invoke bench clean bin/marketmeter
 
 LINT := .local/bin/golangci-lint
 SAM  := .local/sam/bin/sam
+# Python tools pin each other's libraries: each has an environment of its own.
+CHECKOV   := .local/checkov/bin/checkov
+CFN_LINT  := .local/cfn-lint-serverless/bin/cfn-lint
+MOTO      := .local/moto/bin/moto_server
 # Functions invoked here run on this machine's processor, whatever the deployed ones run on.
 ARCH := $(patsubst aarch64,arm64,$(shell uname -m))
 # The go1.x build method of sam passes no flags; go takes them from GOFLAGS. Static, so that the
@@ -15,7 +19,7 @@ FUNCTIONS := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -tags=lambda.norpc -trimp
 export SAM_CLI_TELEMETRY := 0
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: bin/marketmeter ## Serve the whole API on a local DynamoDB with sample data (ADDR, default 127.0.0.1:8080)
 	@exec bin/marketmeter serve --sample
@@ -23,17 +27,21 @@ run: bin/marketmeter ## Serve the whole API on a local DynamoDB with sample data
 test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own
 	bin/marketmeter with-dynamodb -- go test -race ./...
 
-check: $(LINT) $(SAM) ## Check format, code, imports, modules and template
+check: $(LINT) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, modules and template
 	$(LINT) run
 	go mod tidy -diff
 	$(SAM) validate --lint
-	.local/sam/bin/cfn-lint template.yaml
+	$(CFN_LINT) --include-checks I --append-rules cfn_lint_serverless.rules -- template.yaml
+	$(CHECKOV) --file template.yaml --framework cloudformation --skip-download --compact --quiet
 
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt
 
 build: $(SAM) ## Build the functions for sam deploy
 	$(FUNCTIONS) $(SAM) build
+
+deploy-test: $(MOTO) ## Deploy the template to moto's server, check what is there, and that faults are told
+	.local/moto/bin/python scripts/deploy-test
 
 # Into a folder of its own: `sam deploy` must never find functions built for this processor.
 invoke: bin/marketmeter $(SAM) ## Build the functions and run each event in events/ through sam local invoke
@@ -59,6 +67,10 @@ $(LINT): tools/go.mod tools/go.sum
 	touch $@
 
 $(SAM): tools/sam-requirements.txt
-	python3 -m venv --clear .local/sam
-	.local/sam/bin/pip install --quiet -r $<
+$(CHECKOV): tools/checkov-requirements.txt
+$(CFN_LINT): tools/cfn-lint-serverless-requirements.txt
+$(MOTO): tools/moto-requirements.txt
+$(SAM) $(CHECKOV) $(CFN_LINT) $(MOTO):
+	python3 -m venv --clear $(dir $(@D))
+	$(@D)/pip install --quiet -r $<
 	touch $@

@@ -293,7 +293,7 @@ func TestEveryRouteHasTheAuthorizer(t *testing.T) {
 		"DefaultAuthorizer": "KeyAuthorizer",
 		"Authorizers": doc{"KeyAuthorizer": doc{
 			"AuthorizerPayloadFormatVersion": "2.0", "EnableSimpleResponses": "true", "EnableFunctionDefaultPermissions": "true",
-			"FunctionArn": "!GetAtt AuthorizerFunction.Arn", "Identity": doc{"Headers": []any{"Authorization"}, "ReauthorizeEvery": kept},
+			"FunctionArn": "!Sub ${AuthorizerFunction.Arn}:live", "Identity": doc{"Headers": []any{"Authorization"}, "ReauthorizeEvery": kept},
 		}},
 	}, plain(&auth).(doc))
 	if f := d.function("AuthorizerFunction"); f == nil || f.folder != authorizerFolder || len(f.endpoints) != 0 {

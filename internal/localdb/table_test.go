@@ -87,7 +87,7 @@ func TestCreateTableRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		{"Projection: {ProjectionType: ALL}", "Projection: !If [A, B]", "Projection"},
 		{"AttributeName: expiresAt", "Attribute: expiresAt", `"Attribute"`},
 		{"Type: AWS::DynamoDB::Table", "Type: AWS::DynamoDB::GlobalTable", "there are 0 resources"},
-		{"Type: AWS::Logs::LogGroup", "Type: AWS::DynamoDB::Table", "LogGroupName"},
+		{"Type: AWS::Logs::LogGroup", "Type: AWS::DynamoDB::Table", "KmsKeyId"},
 		{"      KeySchema:", "      LocalSecondaryIndexes: [{IndexName: x}]\n      KeySchema:", "local secondary"},
 		{"Resources:", "Resources: [", "yaml"},
 	} {
