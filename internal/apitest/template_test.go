@@ -103,7 +103,7 @@ func readDeployment(template []byte) (*deployment, error) {
 
 // harmlessProperties of a function neither let anyone in nor let it do more.
 var harmlessProperties = []string{
-	"Architectures", "AutoPublishAlias", "DeploymentPreference", "Description", "Environment", "Handler", "LoggingConfig",
+	"Architectures", "AutoPublishAlias", "AutoPublishAliasAllProperties", "DeploymentPreference", "Description", "Environment", "Handler", "LoggingConfig",
 	"MemorySize", "ReservedConcurrentExecutions", "Runtime", "Tags", "Timeout", "Tracing",
 }
 
