@@ -90,7 +90,8 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 				metering.Quote(contentType), strings.Join(mediaTypes, " or "))
 		}
 	}
-	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+	// All values: the adapter for Lambda cuts this header at its commas.
+	if encoding := strings.Join(r.Header.Values("Content-Encoding"), ", "); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return nil, metering.Errorf(metering.UnsupportedMediaType, "the Content-Encoding is %s: the body must be sent as it is", metering.Quote(encoding))
 	}
 	var body []byte
