@@ -21,9 +21,10 @@ func TestDeleteKeepsTheGroupAsDeleted(t *testing.T) {
 		got := a.delete(t, "acme", "g1", "")
 
 		want(t, got, http.StatusOK)
+		body := asGroup(t, parse(t, got.body))
 		deleted := answered(t, "acme", g)
-		deleted["status"], deleted["lastUpdateTime"] = "DELETED", milliseconds(now)
-		wantSame(t, deleted, asGroup(t, parse(t, got.body)))
+		deleted["status"], deleted["lastUpdateTime"] = "DELETED", a.wantNow(t, body["lastUpdateTime"])
+		wantSame(t, deleted, body)
 		wantSame(t, []doc{deleted}, a.listAll(t, "acme", nil))
 		wantSame(t, []doc{deleted}, a.listAll(t, "acme", url.Values{"status": {"DELETED"}}))
 		wantSame(t, []doc{}, a.listAll(t, "acme", url.Values{"status": {"CREATED"}}))

@@ -328,7 +328,6 @@ func answeredTimes(t testing.TB, metaInfo doc) doc {
 // holds, in the same order, whole or page by page, and nothing of another organization with the
 // same ids.
 func TestListIsAPlainFilter(t *testing.T) {
-	t.Parallel()
 	const seed = 1
 	d := newDice(seed)
 	acme, other := []doc{}, []doc{}
@@ -340,11 +339,10 @@ func TestListIsAPlainFilter(t *testing.T) {
 		g["id"] = acme[i]["id"]
 		other = append(other, g)
 	}
-	tbl := tabletest.New(t)
 	orgs := map[string][]stored{"acme": storedIn(t, "acme", acme), "acme#1": storedIn(t, "acme#1", other)}
-	putGroups(t, tbl, "acme", acme...)
-	putGroups(t, tbl, "acme#1", other...)
-	eachWayOver(t, tbl, func(t *testing.T, a *api) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme", acme...)
+		a.put(t, "acme#1", other...)
 		d := newDice(seed + uint64(len(t.Name()))) // another in each way
 		matches := 0
 		for range 50 {
@@ -702,16 +700,14 @@ func TestListByMetaInfo(t *testing.T) {
 
 // A list longer than what one Query reads is whole.
 func TestListReadsOnAcrossQueries(t *testing.T) {
-	t.Parallel()
 	groups := []doc{}
 	for i := range 28 { // 1.1 MB: two Queries
 		status := pick(newDice(uint64(i)), statuses)
 		groups = append(groups, group(fmt.Sprintf("g%02d", i), doc{"status": status, "metaInfo": doc{"metronomeInvoiceID": strings.Repeat("x", 40_000)}}))
 	}
-	tbl := tabletest.New(t)
-	putGroups(t, tbl, "acme", groups...)
 	all := storedIn(t, "acme", groups)
-	eachWayOver(t, tbl, func(t *testing.T, a *api) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme", groups...)
 		for _, parameters := range []url.Values{
 			{},
 			{"limit": {"27"}},
@@ -742,15 +738,15 @@ func TestPagesFitLambda(t *testing.T) {
 }
 
 func TestPagesOfTheTableFitLambda(t *testing.T) {
-	t.Parallel()
-	tbl := tabletest.New(t)
-	groups := pageBreakers(t, "\x01") // the least to store for the most to return
-	for i := range groups {
-		if stored, err := tbl.Put(t.Context(), &groups[i]); err != nil || !stored {
-			t.Fatal(stored, err)
+	eachWay(t, func(t *testing.T, a *api) {
+		groups := pageBreakers(t, "\x01") // the least to store for the most to return
+		for i := range groups {
+			if stored, err := a.table.Put(t.Context(), &groups[i]); err != nil || !stored {
+				t.Fatal(stored, err)
+			}
 		}
-	}
-	wantPagesThatFit(t, serve(t, "lambda", tbl, tbl))
+		wantPagesThatFit(t, a)
+	})
 }
 
 // pageBreakers are groups full of text, in keys and values, the last first, that together are more

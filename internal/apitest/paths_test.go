@@ -29,7 +29,11 @@ func TestUnknownAndUncleanPathsAreNotFound(t *testing.T) {
 			"/org/.%2e/usageMeteringConfigInfo",
 		} {
 			for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"} {
-				got := a.do(t, request{method: method, path: path})
+				r := request{method: method, path: path}
+				if !a.carries(r) {
+					continue
+				}
+				got := a.do(t, r)
 				if got.status != http.StatusNotFound {
 					t.Errorf("%s %s: %d %s", method, path, got.status, got.body)
 				}

@@ -22,13 +22,22 @@ import (
 // a name that no other test has, and deletes it when t ends. It ends t where that variable is not set.
 func Client(t testing.TB) (client *dynamodb.Client, name string) {
 	t.Helper()
+	name = "test-" + rand.Text()
+	return ClientOf(t, name), name
+}
+
+// ClientOf is Client for a table of that name, for those who can't be told another; there must be none yet.
+func ClientOf(t testing.TB, name string) *dynamodb.Client {
+	t.Helper()
 	if os.Getenv("DYNAMODB_ENDPOINT") == "" {
 		t.Fatal("this test needs DynamoDB Local and DYNAMODB_ENDPOINT is not set: run `make test`, " +
 			"or `go run ./cmd/marketmeter with-dynamodb -- go test PACKAGES`")
 	}
-	client, name = NewClient(recorder{next: transport}), "test-"+rand.Text()
-	if _, err := localdb.CreateTable(t.Context(), client, marketmeter.Template, name); err != nil {
+	client := NewClient(recorder{next: transport})
+	if created, err := localdb.CreateTable(t.Context(), client, marketmeter.Template, name); err != nil {
 		t.Fatal(err)
+	} else if !created {
+		t.Fatalf("there is a table %s already", name)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -37,7 +46,7 @@ func Client(t testing.TB) (client *dynamodb.Client, name string) {
 			t.Errorf("deleting the table of this test: %v", err)
 		}
 	})
-	return client, name
+	return client
 }
 
 // NewClient is a client of the DynamoDB Local that DYNAMODB_ENDPOINT names, over the transport.

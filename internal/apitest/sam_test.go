@@ -1,0 +1,302 @@
+package apitest
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// The third way, "sam", is HTTP to `sam local start-api`: the functions and the authorizer as they are
+// deployed, in containers. scripts/e2e starts that and runs these tests with
+//
+//	MARKETMETER_E2E_URL   where it listens
+//	TABLE_NAME            the table that the functions have
+//
+// and then every test that goes through the ways goes this one and no other. The functions have one
+// table, so one test runs at a time, and makes it and deletes it; and they have the real clock, no ear for
+// what they ask of DynamoDB and a log of their own, so that some tests can't:
+
+// notOverSAM are the tests that don't go this way, with the reason.
+var notOverSAM = map[string]string{
+	"TestAKeyIsGoodUntilItExpires":                  theirClock,
+	"TestAUseIsNotedOnceAnHour":                     theirClock,
+	"TestBatchValidateRefusesMoreThan5MinutesAhead": theirClock,
+	"TestListDefaults":                              theirClock,
+	"TestAChangeOfTheConfigIsTraced":                theirLog,
+	"TestAPanicIsA500ThatLeaksNothing":              theirLog,
+	"TestEveryRequestIsOneLogLine":                  theirLog,
+	"TestStoredNonsenseIsA500ThatLeaksNothing":      theirLog,
+	"TestTheLogTellsWhoAsked":                       theirLog,
+	"TestALostAnswerIsNotALostWrite":                theirDynamoDB,
+	"TestATableOutOfReachIsA503":                    theirDynamoDB,
+	"TestAThrottledTableIsA503":                     theirDynamoDB,
+	"TestAUseThatCantBeNotedRefusesNobody":          theirDynamoDB,
+	"TestKeysThatCantBeReadAreNoRefusal":            theirDynamoDB,
+	"TestOtherMethodsAreNotAllowed":                 noRoute,
+}
+
+const (
+	theirClock    = "it needs the API's clock at a time of its own; TestTheRealClock is what there is of it over sam"
+	theirLog      = "it reads the API's log"
+	theirDynamoDB = "it needs a DynamoDB that fails"
+	noRoute       = "no function is reached by a method that has no route, on AWS neither: our 405 is the local server's"
+)
+
+// samURL is where `sam local start-api` listens; empty is not at all.
+var samURL = os.Getenv("MARKETMETER_E2E_URL")
+
+// ways are those that tests go.
+func ways() []string {
+	if samURL != "" {
+		return []string{"sam"}
+	}
+	return []string{"http", "lambda"}
+}
+
+// overSAM counts what has gone over it.
+type overSAM struct {
+	address string
+	clock   *clock
+}
+
+var samTests, samRequests atomic.Int64
+
+func (a *api) isSAM() bool {
+	_, is := a.way.(overSAM)
+	return is
+}
+
+// newSAM is the API in sam's containers over an empty table.
+func newSAM(t testing.TB) *api {
+	name, address := os.Getenv("TABLE_NAME"), strings.TrimPrefix(samURL, "http://")
+	client := tabletest.ClientOf(t, name)
+	a := &api{client: client, tableName: name, log: &logLines{}, keyLog: &logLines{}, clock: &clock{}}
+	a.keys = newKeyring(table.New(client, name))
+	a.table, a.way = a.keys.table, overSAM{address, a.clock}
+	samTests.Add(1)
+	return a
+}
+
+func (o overSAM) send(ctx context.Context, r request) (answer, error) {
+	samRequests.Add(1)
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", o.address)
+	if err != nil {
+		return answer{}, err
+	}
+	defer conn.Close()
+	if o.clock.at.Load() == nil {
+		r = untilNow(r)
+	}
+	got, err := roundTrip(conn, r)
+	if err != nil {
+		return answer{}, err
+	}
+	return asOnAWS(r, got), nil
+}
+
+// untilNow is the request with what the suite's now is for it: today, up to which a list goes that names
+// no end. A test that sets the clock means the real time.
+func untilNow(r request) request {
+	f, e := routed(r.method, r.path)
+	if f == nil || e.String() != "GET /org/{orgId}/usageRecordGroup" {
+		return r
+	}
+	const name = "endDate="
+	today := name + now.Format(time.DateOnly)
+	parameters := strings.Split(r.query, "&")
+	if i := slices.Index(parameters, name); i >= 0 {
+		parameters[i] = today
+	} else if !slices.ContainsFunc(parameters, func(p string) bool { return strings.HasPrefix(p, name) }) {
+		parameters = append(parameters, today)
+	}
+	r.query = strings.TrimPrefix(strings.Join(parameters, "&"), "&")
+	return r
+}
+
+// carries reports whether the way brings a request to the function as API Gateway does. Over sam it does not
+//   - a path with two slashes together, encoded or not: sam makes them one, by a redirect or silently;
+//   - HEAD: it is routed as GET is, and then sam finds no function for it and answers 500;
+//   - a header that is there twice: the event has the first alone, not both with a comma between;
+//   - a body that is not UTF-8: sam itself answers, API Gateway has it in base64.
+func (a *api) carries(r request) bool {
+	return !a.isSAM() || r.method != http.MethodHead && !strings.Contains(slashes.Replace(r.path), "//") && r.again == nil && utf8.ValidString(r.body)
+}
+
+// asOnAWS is sam's answer as API Gateway would give it. They differ, of what tests see, in that
+//   - where there is no route, sam answers 403 "Missing Authentication Token" as REST APIs do, an HTTP API 404
+//     "Not Found"; and sam looks for the route with %2F decoded;
+//   - where the authorizer fails, sam answers 502, an HTTP API 500.
+func asOnAWS(r request, got answer) answer {
+	got.ofGateway = got.headers.Get("Content-Type") == "application/json" // a function names its charset
+	f, _ := routed(r.method, slashes.Replace(r.path))
+	switch {
+	case got.ofGateway && f == nil && got.status == http.StatusForbidden:
+		got.status = http.StatusNotFound
+	case got.ofGateway && got.status == http.StatusBadGateway:
+		got.status = http.StatusInternalServerError
+	}
+	return got
+}
+
+var slashes = strings.NewReplacer("%2F", "/", "%2f", "/")
+
+// wantNow checks that a time is the API's now, and returns it. Over sam that is about the real time.
+func (a *api) wantNow(t testing.TB, value any) string {
+	t.Helper()
+	got, ok := value.(string)
+	if a.isSAM() && ok {
+		if away := time.Since(parseTime(t, got)).Abs(); away > time.Minute {
+			t.Errorf("%s is %v from now", got, away)
+		}
+		return got
+	}
+	if want := milliseconds(a.clock.now()); got != want {
+		t.Errorf("the time is %v, want %s", value, want)
+	}
+	return got
+}
+
+// What depends on the time goes by the real one where nobody sets another.
+func TestTheRealClock(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		start := time.Now()
+		a.clock.set(start)
+		created := func(id string, day int) doc {
+			return group(id, doc{"creationTime": milliseconds(start.AddDate(0, 0, day))})
+		}
+		a.put(t, "acme", created("in two days", 2), created("now", 0), created("29 days ago", -29), created("32 days ago", -32))
+		wantSame(t, []string{"now", "29 days ago"}, idsOf(a.listAll(t, "acme", nil)))
+		wantSame(t, []string{"32 days ago"}, idsOf(a.listAll(t, "acme", url.Values{"endDate": {milliseconds(start.AddDate(0, 0, -31))[:10]}})))
+		got := a.delete(t, "acme", "now", "")
+		want(t, got, http.StatusOK)
+		a.wantNow(t, parse(t, got.body).(doc)["lastUpdateTime"])
+
+		for minutes, status := range map[time.Duration]int{4: http.StatusOK, 7: http.StatusInternalServerError} {
+			body := `[{"records": {"cpu": 1}, "timestamp": "` + milliseconds(start.Add(minutes*time.Minute)) + `"}]`
+			if got := a.validate(t, body); got.status != status {
+				t.Errorf("%d minutes ahead: %d %s", minutes, got.status, got.body)
+			}
+		}
+
+		list := request{method: "GET", path: listPath("acme")}
+		want(t, a.do(t, list.with(a.expiring(t, start.Add(time.Hour)))), http.StatusOK)
+		a.wantNoKey(t, list.with(a.expiring(t, start.Add(-time.Second))), 1, "expired")
+	})
+}
+
+// TestMain runs all tests, or over sam those that can go that way.
+func TestMain(m *testing.M) {
+	if samURL == "" {
+		os.Exit(m.Run())
+	}
+	status, err := runOverSAM(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "over sam:", err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+// runOverSAM runs the tests that -run chooses, or else all, of those that can go this way, each as often as a
+// request over sam allows. That one of them has not gone it is an error.
+func runOverSAM(m *testing.M) (status int, err error) {
+	flag.Parse()
+	all, err := testsOfWays()
+	if err != nil {
+		return 1, err
+	}
+	all = slices.DeleteFunc(all, func(name string) bool { return notOverSAM[name] != "" })
+	chosen := flag.Lookup("test.run").Value.String() != ""
+	not := slices.Sorted(maps.Keys(notOverSAM))
+	settings := map[string]string{"test.parallel": "1", "rapid.checks": "15", "test.skip": oneOf(not)}
+	if !chosen {
+		settings["test.run"] = oneOf(all)
+	}
+	for name, value := range settings {
+		if err := flag.Set(name, value); err != nil {
+			return 1, err
+		}
+	}
+	status = m.Run()
+	ran := int(samTests.Load())
+	fmt.Printf("over sam: %d tests with %d requests; %d tests can't go that way:\n", ran, samRequests.Load(), len(not))
+	for _, name := range not {
+		fmt.Printf("  %s: %s\n", name, notOverSAM[name])
+	}
+	if ran == 0 || !chosen && ran != len(all) {
+		return 1, fmt.Errorf("%d tests ran of %d that can", ran, len(all))
+	}
+	return status, nil
+}
+
+func oneOf(names []string) string { return "^(" + strings.Join(names, "|") + ")$" }
+
+// testsOfWays are the tests that call eachWay or eachWayOver, themselves or by another function.
+func testsOfWays() ([]string, error) {
+	names, err := filepath.Glob("*_test.go")
+	if err != nil {
+		return nil, err
+	}
+	files := []*ast.File{}
+	for _, name := range names {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file)
+	}
+	callers := map[string]bool{"eachWay": true, "eachWayOver": true}
+	for before := 0; before != len(callers); {
+		before = len(callers)
+		for _, file := range files {
+			for _, declared := range file.Decls {
+				f, ok := declared.(*ast.FuncDecl)
+				if !ok || f.Recv != nil {
+					continue
+				}
+				ast.Inspect(f, func(n ast.Node) bool {
+					if call, ok := n.(*ast.CallExpr); ok {
+						if to, ok := call.Fun.(*ast.Ident); ok && callers[to.Name] {
+							callers[f.Name.Name] = true
+						}
+					}
+					return true
+				})
+			}
+		}
+	}
+	tests := slices.Sorted(maps.Keys(callers))
+	return slices.DeleteFunc(tests, func(name string) bool { return !strings.HasPrefix(name, "Test") }), nil
+}
+
+// notOverSAM names no test that is not there.
+func TestNotOverSAM(t *testing.T) {
+	t.Parallel()
+	all, err := testsOfWays()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range notOverSAM {
+		if !slices.Contains(all, name) {
+			t.Errorf("%s is no test that goes through the ways", name)
+		}
+	}
+}
