@@ -2,7 +2,7 @@
 # into .local/, in the versions that tools/ names.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check fmt build deploy-test invoke bench clean bin/marketmeter
+.PHONY: help run test check fmt build deploy-test e2e invoke local-functions bench clean bin/marketmeter
 
 LINT := .local/bin/golangci-lint
 SAM  := .local/sam/bin/sam
@@ -43,11 +43,16 @@ build: $(SAM) ## Build the functions for sam deploy
 deploy-test: $(MOTO) ## Deploy the template to moto's server, check what is there, and that faults are told
 	.local/moto/bin/python scripts/deploy-test
 
+e2e: bin/marketmeter local-functions ## Run the API's tests on the functions in containers (sam local), then each event
+	bin/marketmeter with-dynamodb --sample -- sh -c 'scripts/e2e && scripts/invoke'
+
+invoke: bin/marketmeter local-functions ## Run each event in events/ through sam local invoke, part of e2e
+	bin/marketmeter with-dynamodb --sample -- scripts/invoke
+
 # Into a folder of its own: `sam deploy` must never find functions built for this processor.
-invoke: bin/marketmeter $(SAM) ## Build the functions and run each event in events/ through sam local invoke
+local-functions: $(SAM)
 	scripts/sam-docker
 	$(FUNCTIONS) $(SAM) build --parameter-overrides Architecture=$(ARCH) --build-dir .local/functions >/dev/null
-	bin/marketmeter with-dynamodb --sample -- scripts/invoke
 
 bench: bin/marketmeter ## Run the benchmarks and weigh the functions; docs/performance.md explains the figures
 	bin/marketmeter with-dynamodb -- go test -run='^$$' -bench=. -benchtime=10s ./...
