@@ -19,7 +19,7 @@ FUNCTIONS := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -tags=lambda.norpc -trimp
 export SAM_CLI_TELEMETRY := 0
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: bin/marketmeter ## Serve the whole API on a local DynamoDB with sample data (ADDR, default 127.0.0.1:8080)
 	@exec bin/marketmeter serve --sample

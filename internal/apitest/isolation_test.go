@@ -303,7 +303,7 @@ func (s *scenario) readLog(text string, w *world) error {
 		if err := json.Unmarshal([]byte(line), &members); err != nil {
 			return err
 		}
-		for _, name := range []string{"time", "durationMs", "requestId"} {
+		for _, name := range []string{"time", "durationMs", "requestId", "coldStart"} {
 			delete(members, name)
 		}
 		for actor, org := range s.Organizations {
