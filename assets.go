@@ -7,3 +7,8 @@ import _ "embed"
 //
 //go:embed template.yaml
 var Template []byte
+
+// OpenAPI is the description of the API.
+//
+//go:embed api/openapi.yaml
+var OpenAPI []byte

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -189,7 +190,7 @@ func (a *api) exchange(ctx context.Context, r request) (got answer, wrong []stri
 	if got, err = a.way.send(ctx, r); err != nil {
 		return answer{}, nil, err
 	}
-	return got, append(got.wrong(r), a.keys.wrong(r, got)...), nil
+	return got, slices.Concat(got.wrong(r), wrongByDescription(r, got), a.keys.wrong(r, got)), nil
 }
 
 // wrong tells what of the answer is other than in all answers.
