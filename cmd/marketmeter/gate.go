@@ -15,8 +15,9 @@ const (
 )
 
 // gate stands before the API. Until it is opened every path answers 503 with the step that the start
-// is at; after that /healthz answers from a check, and the rest is the API's.
+// is at; after that /healthz answers from a check, docs what it has, and the rest is the API's.
 type gate struct {
+	docs *docs
 	step atomic.Pointer[string]
 	open atomic.Pointer[opened]
 }
@@ -30,6 +31,10 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	open := g.open.Load()
 	if open == nil {
 		unavailable(w, "marketmeter is starting: "+*g.step.Load())
+		return
+	}
+	if g.docs != nil && g.docs.has(r.URL.Path) {
+		g.docs.ServeHTTP(w, r)
 		return
 	}
 	if r.URL.Path != "/healthz" {

@@ -31,7 +31,7 @@ const serveHelp = `
 usage: marketmeter serve [--sample]
 
 Serves the whole API on this machine until Ctrl-C or TERM, and starts what it needs for that. Every
-request needs a key ("marketmeter key -h"); there is nothing that lets one in without.
+request needs a key ("marketmeter key -h"), but for /healthz, /docs and /openapi.yaml.
 
   ADDR               where it serves, 127.0.0.1:8080 if not set
   DYNAMODB_ENDPOINT  the DynamoDB to use; if not set, a DynamoDB Local is started and stopped
@@ -57,7 +57,7 @@ func serve(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	s := &server{program: p, url: urlOf(listener.Addr()), limits: serverLimits}
+	s := &server{program: p, url: urlOf(listener.Addr()), limits: serverLimits, gate: gate{docs: newDocs()}}
 	s.say("Serving at " + s.url + ", 503 until all is ready")
 	failed := s.serve(listener)
 	defer s.stop()
@@ -270,5 +270,5 @@ func (s *server) invite(ctx context.Context) {
 	} {
 		fmt.Fprintf(s.stdout, "  curl -H 'Authorization: Key %s' %s\n", s.demoKey, line)
 	}
-	fmt.Fprintln(s.stdout)
+	fmt.Fprintf(s.stdout, "\nOr try it in a browser: %s%s\n\n", s.url, docsPath)
 }
