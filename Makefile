@@ -2,7 +2,7 @@
 # into .local/, in the versions that tools/ names.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check fmt build deploy-test e2e invoke local-functions bench clean bin/marketmeter
+.PHONY: help run test check fmt build deploy-test schemathesis e2e invoke local-functions bench clean bin/marketmeter
 
 LINT := .local/bin/golangci-lint
 SAM  := .local/sam/bin/sam
@@ -10,6 +10,7 @@ SAM  := .local/sam/bin/sam
 CHECKOV   := .local/checkov/bin/checkov
 CFN_LINT  := .local/cfn-lint-serverless/bin/cfn-lint
 MOTO      := .local/moto/bin/moto_server
+ST        := .local/schemathesis/bin/schemathesis
 # Functions invoked here run on this machine's processor, whatever the deployed ones run on.
 ARCH := $(patsubst aarch64,arm64,$(shell uname -m))
 # The go1.x build method of sam passes no flags; go takes them from GOFLAGS. Static, so that the
@@ -19,12 +20,13 @@ FUNCTIONS := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -tags=lambda.norpc -trimp
 export SAM_CLI_TELEMETRY := 0
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: bin/marketmeter ## Serve the whole API on a local DynamoDB with sample data (ADDR, default 127.0.0.1:8080)
 	@exec bin/marketmeter serve --sample
 
 test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own
+	scripts/chromium
 	bin/marketmeter with-dynamodb -- go test -race ./...
 
 check: $(LINT) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, modules and template
@@ -54,6 +56,9 @@ local-functions: $(SAM)
 	scripts/sam-docker
 	$(FUNCTIONS) $(SAM) build --parameter-overrides Architecture=$(ARCH) --build-dir .local/functions >/dev/null
 
+schemathesis: bin/marketmeter $(ST) ## Call the local server with what api/openapi.yaml allows and forbids (SEED)
+	bin/marketmeter with-dynamodb --sample -- scripts/schemathesis
+
 bench: bin/marketmeter ## Run the benchmarks and weigh the functions; docs/performance.md explains the figures
 	bin/marketmeter with-dynamodb -- go test -run='^$$' -bench=. -benchtime=10s ./...
 	@for f in functions/*; do \
@@ -75,7 +80,8 @@ $(SAM): tools/sam-requirements.txt
 $(CHECKOV): tools/checkov-requirements.txt
 $(CFN_LINT): tools/cfn-lint-serverless-requirements.txt
 $(MOTO): tools/moto-requirements.txt
-$(SAM) $(CHECKOV) $(CFN_LINT) $(MOTO):
+$(ST): tools/schemathesis-requirements.txt
+$(SAM) $(CHECKOV) $(CFN_LINT) $(MOTO) $(ST):
 	python3 -m venv --clear $(dir $(@D))
 	$(@D)/pip install --quiet -r $<
 	touch $@
