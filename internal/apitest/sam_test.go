@@ -145,8 +145,10 @@ func (a *api) carries(r request) bool {
 // asOnAWS is sam's answer as API Gateway would give it. They differ, of what tests see, in that
 //   - where there is no route, sam answers 403 "Missing Authentication Token" as REST APIs do, an HTTP API 404
 //     "Not Found"; and sam looks for the route with %2F decoded;
-//   - where the authorizer fails, sam answers 502, an HTTP API 500.
+//   - where the authorizer fails, sam answers 502, an HTTP API 500;
+//   - sam says what server it is.
 func asOnAWS(r request, got answer) answer {
+	got.headers.Del("Server")
 	got.ofGateway = got.headers.Get("Content-Type") == "application/json" // a function names its charset
 	f, _ := routed(r.method, slashes.Replace(r.path))
 	switch {
