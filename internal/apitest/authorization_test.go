@@ -1,6 +1,7 @@
 package apitest
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -371,11 +372,17 @@ func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 // taken either. (Through the adapter such a header can't even arrive whole, since it cuts it at commas.)
 func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 	t.Parallel()
-	event, err := eventOf(request{method: "GET", path: listPath("acme")}, lambdaContext("acme"))
-	if err != nil {
-		t.Fatal(err)
+	decoded := func(authorizer doc) (event events.APIGatewayV2HTTPRequest) {
+		payload, err := eventOf(request{method: "GET", path: listPath("acme")}, authorizer)
+		if err == nil {
+			err = json.Unmarshal(payload, &event)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return event
 	}
-	r, err := new(core.RequestAccessorV2).ProxyEventToHTTPRequest(event)
+	r, err := new(core.RequestAccessorV2).ProxyEventToHTTPRequest(decoded(lambdaContext("acme")))
 	if err != nil || !strings.Contains(r.Header.Get(core.APIGwContextHeader), `"organization":"acme"`) {
 		t.Fatalf("%v, %v", r, err)
 	}
@@ -384,11 +391,7 @@ func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 	}
 	// In its own way, the context is what counts beside them.
 	for org, authorizer := range map[string]doc{"": nil, "other": lambdaContext("other")} {
-		event, err := eventOf(request{method: "GET", path: listPath("acme")}, authorizer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		own, err := new(core.RequestAccessorV2).EventToRequestWithContext(t.Context(), event)
+		own, err := new(core.RequestAccessorV2).EventToRequestWithContext(t.Context(), decoded(authorizer))
 		if err != nil {
 			t.Fatal(err)
 		}

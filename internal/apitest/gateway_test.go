@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambda"
 
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -22,7 +23,7 @@ import (
 // AWS only its routes reach one. It keeps no answer of the authorizer.
 type overLambda struct {
 	authorizer func(context.Context, events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error)
-	function   func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error)
+	function   lambda.Handler
 }
 
 // told is the context that the authorizer gives with a request that it lets in.
@@ -91,31 +92,37 @@ func ofGateway(status int) answer {
 	}
 }
 
-// maxLambdaResponse is what Lambda takes from a function, as encoding/json writes it.
+// maxLambdaResponse is what Lambda takes from a function.
 const maxLambdaResponse = 6_291_556
 
 // invoke runs the function of the operations.
-func (o overLambda) invoke(ctx context.Context, event events.APIGatewayV2HTTPRequest) (answer, error) {
+func (o overLambda) invoke(ctx context.Context, event []byte) (answer, error) {
 	ctx, requests := tabletest.Record(ctx)
 	ctx, cancel := contextOfFunction(ctx)
 	defer cancel()
-	response, err := o.function(ctx, event)
+	envelope, err := o.function.Invoke(ctx, event)
 	if err != nil {
 		return answer{}, fmt.Errorf("an invocation error: %w", err)
 	}
-	envelope, err := json.Marshal(response)
-	if err != nil {
-		return answer{}, err
+	if len(envelope) > maxLambdaResponse || !utf8.Valid(envelope) {
+		return answer{}, fmt.Errorf("the response has %d bytes: Lambda takes %d, of UTF-8", len(envelope), maxLambdaResponse)
 	}
-	if len(envelope) > maxLambdaResponse {
-		return answer{}, fmt.Errorf("the response has %d bytes: Lambda takes %d", len(envelope), maxLambdaResponse)
-	}
-	if response.IsBase64Encoded {
-		return answer{}, fmt.Errorf("the body is base64, JSON never needs that")
+	var response events.APIGatewayV2HTTPResponse
+	if err := json.Unmarshal(envelope, &response); err != nil {
+		return answer{}, fmt.Errorf("the response: %w", err)
 	}
 	got := answer{status: response.StatusCode, headers: http.Header{}, body: response.Body, operation: requests()}
 	for name, value := range response.Headers {
 		got.headers.Set(name, value)
+	}
+	if response.IsBase64Encoded {
+		body, err := base64.StdEncoding.DecodeString(response.Body)
+		if err != nil {
+			return answer{}, fmt.Errorf("the body: %w", err)
+		}
+		if got.body = string(body); utf8.Valid(body) {
+			return answer{}, fmt.Errorf("the body is base64, JSON never needs that")
+		}
 	}
 	return got, nil
 }
@@ -125,11 +132,11 @@ func contextOfFunction(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeout(ctx, 15*time.Second)
 }
 
-// eventOf is the event as the function's runtime decodes it, with what requestContext.authorizer holds.
-func eventOf(r request, authorizer doc) (event events.APIGatewayV2HTTPRequest, err error) {
+// eventOf is the event as the function gets it, with what requestContext.authorizer holds.
+func eventOf(r request, authorizer doc) ([]byte, error) {
 	message, err := messageOf(r)
 	if err != nil {
-		return event, err
+		return nil, err
 	}
 	if authorizer != nil {
 		message["requestContext"].(doc)["authorizer"] = authorizer
@@ -141,7 +148,7 @@ func eventOf(r request, authorizer doc) (event events.APIGatewayV2HTTPRequest, e
 			message["body"], message["isBase64Encoded"] = base64.StdEncoding.EncodeToString([]byte(r.body)), true
 		}
 	}
-	return event, throughJSON(message, &event)
+	return json.Marshal(message)
 }
 
 // messageOf is what the events of the authorizer and of the function have in common: the path decoded, the

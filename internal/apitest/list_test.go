@@ -764,7 +764,9 @@ func pageBreakers(t *testing.T, text string) []metering.Group {
 		t.Fatal(err)
 	}
 	g.OrganizationID = "acme"
-	groups := make([]metering.Group, 1+maxLambdaResponse/len(toJSON(t, string(apijson.AppendGroup(nil, &g)))))
+	encoded := string(apijson.AppendGroup(nil, &g))
+	escaped := len(encoded) + strings.Count(encoded, `"`) + strings.Count(encoded, `\`)
+	groups := make([]metering.Group, 1+maxLambdaResponse/escaped)
 	for i := range groups {
 		groups[i] = g
 		groups[i].ID = fmt.Sprintf("g%03d", len(groups)-1-i)

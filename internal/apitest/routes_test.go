@@ -373,15 +373,15 @@ func TestTheEventsAreAnswered(t *testing.T) {
 				Table: tbl, Log: log, Now: func() time.Time { return now }, Identify: lambdahost.Identity, CountUnits: table.CountUnits,
 			}
 			function := lambdahost.Handler(api.Handler(own...), log)
-			response, err := function(t.Context(), event)
-			if err != nil || response.StatusCode != http.StatusOK {
-				t.Errorf("%d %s, %v", response.StatusCode, response.Body, err)
+			wantStatus := func(event any, status int) {
+				payload := []byte(toJSON(t, event))
+				if got, err := (overLambda{function: function}).invoke(t.Context(), payload); err != nil || got.status != status {
+					t.Errorf("%d %s, %v, want %d", got.status, got.body, err, status)
+				}
 			}
+			wantStatus(event, http.StatusOK)
 			event.RequestContext.Authorizer = nil
-			response, err = function(t.Context(), event)
-			if err != nil || response.StatusCode != http.StatusUnauthorized {
-				t.Errorf("without an authorizer's context: %d %s, %v", response.StatusCode, response.Body, err)
-			}
+			wantStatus(event, http.StatusUnauthorized)
 		})
 	}
 }

@@ -1,11 +1,12 @@
 // Package lambdahost runs operations of the API as a Lambda function behind API Gateway (HTTP API,
-// payload 2.0). It alone knows aws-lambda-go and the api-proxy adapter, and guards what that adapter
-// (v0.16.2) gets wrong.
+// payload 2.0). It alone knows aws-lambda-go and the api-proxy adapter, of which it takes the half that
+// reads requests, and guards what that (v0.16.2) gets wrong.
 package lambdahost
 
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,8 +20,9 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/awslabs/aws-lambda-go-api-proxy/httpadapter"
+	"github.com/awslabs/aws-lambda-go-api-proxy/core"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
@@ -69,46 +71,63 @@ func openTable(log *slog.Logger) *table.Table {
 	}), name)
 }
 
-// Handler makes handler a Lambda handler of payload-2.0 events. Whatever the event holds, it returns
+// Handler makes handler a Lambda function of payload-2.0 events. Whatever the event holds, it returns
 // an answer and no error: an invocation error would reach the client as API Gateway's bare 500.
-func Handler(handler http.Handler, log *slog.Logger) func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
-	var begun atomic.Bool
-	return func(ctx context.Context, event events.APIGatewayV2HTTPRequest) (response events.APIGatewayV2HTTPResponse, _ error) {
-		requestID := event.RequestContext.RequestID
-		ctx = httpapi.WithInvocation(ctx, httpapi.Invocation{
-			RequestID: requestID, TraceID: traceOf(ctx).root, ColdStart: !begun.Swap(true),
-		})
-		internalError := failure(http.StatusInternalServerError, "internal error: the log has more under request id "+requestID)
-		defer func() {
-			if cause := recover(); cause != nil {
-				log.Error("panic", "requestId", requestID, "error", fmt.Sprint(cause), "stack", string(debug.Stack()))
-				response = internalError
-			}
-		}()
-		if err := asSent(&event); err != nil {
-			log.Info("event refused", "requestId", requestID, "status", http.StatusBadRequest, "error", err.Error())
-			return failure(http.StatusBadRequest, err.Error()), nil
-		}
-		ctx, cancel := withTimeToAnswer(ctx)
-		defer cancel()
-		reached := false
-		adapter := httpadapter.NewV2(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			reached = true
-			handler.ServeHTTP(w, r)
-		}))
-		response, err := adapter.ProxyWithContext(ctx, event)
-		switch {
-		case err == nil:
-			return response, nil
-		// The adapter would have either a 504 and an invocation error.
-		case reached:
-			log.Error("no answer", "requestId", requestID, "error", err.Error())
-			return internalError, nil
-		default:
-			log.Info("event refused", "requestId", requestID, "status", http.StatusBadRequest, "error", err.Error())
-			return failure(http.StatusBadRequest, "the request can't be read: its path and query must be percent-encoded"), nil
-		}
+func Handler(handler http.Handler, log *slog.Logger) lambda.Handler {
+	return &function{handler: handler, log: log}
+}
+
+type function struct {
+	handler http.Handler
+	log     *slog.Logger
+	begun   atomic.Bool
+}
+
+// Invoke is what Lambda calls with the bytes of an event.
+func (f *function) Invoke(ctx context.Context, payload []byte) (answer []byte, _ error) {
+	var event events.APIGatewayV2HTTPRequest
+	notAnEvent := json.Unmarshal(payload, &event)
+	requestID := event.RequestContext.RequestID
+	if called, ok := lambdacontext.FromContext(ctx); ok && requestID == "" {
+		requestID = called.AwsRequestID
 	}
+	ctx = httpapi.WithInvocation(ctx, httpapi.Invocation{
+		RequestID: requestID, TraceID: traceOf(ctx).root, ColdStart: !f.begun.Swap(true),
+	})
+	internalError := failure(http.StatusInternalServerError, "internal error: the log has more under request id "+requestID)
+	defer func() {
+		if cause := recover(); cause != nil {
+			f.log.Error("panic", "requestId", requestID, "error", fmt.Sprint(cause), "stack", string(debug.Stack()))
+			answer = internalError
+		}
+	}()
+	if notAnEvent != nil {
+		// No client can do that, only what is wired to the function. Lambda counts no error, so this line
+		// does, for the alarm.
+		f.log.Error(httpapi.RequestLogged, "requestId", requestID, "operation", "none", "status", http.StatusInternalServerError,
+			"durationMs", 0, "readUnits", 0, "writeUnits", 0, "internalErrors", 1, "error", "the event is not one of an HTTP API: "+notAnEvent.Error())
+		return internalError, nil
+	}
+	refused := func(reason error, message string) []byte {
+		f.log.Info("event refused", "requestId", requestID, "status", http.StatusBadRequest, "error", reason.Error())
+		return failure(http.StatusBadRequest, message)
+	}
+	if err := asSent(&event); err != nil {
+		return refused(err, err.Error()), nil
+	}
+	ctx, cancel := withTimeToAnswer(ctx)
+	defer cancel()
+	request, err := new(core.RequestAccessorV2).EventToRequestWithContext(ctx, event)
+	if err != nil {
+		return refused(err, "the request can't be read: its path and query must be percent-encoded"), nil
+	}
+	w := newEnvelope()
+	f.handler.ServeHTTP(w, request)
+	if answer = w.end(); answer == nil {
+		f.log.Error("no answer", "requestId", requestID)
+		return internalError, nil
+	}
+	return answer, nil
 }
 
 // answerMargin is what a request leaves of the function's time to answer that it ran out.
@@ -137,10 +156,10 @@ func asSent(event *events.APIGatewayV2HTTPRequest) error {
 	return nil
 }
 
-func failure(status int, message string) events.APIGatewayV2HTTPResponse {
-	return events.APIGatewayV2HTTPResponse{
-		StatusCode: status,
-		Headers:    map[string]string{"Content-Type": "application/json; charset=utf-8"},
-		Body:       string(apijson.AppendText(nil, message)),
-	}
+func failure(status int, message string) []byte {
+	w := newEnvelope()
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(apijson.AppendText(nil, message))
+	return w.end()
 }

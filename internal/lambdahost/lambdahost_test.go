@@ -10,8 +10,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambdacontext"
 
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
@@ -19,7 +21,7 @@ import (
 )
 
 // event is what API Gateway sends for a GET of that path, which it has decoded.
-func event(t *testing.T, decodedPath, rawQuery string, change func(map[string]any)) events.APIGatewayV2HTTPRequest {
+func event(t testing.TB, decodedPath, rawQuery string, change func(map[string]any)) []byte {
 	t.Helper()
 	body := map[string]any{
 		"version": "2.0", "routeKey": "GET /org/{orgId}/usageRecordGroup", "rawPath": decodedPath, "rawQueryString": rawQuery,
@@ -38,23 +40,31 @@ func event(t *testing.T, decodedPath, rawQuery string, change func(map[string]an
 	if err != nil {
 		t.Fatal(err)
 	}
-	var e events.APIGatewayV2HTTPRequest
-	if err := json.Unmarshal(text, &e); err != nil {
-		t.Fatal(err)
-	}
-	return e
+	return text
 }
 
 // invoke runs the handler as Lambda would and fails on an invocation error.
-func invoke(t *testing.T, h http.HandlerFunc, e events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, string) {
+func invoke(t *testing.T, h http.HandlerFunc, event []byte) (events.APIGatewayV2HTTPResponse, string) {
 	t.Helper()
 	var log bytes.Buffer
-	response, err := lambdahost.Handler(h, slog.New(slog.NewJSONHandler(&log, nil)))(t.Context(), e)
+	answer, err := lambdahost.Handler(h, slog.New(slog.NewJSONHandler(&log, nil))).Invoke(t.Context(), event)
 	if err != nil {
 		t.Fatalf("an invocation error: %v", err)
 	}
-	return response, log.String()
+	return decoded(t, answer), log.String()
 }
+
+// decoded is the answer as API Gateway reads it, which must be JSON in UTF-8 with no other members.
+func decoded(t fataler, answer []byte) (response events.APIGatewayV2HTTPResponse) {
+	decoder := json.NewDecoder(bytes.NewReader(answer))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&response); err != nil || decoder.More() || !utf8.Valid(answer) {
+		t.Fatalf("%v: %q", err, answer)
+	}
+	return response
+}
+
+type fataler interface{ Fatalf(string, ...any) }
 
 func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain")
@@ -67,6 +77,27 @@ func TestThePathArrivesAsTheClientMeantIt(t *testing.T) {
 		response, _ := invoke(t, echo, event(t, "/org/o/usageRecordGroup/"+id, "x=%23+y", nil))
 		if want := "GET /org/o/usageRecordGroup/" + id + "?x=%23+y"; response.StatusCode != 200 || response.Body != want {
 			t.Errorf("%d %s, want %s", response.StatusCode, response.Body, want)
+		}
+	}
+}
+
+// What is wired to the function is wrong: no client is to blame, and the alarm must tell.
+func TestWhatIsNoEventIsA500(t *testing.T) {
+	t.Parallel()
+	ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "8f1e"})
+	for _, payload := range []string{"", "nonsense", `{"rawPath":`, "[]", `{"cookies":"a=b"}`, `{"headers":{"a":["b"]}}`} {
+		var log bytes.Buffer
+		function := lambdahost.Handler(http.HandlerFunc(echo), slog.New(slog.NewJSONHandler(&log, nil)))
+		answer, err := function.Invoke(ctx, []byte(payload))
+		if err != nil {
+			t.Fatalf("%s: an invocation error: %v", payload, err)
+		}
+		if got := decoded(t, answer); got.StatusCode != 500 || got.Body != `"internal error: the log has more under request id 8f1e"` {
+			t.Errorf("%s: %d %s", payload, got.StatusCode, got.Body)
+		}
+		var line map[string]any
+		if err := json.Unmarshal(log.Bytes(), &line); err != nil || line["internalErrors"] != 1.0 || line["requestId"] != "8f1e" {
+			t.Errorf("%s: %v, %s", payload, err, &log)
 		}
 	}
 }
@@ -129,9 +160,9 @@ func TestAForgedContextHeaderIsJustAHeader(t *testing.T) {
 	e := event(t, "/org/o/nothing", "", func(e map[string]any) {
 		e["headers"].(map[string]any)["x-golambdaproxy-apigw-context"] = `{"requestId":"forged"}`
 	})
-	response, err := lambdahost.Handler(api.Handler(), logger)(t.Context(), e)
-	if err != nil || response.StatusCode != 404 {
-		t.Errorf("%d, %v", response.StatusCode, err)
+	response, err := lambdahost.Handler(api.Handler(), logger).Invoke(t.Context(), e)
+	if err != nil || decoded(t, response).StatusCode != 404 {
+		t.Errorf("%s, %v", response, err)
 	}
 	if strings.Contains(log.String(), "forged") || !strings.Contains(log.String(), "JKJaXmPLvHcESHA=") {
 		t.Error(log.String())
@@ -148,7 +179,7 @@ func TestTheHandlerHasTimeLeftToAnswer(t *testing.T) {
 		seen, _ = r.Context().Deadline()
 		w.WriteHeader(http.StatusNoContent)
 	}
-	if _, err := lambdahost.Handler(http.HandlerFunc(h), slog.New(slog.DiscardHandler))(ctx, event(t, "/", "", nil)); err != nil {
+	if _, err := lambdahost.Handler(http.HandlerFunc(h), slog.New(slog.DiscardHandler)).Invoke(ctx, event(t, "/", "", nil)); err != nil {
 		t.Fatal(err)
 	}
 	if left := ends.Sub(seen); left < 100*time.Millisecond || left > 5*time.Second {

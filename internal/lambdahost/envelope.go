@@ -1,0 +1,151 @@
+package lambdahost
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"math/bits"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// envelope is an http.ResponseWriter that writes an answer as API Gateway takes it from a function
+// (payload 2.0): {"statusCode":200,"headers":{...},"body":"..."}. A body that is text is escaped into
+// it as it is written, and so copied once; one with a Content-Encoding, or that is not UTF-8, is in
+// base64. What a client sees is what it would through the adapter's own writer (decision 20).
+//
+// The status and the headers are those of the first WriteHeader or Write, as net/http has it. A
+// Content-Type is guessed only where Write comes first.
+type envelope struct {
+	header http.Header
+	json   []byte // nil until the answer begins
+	bodyAt int    // where the body's text begins in json
+	coded  bool   // the body has a Content-Encoding
+	binary []byte // the body, where it is to be in base64
+}
+
+func newEnvelope() *envelope { return &envelope{header: http.Header{}} }
+
+func (e *envelope) Header() http.Header { return e.header }
+
+func (e *envelope) WriteHeader(status int) {
+	if e.json != nil || status < http.StatusOK { // an envelope holds one answer, the final one
+		return
+	}
+	head := struct {
+		StatusCode int               `json:"statusCode"`
+		Headers    map[string]string `json:"headers"`
+		Cookies    []string          `json:"cookies,omitempty"`
+	}{status, map[string]string{}, e.header["Set-Cookie"]}
+	for name, values := range e.header {
+		if name != "Set-Cookie" {
+			head.Headers[name] = strings.Join(values, ",")
+		}
+	}
+	text, err := json.Marshal(head)
+	if err != nil {
+		panic(err) // strings and a number always have JSON
+	}
+	e.json = append(text[:len(text)-1], `,"body":"`...)
+	e.bodyAt = len(e.json)
+	e.coded = e.header.Get("Content-Encoding") != ""
+}
+
+func (e *envelope) Write(p []byte) (int, error) {
+	if e.json == nil {
+		if e.header.Get("Content-Type") == "" {
+			e.header.Set("Content-Type", http.DetectContentType(p))
+		}
+		e.WriteHeader(http.StatusOK)
+	}
+	if e.coded {
+		e.binary = append(e.binary, p...)
+		return len(p), nil
+	}
+	// Most answers are one Write: this is all the room it takes, and what appendEscaped and end add.
+	e.json = slices.Grow(e.json, len(p)+bytes.Count(p, []byte{'"'})+bytes.Count(p, []byte{'\\'})+16)
+	e.json = appendEscaped(e.json, p)
+	return len(p), nil
+}
+
+// end returns the envelope, or nil where nothing was answered.
+func (e *envelope) end() []byte {
+	if e.json == nil {
+		return nil
+	}
+	// Escaping changes ASCII alone: what it made is UTF-8 where the body is, however that was split.
+	// Nothing of ours is anything else.
+	if body := e.json[e.bodyAt:]; !utf8.Valid(body) {
+		e.coded, e.binary, e.json = true, unescaped(body), e.json[:e.bodyAt]
+	}
+	if e.coded {
+		e.json = base64.StdEncoding.AppendEncode(e.json, e.binary)
+		return append(e.json, `","isBase64Encoded":true}`...)
+	}
+	return append(e.json, `"}`...)
+}
+
+// appendEscaped appends text as it stands inside a JSON string: with a backslash before quotes and
+// backslashes, and control characters as \u00XX. It copies eight bytes at a time, up to the first of them
+// that needs an escape; of a list that is every eighth.
+func appendEscaped(b, text []byte) []byte {
+	for len(text) >= 8 {
+		b = slices.Grow(b, 8)
+		word := binary.LittleEndian.Uint64(text)
+		binary.LittleEndian.PutUint64(b[len(b):len(b)+8], word)
+		special := specialBytes(word)
+		if special == 0 {
+			b, text = b[:len(b)+8], text[8:]
+			continue
+		}
+		n := bits.TrailingZeros64(special) / 8
+		b = appendEscape(b[:len(b)+n], text[n])
+		text = text[n+1:]
+	}
+	for _, c := range text {
+		if c == '"' || c == '\\' || c < ' ' {
+			b = appendEscape(b, c)
+		} else {
+			b = append(b, c)
+		}
+	}
+	return b
+}
+
+// specialBytes has a bit in the lowest byte of the word that needs an escape, and is 0 where none does.
+// What it has above that means nothing: subtracting borrows from the byte above.
+func specialBytes(word uint64) uint64 {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	quote, backslash := word^each*'"', word^each*'\\' // a byte that is one is 0
+	return ((quote-each)&^quote | (backslash-each)&^backslash | (word-each*' ')&^word) & high
+}
+
+func appendEscape(b []byte, c byte) []byte {
+	if c < ' ' {
+		const digits = "0123456789abcdef"
+		return append(b, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+	}
+	return append(b, '\\', c)
+}
+
+// unescaped takes back what appendEscaped did.
+func unescaped(escaped []byte) []byte {
+	text := make([]byte, 0, len(escaped))
+	for {
+		plain, escape, found := bytes.Cut(escaped, []byte{'\\'})
+		text = append(text, plain...)
+		switch {
+		case !found:
+			return text
+		case escape[0] == 'u':
+			text, _ = hex.AppendDecode(text, escape[3:5]) // appendEscaped wrote them
+			escaped = escape[5:]
+		default:
+			text, escaped = append(text, escape[0]), escape[1:]
+		}
+	}
+}
