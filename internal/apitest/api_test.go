@@ -3,6 +3,7 @@ package apitest
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -190,7 +191,31 @@ func (a *api) exchange(ctx context.Context, r request) (got answer, wrong []stri
 	if got, err = a.way.send(ctx, r); err != nil {
 		return answer{}, nil, err
 	}
+	if err := got.decompress(); err != nil {
+		return answer{}, nil, err
+	}
 	return got, slices.Concat(got.wrong(r), wrongByDescription(r, got), a.keys.wrong(r, got)), nil
+}
+
+// decompress makes the body what a client reads of it. The headers stay as they were sent.
+func (got *answer) decompress() error {
+	if length := got.headers.Get("Content-Length"); length != "" && length != strconv.Itoa(len(got.body)) && got.body != "" {
+		return fmt.Errorf("Content-Length is %s, the body has %d bytes", length, len(got.body))
+	}
+	switch coding := got.headers.Get("Content-Encoding"); coding {
+	case "":
+		return nil
+	case "gzip":
+		unzipped, err := gzip.NewReader(strings.NewReader(got.body))
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(unzipped)
+		got.body = string(body)
+		return err
+	default:
+		return fmt.Errorf("Content-Encoding is %s", coding)
+	}
 }
 
 // wrong tells what of the answer is other than in all answers.

@@ -774,12 +774,18 @@ func pageBreakers(t *testing.T, text string) []metering.Group {
 	return groups
 }
 
-// wantPagesThatFit follows nextOffset through the list of pageBreakers.
+// wantPagesThatFit follows nextOffset through the list of pageBreakers, compressed too.
 func wantPagesThatFit(t *testing.T, a *api) {
 	ids, pages := []string{}, 0
 	for next := 0; pages == 0 || next > 0; pages++ {
 		got := a.get(t, listPath("acme"), fmt.Sprintf("offset=%d", next))
 		want(t, got, http.StatusOK)
+		compressed := a.do(t, request{
+			method: "GET", path: listPath("acme"), query: fmt.Sprintf("offset=%d", next), headers: map[string]string{"Accept-Encoding": "gzip"},
+		})
+		if compressed.body != got.body {
+			t.Fatalf("the page from %d on is another where it is compressed", next)
+		}
 		var page struct {
 			NextOffset        int
 			UsageRecordGroups []struct{ ID string }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
@@ -41,6 +42,8 @@ type API struct {
 
 	// CountUnits returns a context and the DynamoDB units that calls under it have consumed.
 	CountUnits func(context.Context) (context.Context, func() (read, write float64))
+
+	compressors sync.Pool // of *gzip.Writer, of 900 KB
 }
 
 // Handler answers the named operations, or all of them where none is named; any other path is 404

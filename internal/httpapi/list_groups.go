@@ -50,7 +50,11 @@ func (a *API) listGroups(w http.ResponseWriter, r *http.Request) error {
 	body = strconv.AppendInt(body, int64(nextOffset), 10)
 	body = append(body, `,"usageRecordGroups":[`...)
 	body = append(body, groups...)
-	writeJSON(w, http.StatusOK, append(body, "]}"...))
+	encoded, coding, err := a.compress(r, append(body, "]}"...))
+	if err != nil {
+		return err
+	}
+	writeCompressed(w, http.StatusOK, encoded, coding)
 	return nil
 }
 

@@ -1,0 +1,82 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+// Decision 20 has the measurements behind these.
+const (
+	// compressFrom is the least that is compressed: what is smaller leaves in the first packets either way,
+	// and each byte saved costs more and more.
+	compressFrom  = 10_000
+	compressLevel = gzip.BestSpeed
+)
+
+// compress returns the body as the client takes it, and its Content-Encoding: gzip, or none as "". It
+// touches no header, so what is answered can still be another thing; writeCompressed writes it.
+func (a *API) compress(r *http.Request, body []byte) (encoded []byte, coding string, err error) {
+	if len(body) < compressFrom || !prefersGzip(r.Header.Values("Accept-Encoding")) {
+		return body, "", nil
+	}
+	w, ok := a.compressors.Get().(*gzip.Writer)
+	if !ok {
+		if w, err = gzip.NewWriterLevel(nil, compressLevel); err != nil {
+			return nil, "", err
+		}
+	}
+	defer a.compressors.Put(w)
+	var to bytes.Buffer
+	to.Grow(len(body) / 4)
+	w.Reset(&to)
+	_, err = w.Write(body)
+	if err := errors.Join(err, w.Close()); err != nil {
+		return nil, "", err
+	}
+	// Lambda returns what is compressed in base64. A page of noise grows by that, and must not outgrow
+	// what Lambda can return.
+	if base64.StdEncoding.EncodedLen(to.Len()) >= len(body) {
+		return body, "", nil
+	}
+	return to.Bytes(), "gzip", nil
+}
+
+// writeCompressed answers what compress has returned.
+func writeCompressed(w http.ResponseWriter, status int, encoded []byte, coding string) {
+	w.Header().Set("Vary", "Accept-Encoding")
+	if coding != "" {
+		w.Header().Set("Content-Encoding", coding)
+	}
+	writeJSON(w, status, encoded)
+}
+
+// prefersGzip reads Accept-Encoding (RFC 9110, 12.5.3), all values: the adapter for Lambda cuts this
+// header at its commas. Gzip must be taken, and not liked less than the body as it is.
+func prefersGzip(acceptEncoding []string) bool {
+	weights := map[string]float64{}
+	for element := range strings.SplitSeq(strings.Join(acceptEncoding, ","), ",") {
+		coding, parameters, err := mime.ParseMediaType(element)
+		if err != nil {
+			continue // nothing, or nothing that can be read
+		}
+		weights[coding] = 1
+		if q, weighted := parameters["q"]; weighted {
+			weights[coding], err = strconv.ParseFloat(q, 64)
+			if err != nil {
+				delete(weights, coding)
+			}
+		}
+	}
+	gzip, named := weights["gzip"]
+	if !named {
+		gzip = weights["*"]
+	}
+	return gzip > 0 && gzip >= weights["identity"]
+}
