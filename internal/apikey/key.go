@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"regexp"
 	"strconv"
+	"sync"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
@@ -41,11 +42,14 @@ func New() Key {
 	return Key(append(text, checksum(text)...))
 }
 
-var form = regexp.MustCompile(prefix + `[0-9A-Za-z]{` + strconv.Itoa(keyLength-len(prefix)) + `}`)
+// form is not made before it is needed: most starts of a function need none.
+var form = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(prefix + `[0-9A-Za-z]{` + strconv.Itoa(keyLength-len(prefix)) + `}`)
+})
 
 // Redact takes what has the form of a key out of a text that is shown or kept: of a request whose
 // client has put the key in the wrong place, say.
-func Redact(text string) string { return form.ReplaceAllString(text, prefix+"...") }
+func Redact(text string) string { return form().ReplaceAllString(text, prefix+"...") }
 
 // checksum is the CRC-32 (IEEE) of text in base62. It guards against typos, not against anyone.
 func checksum(text []byte) []byte {
@@ -61,7 +65,7 @@ func checksum(text []byte) []byte {
 // Parse takes text that has the form and the checksum of a key; whether there is such a key is for
 // Check to tell. It returns Unauthenticated, and never repeats the text.
 func Parse(text string) (Key, error) {
-	if len(text) != keyLength || !form.MatchString(text) {
+	if len(text) != keyLength || !form().MatchString(text) {
 		return "", metering.Errorf(metering.Unauthenticated,
 			"what the Authorization header holds is not a key: a key is %s and %d letters and digits", prefix, keyLength-len(prefix))
 	}

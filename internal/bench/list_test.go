@@ -147,7 +147,7 @@ func cpuOf(runs int, work func()) func() float64 {
 		for range runs {
 			work()
 		}
-		return float64((cpuTime()-before).Nanoseconds()) / 1e6 / float64(runs)
+		return float64((cpuTime() - before).Nanoseconds()) / 1e6 / float64(runs)
 	}
 }
 
@@ -207,7 +207,7 @@ func BenchmarkInvoke(b *testing.B) {
 		return func() float64 {
 			s.answers.rewind()
 			_, took := s.process.invoke(b, event)
-			return took.Seconds() * 1000
+			return milliseconds(took)
 		}
 	}
 	body := func(s side) page {

@@ -22,6 +22,7 @@ import (
 type process struct {
 	Ready time.Duration // from the start of the process to its first asking for an event
 
+	begun   time.Time
 	command *exec.Cmd
 	runtime *httptest.Server
 	log     *os.File
@@ -67,7 +68,7 @@ func start(tb testing.TB, program, endpoint string, environment ...string) *proc
 		"DYNAMODB_ENDPOINT=" + endpoint,
 		"AWS_ENDPOINT_URL_DYNAMODB=" + endpoint, // where the SDK's own configuration looks
 	}, environment...)
-	begun := time.Now()
+	p.begun = time.Now()
 	if err := p.command.Start(); err != nil {
 		tb.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func start(tb testing.TB, program, endpoint string, environment ...string) *proc
 		close(p.ended)
 	}()
 	tb.Cleanup(func() { p.stop() })
-	p.Ready = p.wait(tb).Sub(begun)
+	p.Ready = p.wait(tb).Sub(p.begun)
 	return p
 }
 
