@@ -49,7 +49,7 @@ type permission struct {
 
 // conditions are lists of what is allowed; where one is nil anything is.
 type conditions struct {
-	leading    []string // how the partition keys must begin (dynamodb:LeadingKeys)
+	leading    []string // the partition keys, those that end in * how they must begin (dynamodb:LeadingKeys)
 	attributes []string // the attributes that a request may name (dynamodb:Attributes)
 	returns    []string // what it may have returned, if anything (dynamodb:ReturnValues)
 }
@@ -264,11 +264,11 @@ func readConditions(node yaml.Node) (c conditions, err error) {
 			switch operator + " " + key {
 			case "ForAllValues:StringLike dynamodb:LeadingKeys":
 				for _, pattern := range texts {
-					beginning, ok := strings.CutSuffix(pattern, "*")
-					if !ok || !strings.HasSuffix(beginning, "#") || strings.ContainsAny(beginning, "*?$") {
-						return c, fmt.Errorf("the leading key is %q: it must be a beginning that ends in # and *", pattern)
+					beginning, begins := strings.CutSuffix(pattern, "*")
+					if pattern == "" || begins && !strings.HasSuffix(beginning, "#") || strings.ContainsAny(beginning, "*?$") {
+						return c, fmt.Errorf("the leading key is %q: it must be a whole key, or a beginning that ends in # and *", pattern)
 					}
-					c.leading = append(c.leading, beginning)
+					c.leading = append(c.leading, pattern)
 				}
 			case "ForAllValues:StringEquals dynamodb:Attributes":
 				c.attributes = texts
@@ -296,9 +296,17 @@ func (d *deployment) function(name string) *function {
 func (p permission) allows(a tabletest.Access) bool {
 	return p.action == "dynamodb:"+a.Action && p.resource == resourceOf(a) && (p.leading == nil ||
 		!slices.ContainsFunc(a.Partitions, func(partition string) bool {
-			return !slices.ContainsFunc(p.leading, func(beginning string) bool { return strings.HasPrefix(partition, beginning) })
+			return !slices.ContainsFunc(p.leading, func(pattern string) bool { return leads(pattern, partition) })
 		})) && (p.attributes == nil || !slices.ContainsFunc(a.Attributes, func(name string) bool { return !slices.Contains(p.attributes, name) })) &&
 		(p.returns == nil || a.Returns == "" || slices.Contains(p.returns, a.Returns))
+}
+
+// leads reports whether the partition key is the one of the pattern, or begins as it does.
+func leads(pattern, partition string) bool {
+	if beginning, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(partition, beginning)
+	}
+	return partition == pattern
 }
 
 func resourceOf(a tabletest.Access) string {

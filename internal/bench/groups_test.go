@@ -1,6 +1,8 @@
 package bench
 
 import (
+	"context"
+	"crypto/rand"
 	"fmt"
 	"maps"
 	"strings"
@@ -12,6 +14,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/marketmeter/marketmeter"
+	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
@@ -30,7 +34,15 @@ const thousand = 1000
 // newStore makes a table with an organization that has 1,000 groups.
 func newStore(tb testing.TB) *store {
 	tb.Helper()
-	client, name := tabletest.Client(tb)
+	client, name := tabletest.NewClient(dynamoDB), "bench-"+rand.Text()
+	if _, err := localdb.CreateTable(tb.Context(), client, marketmeter.Template, name); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if _, err := client.DeleteTable(context.Background(), &dynamodb.DeleteTableInput{TableName: &name}); err != nil {
+			tb.Errorf("deleting the table of this benchmark: %v", err)
+		}
+	})
 	s := &store{client: client, name: name, table: table.New(client, name)}
 	var puts errgroup.Group
 	puts.SetLimit(16)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 )
@@ -29,7 +30,8 @@ func newRecording() *recording {
 	return &recording{answers: map[string][]kept{}, asked: map[string]int{}}
 }
 
-var dynamoDB = dynamoclient.NewTransport(dynamoclient.AnswerTimeout)
+// dynamoDB is patient: to delete a large table takes DynamoDB Local a while.
+var dynamoDB = dynamoclient.NewTransport(time.Minute)
 
 // rewind has the answers begin again.
 func (r *recording) rewind() {
