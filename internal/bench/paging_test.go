@@ -180,12 +180,7 @@ func BenchmarkGrowth(b *testing.B) {
 			offset = p.NextOffset
 		}
 		for _, offset := range []int{0, middle} {
-			sides = append(sides, func() float64 {
-				request := listRequest(org, offset, limit)
-				begun := time.Now()
-				answer(b, handler, request)
-				return milliseconds(time.Since(begun))
-			})
+			sides = append(sides, figure.Milliseconds(func() { answer(b, handler, listRequest(org, offset, limit)) }))
 		}
 	}
 	m := figure.InTurns(figure.Rounds(b, 101), sides...)

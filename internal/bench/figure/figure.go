@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 )
 
 // Print prints a figure: what was measured, and what it should be.
@@ -33,6 +34,15 @@ func Rounds(b *testing.B, n int) int {
 		b.Fatalf("ROUNDS is %q: it must be a number of at least 1", text)
 	}
 	return n
+}
+
+// Milliseconds measures how long the work takes.
+func Milliseconds(work func()) func() float64 {
+	return func() float64 {
+		begun := time.Now()
+		work()
+		return time.Since(begun).Seconds() * 1000
+	}
 }
 
 // Measurements are what each side took in each round.
