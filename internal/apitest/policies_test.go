@@ -73,7 +73,8 @@ func policyProblems(template []byte, requests map[string][]tabletest.Request) (p
 					}
 					for _, pattern := range p.leading {
 						used[pattern] = used[pattern] || slices.ContainsFunc(access.Partitions, func(partition string) bool {
-							return leads(pattern, partition)
+							// As many parts: those of ORG#acme#PAGE#1 are no use of ORG#*.
+							return isLike(partition, pattern) && strings.Count(partition, "#") == strings.Count(pattern, "#")
 						})
 					}
 				}
@@ -229,11 +230,11 @@ var policyEdits = []struct{ what, old, new, told string }{
 	{"other partitions", `["KEY#*"]`, `["ORG#*"]`, "AuthorizerFunction asked"},
 	{"partitions more", `["KEY#*"]`, `["KEY#*", "ORG#*"]`, "in partitions ORG#*"},
 	{"every partition", `["KEY#*"]`, `["*"]`, "leading key"},
+	{"no condition", "              Condition:\n                ForAllValues:StringLike:\n                  dynamodb:LeadingKeys: [\"KEY#*\"]\n", "", "in every partition"},
+	{"another condition", "ForAllValues:StringLike", "ForAnyValue:StringLike", "Condition"},
 	{"the ping of another partition", "[PING]", "[PONG]", "AuthorizerFunction asked"},
 	{"partitions that begin as the ping's", "[PING]", `["PING*"]`, "leading key"},
 	{"partitions beside the ping's", "[PING]", `[PING, "ORG#*"]`, "in partitions ORG#*"},
-	{"no condition", "              Condition:\n                ForAllValues:StringLike:\n                  dynamodb:LeadingKeys: [\"KEY#*\"]\n", "", "in every partition"},
-	{"another condition", "ForAllValues:StringLike", "ForAnyValue:StringLike", "Condition"},
 	{"a denial", "Effect: Allow", "Effect: Deny", "Effect"},
 	{"a statement twice", "Resource:\n                - !Sub ${Table.Arn}/index/byTime\n", "Resource:\n                - !Sub ${Table.Arn}/index/byTime\n                - !Sub ${Table.Arn}/index/byTime\n", "twice"},
 }
