@@ -123,6 +123,11 @@ func BenchmarkList(b *testing.B) {
 	figure.Print("list-cpu-vs-conventional", m.Ratio(them, us), "times", ">= 10")
 	figure.Print("list-cpu-vs-scan", m.Ratio(us, scan), "times", "<= 1.6")
 
+	// The whole of an organization takes one call of the SDK, a page that has a successor two.
+	figure.Print("list-allocs-with-successor", testing.AllocsPerRun(10, serve(ours, ourAnswers)), "allocations", "<= 500")
+	org, ourAnswers = store.organization(b, thousand), newRecording()
+	ours = listHandler(store.name, ourAnswers)
+	answer(b, ours, listRequest(org, 0, thousand))
 	figure.Print("list-allocs", testing.AllocsPerRun(10, serve(ours, ourAnswers)), "allocations", "<= 500")
 	b.Logf("allocations of the conventional: %.0f", testing.AllocsPerRun(2, serve(theirs, theirAnswers)))
 }
