@@ -32,6 +32,13 @@ func BenchmarkStart(b *testing.B) {
 	for _, function := range functions {
 		sides = append(sides, ours+function)
 	}
+	for _, program := range sides { // the first start reads the program from the disk
+		start(b, buildHere(b, program), server.URL).stop()
+		select {
+		case <-calls:
+		default:
+		}
+	}
 	ready, called := make(figure.Measurements, len(sides)), make(figure.Measurements, len(sides))
 	for round := range figure.Rounds(b, 101) {
 		for i := range sides {
