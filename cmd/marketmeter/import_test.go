@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/marketmeter/marketmeter/internal/bench/figure"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
@@ -338,38 +339,32 @@ func peakOfImport(t *testing.T, tbl *table.Table, lines int) (peak uint64) {
 	return peak
 }
 
-// BenchmarkImport compares the import of the sample data with putting its items, made before, on
-// the condition that they are not there: as many at the same time, in turns, each in an organization
-// of its own.
+// BenchmarkImport measures the import of the sample data beside putting its items, made before, on
+// the condition that they are not there: as many at the same time, each in an organization of its own.
 func BenchmarkImport(b *testing.B) {
 	client, name := tabletest.Client(b)
 	tbl, lines := table.New(client, name), string(sampleLines(time.Now()))
-	importInto := func(org string) time.Duration {
-		start := time.Now()
+	importInto := func(org string) {
 		counts, err := importLines(b.Context(), tbl, org, strings.NewReader(lines), importOptions{rewriteOrg: true})
 		if err != nil || counts.imported != sampleCount {
 			b.Fatal(counts, err)
 		}
-		return time.Since(start)
 	}
 	importInto("made-00000")
-	var imports, bare time.Duration
-	round := 0
-	for b.Loop() {
-		round++
-		items := itemsFor(b, client, name, "made-00000", fmt.Sprintf("bare-%05d", round))
-		if round%2 == 0 {
-			bare += putItems(b, client, name, items)
-		}
-		imports += importInto(fmt.Sprintf("line-%05d", round))
-		if round%2 == 1 {
-			bare += putItems(b, client, name, items)
-		}
-	}
-	b.ReportMetric(0, "ns/op") // of both together, which means nothing
-	b.ReportMetric(float64(imports)/float64(bare), "import/bare(goal:1.5)")
-	b.ReportMetric(float64(round*sampleCount)/imports.Seconds(), "imported/s")
-	b.ReportMetric(float64(round*sampleCount)/bare.Seconds(), "bare/s")
+	bare, imported := 0, 0
+	m := figure.InTurns(figure.Rounds(b, 9),
+		func() float64 {
+			imported++
+			return figure.Milliseconds(func() { importInto(fmt.Sprintf("line-%05d", imported)) })()
+		},
+		func() float64 {
+			bare++
+			items := itemsFor(b, client, name, "made-00000", fmt.Sprintf("bare-%05d", bare))
+			return figure.Milliseconds(func() { putItems(b, client, name, items) })()
+		},
+	)
+	b.Logf("medians: import %.0f ms, bare %.0f ms, for %d groups", m.Median(0), m.Median(1), sampleCount)
+	figure.Print("import-vs-bare", m.Ratio(0, 1), "times", "<= 1.5")
 }
 
 // itemsFor reads the items of the groups of organization from as organization to would have them.
@@ -401,9 +396,8 @@ func itemsFor(b *testing.B, client *dynamodb.Client, name, from, to string) (ite
 	return items
 }
 
-func putItems(b *testing.B, client *dynamodb.Client, name string, items []map[string]types.AttributeValue) time.Duration {
+func putItems(b *testing.B, client *dynamodb.Client, name string, items []map[string]types.AttributeValue) {
 	b.Helper()
-	start := time.Now()
 	queue := make(chan map[string]types.AttributeValue)
 	var workers sync.WaitGroup
 	for range importWorkers {
@@ -422,5 +416,4 @@ func putItems(b *testing.B, client *dynamodb.Client, name string, items []map[st
 	}
 	close(queue)
 	workers.Wait()
-	return time.Since(start)
 }

@@ -3,7 +3,7 @@ package main
 
 import (
 	"github.com/marketmeter/marketmeter/internal/httpapi"
-	"github.com/marketmeter/marketmeter/internal/lambdahost"
+	"github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
 )
 
-func main() { lambdahost.Run(httpapi.DeleteGroup) }
+func main() { tablehost.Run(httpapi.DeleteGroup) }

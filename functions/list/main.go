@@ -3,7 +3,7 @@ package main
 
 import (
 	"github.com/marketmeter/marketmeter/internal/httpapi"
-	"github.com/marketmeter/marketmeter/internal/lambdahost"
+	"github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
 )
 
-func main() { lambdahost.Run(httpapi.ListGroups) }
+func main() { tablehost.Run(httpapi.ListGroups) }

@@ -94,6 +94,20 @@ func TestAKeyInATextIsRedacted(t *testing.T) {
 	}
 }
 
+// For all texts, what is redacted is what the form of a key matches.
+func TestRedactGoesByTheForm(t *testing.T) {
+	t.Parallel()
+	form := regexp.MustCompile(`mm_[0-9A-Za-z]{38}`)
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.Join(rapid.SliceOf(rapid.OneOf(
+			rapid.SampledFrom([]string{"mm_", "m", "_", "-", "é", "\xff"}), rapid.StringMatching(`[0-9A-Za-z]{37,39}`), rapid.StringMatching(`mm_[0-9A-Za-z]{38}`),
+		)).Draw(t, "parts"), "")
+		if got, want := apikey.Redact(text), form.ReplaceAllString(text, "mm_..."); got != want {
+			t.Fatalf("%q becomes %q, not %q", text, got, want)
+		}
+	})
+}
+
 func TestScopes(t *testing.T) {
 	t.Parallel()
 	for s := apikey.Scopes(1); s < 16; s++ {

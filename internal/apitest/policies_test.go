@@ -1,8 +1,11 @@
 package apitest
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +13,7 @@ import (
 
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -54,7 +58,7 @@ func policyProblems(template []byte, requests map[string][]tabletest.Request) (p
 	}
 	for _, f := range d.functions {
 		for i, p := range f.permissions {
-			if slices.ContainsFunc(f.permissions[:i], func(q permission) bool { return q.String() == p.String() }) {
+			if slices.ContainsFunc(f.permissions[:i], func(q permission) bool { return reflect.DeepEqual(q, p) }) {
 				problems = append(problems, fmt.Sprintf("the policy of %s allows %s twice", f.name, p))
 			}
 			done, used := false, map[string]bool{}
@@ -67,9 +71,10 @@ func policyProblems(template []byte, requests map[string][]tabletest.Request) (p
 					for _, name := range access.Attributes {
 						used[name] = true
 					}
-					for _, beginning := range p.leading {
-						used[beginning] = used[beginning] || slices.ContainsFunc(access.Partitions, func(partition string) bool {
-							return strings.HasPrefix(partition, beginning)
+					for _, pattern := range p.leading {
+						used[pattern] = used[pattern] || slices.ContainsFunc(access.Partitions, func(partition string) bool {
+							// As many parts: those of ORG#acme#PAGE#1 are no use of ORG#*.
+							return isLike(partition, pattern) && strings.Count(partition, "#") == strings.Count(pattern, "#")
 						})
 					}
 				}
@@ -77,9 +82,9 @@ func policyProblems(template []byte, requests map[string][]tabletest.Request) (p
 			if !done {
 				problems = append(problems, fmt.Sprintf("the policy of %s allows %s, which it never does", f.name, p))
 			}
-			for _, beginning := range p.leading {
-				if !used[beginning] {
-					problems = append(problems, fmt.Sprintf("the policy of %s allows %s in partitions %s*, where it never does", f.name, p, beginning))
+			for _, pattern := range p.leading {
+				if !used[pattern] {
+					problems = append(problems, fmt.Sprintf("the policy of %s allows %s in partitions %s, where it never does", f.name, p, pattern))
 				}
 			}
 			for _, name := range p.attributes {
@@ -105,6 +110,9 @@ func requestsOfFunctions(t *testing.T) map[string][]tabletest.Request {
 	t.Helper()
 	a := newAPI(t, "lambda")
 	requests := map[string][]tabletest.Request{}
+	for _, f := range deployed().functions {
+		requests[f.name] = requestsOfStart(t, a, f.folder)
+	}
 	do := func(r request) answer {
 		t.Helper()
 		got := a.do(t, r)
@@ -178,6 +186,20 @@ func requestsOfFunctions(t *testing.T) map[string][]tabletest.Request {
 	return requests
 }
 
+// requestsOfStart are those that the function in that folder makes at its start, if it has a table.
+func requestsOfStart(t *testing.T, a *api, folder string) []tabletest.Request {
+	t.Helper()
+	if !bytes.Contains(readFile(t, "functions/"+folder+"/main.go"), []byte("tablehost.Run")) {
+		return nil
+	}
+	ctx, requests := tabletest.Record(t.Context())
+	tablehost.Warm(ctx, a.table, slog.New(slog.DiscardHandler))
+	if len(requests()) != 1 {
+		t.Errorf("%d requests at the start of %s", len(requests()), folder)
+	}
+	return requests()
+}
+
 // policyEdits are edits of the template that each make a policy wrong, and how that is told.
 var policyEdits = []struct{ what, old, new, told string }{
 	{"an address for each function", "    Tracing: Active\n", "    Tracing: Active\n    FunctionUrlConfig: {AuthType: NONE}\n", "FunctionUrlConfig, which is not checked here"},
@@ -210,6 +232,9 @@ var policyEdits = []struct{ what, old, new, told string }{
 	{"every partition", `["KEY#*"]`, `["*"]`, "leading key"},
 	{"no condition", "              Condition:\n                ForAllValues:StringLike:\n                  dynamodb:LeadingKeys: [\"KEY#*\"]\n", "", "in every partition"},
 	{"another condition", "ForAllValues:StringLike", "ForAnyValue:StringLike", "Condition"},
+	{"the ping of another partition", "[PING]", "[PONG]", "AuthorizerFunction asked"},
+	{"partitions that begin as the ping's", "[PING]", `["PING*"]`, "leading key"},
+	{"partitions beside the ping's", "[PING]", `[PING, "ORG#*"]`, "in partitions ORG#*"},
 	{"a denial", "Effect: Allow", "Effect: Deny", "Effect"},
 	{"a statement twice", "Resource:\n                - !Sub ${Table.Arn}/index/byTime\n", "Resource:\n                - !Sub ${Table.Arn}/index/byTime\n                - !Sub ${Table.Arn}/index/byTime\n", "twice"},
 }

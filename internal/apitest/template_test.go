@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -49,7 +50,7 @@ type permission struct {
 
 // conditions are lists of what is allowed; where one is nil anything is.
 type conditions struct {
-	leading    []string // how the partition keys must begin (dynamodb:LeadingKeys)
+	leading    []string // what the partition keys must be like (dynamodb:LeadingKeys)
 	attributes []string // the attributes that a request may name (dynamodb:Attributes)
 	returns    []string // what it may have returned, if anything (dynamodb:ReturnValues)
 }
@@ -264,11 +265,10 @@ func readConditions(node yaml.Node) (c conditions, err error) {
 			switch operator + " " + key {
 			case "ForAllValues:StringLike dynamodb:LeadingKeys":
 				for _, pattern := range texts {
-					beginning, ok := strings.CutSuffix(pattern, "*")
-					if !ok || !strings.HasSuffix(beginning, "#") || strings.ContainsAny(beginning, "*?$") {
-						return c, fmt.Errorf("the leading key is %q: it must be a beginning that ends in # and *", pattern)
+					if strings.HasPrefix(pattern, "*") || strings.ContainsAny(strings.ReplaceAll(pattern, "#*", "#"), "*?$") {
+						return c, fmt.Errorf("the leading key is %q: a * may stand after a # alone", pattern)
 					}
-					c.leading = append(c.leading, beginning)
+					c.leading = append(c.leading, pattern)
 				}
 			case "ForAllValues:StringEquals dynamodb:Attributes":
 				c.attributes = texts
@@ -296,9 +296,14 @@ func (d *deployment) function(name string) *function {
 func (p permission) allows(a tabletest.Access) bool {
 	return p.action == "dynamodb:"+a.Action && p.resource == resourceOf(a) && (p.leading == nil ||
 		!slices.ContainsFunc(a.Partitions, func(partition string) bool {
-			return !slices.ContainsFunc(p.leading, func(beginning string) bool { return strings.HasPrefix(partition, beginning) })
+			return !slices.ContainsFunc(p.leading, func(pattern string) bool { return isLike(partition, pattern) })
 		})) && (p.attributes == nil || !slices.ContainsFunc(a.Attributes, func(name string) bool { return !slices.Contains(p.attributes, name) })) &&
 		(p.returns == nil || a.Returns == "" || slices.Contains(p.returns, a.Returns))
+}
+
+// isLike is IAM's StringLike, of patterns with * alone.
+func isLike(partition, pattern string) bool {
+	return regexp.MustCompile("(?s)^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, ".*") + "$").MatchString(partition)
 }
 
 func resourceOf(a tabletest.Access) string {

@@ -5,21 +5,13 @@ import (
 	"errors"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	"github.com/aws/aws-lambda-go/events"
-	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/awslabs/aws-lambda-go-api-proxy/core"
 
 	"github.com/marketmeter/marketmeter/internal/apikey"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
-
-// RunAuthorizer serves as the Lambda authorizer of the HTTP API until Lambda ends the process.
-func RunAuthorizer() {
-	log := functionLog()
-	lambda.Start(Authorizer(&apikey.Checker{Records: openTable(log), Log: log, Now: time.Now}))
-}
 
 // The members of the authorizer's context, which API Gateway hands to the functions.
 const (

@@ -14,35 +14,36 @@ import (
 	"net/url"
 	"os"
 	"runtime/debug"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/awslabs/aws-lambda-go-api-proxy/core"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
-	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
-	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// Run serves the operations until Lambda ends the process, each request as whom the authorizer has
-// told. Only BatchValidate does without a table.
+// Run serves operations that need no table until Lambda ends the process, each request as whom the
+// authorizer has told. Those that need it are run by tablehost.
 func Run(operations ...httpapi.Operation) {
-	log := functionLog()
-	api := &httpapi.API{Log: log, Now: time.Now, Identify: Identity, CountUnits: table.CountUnits}
-	if slices.ContainsFunc(operations, func(o httpapi.Operation) bool { return o != httpapi.BatchValidate }) {
-		api.Table = openTable(log)
-	}
+	Serve(&httpapi.API{CountUnits: noUnits}, Log(), operations...)
+}
+
+// Serve is Run of operations that may need what the API has.
+func Serve(api *httpapi.API, log *slog.Logger, operations ...httpapi.Operation) {
+	api.Log, api.Now, api.Identify = log, time.Now, Identity
 	lambda.Start(Handler(api.Handler(operations...), log))
 }
 
-// functionLog is the log that Lambda keeps.
-func functionLog() *slog.Logger { return newLog(os.Stdout, os.Getenv("METRICS_NAMESPACE")) }
+func noUnits(ctx context.Context) (context.Context, func() (read, write float64)) {
+	return ctx, func() (read, write float64) { return 0, 0 }
+}
+
+// Log is the log that Lambda keeps.
+func Log() *slog.Logger { return newLog(os.Stdout, os.Getenv("METRICS_NAMESPACE")) }
 
 // newLog writes lines of JSON; with a namespace those of requests are metrics too.
 func newLog(to io.Writer, namespace string) *slog.Logger {
@@ -51,24 +52,6 @@ func newLog(to io.Writer, namespace string) *slog.Logger {
 		handler = metricsHandler{handler, namespace}
 	}
 	return slog.New(handler)
-}
-
-// openTable is the table that TABLE_NAME names, at DYNAMODB_ENDPOINT where that is not empty. A
-// function that lacks the name ends at its start, which Lambda reports.
-func openTable(log *slog.Logger) *table.Table {
-	name := os.Getenv("TABLE_NAME")
-	if name == "" {
-		log.Error("TABLE_NAME is not set: it must name the DynamoDB table")
-		os.Exit(1)
-	}
-	return table.New(dynamoclient.New(dynamoclient.Options{
-		Region:    os.Getenv("AWS_REGION"),
-		Endpoint:  os.Getenv("DYNAMODB_ENDPOINT"),
-		Transport: traced(dynamoclient.NewTransport(dynamoclient.AnswerTimeout), os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), log),
-		// Lambda hands a function its role's credentials in the environment, for as long as it lives.
-		Credentials: credentials.NewStaticCredentialsProvider(
-			os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN")),
-	}), name)
 }
 
 // Handler makes handler a Lambda function of payload-2.0 events. Whatever the event holds, it returns

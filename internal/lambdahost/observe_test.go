@@ -136,7 +136,7 @@ func TestRequestsToDynamoDBAreTraced(t *testing.T) {
 	client := dynamoclient.New(dynamoclient.Options{
 		Region: "us-east-1", Endpoint: os.Getenv("DYNAMODB_ENDPOINT"),
 		Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
-		Transport:   traced(dynamoclient.NewTransport(dynamoclient.AnswerTimeout), daemon.LocalAddr().String(), slog.New(slog.DiscardHandler)),
+		Transport:   Traced(dynamoclient.NewTransport(dynamoclient.AnswerTimeout), daemon.LocalAddr().String(), slog.New(slog.DiscardHandler)),
 	})
 	get := func(header, table string) {
 		ctx := context.WithValue(t.Context(), "x-amzn-trace-id", header) //nolint:revive,staticcheck // aws-lambda-go's key
@@ -184,11 +184,11 @@ func TestRequestsToDynamoDBAreTraced(t *testing.T) {
 func TestWithoutADaemonNothingIsTraced(t *testing.T) {
 	t.Parallel()
 	next := dynamoclient.NewTransport(dynamoclient.AnswerTimeout)
-	if traced(next, "", slog.New(slog.DiscardHandler)) != next {
+	if Traced(next, "", slog.New(slog.DiscardHandler)) != next {
 		t.Error("it is traced")
 	}
 	var log bytes.Buffer
-	if traced(next, "nowhere", slog.New(slog.NewJSONHandler(&log, nil))) != next || !strings.Contains(log.String(), "not traced") {
+	if Traced(next, "nowhere", slog.New(slog.NewJSONHandler(&log, nil))) != next || !strings.Contains(log.String(), "not traced") {
 		t.Errorf("a daemon that can't be: %s", &log)
 	}
 }

@@ -42,8 +42,9 @@ type tracedTransport struct {
 	daemon net.Conn
 }
 
-// traced is next where there is no daemon.
-func traced(next http.RoundTripper, daemon string, log *slog.Logger) http.RoundTripper {
+// Traced tells the X-Ray daemon at that address of the requests that next sends. It is next where there
+// is no daemon.
+func Traced(next http.RoundTripper, daemon string, log *slog.Logger) http.RoundTripper {
 	if daemon == "" {
 		return next
 	}

@@ -1,0 +1,61 @@
+// Package bench measures what marketmeter promises of its speed and size: the functions' own programs beside
+// a stand-in for Lambda, and the API's handler over answers of DynamoDB that were kept. `make bench` runs it,
+// docs/performance.md explains the figures, and ROUNDS=1 is a quick look.
+package bench
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+)
+
+// programs is where programs are built to, by build.
+var programs string
+
+func TestMain(m *testing.M) {
+	var err error
+	if programs, err = os.MkdirTemp("", "marketmeter-bench-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	status := m.Run()
+	_ = os.RemoveAll(programs)
+	os.Exit(status)
+}
+
+// functions are the names of the deployed functions.
+var functions = []string{"authorizer", "batchvalidate", "config", "delete", "list"}
+
+const (
+	ours     = "github.com/marketmeter/marketmeter/functions/"
+	measured = "github.com/marketmeter/marketmeter/internal/bench/functions/"
+)
+
+var building sync.Mutex
+
+// build builds a function as `sam build` does, for that architecture, once.
+func build(tb testing.TB, function, architecture string) (program string) {
+	tb.Helper()
+	building.Lock()
+	defer building.Unlock()
+	program = filepath.Join(programs, filepath.Base(function)+"-"+architecture)
+	if _, err := os.Stat(program); err == nil {
+		return program
+	}
+	compile := exec.Command("go", "build", "-tags=lambda.norpc", "-trimpath", "-ldflags=-s", "-o", program, function)
+	compile.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture)
+	if out, err := compile.CombinedOutput(); err != nil {
+		tb.Fatalf("%v: %s", err, out)
+	}
+	return program
+}
+
+// buildHere builds a function for this machine.
+func buildHere(tb testing.TB, function string) (program string) {
+	tb.Helper()
+	return build(tb, function, runtime.GOARCH)
+}

@@ -1,0 +1,80 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/marketmeter/marketmeter/internal/bench/figure"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// smallestMemory is what a function has in template.yaml at least, in bytes; a tenth of it is for Lambda's own.
+const smallestMemory = 256_000_000 * 9 / 10
+
+// The list function holds the largest page in the smallest function's memory, again and again.
+func TestTheLargestPageFitsIntoTheSmallestMemory(t *testing.T) {
+	t.Parallel()
+	if most := listMemory(t, 1); most > smallestMemory {
+		t.Errorf("%d MB", most/1_000_000)
+	}
+}
+
+// BenchmarkMemory measures the most memory that the list function ever has of the machine, over several of the
+// largest pages in a row.
+func BenchmarkMemory(b *testing.B) {
+	figure.Print("list-memory", float64(listMemory(b, figure.Rounds(b, 5)))/1e6, "MB", "<= 200")
+}
+
+// listMemory is the most memory that a list function has had after pages as large as they get: of groups near
+// the 400 KB of an item, and of text that is escaped twice on its way, of which less fits.
+func listMemory(tb testing.TB, rounds int) (bytes int64) {
+	tb.Helper()
+	client, name := tabletest.Client(tb)
+	served := table.New(client, name)
+	for org, text := range map[string]string{"plain": strings.Repeat("a metered word ", 390_000/15), "escaped": strings.Repeat(`"\`, 190_000/2)} {
+		var puts errgroup.Group
+		for n := range 20 { // 16 fill a page
+			puts.Go(func() error {
+				group := usage(org, fmt.Sprintf("large-%02d", n), n, time.Now())
+				group.MetaInfo.Carried["stripeInvoiceID"] = text
+				_, err := served.Put(tb.Context(), &group)
+				return err
+			})
+		}
+		if err := puts.Wait(); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	p := start(tb, buildHere(tb, ours+"list"), os.Getenv("DYNAMODB_ENDPOINT"), "TABLE_NAME="+name)
+	for range rounds {
+		for _, org := range []string{"plain", "escaped"} {
+			for _, headers := range []map[string]string{nil, {"accept-encoding": "gzip"}} {
+				for offset := range 2 { // the second page goes on from the first, where pages have checkpoints
+					answer, _ := p.invoke(tb, listEvent(tb, org, fmt.Sprintf("%s&offset=%d", window(), offset), headers))
+					wantFull(tb, answer, headers == nil)
+				}
+			}
+		}
+	}
+	return p.stop()
+}
+
+// wantFull fails where the answer is not a page that is full, which shows by its size where it is not compressed.
+func wantFull(tb testing.TB, answer []byte, plain bool) {
+	tb.Helper()
+	var envelope struct{ StatusCode int }
+	if err := json.Unmarshal(answer, &envelope); err != nil || envelope.StatusCode != http.StatusOK {
+		tb.Fatalf("%v: %.300s", err, answer)
+	}
+	if plain && len(answer) < 5_000_000 {
+		tb.Fatalf("the page has %d bytes: it is not full", len(answer))
+	}
+}

@@ -1,0 +1,160 @@
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/localdb"
+)
+
+// process is a function's program, run as Lambda runs it: an event at a time, handed over by a
+// stand-in of the Runtime API, which is HTTP on the loopback here as there.
+type process struct {
+	Ready time.Duration // from the start of the process to its first asking for an event
+
+	begun   time.Time
+	command *exec.Cmd
+	runtime *httptest.Server
+	log     *os.File
+	events  chan []byte
+	asked   chan time.Time
+	answers chan reply
+	ended   chan struct{} // closed where the process ended
+}
+
+// reply is what a function answered an event with, failed where it says that it has failed.
+type reply struct {
+	body   []byte
+	failed bool
+	at     time.Time
+}
+
+// startLimit is more than any start takes: Lambda's own limit.
+const startLimit = 10 * time.Second
+
+// start starts the program and waits until it asks for an event. It gets the environment that Lambda
+// gives, DynamoDB at endpoint, and what else is told; the end of tb ends it.
+func start(tb testing.TB, program, endpoint string, environment ...string) *process {
+	tb.Helper()
+	p := &process{events: make(chan []byte), asked: make(chan time.Time, 1), answers: make(chan reply, 1), ended: make(chan struct{})}
+	p.runtime = httptest.NewServer(http.HandlerFunc(p.serve))
+	log, err := os.CreateTemp(tb.TempDir(), filepath.Base(program)+".log")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p.log = log
+	p.command = exec.Command(program)
+	p.command.Dir = tb.TempDir()
+	p.command.Stdout, p.command.Stderr = log, log
+	p.command.Env = append([]string{
+		"AWS_LAMBDA_RUNTIME_API=" + strings.TrimPrefix(p.runtime.URL, "http://"),
+		"AWS_LAMBDA_FUNCTION_NAME=function", "AWS_LAMBDA_FUNCTION_VERSION=1", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=256",
+		"AWS_LAMBDA_LOG_GROUP_NAME=log", "AWS_LAMBDA_LOG_STREAM_NAME=stream", "AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
+		"AWS_EXECUTION_ENV=AWS_Lambda_provided.al2023", "AWS_XRAY_DAEMON_ADDRESS=127.0.0.1:2000",
+		"AWS_REGION=" + localdb.Region, "AWS_DEFAULT_REGION=" + localdb.Region,
+		"AWS_ACCESS_KEY_ID=" + localdb.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + localdb.SecretAccessKey, "AWS_SESSION_TOKEN=",
+		"LAMBDA_TASK_ROOT=/var/task", "LAMBDA_RUNTIME_DIR=/var/runtime", "_HANDLER=bootstrap", "TZ=:UTC", "LANG=en_US.UTF-8",
+		"PATH=/usr/local/bin:/usr/bin:/bin", "METRICS_NAMESPACE=marketmeter/bench", "TABLE_NAME=bench",
+		"DYNAMODB_ENDPOINT=" + endpoint,
+		"AWS_ENDPOINT_URL_DYNAMODB=" + endpoint, // where the SDK's own configuration looks
+	}, environment...)
+	p.begun = time.Now()
+	if err := p.command.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	go func() {
+		_ = p.command.Wait()
+		close(p.ended)
+	}()
+	tb.Cleanup(func() { p.stop() })
+	p.Ready = p.wait(tb).Sub(p.begun)
+	return p
+}
+
+// serve is the Runtime API.
+func (p *process) serve(w http.ResponseWriter, r *http.Request) {
+	asked := time.Now()
+	switch path := strings.TrimPrefix(r.URL.Path, "/2018-06-01/runtime/invocation/"); {
+	case path == "next":
+		p.asked <- asked
+		select {
+		case event := <-p.events:
+			w.Header().Set("Lambda-Runtime-Aws-Request-Id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd")
+			w.Header().Set("Lambda-Runtime-Deadline-Ms", fmt.Sprint(time.Now().Add(29*time.Second).UnixMilli()))
+			w.Header().Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:us-east-1:123456789012:function:function:live")
+			w.Header().Set("Lambda-Runtime-Trace-Id", "Root=1-66a7ba80-2c1f5b0e3d4a59687f0a1b2c;Parent=53995c3f42cd8ad8;Sampled=0")
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(event)
+		case <-r.Context().Done():
+		}
+	case strings.HasSuffix(path, "/response"), strings.HasSuffix(path, "/error"):
+		var body bytes.Buffer
+		_, err := io.Copy(&body, r.Body)
+		w.WriteHeader(http.StatusAccepted)
+		p.answers <- reply{body.Bytes(), err != nil || strings.HasSuffix(path, "/error"), time.Now()}
+	default:
+		w.WriteHeader(http.StatusNotFound)
+	}
+}
+
+// wait waits until the process asks for an event, and tells when it did.
+func (p *process) wait(tb testing.TB) time.Time {
+	tb.Helper()
+	select {
+	case asked := <-p.asked:
+		return asked
+	case <-p.ended:
+		tb.Fatalf("%s ended: %v: %s", p.command.Path, p.command.ProcessState, p.said(tb))
+	case <-time.After(startLimit):
+		tb.Fatalf("%s asks for no event: %s", p.command.Path, p.said(tb))
+	}
+	panic("not reached")
+}
+
+// invoke hands the event over and returns the answer, and how long it took until that had come whole.
+// A function that says that it has failed ends tb.
+func (p *process) invoke(tb testing.TB, event []byte) (answer []byte, took time.Duration) {
+	tb.Helper()
+	begun := time.Now()
+	p.events <- event
+	select {
+	case reply := <-p.answers:
+		if reply.failed {
+			tb.Fatalf("%s failed: %s: %s", p.command.Path, reply.body, p.said(tb))
+		}
+		answer, took = reply.body, reply.at.Sub(begun)
+	case <-p.ended:
+		tb.Fatalf("%s ended: %v: %s", p.command.Path, p.command.ProcessState, p.said(tb))
+	}
+	p.wait(tb)
+	return answer, took
+}
+
+// said is what the process has logged.
+func (p *process) said(tb testing.TB) string {
+	tb.Helper()
+	text, err := os.ReadFile(p.log.Name())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(text)
+}
+
+// stop ends the process and returns the most memory that it ever had, in bytes (of Linux: it counts in KiB).
+func (p *process) stop() (maxRSS int64) {
+	_ = p.command.Process.Kill()
+	<-p.ended
+	p.runtime.Close()
+	p.log.Close()
+	return p.command.ProcessState.SysUsage().(*syscall.Rusage).Maxrss * 1024
+}

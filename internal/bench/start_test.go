@@ -1,0 +1,134 @@
+package bench
+
+import (
+	"bytes"
+	"hash/crc32"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/bench/figure"
+)
+
+// BenchmarkStart measures how long each function takes from the start of its process until it asks for its
+// first event, beside a function that does nothing: in turns, each time a new process. DynamoDB answers
+// the call that a function makes before at once, over HTTP without TLS; how long it takes until that call
+// arrives, which is when a function that makes none would ask for its event, is told too.
+func BenchmarkStart(b *testing.B) {
+	calls := make(chan time.Time, 1)
+	kept := newRecording()
+	answers := serverOf(kept, os.Getenv("DYNAMODB_ENDPOINT"))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls <- time.Now()
+		answers.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	sides := []string{measured + "hello"}
+	for _, function := range functions {
+		sides = append(sides, ours+function)
+	}
+	for _, program := range sides { // the first start reads the program from the disk
+		start(b, buildHere(b, program), server.URL).stop()
+		select {
+		case <-calls:
+		default:
+		}
+	}
+	ready, called := make(figure.Measurements, len(sides)), make(figure.Measurements, len(sides))
+	for round := range figure.Rounds(b, 101) {
+		for i := range sides {
+			side := (round + i) % len(sides)
+			kept.rewind()
+			p := start(b, buildHere(b, sides[side]), server.URL)
+			p.stop()
+			ready[side] = append(ready[side], milliseconds(p.Ready))
+			select {
+			case at := <-calls:
+				called[side] = append(called[side], milliseconds(at.Sub(p.begun)))
+			default: // it makes no call
+				called[side] = append(called[side], milliseconds(p.Ready))
+			}
+		}
+	}
+	for i, function := range functions {
+		side := 1 + i
+		b.Logf("medians: %s %.2f ms, its call after %.2f ms; hello %.2f ms", function, ready.Median(side), called.Median(side), ready.Median(0))
+		figure.Print("init-vs-hello-"+function, ready.Ratio(side, 0), "times", "<= 1.6")
+		if called.Median(side) != ready.Median(side) {
+			figure.Print("init-vs-hello-"+function+"-until-call", called.Ratio(side, 0), "times", "<= 1.6")
+		}
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }
+
+// A function's start makes one call to DynamoDB, where it has a table, and none where it has not.
+func TestAStartMakesOneCall(t *testing.T) {
+	t.Parallel()
+	for function, want := range map[string]int64{"list": 1, "authorizer": 1, "batchvalidate": 0} {
+		var calls atomic.Int64
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			calls.Add(1)
+			if target := r.Header.Get("X-Amz-Target"); target != "DynamoDB_20120810.GetItem" {
+				t.Errorf("%s calls %s", function, target)
+			}
+			w.Header().Set("X-Amz-Crc32", strconv.Itoa(int(crc32.ChecksumIEEE([]byte("{}")))))
+			_, _ = w.Write([]byte("{}"))
+		}))
+		start(t, buildHere(t, ours+function), server.URL).stop()
+		server.Close()
+		if calls.Load() != want {
+			t.Errorf("%s makes %d calls", function, calls.Load())
+		}
+	}
+}
+
+// Without DynamoDB a function starts all the same, and says of each request that it has no table.
+func TestAFunctionStartsWithoutDynamoDB(t *testing.T) {
+	t.Parallel()
+	nobody := httptest.NewServer(http.NotFoundHandler())
+	nobody.Close()
+	p := start(t, buildHere(t, ours+"list"), nobody.URL)
+	answer, _ := p.invoke(t, listEvent(t, "org", "limit=1", nil))
+	if !bytes.Contains(answer, []byte(`"statusCode":503`)) {
+		t.Errorf("%s", answer)
+	}
+	if log := p.said(t); !strings.Contains(log, "the table was not reached at the start") {
+		t.Errorf("the log: %s", log)
+	}
+	if p.Ready > 3*time.Second {
+		t.Errorf("it took %v", p.Ready)
+	}
+}
+
+// What DynamoDB refuses is no reason not to start: the connection is there.
+func TestAFunctionStartsWhereItsCallIsRefused(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		calls.Add(1)
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write([]byte(`{"__type":"com.amazon.coral.service#AccessDeniedException","Message":"no"}`))
+	}))
+	defer server.Close()
+	start(t, buildHere(t, ours+"list"), server.URL)
+	if calls.Load() != 1 {
+		t.Errorf("%d calls", calls.Load())
+	}
+}
+
+// BenchmarkSize weighs the functions as `sam build` makes them for the processor they are deployed on.
+func BenchmarkSize(b *testing.B) {
+	for _, function := range functions {
+		program, err := os.Stat(build(b, ours+function, "arm64"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		figure.Print("binary-"+function, float64(program.Size())/1e6, "MB", "<= 9")
+	}
+}

@@ -1,0 +1,68 @@
+// Package tablehost runs what needs the table as a Lambda function: lambdahost, and the AWS SDK, which a
+// function without a table need not load.
+package tablehost
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/lambdahost"
+	"github.com/marketmeter/marketmeter/internal/table"
+)
+
+// Run is lambdahost.Run for operations that need the table.
+func Run(operations ...httpapi.Operation) {
+	log := lambdahost.Log()
+	lambdahost.Serve(&httpapi.API{Table: open(log), CountUnits: table.CountUnits}, log, operations...)
+}
+
+// RunAuthorizer serves as the Lambda authorizer of the HTTP API until Lambda ends the process.
+func RunAuthorizer() {
+	log := lambdahost.Log()
+	lambda.Start(lambdahost.Authorizer(&apikey.Checker{Records: open(log), Log: log, Now: time.Now}))
+}
+
+// open is the table that TABLE_NAME names, at DYNAMODB_ENDPOINT where that is not empty, warmed. A
+// function that lacks the name ends at its start, which Lambda reports.
+func open(log *slog.Logger) *table.Table {
+	name := os.Getenv("TABLE_NAME")
+	if name == "" {
+		log.Error("TABLE_NAME is not set: it must name the DynamoDB table")
+		os.Exit(1)
+	}
+	t := table.New(dynamoclient.New(dynamoclient.Options{
+		Region:    os.Getenv("AWS_REGION"),
+		Endpoint:  os.Getenv("DYNAMODB_ENDPOINT"),
+		Transport: lambdahost.Traced(dynamoclient.NewTransport(dynamoclient.AnswerTimeout), os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), log),
+		// Lambda hands a function its role's credentials in the environment, for as long as it lives.
+		Credentials: credentials.NewStaticCredentialsProvider(
+			os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN")),
+	}), name)
+	Warm(context.Background(), t, log)
+	return t
+}
+
+// warmTimeout is what a start may take longer where DynamoDB can't be reached.
+const warmTimeout = time.Second
+
+// Warm makes one call to the table, so that the first request finds the connection open, with TLS and DNS done,
+// and the code of a call in memory. It returns when the call has ended: Lambda freezes a process that waits
+// for its first event, and a connection that is half made would not outlive that.
+//
+// It fails nothing. That DynamoDB answered is all that is needed, and it does where it refuses; and where it
+// can't be reached, the first request will say so better.
+func Warm(ctx context.Context, t *table.Table, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
+	defer cancel()
+	if err := t.Ping(ctx); err != nil {
+		log.Warn("the table was not reached at the start", "error", err.Error())
+	}
+}
