@@ -10,7 +10,7 @@ ONCE = r"there may be at most one entry a partner"
 # By operation, what a 400 may say to a request that the description allows.
 REASONS = {
     "list": r"at most one of partner, productId, entitlementId and buyerId may be|the start must not be after the end"
-    rf"|{DIGITS}",
+    rf"|{DIGITS}|cursor is |offset and cursor are given",
     "delete": r"only a group that is CREATED or INVALID can be deleted",
     "batchvalidate": DIGITS,
     "config-put": rf"{DIGITS}|{ONCE}|If-Match is ",

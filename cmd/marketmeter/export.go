@@ -2,13 +2,13 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"math"
 	"os/signal"
 	"strconv"
 	"syscall"
@@ -85,21 +85,22 @@ var groupWriters = map[string]func(io.Writer) groupWriter{
 //
 //	Query  a round trip and about 128 read units per 1 MB
 func writeGroups(ctx context.Context, tbl *table.Table, org string, filter metering.GroupFilter, w groupWriter) error {
-	var writing error
-	_, err := tbl.List(ctx, org, filter, 0, math.MaxInt, func(g *metering.Group) bool {
-		writing = w.write(g)
-		return writing == nil
-	})
+	var reading, writing error
+	for group, err := range tbl.Groups(ctx, org, filter) {
+		if reading = err; err == nil {
+			writing = w.write(group)
+		}
+		if reading != nil || writing != nil {
+			break
+		}
+	}
 	if writing == nil {
 		writing = w.flush()
 	}
 	if ctx.Err() != nil {
 		return errors.New("interrupted: what was written is not all")
 	}
-	if err == nil {
-		err = writing
-	}
-	if err != nil {
+	if err := cmp.Or(reading, writing); err != nil {
 		return fmt.Errorf("what was written is not all: %w", err)
 	}
 	return nil

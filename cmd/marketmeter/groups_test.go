@@ -2,9 +2,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -43,17 +43,17 @@ func onTable(t *testing.T, tableName, stdin string, args ...string) (status int,
 func storedGroups(t *testing.T, tbl *table.Table, org string) []metering.Group {
 	t.Helper()
 	var groups []metering.Group
-	_, err := tbl.List(t.Context(), org, metering.GroupFilter{}, 0, math.MaxInt, func(g *metering.Group) bool {
+	for g, err := range tbl.Groups(t.Context(), org, metering.GroupFilter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		groups = append(groups, *g)
-		return true
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	return groups
 }
 
-// listedPages is what the list operation answers for all of time, every page, one a line.
+// listedPages is what the list operation answers for all of time, every page, one a line, the members of each
+// object in the order of their names.
 func listedPages(t *testing.T, tbl *table.Table, org string, limit int) string {
 	t.Helper()
 	api := httpapi.API{
@@ -64,7 +64,7 @@ func listedPages(t *testing.T, tbl *table.Table, org string, limit int) string {
 		CountUnits: table.CountUnits,
 	}
 	handler := api.Handler(httpapi.ListGroups)
-	nextOffset := regexp.MustCompile(`^{"nextOffset":(\d+),`)
+	nextOffset := regexp.MustCompile(`"nextOffset":(\d+)}$`)
 	var pages strings.Builder
 	for offset := "0"; ; {
 		path := fmt.Sprintf("/org/%s/usageRecordGroup?startDate=0000-01-01&endDate=9999-12-31&limit=%d&offset=%s", url.PathEscape(org), limit, offset)
@@ -74,7 +74,17 @@ func listedPages(t *testing.T, tbl *table.Table, org string, limit int) string {
 		if answer.Code != 200 || next == nil {
 			t.Fatalf("%s: %d %s", path, answer.Code, answer.Body)
 		}
-		fmt.Fprintln(&pages, answer.Body)
+		var page any
+		decoder := json.NewDecoder(answer.Body)
+		decoder.UseNumber()
+		if err := decoder.Decode(&page); err != nil {
+			t.Fatal(err)
+		}
+		sorted, err := json.Marshal(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&pages, "%s\n", sorted)
 		if offset = next[1]; offset == "0" {
 			return pages.String()
 		}

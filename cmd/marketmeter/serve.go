@@ -251,10 +251,12 @@ func (s *server) invite(ctx context.Context) {
 		return
 	}
 	example := metering.Group{ID: "urg-2500", CreationTime: time.Now()}
-	_, _ = s.tbl.List(ctx, sampleOrg, metering.GroupFilter{Status: metering.StatusCreated}, 0, 1, func(g *metering.Group) bool {
-		example = *g
-		return true
-	})
+	for newest, err := range s.tbl.Groups(ctx, sampleOrg, metering.GroupFilter{Status: metering.StatusCreated}) {
+		if err == nil {
+			example = *newest
+		}
+		break
+	}
 	const typed = "-H 'Content-Type: application/json'"
 	org := s.url + "/org/" + sampleOrg
 	fmt.Fprintf(s.stdout, "Ready, until Ctrl-C. The key of organization %s, for this machine:\n\n  %s\n\nTry:\n\n", sampleOrg, s.demoKey)

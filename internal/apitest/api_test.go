@@ -99,9 +99,25 @@ func newAPI(t testing.TB, way string) *api {
 	if way == "sam" {
 		return newSAM(t)
 	}
+	return newAPIOver(t, way, tabletest.Watched(t))
+}
+
+// eachWayWith is eachWay over the transport, and with what change does to the API.
+func eachWayWith(t *testing.T, transport http.RoundTripper, change func(*httpapi.API), test func(t *testing.T, a *api)) {
+	t.Parallel()
+	for _, name := range ways() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newAPIOver(t, name, transport, change))
+		})
+	}
+}
+
+// newAPIOver is newAPI whose requests to DynamoDB go over the transport.
+func newAPIOver(t testing.TB, way string, transport http.RoundTripper, change ...func(*httpapi.API)) *api {
 	client, tableName := tabletest.Client(t)
-	served := table.New(tabletest.NewClient(tabletest.Watched(t)), tableName)
-	a := serveWith(t, way, served, patient{served}, newKeyring(table.New(client, tableName)))
+	served := table.New(tabletest.NewClient(transport), tableName)
+	a := serveWith(t, way, served, patient{served}, newKeyring(table.New(client, tableName)), change...)
 	a.client, a.tableName, a.table = client, tableName, a.keys.table
 	return a
 }
@@ -137,13 +153,16 @@ func (p patient) APIKeyUsed(ctx context.Context, hash apikey.Hash, hour time.Tim
 	return p.Table.APIKeyUsed(context.WithoutCancel(ctx), hash, hour)
 }
 
-// serveWith is serve with keys that are looked up in records.
-func serveWith(t testing.TB, way string, tbl httpapi.Table, records apikey.Records, keys *keyring) *api {
+// serveWith is serve with keys that are looked up in records, and with what change does to the API.
+func serveWith(t testing.TB, way string, tbl httpapi.Table, records apikey.Records, keys *keyring, change ...func(*httpapi.API)) *api {
 	a := &api{log: &logLines{}, clock: &clock{}, keys: keys}
 	a.keyLog = a.log
 	log := slog.New(slog.NewJSONHandler(a.log, nil))
 	checker := &apikey.Checker{Records: records, Log: log, Now: a.clock.now}
 	served := &httpapi.API{Table: tbl, Log: log, Now: a.clock.now, CountUnits: table.CountUnits}
+	for _, c := range change {
+		c(served)
+	}
 	if way == "lambda" {
 		a.keyLog = &logLines{}
 		checker.Log = slog.New(slog.NewJSONHandler(a.keyLog, nil))

@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
 // By RFC 9110, 12.5.3: what a client takes, and what it likes best.
@@ -97,5 +95,7 @@ func TestPagesOfNoiseFitLambda(t *testing.T) {
 		records[0].Properties = properties
 		groups[i].MetaInfo.BillableRecords = records
 	}
-	wantPagesThatFit(t, serve(t, "lambda", memoryTable{groups: groups}, tabletest.New(t)))
+	a := newAPI(t, "lambda")
+	a.putGroups(t, groups)
+	wantPagesThatFit(t, a)
 }

@@ -3,7 +3,6 @@ package apitest
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -14,10 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/marketmeter/marketmeter/internal/apijson"
-	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
-	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
 // stored is a group and what the API must answer for it.
@@ -389,6 +388,47 @@ func wantPages(t *testing.T, a *api, d dice, org string, parameters url.Values, 
 	parameters.Del("offset")
 }
 
+// The list, which copies bytes, holds what Groups reads into memory, whatever the parameters.
+func TestListHoldsWhatGroupsReads(t *testing.T) {
+	t.Parallel()
+	const seed = 3
+	d := newDice(seed)
+	groups := []doc{}
+	for i := range 200 {
+		groups = append(groups, d.group(i))
+	}
+	all := storedIn(t, "acme", groups)
+	a := newAPI(t, ways()[0])
+	a.put(t, "acme", groups...)
+	for range 40 {
+		parameters := d.parameters(t, all)
+		parameters.Set("startDate", cmp.Or(parameters.Get("startDate"), "0000-01-01"))
+		parameters.Set("endDate", cmp.Or(parameters.Get("endDate"), "9999-12-31"))
+		filter := metering.GroupFilter{
+			Partner: metering.Partner(parameters.Get("partner")), ProductID: parameters.Get("productId"), EntitlementID: parameters.Get("entitlementId"),
+			BuyerID: parameters.Get("buyerId"), Status: metering.Status(parameters.Get("status")), Source: metering.Source(parameters.Get("source")),
+			StartDate: metering.Day(parameters.Get("startDate")), EndDate: metering.Day(parameters.Get("endDate")),
+		}
+		if text := parameters.Get("metaInfo"); text != "" {
+			var err error
+			if filter.MetaInfo, err = apijson.DecodeDocument([]byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expected := []doc{}
+		for g, err := range a.table.Groups(t.Context(), "acme", filter) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			expected = append(expected, parse(t, string(apijson.AppendGroup(nil, g))).(doc))
+		}
+		parameters.Set("limit", fmt.Sprint(1+len(expected)/5+d.IntN(9)))
+		if wantSame(t, expected, a.listAll(t, "acme", parameters)); t.Failed() {
+			t.Fatalf("the list with %s", parameters.Encode())
+		}
+	}
+}
+
 func TestListWalksOneByOne(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		groups := []doc{}
@@ -732,19 +772,16 @@ func TestPagesFitLambda(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			wantPagesThatFit(t, serve(t, "lambda", memoryTable{groups: pageBreakers(t, text)}, tabletest.New(t)))
+			a := newAPI(t, "lambda")
+			a.putGroups(t, pageBreakers(t, text))
+			wantPagesThatFit(t, a)
 		})
 	}
 }
 
 func TestPagesOfTheTableFitLambda(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		groups := pageBreakers(t, "\x01") // the least to store for the most to return
-		for i := range groups {
-			if stored, err := a.table.Put(t.Context(), &groups[i]); err != nil || !stored {
-				t.Fatal(stored, err)
-			}
-		}
+		a.putGroups(t, pageBreakers(t, "\x01")) // the least to store for the most to return
 		wantPagesThatFit(t, a)
 	})
 }
@@ -810,17 +847,21 @@ func wantPagesThatFit(t *testing.T, a *api) {
 	wantSame(t, expected, ids)
 }
 
-// memoryTable lists groups from memory: megabytes of them take long to store.
-type memoryTable struct {
-	httpapi.Table
-	groups []metering.Group
-}
-
-func (m memoryTable) List(_ context.Context, _ string, _ metering.GroupFilter, offset, limit int, add func(*metering.Group) bool) (bool, error) {
-	for i := offset; i < len(m.groups); i++ {
-		if i == offset+limit || !add(&m.groups[i]) {
-			return true, nil
-		}
+// putGroups stores groups, several at a time.
+func (a *api) putGroups(t *testing.T, groups []metering.Group) {
+	t.Helper()
+	var putting errgroup.Group
+	putting.SetLimit(8)
+	for i := range groups {
+		putting.Go(func() error {
+			stored, err := a.table.Put(t.Context(), &groups[i])
+			if err == nil && !stored {
+				err = fmt.Errorf("%s is there already", groups[i].ID)
+			}
+			return err
+		})
 	}
-	return false, nil
+	if err := putting.Wait(); err != nil {
+		t.Fatal(err)
+	}
 }

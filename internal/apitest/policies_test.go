@@ -108,7 +108,7 @@ func policyProblems(template []byte, requests map[string][]tabletest.Request) (p
 // AWS, and returns what was asked, by the function that did.
 func requestsOfFunctions(t *testing.T) map[string][]tabletest.Request {
 	t.Helper()
-	a := newAPI(t, "lambda")
+	a := newAPIOver(t, "lambda", tabletest.ShortPages(tabletest.Watched(t), 2))
 	requests := map[string][]tabletest.Request{}
 	for _, f := range deployed().functions {
 		requests[f.name] = requestsOfStart(t, a, f.folder)
@@ -128,6 +128,7 @@ func requestsOfFunctions(t *testing.T) map[string][]tabletest.Request {
 		"", "limit=1", "limit=1&offset=1", "status=CREATED", "buyerId=buyer-1", "entitlementId=entitlement-1", "buyerId=buyer-1&status=CREATED",
 		"entitlementId=entitlement-1&status=CREATED", "partner=AWS", "productId=product-1", "source=API", "metaInfo=%7B%22source%22%3A%22API%22%7D",
 		"startDate=2024-07-01&endDate=2024-07-31", "status=REPORTED", "buyerId=nobody",
+		"source=STRIPE", // an answer of Query without a match
 	} {
 		want(t, do(request{method: "GET", path: listPath("acme"), query: query}), http.StatusOK)
 	}
@@ -206,7 +207,7 @@ var policyEdits = []struct{ what, old, new, told string }{
 	{"a role that others may assume", "CodeUri: functions/list\n", "CodeUri: functions/list\n      AssumeRolePolicyDocument: {}\n", "AssumeRolePolicyDocument, which is not checked here"},
 	{"a queue that may be sent to", "CodeUri: functions/list\n", "CodeUri: functions/list\n      DeadLetterQueue: {Type: SQS}\n", "DeadLetterQueue, which is not checked here"},
 	{"an action more", "Action: dynamodb:GetItem\n", "Action: [dynamodb:GetItem, dynamodb:DeleteItem]\n", "AuthorizerFunction allows dynamodb:DeleteItem on table, which it never does"},
-	{"an action less", "                - dynamodb:PutItem\n", "", "ConfigFunction asked DynamoDB, which the policy of ConfigFunction does not allow: dynamodb:PutItem on table"},
+	{"an action less", "                - dynamodb:PutItem\n", "", "ListFunction asked DynamoDB, which the policy of ListFunction does not allow: dynamodb:PutItem on table"},
 	{"the noting of a use less", "Action: dynamodb:UpdateItem\n", "Action: dynamodb:GetItem\n", "AuthorizerFunction asked"},
 	{"the attribute of a use less", "[PK, SK, lastUsedTime]", "[PK, SK]", "AuthorizerFunction asked"},
 	{"an attribute more", "[PK, SK, lastUsedTime]", "[PK, SK, lastUsedTime, scopes]", "of the attribute scopes, where it never does"},
@@ -230,6 +231,7 @@ var policyEdits = []struct{ what, old, new, told string }{
 	{"other partitions", `["KEY#*"]`, `["ORG#*"]`, "AuthorizerFunction asked"},
 	{"partitions more", `["KEY#*"]`, `["KEY#*", "ORG#*"]`, "in partitions ORG#*"},
 	{"every partition", `["KEY#*"]`, `["*"]`, "leading key"},
+	{"pages of any organization's", `["ORG#*#PAGE#*"]`, `["ORG#*"]`, "in partitions ORG#*, where it never does"},
 	{"no condition", "              Condition:\n                ForAllValues:StringLike:\n                  dynamodb:LeadingKeys: [\"KEY#*\"]\n", "", "in every partition"},
 	{"another condition", "ForAllValues:StringLike", "ForAnyValue:StringLike", "Condition"},
 	{"the ping of another partition", "[PING]", "[PONG]", "AuthorizerFunction asked"},

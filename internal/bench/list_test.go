@@ -87,49 +87,50 @@ func answer(tb testing.TB, handler http.Handler, request *http.Request) []byte {
 	return recorder.Body.Bytes()
 }
 
-// BenchmarkList measures the list operation, from request to answer, on a page of 1,000 groups that has a
-// successor, beside the conventional one and beside the least that any reader of DynamoDB's answer does:
-// what each needs of the processor, with DynamoDB's answers kept.
+// BenchmarkList measures the list operation, from request to answer, on 1,000 groups, beside the conventional one
+// and beside the least that any reader of DynamoDB's answer does: what each needs of the processor, with
+// DynamoDB's answers kept. The groups are the whole of an organization, which takes one call of the SDK; or a
+// page that others follow, which takes a second, to note where the next one begins.
 func BenchmarkList(b *testing.B) {
 	store := newStore(b)
-	org := store.organization(b, 2*thousand)
-	ourAnswers, theirAnswers := newRecording(), newRecording()
-	ours, theirs := listHandler(store.name, ourAnswers), conventionalHandler(store.name, theirAnswers)
-	ourBody, theirBody := answer(b, ours, listRequest(org, 0, thousand)), answer(b, theirs, listRequest(org, 0, thousand))
-	if diff := cmp.Diff(readPage(b, theirBody), readPage(b, ourBody)); diff != "" {
-		b.Fatalf("the answers differ (-conventional +ours):\n%s", diff)
-	}
-	if n := len(readPage(b, ourBody).UsageRecordGroups); n != thousand {
-		b.Fatalf("%d groups", n)
-	}
-	stored := ourAnswers.bodies("Query")[0]
-	b.Logf("1,000 groups: %d bytes in the API's JSON, %d in DynamoDB's", len(ourBody), len(stored))
-
-	serve := func(handler http.Handler, answers *recording) func() {
-		request := listRequest(org, 0, thousand)
-		return func() {
-			answers.rewind()
-			w := discarding{http.Header{}}
-			handler.ServeHTTP(w, request.Clone(b.Context()))
+	for _, c := range []struct {
+		name   string
+		groups int
+	}{{"", thousand}, {"-with-successor", 2 * thousand}} {
+		org := store.organization(b, c.groups)
+		ourAnswers, theirAnswers := newRecording(), newRecording()
+		ours, theirs := listHandler(store.name, ourAnswers), conventionalHandler(store.name, theirAnswers)
+		ourBody, theirBody := answer(b, ours, listRequest(org, 0, thousand)), answer(b, theirs, listRequest(org, 0, thousand))
+		if diff := cmp.Diff(readPage(b, theirBody), readPage(b, ourBody)); diff != "" {
+			b.Fatalf("the answers differ (-conventional +ours):\n%s", diff)
 		}
-	}
-	const us, them, scan = 0, 1, 2
-	m := figure.InTurns(figure.Rounds(b, 31),
-		cpuOf(10, serve(ours, ourAnswers)),
-		cpuOf(2, serve(theirs, theirAnswers)),
-		cpuOf(20, func() { scanned = bareScan(stored) }),
-	)
-	b.Logf("CPU, medians: ours %.2f ms, conventional %.2f ms, bare scan %.2f ms", m.Median(us), m.Median(them), m.Median(scan))
-	figure.Print("list-cpu-vs-conventional", m.Ratio(them, us), "times", ">= 10")
-	figure.Print("list-cpu-vs-scan", m.Ratio(us, scan), "times", "<= 1.6")
+		if n := len(readPage(b, ourBody).UsageRecordGroups); n != thousand {
+			b.Fatalf("%d groups", n)
+		}
+		stored := ourAnswers.bodies("Query")[0]
+		b.Logf("1,000 groups: %d bytes in the API's JSON, %d in DynamoDB's for ours, %d for the conventional",
+			len(ourBody), len(stored), len(theirAnswers.bodies("Query")[0]))
 
-	// The whole of an organization takes one call of the SDK, a page that has a successor two.
-	figure.Print("list-allocs-with-successor", testing.AllocsPerRun(10, serve(ours, ourAnswers)), "allocations", "<= 500")
-	org, ourAnswers = store.organization(b, thousand), newRecording()
-	ours = listHandler(store.name, ourAnswers)
-	answer(b, ours, listRequest(org, 0, thousand))
-	figure.Print("list-allocs", testing.AllocsPerRun(10, serve(ours, ourAnswers)), "allocations", "<= 500")
-	b.Logf("allocations of the conventional: %.0f", testing.AllocsPerRun(2, serve(theirs, theirAnswers)))
+		serve := func(handler http.Handler, answers *recording) func() {
+			request := listRequest(org, 0, thousand)
+			return func() {
+				answers.rewind()
+				w := discarding{http.Header{}}
+				handler.ServeHTTP(w, request.Clone(b.Context()))
+			}
+		}
+		const us, them, scan = 0, 1, 2
+		m := figure.InTurns(figure.Rounds(b, 31),
+			cpuOf(10, serve(ours, ourAnswers)),
+			cpuOf(2, serve(theirs, theirAnswers)),
+			cpuOf(20, func() { scanned = bareScan(stored) }),
+		)
+		b.Logf("CPU, medians: ours %.2f ms, conventional %.2f ms, bare scan %.2f ms", m.Median(us), m.Median(them), m.Median(scan))
+		figure.Print("list-cpu-vs-conventional"+c.name, m.Ratio(them, us), "times", ">= 10")
+		figure.Print("list-cpu-vs-scan"+c.name, m.Ratio(us, scan), "times", "<= 1.6")
+		figure.Print("list-allocs"+c.name, testing.AllocsPerRun(10, serve(ours, ourAnswers)), "allocations", "<= 500")
+		b.Logf("allocations of the conventional: %.0f", testing.AllocsPerRun(2, serve(theirs, theirAnswers)))
+	}
 }
 
 // discarding takes an answer and keeps nothing of it.
@@ -192,11 +193,12 @@ func bareScan(text []byte) (sum int) {
 
 // BenchmarkInvoke measures an invocation of the list function, from the event to the whole answer of 1,000 groups,
 // beside that of the conventional one: both are programs of their own, both ask a server that keeps DynamoDB's
-// answers.
+// answers. And what it costs and saves to compress that answer.
 func BenchmarkInvoke(b *testing.B) {
 	store := newStore(b)
 	org := store.organization(b, 2*thousand)
 	event := listEvent(b, org, fmt.Sprintf("%s&offset=0&limit=%d", window(), thousand), nil)
+	gzipped := listEvent(b, org, fmt.Sprintf("%s&offset=0&limit=%d", window(), thousand), map[string]string{"accept-encoding": "gzip"})
 	type side struct {
 		process *process
 		answers *recording
@@ -208,7 +210,7 @@ func BenchmarkInvoke(b *testing.B) {
 		return side{start(b, program, server.URL, "TABLE_NAME="+store.name), answers}
 	}
 	us, them := begin(buildHere(b, ours+"list")), begin(buildHere(b, measured+"conventional"))
-	invoke := func(s side) func() float64 {
+	invoke := func(s side, event []byte) func() float64 {
 		return func() float64 {
 			s.answers.rewind()
 			_, took := s.process.invoke(b, event)
@@ -229,9 +231,17 @@ func BenchmarkInvoke(b *testing.B) {
 	if diff := cmp.Diff(body(them), body(us)); diff != "" {
 		b.Fatalf("the answers differ (-conventional +ours):\n%s", diff)
 	}
-	m := figure.InTurns(figure.Rounds(b, 101), invoke(us), invoke(them))
-	b.Logf("medians: ours %.2f ms, conventional %.2f ms", m.Median(0), m.Median(1))
+	m := figure.InTurns(figure.Rounds(b, 101), invoke(us, event), invoke(them, event), invoke(us, gzipped))
+	b.Logf("medians: ours %.2f ms, conventional %.2f ms, ours compressed %.2f ms", m.Median(0), m.Median(1), m.Median(2))
 	figure.Print("invoke-vs-conventional", m.Ratio(1, 0), "times", ">= 5")
+
+	plain, _ := us.process.invoke(b, event)
+	compressed, _ := us.process.invoke(b, gzipped)
+	if !bytes.Contains(compressed, []byte(`"isBase64Encoded":true`)) {
+		b.Fatalf("not compressed: %.300s", compressed)
+	}
+	figure.Print("compress-time", m.Ratio(2, 0), "times", "<= 2")
+	figure.Print("compress-saving", float64(len(plain))/float64(len(compressed)), "times", ">= 3")
 }
 
 // listEvent is events/list.json for another organization and query, with headers more.

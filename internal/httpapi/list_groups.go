@@ -1,9 +1,10 @@
 package httpapi
 
 import (
-	"bytes"
+	"cmp"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -12,73 +13,91 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// maxEnvelope bounds a page by what it takes in the envelope that Lambda returns, where the body is
+// maxListSize bounds a page by what it takes in the envelope that Lambda returns, where the body is
 // a JSON string: Lambda refuses an envelope over 6,291,556 bytes, and the rest is for headers. The
 // local server keeps to it too.
-const maxEnvelope = 6_200_000
+const maxListSize = 6_200_000
 
 func (a *API) listGroups(w http.ResponseWriter, r *http.Request) error {
-	filter, offset, limit, err := listQuery(r, a.Now())
+	request, err := a.listRequest(r)
 	if err != nil {
 		return err
 	}
-	var groups []byte
-	count, envelope := 0, 0
-	more, err := a.Table.List(r.Context(), organization(r), filter, offset, limit, func(g *metering.Group) bool {
-		before := len(groups)
-		if count > 0 {
-			groups = append(groups, ',')
-		}
-		groups = apijson.AppendGroup(groups, g)
-		envelope += escapedLen(groups[before:])
-		if envelope > maxEnvelope {
-			groups = groups[:before]
-			return false
-		}
-		count++
-		return true
-	})
+	memory, ok := a.pages.Get().(*[]byte)
+	if !ok {
+		memory = new([]byte)
+	}
+	defer a.pages.Put(memory)
+	page, err := a.Table.List(r.Context(), organization(r), request, append((*memory)[:0], `{"usageRecordGroups":[`...))
 	if err != nil {
 		return err
 	}
-	nextOffset := 0
-	if more {
-		nextOffset = offset + count
-	}
-	body := make([]byte, 0, len(groups)+64)
-	body = append(body, `{"nextOffset":`...)
-	body = strconv.AppendInt(body, int64(nextOffset), 10)
-	body = append(body, `,"usageRecordGroups":[`...)
-	body = append(body, groups...)
-	encoded, coding, err := a.compress(r, append(body, "]}"...))
+	body := append(page.JSON, `],"nextOffset":`...)
+	body = append(strconv.AppendInt(body, int64(page.NextOffset), 10), '}')
+	*memory = body
+	encoded, coding, err := a.compress(r, body)
 	if err != nil {
 		return err
 	}
+	if err := page.Kept(); err != nil {
+		return err
+	}
+	linkNext(w, r, page.NextCursor)
 	writeCompressed(w, http.StatusOK, encoded, coding)
 	return nil
 }
 
-// escapedLen is what b, which is JSON and so has no control characters, takes inside the JSON string of
-// Lambda's envelope.
-func escapedLen(b []byte) int {
-	return len(b) + bytes.Count(b, []byte{'"'}) + bytes.Count(b, []byte{'\\'})
+// maxLink is the most that a Link header may take: API Gateway allows 10,240 bytes for all headers.
+const maxLink = 8_000
+
+// linkNext tells where the next page is, relative to the request: the way that the client took here
+// may be another than ours.
+func linkNext(w http.ResponseWriter, r *http.Request, cursor string) {
+	if cursor == "" {
+		return
+	}
+	next := r.URL.Query()
+	next.Del("offset")
+	next.Set("cursor", cursor)
+	if link := "<?" + next.Encode() + `>; rel="next"`; len(link) <= maxLink {
+		w.Header().Set("Link", link)
+	}
 }
 
-// listQuery reads the parameters of the list operation, with their defaults.
-func listQuery(r *http.Request, now time.Time) (f metering.GroupFilter, offset, limit int, err error) {
+// listRequest reads the parameters of the list operation, with their defaults.
+func (a *API) listRequest(r *http.Request) (request metering.ListRequest, err error) {
 	p, err := queryParameters(r, "partner", "productId", "entitlementId", "buyerId", "status", "source", "metaInfo",
-		"startDate", "endDate", "limit", "offset")
+		"startDate", "endDate", "limit", "offset", "cursor")
 	if err != nil {
-		return f, 0, 0, err
+		return request, err
 	}
-	if f, err = groupFilter(p, now); err != nil {
-		return f, 0, 0, err
+	request = metering.ListRequest{
+		Client: exchangeOf(r).keyID, Query: listQuery(p), Cursor: p["cursor"], MaxSize: maxListSize, Now: a.Now(), ReadFor: cmp.Or(a.ListFor, 10*time.Second),
 	}
-	if limit, err = integer(p, "limit", 1, 1000, 1000); err != nil {
-		return f, 0, 0, err
+	if request.Filter, err = groupFilter(p, request.Now); err != nil {
+		return request, err
 	}
-	offset, err = integer(p, "offset", 0, math.MaxInt32, 0)
-	return f, offset, limit, err
+	if request.Limit, err = integer(p, "limit", 1, 1000, 1000); err != nil {
+		return request, err
+	}
+	if request.Offset, err = integer(p, "offset", 0, math.MaxInt32, 0); err != nil {
+		return request, err
+	}
+	if _, both := p["offset"]; both && request.Cursor != "" {
+		return request, metering.Errorf(metering.Invalid, "offset and cursor are given: give one of them, a cursor knows its offset")
+	}
+	return request, nil
+}
+
+// listQuery is what a list was asked for, the same on all of its pages.
+func listQuery(parameters map[string]string) string {
+	query := url.Values{}
+	for name, value := range parameters {
+		if name != "limit" && name != "offset" && name != "cursor" {
+			query.Set(name, value)
+		}
+	}
+	return query.Encode()
 }
 
 func groupFilter(p map[string]string, now time.Time) (f metering.GroupFilter, err error) {

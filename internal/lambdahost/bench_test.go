@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/awslabs/aws-lambda-go-api-proxy/httpadapter"
 
+	"github.com/marketmeter/marketmeter/internal/bench/figure"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
 )
 
@@ -32,34 +32,30 @@ func BenchmarkEnvelope(b *testing.B) {
 		lambda.NewHandler(httpadapter.NewV2(handler).ProxyWithContext),
 	}
 	request := event(b, "/org/demo/usageRecordGroup", "", nil)
-	took := make([][]time.Duration, len(functions))
-	allocated := make([]float64, len(functions))
+	const us, them = 0, 1
+	var took []func() float64
+	var allocated [2]float64
 	for i, function := range functions {
+		invoke := func() float64 {
+			start := time.Now()
+			answer, err := function.Invoke(b.Context(), request)
+			if err != nil || len(answer) < len(page) {
+				b.Fatalf("%d bytes, %v", len(answer), err)
+			}
+			return float64(time.Since(start).Microseconds())
+		}
+		took = append(took, invoke)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		for range 20 {
-			_, _ = function.Invoke(b.Context(), request)
+			invoke()
 		}
 		runtime.ReadMemStats(&after)
 		allocated[i] = float64(after.TotalAlloc - before.TotalAlloc)
 	}
-	for b.Loop() {
-		for i, function := range functions {
-			start := time.Now()
-			answer, err := function.Invoke(b.Context(), request)
-			took[i] = append(took[i], time.Since(start))
-			if err != nil || len(answer) < len(page) {
-				b.Fatalf("%d bytes, %v", len(answer), err)
-			}
-		}
-	}
-	fmt.Printf("bench: envelope-vs-marshal %.1f x (goal >= 1.5)\n", median(took[1])/median(took[0]))
-	fmt.Printf("bench: envelope-memory %.1f x (goal >= 1.5)\n", allocated[1]/allocated[0])
-}
-
-func median(of []time.Duration) float64 {
-	slices.Sort(of)
-	return float64(of[len(of)/2])
+	m := figure.InTurns(figure.Rounds(b, 101), took...)
+	figure.Print("envelope-vs-marshal", m.Ratio(them, us), "times", ">= 1.5")
+	figure.Print("envelope-memory", allocated[them]/allocated[us], "times", ">= 1.5")
 }
 
 // listPage is a page of n groups of 850 bytes.

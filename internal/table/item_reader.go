@@ -17,6 +17,14 @@ type itemReader struct {
 	err  error
 }
 
+// storedError is the failure of a reader of a whole item.
+func (r *itemReader) storedError(what string) error {
+	if r.err == nil {
+		return nil
+	}
+	return &metering.Error{Code: metering.Internal, Message: "internal error", Cause: fmt.Errorf("%s that is stored: %w", what, r.err)}
+}
+
 func (r *itemReader) has(name string) bool {
 	_, ok := r.item[name]
 	return ok
@@ -60,6 +68,15 @@ func (r *itemReader) time(name string) time.Time {
 		r.fail(name, "a time")
 	}
 	return t
+}
+
+// unixTime is in seconds.
+func (r *itemReader) unixTime(name string) int64 {
+	n, err := strconv.ParseInt(r.number(name), 10, 64)
+	if err != nil {
+		r.fail(name, "a time in seconds")
+	}
+	return n
 }
 
 func (r *itemReader) object(name string) map[string]types.AttributeValue {

@@ -2,6 +2,7 @@ package table
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +21,8 @@ const (
 	attrBuyer       = "_buyer"
 	attrEntitlement = "_entitlement"
 	attrOperation   = "_op"
+	attrPosition    = "position"
+	attrExpiry      = "expiresAt" // time to live
 )
 
 // index is a GSI over usage record groups; all sort by attrTime.
@@ -56,6 +59,14 @@ func configKey(version int) string { return fmt.Sprintf("%s%010d", configPrefix,
 
 const serialKey = "SERIAL"
 
+// pageKey is the partition of what is kept between the pages of one list, for as long as expiresAt says.
+func pageKey(org, fingerprint string) string { return orgKey(org) + "#PAGE#" + fingerprint }
+
+// checkpointKey sorts by offset, and before every stretchKey.
+func checkpointKey(offset int) string { return fmt.Sprintf("%010d", offset) }
+
+func stretchKey(position string) string { return "AFTER#" + position }
+
 // apiKeyPrefix begins the partition of each API key, where it is looked up by its hash before anything
 // tells an organization, and the sort key by which its organization's are listed.
 const apiKeyPrefix = "KEY#"
@@ -65,6 +76,17 @@ const apiKeySK = "KEY"
 // timeKey sorts groups by creation time, then by the bytes of their id, which stands as it is: it is
 // the last part, and the time before it has a fixed width.
 func timeKey(created time.Time, id string) string { return metering.FormatTime(created) + "#" + id }
+
+// idOf is the id in a timeKey; ok is false where position is none that timeKey makes.
+func idOf(position string) (id string, ok bool) {
+	const width = len("2006-01-02T15:04:05.000Z")
+	if len(position) <= width || position[width] != '#' {
+		return "", false
+	}
+	created, err := metering.ParseTime(position[:width])
+	id = position[width+1:]
+	return id, err == nil && metering.FormatTime(created) == position[:width] && metering.CheckGroupID(id) == nil
+}
 
 // timeRange bounds timeKey to the days from start to end, both included; an empty day is no bound.
 // The upper bound is the day with the letter after the T of its times: after every time of the day,
@@ -78,6 +100,10 @@ func timeRange(start, end metering.Day) (from, to string) {
 		to = string(end) + "U"
 	}
 	return from, to
+}
+
+func unixTime(at time.Time) *types.AttributeValueMemberN {
+	return number(strconv.FormatInt(at.Unix(), 10))
 }
 
 func text(s string) *types.AttributeValueMemberS { return &types.AttributeValueMemberS{Value: s} }

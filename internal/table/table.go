@@ -28,10 +28,12 @@ import (
 type Table struct {
 	client *dynamodb.Client
 	name   string
+
+	answers sync.Pool // of *[]byte, for List: memory for a megabyte costs as much as reading it
 }
 
 // New makes a Table of the table with that name, which template.yaml defines.
-func New(client *dynamodb.Client, name string) *Table { return &Table{client, name} }
+func New(client *dynamodb.Client, name string) *Table { return &Table{client: client, name: name} }
 
 // units are the capacity units that the calls under one context consumed.
 type units struct {
@@ -61,18 +63,25 @@ func (u *units) consumed() (read, write float64) {
 	return u.read, u.write
 }
 
-func countRead(ctx context.Context, c *types.ConsumedCapacity)  { count(ctx, c, 1, 0) }
-func countWrite(ctx context.Context, c *types.ConsumedCapacity) { count(ctx, c, 0, 1) }
+func countRead(ctx context.Context, c *types.ConsumedCapacity)  { countUnits(ctx, capacity(c), 0) }
+func countWrite(ctx context.Context, c *types.ConsumedCapacity) { countUnits(ctx, 0, capacity(c)) }
 
-func count(ctx context.Context, c *types.ConsumedCapacity, read, write float64) {
+func capacity(c *types.ConsumedCapacity) float64 {
+	if c == nil {
+		return 0
+	}
+	return aws.ToFloat64(c.CapacityUnits)
+}
+
+func countUnits(ctx context.Context, read, write float64) {
 	u, ok := ctx.Value(unitsKey{}).(*units)
-	if !ok || c == nil {
+	if !ok {
 		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.read += read * aws.ToFloat64(c.CapacityUnits)
-	u.write += write * aws.ToFloat64(c.CapacityUnits)
+	u.read += read
+	u.write += write
 }
 
 // operationID marks a conditional write. A retry of the SDK whose first try was applied, and its

@@ -46,12 +46,11 @@ func put(t *testing.T, tbl *table.Table, g *metering.Group) {
 func all(t *testing.T, tbl *table.Table, org string) []metering.Group {
 	t.Helper()
 	var groups []metering.Group
-	more, err := tbl.List(t.Context(), org, metering.GroupFilter{}, 0, 1<<40, func(g *metering.Group) bool {
+	for g, err := range tbl.Groups(t.Context(), org, metering.GroupFilter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		groups = append(groups, *g)
-		return true
-	})
-	if err != nil || more {
-		t.Fatalf("list: more %v, %v", more, err)
 	}
 	return groups
 }
@@ -155,9 +154,11 @@ func TestADeletedGroupIsListedByItsNewStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	for status, want := range map[metering.Status]int{metering.StatusCreated: 0, metering.StatusDeleted: 1} {
-		n := 0
-		if _, err := tbl.List(t.Context(), "o1", metering.GroupFilter{Status: status}, 0, 10, func(*metering.Group) bool { n++; return true }); err != nil || n != want {
-			t.Errorf("%s: %d, %v", status, n, err)
+		page, err := tbl.List(t.Context(), "o1", metering.ListRequest{
+			Filter: metering.GroupFilter{Status: status}, Limit: 10, MaxSize: 1 << 20, ReadFor: time.Minute,
+		}, nil)
+		if err != nil || page.Count != want {
+			t.Errorf("%s: %d, %v", status, page.Count, err)
 		}
 	}
 }

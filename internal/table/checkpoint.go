@@ -1,0 +1,126 @@
+package table
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// pageStart is where a page of a list begins.
+type pageStart struct {
+	offset   int    // how many groups are before it
+	position string // attrTime of what is before it; empty is the beginning of the list
+
+	// The days of the list, so that a list that began yesterday goes on as it was.
+	startDate, endDate metering.Day
+}
+
+// How long the items of a list are kept. A stretch is trusted for as long as someone who was told to try
+// again may take.
+const (
+	checkpointLife = time.Hour
+	stretchLife    = 5 * time.Minute
+)
+
+// fingerprint tells a list from all others of its organization.
+func fingerprint(client, query string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d:%s%s", len(client), client, query))
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
+// putCheckpoint keeps where the page at start.offset begins. The last writer wins: a client that pages alone
+// never misses a group, nor sees one twice.
+//
+//	PutItem  PK = ORG#<org>#PAGE#<fingerprint>, SK = <offset>   1 round trip, 1 write unit
+func (t *Table) putCheckpoint(ctx context.Context, partition string, start pageStart, now time.Time) error {
+	item := itemKey(partition, checkpointKey(start.offset))
+	item[attrPosition] = text(start.position)
+	item["startDate"], item["endDate"] = text(string(start.startDate)), text(string(start.endDate))
+	return t.putForList(ctx, item, now.Add(checkpointLife))
+}
+
+// checkpoint is the nearest to the offset of those that are not after it; ok is false where there is none.
+//
+//	Query  PK = ORG#<org>#PAGE#<fingerprint>, SK <= <offset>, backwards, consistent   1 round trip, 1 read unit
+//
+// Time to live deletes late: what has expired is as if it were not there.
+func (t *Table) checkpoint(ctx context.Context, partition string, offset int, now time.Time) (start pageStart, ok bool, err error) {
+	out, err := t.client.Query(ctx, &dynamodb.QueryInput{
+		TableName:              &t.name,
+		KeyConditionExpression: aws.String("PK = :partition AND SK BETWEEN :first AND :offset"),
+		FilterExpression:       aws.String("expiresAt > :now"),
+		ScanIndexForward:       aws.Bool(false),
+		ConsistentRead:         aws.Bool(true),
+		Limit:                  aws.Int32(10), // as many as are likely to fit a read unit, should the nearest have expired
+		ReturnConsumedCapacity: wantUnits(ctx),
+		ExpressionAttributeValues: map[string]types.AttributeValue{
+			":partition": text(partition), ":first": text(checkpointKey(0)), ":offset": text(checkpointKey(offset)), ":now": unixTime(now),
+		},
+	})
+	if err != nil {
+		return start, false, storageError("read the place of a page", err)
+	}
+	countRead(ctx, out.ConsumedCapacity)
+	if len(out.Items) == 0 {
+		return start, false, nil
+	}
+	r := itemReader{item: out.Items[0]}
+	start = pageStart{position: r.text(attrPosition), startDate: metering.Day(r.text("startDate")), endDate: metering.Day(r.text("endDate"))}
+	if start.offset, err = strconv.Atoi(r.text(attrSK)); err != nil {
+		r.fail(attrSK, "an offset")
+	}
+	return start, true, r.storedError("a checkpoint")
+}
+
+// stretch is a part of a list that was read and holds nothing of the list: all after first, up to last and
+// with it. Who reads on from the same place skips it.
+type stretch struct{ first, last string }
+
+// putStretch keeps the stretch of the list that begins at position from.
+//
+//	PutItem  PK = ORG#<org>#PAGE#<fingerprint>, SK = AFTER#<from>   1 round trip, 1 write unit
+func (t *Table) putStretch(ctx context.Context, partition, from string, s stretch, until time.Time) error {
+	item := itemKey(partition, stretchKey(from))
+	item["first"], item["last"] = text(s.first), text(s.last)
+	return t.putForList(ctx, item, until)
+}
+
+// stretch is empty where nothing is kept.
+//
+//	GetItem  PK = ORG#<org>#PAGE#<fingerprint>, SK = AFTER#<from>, consistent   1 round trip, 1 read unit
+func (t *Table) stretch(ctx context.Context, partition, from string, now time.Time) (s stretch, err error) {
+	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName: &t.name, Key: itemKey(partition, stretchKey(from)), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: wantUnits(ctx),
+	})
+	if err != nil {
+		return s, storageError("read how far a list was read", err)
+	}
+	countRead(ctx, out.ConsumedCapacity)
+	if out.Item == nil {
+		return s, nil
+	}
+	r := itemReader{item: out.Item}
+	if r.unixTime(attrExpiry) > now.Unix() {
+		s = stretch{r.text("first"), r.text("last")}
+	}
+	return s, r.storedError("a stretch")
+}
+
+func (t *Table) putForList(ctx context.Context, item map[string]types.AttributeValue, until time.Time) error {
+	item[attrExpiry] = unixTime(until)
+	out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{TableName: &t.name, Item: item, ReturnConsumedCapacity: wantUnits(ctx)})
+	if err != nil {
+		return storageError("keep the place in a list", err)
+	}
+	countWrite(ctx, out.ConsumedCapacity)
+	return nil
+}

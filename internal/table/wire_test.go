@@ -1,0 +1,460 @@
+package table
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// answered is a transport over which DynamoDB answers every request with these bytes.
+type answered []byte
+
+func (a answered) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{
+		StatusCode: http.StatusOK, ContentLength: int64(len(a)), Body: io.NopCloser(bytes.NewReader(a)),
+		Header: http.Header{"X-Amz-Crc32": {strconv.FormatUint(uint64(crc32.ChecksumIEEE(a)), 10)}},
+	}, nil
+}
+
+// bySDK decodes the answer as any other program would: the SDK makes attribute values of it, itemGroup
+// groups, and apijson the API's JSON.
+func bySDK(t testing.TB, answer []byte) ([]byte, error) {
+	client := dynamoclient.New(dynamoclient.Options{
+		Region: "us-east-1", Transport: answered(answer), Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
+	})
+	page, err := client.Query(t.Context(), &dynamodb.QueryInput{TableName: aws.String("t")})
+	if err != nil {
+		return nil, err
+	}
+	if int(page.Count) != len(page.Items) {
+		return nil, fmt.Errorf("%d items, and Count is %d", len(page.Items), page.Count)
+	}
+	var out []byte
+	for i, item := range page.Items {
+		group, err := itemGroup(item)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = apijson.AppendGroup(out, &group)
+	}
+	return out, nil
+}
+
+// byWire decodes the answer as List does.
+func byWire(answer []byte) ([]byte, wireAnswer, error) {
+	return decodeGroups(answer, nil, 0, func(wireGroup) (bool, error) { return true, nil })
+}
+
+// meaning is the groups as values: two spellings of a number are one, and the order of members is none.
+func meaning(t testing.TB, groups []byte) (values []any) {
+	t.Helper()
+	decoder := jsontext.NewDecoder(bytes.NewReader(slices.Concat([]byte{'['}, groups, []byte{']'})), jsontext.AllowDuplicateNames(true))
+	text, err := decoder.ReadValue()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, groups)
+	}
+	number := json.NewDecoder(bytes.NewReader(text))
+	number.UseNumber()
+	if err := number.Decode(&values); err != nil {
+		t.Fatal(err)
+	}
+	return spelledAlike(t, values).([]any)
+}
+
+func spelledAlike(t testing.TB, value any) any {
+	switch value := value.(type) {
+	case json.Number:
+		n, err := metering.ParseNumber(value.String())
+		if err != nil {
+			return value // of more digits than DynamoDB has
+		}
+		return json.Number(n.String())
+	case []any:
+		for i := range value {
+			value[i] = spelledAlike(t, value[i])
+		}
+	case map[string]any:
+		for name := range value {
+			value[name] = spelledAlike(t, value[name])
+		}
+	}
+	return value
+}
+
+// For all groups, however DynamoDB may spell them, both decoders say the same.
+func TestBothDecodersSayTheSame(t *testing.T) {
+	t.Parallel()
+	groups := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		answer := answerSpelled(rt)
+		want, err := bySDK(t, answer)
+		if err != nil {
+			rt.Fatalf("%v\n%s", err, answer)
+		}
+		got, _, err := byWire(answer)
+		if err != nil {
+			rt.Fatalf("%v\n%s", err, answer)
+		}
+		values := meaning(t, got)
+		groups += len(values)
+		if diff := cmp.Diff(meaning(t, want), values); diff != "" {
+			rt.Fatalf("-by the SDK +by wire\n%s\n%s", diff, answer)
+		}
+		if len(got) > len(answer) {
+			rt.Fatalf("%d bytes became %d: %s", len(answer), len(got), answer)
+		}
+	})
+	if groups < 100 {
+		t.Errorf("only %d groups: that no longer tests much", groups)
+	}
+}
+
+// answerSpelled is an answer to Query, with everything that JSON leaves to its writer: order of
+// members, white space, escapes.
+func answerSpelled(t *rapid.T) []byte {
+	s := speller{t}
+	items := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string { return s.item() }), 0, 3).Draw(t, "items")
+	return []byte(s.object(map[string]string{
+		"Items":            s.array(items),
+		"Count":            strconv.Itoa(len(items)),
+		"ScannedCount":     strconv.Itoa(len(items)),
+		"LastEvaluatedKey": s.object(map[string]string{"PK": s.text("ORG#o"), "_time": s.text("2026-03-01T12:00:00.000Z#g")}),
+		"ConsumedCapacity": s.object(map[string]string{"TableName": s.quote("t"), "CapacityUnits": "1.5"}),
+	}))
+}
+
+type speller struct{ t *rapid.T }
+
+func (s speller) chance(percent int) bool {
+	return rapid.IntRange(1, 100).Draw(s.t, "chance") <= percent
+}
+
+func (s speller) space() string {
+	if s.chance(95) {
+		return ""
+	}
+	return rapid.SampledFrom([]string{" ", "\n", "\t", "\r\n  "}).Draw(s.t, "space")
+}
+
+func (s speller) object(members map[string]string) string {
+	var all []string
+	for _, name := range rapid.Permutation(slices.Sorted(keysOf(members))).Draw(s.t, "order") {
+		all = append(all, s.space()+s.quote(name)+s.space()+":"+s.space()+members[name]+s.space())
+	}
+	return s.space() + "{" + strings.Join(all, ",") + s.space() + "}" + s.space()
+}
+
+func keysOf(m map[string]string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for name := range m {
+			if !yield(name) {
+				return
+			}
+		}
+	}
+}
+
+func (s speller) array(elements []string) string {
+	return "[" + s.space() + strings.Join(elements, ",") + "]"
+}
+
+// quote spells a string: a character as it is, or with one of its escapes.
+func (s speller) quote(text string) string {
+	plain := s.chance(80)
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range text {
+		short, hasShort := map[rune]string{
+			'"': `\"`, '\\': `\\`, '/': `\/`, '\b': `\b`, '\f': `\f`, '\n': `\n`, '\r': `\r`, '\t': `\t`,
+		}[r]
+		must := r == '"' || r == '\\' || r < ' '
+		switch {
+		case !must && (plain || s.chance(70)):
+			b.WriteRune(r)
+		case hasShort && s.chance(50):
+			b.WriteString(short)
+		case r > 0xFFFF:
+			fmt.Fprintf(&b, `\u%04x\u%04X`, 0xD800+(r-0x10000)>>10, 0xDC00+(r-0x10000)&0x3FF)
+		case s.chance(50):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(&b, `\u%04X`, r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+func (s speller) value(tag, value string) string { return s.object(map[string]string{tag: value}) }
+
+func (s speller) text(text string) string  { return s.value("S", s.quote(text)) }
+func (s speller) number(n string) string   { return s.value("N", s.quote(n)) }
+func (s speller) anyText(of string) string { return s.text(rapid.String().Draw(s.t, of)) }
+
+func (s speller) time() string {
+	return s.text(rapid.SampledFrom([]string{"0000-01-01T00:00:00.000Z", "2024-07-29T15:51:28.071Z", "9999-12-31T23:59:59.999Z"}).Draw(s.t, "time"))
+}
+
+func (s speller) quantity() string {
+	return s.number(rapid.SampledFrom([]string{
+		"0", "-0", "1", "-1.50", "0.1", "9007199254740993", "1234567890123456789", "0.0000000000000000001", "1E+3", "1e3", "12.5E-2",
+	}).Draw(s.t, "quantity"))
+}
+
+func (s speller) amount() string {
+	return s.number(rapid.SampledFrom([]string{
+		"0", "-12345678901234567890123456789012345678", "0.12345678901234567890123456789012345678", "1e100", "-1E-130", "9.9999e125", "1.0",
+	}).Draw(s.t, "amount"))
+}
+
+func (s speller) integer() string {
+	return s.number(rapid.SampledFrom([]string{"0", "7", "-7", "2147483647", "-2147483648", "1E+3", "5.0", "-0"}).Draw(s.t, "integer"))
+}
+
+// some are up to n members, of any names.
+func (s speller) some(n int, value func() string) map[string]string {
+	members := map[string]string{}
+	for range rapid.IntRange(0, n).Draw(s.t, "members") {
+		members[rapid.String().Draw(s.t, "name")] = value()
+	}
+	return members
+}
+
+func (s speller) document(depth int) string {
+	kinds := 5
+	if depth > 0 {
+		kinds = 7
+	}
+	switch rapid.IntRange(1, kinds).Draw(s.t, "kind") {
+	case 1:
+		return s.value("NULL", "true")
+	case 2:
+		return s.flag()
+	case 3:
+		return s.anyText("text")
+	case 4:
+		return s.amount()
+	case 5:
+		return s.quantity()
+	case 6:
+		var elements []string
+		for range rapid.IntRange(0, 3).Draw(s.t, "elements") {
+			elements = append(elements, s.document(depth-1))
+		}
+		return s.value("L", s.array(elements))
+	default:
+		return s.value("M", s.object(s.some(3, func() string { return s.document(depth - 1) })))
+	}
+}
+
+func (s speller) flag() string {
+	return s.value("BOOL", strconv.FormatBool(rapid.Bool().Draw(s.t, "flag")))
+}
+
+func (s speller) amounts() string { return s.value("M", s.object(s.some(3, s.quantity))) }
+
+func (s speller) billables() string {
+	var records []string
+	for range rapid.IntRange(0, 2).Draw(s.t, "records") {
+		record := map[string]string{"key": s.anyText("key"), "quantity": s.quantity()}
+		if s.chance(50) {
+			record["properties"] = s.value("M", s.object(s.some(3, func() string { return s.document(3) })))
+		}
+		if s.chance(10) {
+			record["other"] = s.anyText("other")
+		}
+		records = append(records, s.value("M", s.object(record)))
+	}
+	return s.value("L", s.array(records))
+}
+
+// item is a stored group, and attributes that are none of the API's.
+func (s speller) item() string {
+	metaInfo := map[string]string{}
+	maybe := func(to map[string]string, name string, value func() string) {
+		if s.chance(30) {
+			to[name] = value()
+		}
+	}
+	maybe(metaInfo, "SkipValidation", s.flag)
+	maybe(metaInfo, "source", func() string { return s.anyText("source") })
+	maybe(metaInfo, "timestamp", s.time)
+	maybe(metaInfo, "originRecords", s.amounts)
+	maybe(metaInfo, "billableRecords", s.billables)
+	for _, m := range metering.CarriedMembers {
+		maybe(metaInfo, m.Name, map[metering.CarriedKind]func() string{
+			metering.CarriedText: func() string { return s.anyText("carried") }, metering.CarriedTime: s.time,
+			metering.CarriedAmount: s.amount, metering.CarriedCount: s.integer,
+		}[m.Kind])
+	}
+	maybe(metaInfo, "_internal", func() string { return s.document(2) })
+	item := map[string]string{
+		"id": s.anyText("id"), "organizationID": s.anyText("organization"), "buyerID": s.anyText("buyer"), "entitlementID": s.anyText("entitlement"),
+		"partner": s.text("AWS"), "status": s.text("CREATED"), "records": s.amounts(), "serialID": s.number("7"), "usageRecordReportID": s.anyText("report"),
+		"creationTime": s.time(), "lastUpdateTime": s.time(), "metaInfo": s.value("M", s.object(metaInfo)),
+		"_time": s.text("2026-03-01T12:00:00.000Z#g"),
+	}
+	maybe(item, "reportedTime", s.time)
+	maybe(item, "productID", func() string { return s.anyText("product") })
+	maybe(item, "_op", func() string { return s.value("B", s.quote("aGVsbG8=")) })
+	maybe(item, "PK", func() string { return s.text("ORG#secret") })
+	maybe(item, "_set", func() string { return s.value("SS", s.array([]string{s.quote("a")})) })
+	return s.object(item)
+}
+
+// plainAnswer is an answer of one item, with replacements of texts in it.
+func plainAnswer(replace ...string) []byte {
+	return []byte(strings.NewReplacer(replace...).Replace(`{"Items":[{"id":{"S":"g"},"organizationID":{"S":"o"},"buyerID":{"S":"b"},` +
+		`"entitlementID":{"S":"e"},"partner":{"S":"AWS"},"status":{"S":"CREATED"},"records":{"M":{"cpu":{"N":"1.5"}}},"serialID":{"N":"7"},` +
+		`"usageRecordReportID":{"S":""},"creationTime":{"S":"2026-03-01T12:00:00.000Z"},"lastUpdateTime":{"S":"2026-03-01T12:00:00.000Z"},` +
+		`"metaInfo":{"M":{"source":{"S":"API"},"billableRecords":{"L":[{"M":{"key":{"S":"k"},"quantity":{"N":"1"},"properties":{"M":{"p":{"NULL":true}}}}}]}}},` +
+		`"_op":{"B":"aGk="},"_time":{"S":"2026-03-01T12:00:00.000Z#g"}}],"Count":1,"ScannedCount":1,` +
+		`"LastEvaluatedKey":{"PK":{"S":"ORG#o"},"_time":{"S":"2026-03-01T12:00:00.000Z#g"}},"ConsumedCapacity":{"CapacityUnits":0.5,"TableName":"t"}}`))
+}
+
+func TestAnswerOfQuery(t *testing.T) {
+	t.Parallel()
+	groups, answer, err := byWire(plainAnswer())
+	want := `{"id":"g","organizationID":"o","buyerID":"b","entitlementID":"e","partner":"AWS","status":"CREATED","records":{"cpu":1.5},"serialID":7,` +
+		`"usageRecordReportID":"","creationTime":"2026-03-01T12:00:00.000Z","lastUpdateTime":"2026-03-01T12:00:00.000Z",` +
+		`"metaInfo":{"source":"API","billableRecords":[{"key":"k","quantity":1,"properties":{"p":null}}]}}`
+	if err != nil || string(groups) != want {
+		t.Errorf("%v\n%s\nwant\n%s", err, groups, want)
+	}
+	if answer != (wireAnswer{"2026-03-01T12:00:00.000Z#g", 0.5}) {
+		t.Errorf("%+v", answer)
+	}
+}
+
+// An answer that was cut anywhere is an error.
+func TestNoPartOfAnAnswerIsAnAnswer(t *testing.T) {
+	t.Parallel()
+	answer := plainAnswer()
+	for n := range answer {
+		if _, _, err := byWire(answer[:n]); err == nil {
+			t.Errorf("the first %d bytes of %d are an answer", n, len(answer))
+		}
+	}
+}
+
+func TestAnswersThatAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string][]byte{
+		"nothing":                       {},
+		"what is given to the SDK":      []byte("{}"),
+		"an item less":                  plainAnswer(`"Count":1`, `"Count":2`),
+		"an item more":                  plainAnswer(`"Count":1`, `"Count":0`),
+		"no Count":                      plainAnswer(`"Count":1,`, ``),
+		"no items":                      plainAnswer(`"Items"`, `"Other"`),
+		"more after the end":            append(plainAnswer(), '{'),
+		"a NUL after the end":           append(plainAnswer(), 0),
+		"binary":                        plainAnswer(`{"NULL":true}`, `{"B":"aGk="}`),
+		"a set of strings":              plainAnswer(`{"NULL":true}`, `{"SS":["a"]}`),
+		"a set of numbers":              plainAnswer(`{"NULL":true}`, `{"NS":["1"]}`),
+		"an unknown type":               plainAnswer(`{"NULL":true}`, `{"X":"a"}`),
+		"null that is false":            plainAnswer(`{"NULL":true}`, `{"NULL":false}`),
+		"a boolean that is none":        plainAnswer(`{"NULL":true}`, `{"BOOL":1}`),
+		"a value of two types":          plainAnswer(`{"S":"API"}`, `{"S":"API","N":"1"}`),
+		"a string for a number":         plainAnswer(`{"N":"1.5"}`, `{"S":"1.5"}`),
+		"a number for a string":         plainAnswer(`{"S":"API"}`, `{"N":"1"}`),
+		"a list for a map":              plainAnswer(`{"M":{"cpu":{"N":"1.5"}}}`, `{"L":[]}`),
+		"a map for a list":              plainAnswer(`{"L":[{`, `{"M":{"a":{`, `}}}}}]}`, `}}}}}}}`),
+		"what is no time":               plainAnswer(`"lastUpdateTime":{"S":"2026`, `"lastUpdateTime":{"S":"26`),
+		"a number that is none":         plainAnswer(`"1.5"`, `"NaN"`),
+		"a number with a zero before":   plainAnswer(`"1.5"`, `"01"`),
+		"a number without whole digits": plainAnswer(`"1.5"`, `".5"`),
+		"an empty number":               plainAnswer(`"1.5"`, `""`),
+		"an integer out of range":       plainAnswer(`{"N":"7"}`, `{"N":"2147483648"}`),
+		"an integer that is none":       plainAnswer(`{"N":"7"}`, `{"N":"7.5"}`),
+		"no id":                         plainAnswer(`"id"`, `"ID"`),
+		"no records":                    plainAnswer(`"records"`, `"Records"`),
+		"no metaInfo":                   plainAnswer(`"metaInfo"`, `"_meta"`),
+		"no position":                   plainAnswer(`#g"}}],`, `#g"}},`, `"_time":{"S":"2026-03-01T12:00:00.000Z#g"}}],"Count"`, `"_x":{"S":"a"}}],"Count"`),
+		"an empty position":             plainAnswer(`"_time":{"S":"2026-03-01T12:00:00.000Z#g"}}],"Count"`, `"_time":{"S":""}}],"Count"`),
+		"a member twice":                plainAnswer(`"partner":`, `"status":`),
+		"no key in a billable record":   plainAnswer(`"key"`, `"Key"`),
+		"a last key without a position": plainAnswer(`"LastEvaluatedKey":{"PK":{"S":"ORG#o"},"_time"`, `"LastEvaluatedKey":{"PK":{"S":"ORG#o"},"time"`),
+		"a control character":           plainAnswer(`"API"`, "\"A\nI\""),
+		"what is not UTF-8":             plainAnswer(`"API"`, "\"A\xffI\""),
+		"an escape that is none":        plainAnswer(`"API"`, `"\x41"`),
+		"a short escape":                plainAnswer(`"API"`, `"\u004"`),
+		"half a surrogate pair":         plainAnswer(`"API"`, `"\uD83D"`),
+		"the other half":                plainAnswer(`"API"`, `"\uDE00"`),
+		"a pair the wrong way round":    plainAnswer(`"API"`, `"\uDE00\uD83D"`),
+		"a comma too many":              plainAnswer(`,"Count"`, `,,"Count"`),
+		"a comma at the end":            plainAnswer(`{"N":"1.5"}`, `{"N":"1.5"},`),
+		"a colon too few":               plainAnswer(`"Count":`, `"Count" `),
+		"too many levels": plainAnswer(`{"NULL":true}`,
+			strings.Repeat(`{"L":[`, 200)+`{"NULL":true}`+strings.Repeat(`]}`, 200)),
+		"too many levels of what is passed over": plainAnswer(`{"B":"aGk="}`, strings.Repeat("[", 1_000_000)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if bytes.Equal(answer, plainAnswer()) {
+				t.Fatal("the answer is as it should be")
+			}
+			if groups, _, err := byWire(answer); err == nil {
+				t.Errorf("taken for %s", groups)
+			} else if !strings.Contains(err.Error(), "DynamoDB's answer at byte ") {
+				t.Errorf("the error does not tell where: %v", err)
+			}
+		})
+	}
+}
+
+// FuzzDecodeGroups looks for an answer that List would take and that is no JSON, or that becomes something else
+// than the SDK makes of it.
+func FuzzDecodeGroups(f *testing.F) {
+	f.Add(plainAnswer())
+	f.Add(plainAnswer(`"API"`, `"\ud83d\ude00\u0000\/\"\\é"`, `"1.5"`, `"-1E-130"`, `"7"`, `"1e1"`))
+	f.Add(plainAnswer(`{"M":{"cpu":{"N":"1.5"}}}`, `{"M":{}}`, `{"L":[{`, ` { "L" : [ { `, `"id"`, `"\u0069d"`))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		got, _, err := byWire(answer)
+		if err != nil {
+			return
+		}
+		if len(got) > len(answer) || !utf8.Valid(got) {
+			t.Fatalf("%q", got)
+		}
+		values := meaning(t, got)
+		if !json.Valid(answer) {
+			t.Fatal("taken, and no JSON")
+		}
+		want, err := bySDK(t, answer)
+		if err != nil {
+			// The SDK also reads what is passed over here, and itemGroup times and quantities, which were checked
+			// before they were stored.
+			for _, beyond := range []string{"deserialization failed", "and not a time", "and not a quantity", "attribute serialID is"} {
+				if strings.Contains(err.Error(), beyond) {
+					return
+				}
+			}
+			t.Fatalf("taken, and refused by the SDK: %v", err)
+		}
+		if diff := cmp.Diff(meaning(t, want), values); diff != "" {
+			t.Fatalf("-by the SDK +by wire\n%s", diff)
+		}
+	})
+}
