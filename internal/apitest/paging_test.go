@@ -1,0 +1,665 @@
+package apitest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// later is the API's time where places in a list are kept: DynamoDB Local goes by the real time, and may
+// delete what was to be kept until 2024.
+var later = now.AddDate(75, 0, 0)
+
+// at is a group created so long before later.
+func at(id string, before time.Duration, members ...doc) doc {
+	return group(id, append([]doc{{"creationTime": milliseconds(later.Add(-before))}}, members...)...)
+}
+
+// series are n groups, a minute apart, the newest first.
+func series(n int, members func(i int) doc) []doc {
+	groups := make([]doc, n)
+	for i := range groups {
+		groups[i] = at(fmt.Sprintf("g%03d", i), time.Duration(i)*time.Minute, members(i))
+	}
+	return groups
+}
+
+func likeAll(int) doc { return nil }
+
+// reader is a client that reads a list page by page, by nextOffset or as the Link header says.
+type reader struct {
+	a       *api
+	key     apikey.Key // empty is the organization's own
+	byLink  bool
+	path    string
+	query   string // of the next page
+	ids     []string
+	pages   int
+	repeats int // of requests that were to be repeated
+	ended   bool
+}
+
+func (a *api) reader(org string, parameters url.Values) *reader {
+	return &reader{a: a, path: listPath(org), query: parameters.Encode()}
+}
+
+var linkForm = regexp.MustCompile(`^<([^<>]*)>; rel="next"$`)
+
+// read asks for the next page, of another limit where that is not 0. What can't be read in time it repeats.
+func (r *reader) read(ctx context.Context, limit int) error {
+	if limit > 0 {
+		r.set("limit", limit)
+	}
+	for {
+		repeat, err := r.try(ctx)
+		if err != nil || !repeat {
+			return err
+		}
+		if r.repeats++; r.repeats > 200 {
+			return errors.New("200 repeats")
+		}
+	}
+}
+
+func (r *reader) set(parameter string, value int) {
+	query, err := url.ParseQuery(r.query)
+	if err != nil {
+		panic(err)
+	}
+	query.Set(parameter, strconv.Itoa(value))
+	r.query = query.Encode()
+}
+
+// try asks for the next page once.
+func (r *reader) try(ctx context.Context) (repeat bool, err error) {
+	send := request{method: "GET", path: r.path, query: r.query}
+	if r.key != "" {
+		send = send.with(r.key)
+	}
+	got, wrong, err := r.a.exchange(ctx, send)
+	switch {
+	case err != nil:
+		return false, err
+	case len(wrong) > 0:
+		return false, errors.New(strings.Join(wrong, "\n"))
+	case got.status == http.StatusServiceUnavailable && got.headers.Get("Retry-After") == "1":
+		return true, nil
+	case got.status != http.StatusOK:
+		return false, fmt.Errorf("%s: %d %.300s", r.query, got.status, got.body)
+	}
+	var page struct {
+		NextOffset        int
+		UsageRecordGroups []struct{ ID string }
+	}
+	if err := json.Unmarshal([]byte(got.body), &page); err != nil {
+		return false, err
+	}
+	for _, g := range page.UsageRecordGroups {
+		r.ids = append(r.ids, g.ID)
+	}
+	r.pages++
+	link := linkForm.FindStringSubmatch(got.headers.Get("Link"))
+	switch {
+	case (page.NextOffset != 0) != (link != nil):
+		return false, fmt.Errorf("nextOffset is %d and Link %q", page.NextOffset, got.headers.Get("Link"))
+	case page.NextOffset == 0:
+		r.ended = true
+	case page.NextOffset != len(r.ids) || len(page.UsageRecordGroups) == 0:
+		return false, fmt.Errorf("nextOffset is %d after %d groups, %d of them on this page", page.NextOffset, len(r.ids), len(page.UsageRecordGroups))
+	case r.byLink:
+		here, err := url.Parse("https://api.example" + r.path + "?" + r.query)
+		if err != nil {
+			return false, err
+		}
+		next, err := here.Parse(link[1])
+		if err != nil {
+			return false, err
+		}
+		r.path, r.query = next.EscapedPath(), next.RawQuery
+	default:
+		r.set("offset", page.NextOffset)
+	}
+	return false, nil
+}
+
+// readAll reads to the end.
+func (r *reader) readAll(t testing.TB) []string {
+	t.Helper()
+	for !r.ended {
+		if err := r.read(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return r.ids
+}
+
+// crowd is an organization whose groups come and change while lists of them are read. It remembers what
+// such a list may hold, and what it must.
+type crowd struct {
+	a    *api
+	org  string
+	mu   sync.Mutex
+	d    dice
+	made int
+	is   map[string]doc // the groups as they are
+
+	// Since begin: all that was there at some time, and what has come or changed.
+	was     []doc
+	touched map[string]bool
+}
+
+// crowdLists are lists of a crowd.
+var crowdLists = []url.Values{
+	{},
+	{"status": {"CREATED"}},
+	{"status": {"DELETED"}},
+	{"buyerId": {"b#1"}},
+	{"buyerId": {"b#1"}, "status": {"CREATED"}},
+	{"entitlementId": {"e"}, "status": {"DELETED"}},
+	{"source": {"LAGO"}},
+	{"metaInfo": {`{"billableRecords": [{"key": "rare"}]}`}},
+}
+
+func newCrowd(t testing.TB, a *api, org string, seed uint64, n int) *crowd {
+	t.Helper()
+	c := &crowd{a: a, org: org, d: newDice(seed), is: map[string]doc{}}
+	groups := []doc{}
+	for range n {
+		g := c.group(time.Duration(c.d.IntN(40)) * time.Hour) // some at the same time
+		groups = append(groups, g)
+		c.is[g["id"].(string)] = g
+	}
+	a.put(t, org, groups...)
+	return c
+}
+
+func (c *crowd) group(before time.Duration) doc {
+	c.made++
+	return at(pick(c.d, idParts)+strconv.Itoa(c.made), before, doc{
+		"status": pick(c.d, []string{"CREATED", "CREATED", "CREATED", "INVALID", "REPORTED", "DELETED"}), "buyerID": pick(c.d, []string{"b", "b#1"}),
+		"entitlementID": pick(c.d, []string{"e", "e#1"}), "metaInfo": doc{
+			"source": pick(c.d, []string{"API", "LAGO"}), "billableRecords": []any{doc{"key": pick(c.d, []string{"usual", "usual", "rare"}), "quantity": 1}},
+		},
+	})
+}
+
+func (c *crowd) begin() {
+	c.was, c.touched = slices.Collect(maps.Values(c.is)), map[string]bool{}
+}
+
+// change imports a group, newer than all or of the past, or deletes one.
+func (c *crowd) change(t testing.TB, ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	deletable := []string{}
+	for id, g := range c.is {
+		if g["status"] == "CREATED" || g["status"] == "INVALID" {
+			deletable = append(deletable, id)
+		}
+	}
+	slices.Sort(deletable)
+	var g doc
+	switch kind := c.d.IntN(4); {
+	case kind < 2 && len(deletable) > 0:
+		g = maps.Clone(c.is[pick(c.d, deletable)])
+		g["status"] = "DELETED"
+		if _, err := c.a.table.Delete(ctx, c.org, g["id"].(string), "", later); err != nil {
+			return err
+		}
+	case kind == 2:
+		g = c.group(time.Duration(c.d.IntN(40)) * time.Hour)
+	default:
+		g = c.group(-time.Duration(c.made) * time.Second)
+	}
+	id := g["id"].(string)
+	if _, there := c.is[id]; !there {
+		if err := putGroup(t, c.a.table, c.org, g); err != nil {
+			return err
+		}
+	}
+	c.is[id], c.touched[id] = g, true
+	c.was = append(c.was, g)
+	return nil
+}
+
+// wrong tells what a list that was read since begin should not have been.
+func (c *crowd) wrong(t testing.TB, parameters url.Values, ids []string) (wrong []string) {
+	order := slices.Compact(idsOf(listed(t, storedIn(t, c.org, c.was), parameters)))
+	before := -1
+	for _, id := range ids {
+		i := slices.Index(order, id)
+		switch {
+		case i < 0:
+			wrong = append(wrong, id+" has never matched")
+		case i <= before:
+			wrong = append(wrong, id+" is there twice or out of order")
+		}
+		before = i
+	}
+	for _, id := range order {
+		if !c.touched[id] && !slices.Contains(ids, id) {
+			wrong = append(wrong, id+" is missing")
+		}
+	}
+	return wrong
+}
+
+// allOf are the parameters and a window that holds the whole crowd.
+func allOf(parameters url.Values) url.Values {
+	all := maps.Clone(parameters)
+	all.Set("startDate", "2099-07-01")
+	all.Set("endDate", "2099-08-31")
+	return all
+}
+
+// pagingWays runs test for each way over a DynamoDB that looks at few groups at once, each list being read for
+// no longer than one answer, and over one that is as it is.
+func pagingWays(t *testing.T, test func(t *testing.T, a *api)) {
+	t.Run("whole", func(t *testing.T) { eachWay(t, test) })
+	if samURL == "" {
+		t.Run("in haste", func(t *testing.T) { eachWayInHaste(t, 4, test) })
+	}
+}
+
+// eachWayInHaste is eachWay where DynamoDB looks at n groups for an answer, and a list is read no longer than
+// that takes.
+func eachWayInHaste(t *testing.T, n int, test func(t *testing.T, a *api)) {
+	eachWayWith(t, tabletest.ShortPages(tabletest.Watched(t), n), func(a *httpapi.API) { a.ListFor = time.Nanosecond }, test)
+}
+
+// Who follows nextOffset alone neither misses a group nor gets one twice, whatever comes and changes meanwhile.
+func TestALoneClientMissesNothing(t *testing.T) {
+	pagingWays(t, func(t *testing.T, a *api) {
+		a.clock.set(later)
+		seeds := 4
+		if a.isSAM() {
+			seeds = 1
+		}
+		for seed := range seeds {
+			c := newCrowd(t, a, fmt.Sprint("acme-", seed), uint64(seed), 28)
+			for i := range len(crowdLists) / 2 {
+				parameters := allOf(crowdLists[(2*i+seed/2)%len(crowdLists)])
+				c.begin()
+				r := a.reader(c.org, parameters)
+				var meanwhile *errgroup.Group
+				for !r.ended {
+					if seed%2 == 0 {
+						for range c.d.IntN(4) {
+							if err := c.change(t, t.Context()); err != nil {
+								t.Fatal(err)
+							}
+						}
+					} else if meanwhile == nil {
+						meanwhile = new(errgroup.Group)
+						meanwhile.Go(func() error { return c.changeTimes(t, 20) })
+					}
+					if err := r.read(t.Context(), 1+len(r.ids)*7%9); err != nil {
+						t.Fatalf("seed %d, %v: %v", seed, parameters, err)
+					}
+				}
+				if meanwhile != nil {
+					if err := meanwhile.Wait(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if wrong := c.wrong(t, parameters, r.ids); wrong != nil {
+					t.Fatalf("seed %d, %v: %q: %q", seed, parameters, wrong, r.ids)
+				}
+			}
+		}
+	})
+}
+
+func (c *crowd) changeTimes(t testing.TB, n int) error {
+	for range n {
+		if err := c.change(t, t.Context()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Clients that read one list at once are each served as if alone: with one key if they follow the Link header,
+// with a key each if they follow nextOffset.
+func TestManyClientsMissNothing(t *testing.T) {
+	pagingWays(t, func(t *testing.T, a *api) {
+		a.clock.set(later)
+		for _, byLink := range []bool{true, false} {
+			const seed = 11
+			c := newCrowd(t, a, fmt.Sprint("by link ", byLink), seed, 28)
+			for _, parameters := range []url.Values{crowdLists[0], crowdLists[4], crowdLists[7]} {
+				parameters = allOf(parameters)
+				c.begin()
+				readers := make([]*reader, 3)
+				var all errgroup.Group
+				for i := range readers {
+					r := a.reader(c.org, parameters)
+					r.byLink = byLink
+					if !byLink {
+						r.key = a.newKey(t, c.org, apikey.Read)
+					}
+					readers[i] = r
+					all.Go(func() (err error) {
+						for !r.ended && err == nil {
+							err = r.read(t.Context(), 1+len(r.ids)*(i+3)%(5+i))
+						}
+						return err
+					})
+				}
+				all.Go(func() error { return c.changeTimes(t, 20) })
+				if err := all.Wait(); err != nil {
+					t.Fatalf("by link %v, %v: %v", byLink, parameters, err)
+				}
+				for i, r := range readers {
+					if wrong := c.wrong(t, parameters, r.ids); wrong != nil {
+						t.Fatalf("by link %v, %v: client %d: %q: %q", byLink, parameters, i, wrong, r.ids)
+					}
+				}
+			}
+		}
+	})
+}
+
+// A list that began before midnight goes on with the days that it began with.
+func TestAListGoesOnAcrossMidnight(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		midnight := later.Truncate(24 * time.Hour).Add(24 * time.Hour)
+		a.put(t, "acme",
+			at("of tomorrow", later.Sub(midnight)), at("today's", time.Hour), at("yesterday's", 24*time.Hour),
+			at("30 days old", later.Sub(midnight.AddDate(0, 0, -31))), at("31 days old", later.Sub(midnight.AddDate(0, 0, -31).Add(-time.Millisecond))),
+		)
+		for _, byLink := range []bool{false, true} {
+			a.clock.set(midnight.Add(-time.Millisecond))
+			r := a.reader("acme", url.Values{"limit": {"1"}})
+			r.byLink = byLink
+			for range 2 {
+				if err := r.read(t.Context(), 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a.clock.set(midnight)
+			wantSame(t, []string{"today's", "yesterday's", "30 days old"}, r.readAll(t))
+			wantSame(t, []string{"of tomorrow", "today's", "yesterday's"}, idsOf(a.listAll(t, "acme", nil)))
+		}
+	})
+}
+
+// kept are the items between the pages of lists, by what they are called.
+func (a *api) kept(t testing.TB) map[string]doc {
+	t.Helper()
+	items, err := itemsIn(t.Context(), a.client, a.tableName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := map[string]doc{}
+	for _, item := range items {
+		if strings.Contains(item["PK"].(string), "#PAGE#") {
+			kept[item["SK"].(string)] = item
+		}
+	}
+	return kept
+}
+
+// A checkpoint is good for an hour, whether or not it is still there: then an offset is counted again, from the
+// nearest that is good.
+func TestACheckpointIsGoodForAnHour(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.clock.set(later)
+		a.put(t, "acme", series(8, likeAll)...)
+		wantSame(t, []string{"g000", "g001"}, a.list(t, "acme", url.Values{"limit": {"2"}}).ids())
+		a.clock.set(later.Add(30 * time.Minute))
+		wantSame(t, []string{"g002", "g003"}, a.list(t, "acme", url.Values{"offset": {"2"}, "limit": {"2"}}).ids())
+		a.put(t, "acme", at("new", -time.Second))
+
+		for _, c := range []struct {
+			after  time.Duration
+			offset string
+			first  string
+		}{
+			{59 * time.Minute, "2", "g002"},
+			{59 * time.Minute, "3", "g003"}, // one after the checkpoint
+			{time.Hour, "2", "g001"},        // counted, and "new" with the rest
+			{time.Hour, "3", "g002"},
+			{time.Hour, "4", "g004"}, // of the second page
+			{time.Hour, "5", "g005"},
+			{90*time.Minute - time.Second, "4", "g004"},
+			{90 * time.Minute, "4", "g003"},
+			{90 * time.Minute, "5", "g004"},
+		} {
+			a.clock.set(later.Add(c.after))
+			// All that is left, so that no checkpoint follows.
+			if ids := a.list(t, "acme", url.Values{"offset": {c.offset}}).ids(); ids[0] != c.first {
+				t.Errorf("after %v at offset %s: %q, want it to begin with %s", c.after, c.offset, ids, c.first)
+			}
+		}
+		expiries := map[string]any{}
+		for name, item := range a.kept(t) {
+			expiries[name] = item["expiresAt"]
+		}
+		unix := func(after time.Duration) json.Number {
+			return json.Number(strconv.FormatInt(later.Add(after).Unix(), 10))
+		}
+		wantSame(t, map[string]any{"0000000002": unix(time.Hour), "0000000004": unix(90 * time.Minute)}, expiries)
+	})
+}
+
+func TestTheLastCheckpointWins(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.clock.set(later)
+		a.put(t, "acme", series(4, likeAll)...)
+		for _, next := range []string{"g002", "g001"} { // the second time after one more has come
+			a.list(t, "acme", url.Values{"limit": {"2"}})
+			wantSame(t, next, a.list(t, "acme", url.Values{"limit": {"1"}, "offset": {"2"}}).ids()[0])
+			a.put(t, "acme", at("before "+next, -time.Minute))
+		}
+	})
+}
+
+// asked are the requests for a list in words.
+func asked(t testing.TB, requests []tabletest.Request) (all []string) {
+	t.Helper()
+	for _, r := range requests {
+		var body struct {
+			IndexName, Select string
+			Key, Item         struct{ SK struct{ S string } }
+		}
+		if err := json.Unmarshal(r.Body, &body); err != nil {
+			t.Fatal(err)
+		}
+		stretch := strings.HasPrefix(body.Key.SK.S+body.Item.SK.S, "AFTER#")
+		switch {
+		case r.Action == "Query" && body.IndexName == "":
+			all = append(all, "find place")
+		case r.Action == "Query" && body.Select == "COUNT":
+			all = append(all, "count")
+		case r.Action == "Query":
+			all = append(all, "read")
+		case r.Action == "GetItem" && stretch:
+			all = append(all, "find stretch")
+		case r.Action == "PutItem" && stretch:
+			all = append(all, "keep stretch")
+		case r.Action == "PutItem":
+			all = append(all, "keep place")
+		default:
+			all = append(all, r.Action)
+		}
+	}
+	return all
+}
+
+// Any page costs what the first costs, and the place where it begins.
+func TestWhatAPageAsks(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.clock.set(later)
+		a.put(t, "acme", series(40, func(i int) doc { return doc{"partner": pick(newDice(uint64(i)), partners)} })...)
+		for _, filter := range []url.Values{{}, {"buyerId": {"buyer-1"}}, {"partner": {"AWS"}}, {"metaInfo": {`{"source":"API"}`}}} {
+			ask := func(parameter string, value any) (asks []string, got answer) {
+				parameters := maps.Clone(filter)
+				parameters.Set("limit", "3")
+				parameters.Set(parameter, fmt.Sprint(value))
+				got = a.get(t, listPath("acme"), parameters.Encode())
+				want(t, got, http.StatusOK)
+				return asked(t, got.operation), got
+			}
+			asks, got := ask("offset", 0)
+			wantSame(t, []string{"read", "keep place"}, asks)
+			asks, _ = ask("offset", 3)
+			wantSame(t, []string{"find place", "read", "keep place"}, asks)
+			next, err := url.ParseQuery(strings.Trim(linkForm.FindStringSubmatch(got.headers.Get("Link"))[1], "?"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			asks, _ = ask("cursor", next.Get("cursor"))
+			wantSame(t, []string{"read"}, asks)
+			asks, _ = ask("limit", 1000)
+			wantSame(t, []string{"read"}, asks) // no page follows
+		}
+	})
+}
+
+// An offset at which no page has ended is counted from the nearest before it at which one has. What is counted is
+// not sent, and it takes no more requests than there are answers up to there.
+func TestAColdOffsetIsCounted(t *testing.T) {
+	const n, size = 40, 7
+	groups := series(n, func(i int) doc {
+		d := newDice(uint64(i))
+		return doc{"metaInfo": doc{"source": pick(d, []string{"API", "LAGO"}), "billableRecords": []any{doc{"key": pick(d, []string{"a", "b", "c"}), "quantity": 1}}}}
+	})
+	all := storedIn(t, "acme", groups)
+	at := func(a *api, filter url.Values, offset, limit int) answer {
+		parameters := maps.Clone(filter)
+		parameters.Set("endDate", "2099-07-29")
+		parameters.Set("offset", fmt.Sprint(offset))
+		parameters.Set("limit", fmt.Sprint(limit))
+		got := a.get(t, listPath("acme"), parameters.Encode())
+		want(t, got, http.StatusOK)
+		return got
+	}
+	ids := func(got answer) []string {
+		ids := []string{}
+		for _, g := range parse(t, got.body).(doc)["usageRecordGroups"].([]any) {
+			ids = append(ids, g.(doc)["id"].(string))
+		}
+		return ids
+	}
+	number := func(asks []string, of string) int {
+		return len(slices.DeleteFunc(slices.Clone(asks), func(ask string) bool { return ask != of }))
+	}
+	eachWayWith(t, tabletest.ShortPages(tabletest.Watched(t), size), func(*httpapi.API) {}, func(t *testing.T, a *api) {
+		a.clock.set(later)
+		a.put(t, "acme", groups...)
+		d := newDice(3)
+		for _, filter := range []url.Values{{}, {"status": {"CREATED"}}, {"source": {"LAGO"}}, {"metaInfo": {`{"billableRecords":[{"key":"a"}]}`}}} {
+			window := maps.Clone(filter)
+			window.Set("endDate", "2099-07-29")
+			expected := idsOf(listed(t, all, window))
+			// indexOf is where in all groups the one is that comes after so many of the list.
+			indexOf := func(passed int) int {
+				return slices.IndexFunc(groups, func(g doc) bool { return g["id"] == expected[passed-1] })
+			}
+			for _, offset := range d.Perm(len(expected))[:4] {
+				if offset == 0 {
+					continue
+				}
+				// Each with a key that has not read anything.
+				got := a.do(t, request{method: "GET", path: listPath("acme"), query: window.Encode() + fmt.Sprintf("&offset=%d", offset)}.with(a.newKey(t, "acme", apikey.Read)))
+				want(t, got, http.StatusOK)
+				wantSame(t, expected[offset:], ids(got))
+				counts := indexOf(offset)/size + 1
+				if filter.Has("metaInfo") {
+					counts = 0 // which no one but the code can count
+				}
+				if asks := asked(t, got.operation); number(asks, "count") != counts || number(asks, "find place") != 1 {
+					t.Errorf("%v, offset %d: %q, want %d counts", filter, offset, asks, counts)
+				}
+			}
+			for range 4 { // with what these have left behind
+				offset, limit := d.IntN(len(expected)+1), 1+d.IntN(5)
+				got := at(a, filter, offset, limit)
+				wantSame(t, expected[offset:min(offset+limit, len(expected))], ids(got))
+			}
+			for _, offset := range []int{len(expected), len(expected) + 1, 1<<31 - 1} {
+				wantSame(t, parse(t, `{"nextOffset": 0, "usageRecordGroups": []}`), parse(t, at(a, filter, offset, 5).body))
+			}
+		}
+	})
+}
+
+// failing is a transport on which the requests that fails tells come to nothing.
+type failing struct {
+	next  http.RoundTripper
+	fails atomic.Pointer[func(action, body string) bool]
+}
+
+func (f *failing) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	r.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	_, action, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	if fails := f.fails.Load(); fails != nil && (*fails)(action, string(body)) {
+		return nil, errors.New("fault: the connection was refused")
+	}
+	r = r.Clone(r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return f.next.RoundTrip(r)
+}
+
+// A page is given to nobody while the place where the next one begins can't be kept, or its own be found.
+func TestNoPageWithoutItsPlace(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		query string
+		fails func(action, body string) bool
+		ids   []string
+	}{
+		"kept":  {"limit=2&offset=2", func(action, _ string) bool { return action == "PutItem" }, []string{"g002", "g003"}},
+		"found": {"limit=9&offset=2", func(action, body string) bool { return action == "Query" && !strings.Contains(body, "IndexName") }, []string{"g002", "g003", "g004"}},
+	} {
+		for _, way := range ways() {
+			t.Run(name+"/"+way, func(t *testing.T) {
+				t.Parallel()
+				transport := &failing{next: tabletest.Watched(t)}
+				a := newAPIOver(t, way, transport)
+				a.clock.set(later)
+				a.put(t, "acme", series(5, likeAll)...)
+				a.list(t, "acme", url.Values{"limit": {"2"}})
+				transport.fails.Store(&c.fails)
+				got := a.get(t, listPath("acme"), c.query)
+				wantError(t, got, http.StatusServiceUnavailable)
+				if seconds, err := strconv.Atoi(got.headers.Get("Retry-After")); err != nil || seconds < 1 || got.headers.Get("Link") != "" {
+					t.Errorf("%v", got.headers)
+				}
+				transport.fails.Store(nil)
+				got = a.get(t, listPath("acme"), c.query)
+				want(t, got, http.StatusOK)
+				for _, id := range c.ids {
+					if !strings.Contains(got.body, id) {
+						t.Errorf("%s is not in %s", id, got.body)
+					}
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package table
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// genPageStart draws a place in a list, anywhere between the days of it.
+func genPageStart() *rapid.Generator[pageStart] {
+	return rapid.Custom(func(t *rapid.T) pageStart {
+		id := rapid.Custom(func(t *rapid.T) string {
+			return strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "~", "#", "%", " ", "-", "ü", "😀", "\uffff", "~~~", "2099-07-01"}), 1, 4).Draw(t, "parts"), "")
+		}).Filter(func(id string) bool { return metering.CheckGroupID(id) == nil }).Draw(t, "id")
+		year := rapid.SampledFrom([]int{0, 1, 1969, 2024, 9999}).Draw(t, "year")
+		created := time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(rapid.Int64Range(0, 365*24*3600*1000-1).Draw(t, "within it")) * time.Millisecond)
+		day := metering.DayOf(created)
+		return pageStart{
+			offset:    rapid.IntRange(0, math.MaxInt32).Draw(t, "offset"),
+			position:  timeKey(created, id),
+			startDate: rapid.SampledFrom([]metering.Day{day, "0000-01-01"}).Draw(t, "start"),
+			endDate:   rapid.SampledFrom([]metering.Day{day, "9999-12-31"}).Draw(t, "end"),
+		}
+	})
+}
+
+// For all places in a list: its cursor leads there, to the byte and in that list alone.
+func TestACursorLeadsToItsPlace(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		start := genPageStart().Draw(t, "start")
+		partitions := rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) string {
+			return pageKey(part(t, "org"), fingerprint(part(t, "client"), part(t, "query")))
+		}), 2, 2, rapid.ID).Draw(t, "partitions")
+		cursor := cursorOf(partitions[0], start)
+		if got, err := readCursor(partitions[0], cursor); err != nil || got != start {
+			t.Fatalf("%+v, %v, want %+v", got, err, start)
+		}
+		wantForeign := func(partition, cursor string) {
+			if got, err := readCursor(partition, cursor); metering.CodeOf(err) != metering.Invalid || !strings.Contains(err.Error(), "cursor") {
+				t.Fatalf("%q: %+v, %v", cursor, got, err)
+			}
+		}
+		wantForeign(partitions[1], cursor)
+		at, other := rapid.IntRange(0, len(cursor)-1).Draw(t, "at"), string([]byte{rapid.Byte().Draw(t, "byte")})
+		if other != cursor[at:at+1] {
+			wantForeign(partitions[0], cursor[:at]+other+cursor[at+1:])
+		}
+		wantForeign(partitions[0], cursor[:at])
+		wantForeign(partitions[0], cursor[:at]+other+cursor[at:])
+		wantForeign(partitions[0], cursor+other)
+
+		day := metering.Day(start.position[:len("2006-01-02")])
+		for _, outside := range []pageStart{
+			{start.offset, start.position, day.AddDays(1), "9999-12-31"},
+			{start.offset, start.position, "0000-01-01", day.AddDays(-1)},
+			{start.offset, "", start.startDate, start.endDate},
+			{-1, start.position, start.startDate, start.endDate},
+			{math.MaxInt32 + 1, start.position, start.startDate, start.endDate},
+		} {
+			if day > "0000-01-01" && day < "9999-12-31" {
+				wantForeign(partitions[0], cursorOf(partitions[0], outside))
+			}
+		}
+	})
+}
+
+// For all clients and queries: only the same client with the same query has the same fingerprint.
+func TestAFingerprintIsOfOneList(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := [2]string{part(t, "client a"), part(t, "query a")}, [2]string{part(t, "client b"), part(t, "query b")}
+		if (fingerprint(a[0], a[1]) == fingerprint(b[0], b[1])) != (a == b) {
+			t.Fatalf("%q and %q", a, b)
+		}
+	})
+}
