@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -242,6 +243,38 @@ func BenchmarkInvoke(b *testing.B) {
 	}
 	figure.Print("compress-time", m.Ratio(2, 0), "times", "<= 2")
 	figure.Print("compress-saving", float64(len(plain))/float64(len(compressed)), "times", ">= 3")
+}
+
+// BenchmarkEvents measures a warm invocation for each event in events/, with DynamoDB's answers kept, beside one of a
+// function that does nothing.
+func BenchmarkEvents(b *testing.B) {
+	store := newStore(b)
+	hello := start(b, buildHere(b, measured+"hello"), "")
+	for _, operation := range new(httpapi.API).Routes() {
+		name := string(operation.Operation)
+		event, err := os.ReadFile("../../events/" + name + ".json")
+		if err != nil {
+			b.Fatal(err)
+		}
+		answers := newRecording()
+		server := httptest.NewServer(serverOf(answers, os.Getenv("DYNAMODB_ENDPOINT")))
+		defer server.Close()
+		function, _, _ := strings.Cut(name, "-")
+		p := start(b, buildHere(b, ours+function), server.URL, "TABLE_NAME="+store.name)
+		m := figure.InTurns(figure.Rounds(b, 301),
+			func() float64 {
+				answers.rewind()
+				_, took := p.invoke(b, event)
+				return milliseconds(took)
+			},
+			func() float64 {
+				_, took := hello.invoke(b, event)
+				return milliseconds(took)
+			},
+		)
+		b.Logf("medians: %s %.2f ms, hello %.2f ms", name, m.Median(0), m.Median(1))
+		figure.Print("invoke-vs-hello-"+name, m.Ratio(0, 1), "times", "none")
+	}
 }
 
 // listEvent is events/list.json for another organization and query, with headers more.

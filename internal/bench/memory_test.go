@@ -57,7 +57,7 @@ func listMemory(tb testing.TB, rounds int) (bytes int64) {
 	for range rounds {
 		for _, org := range []string{"plain", "escaped"} {
 			for _, headers := range []map[string]string{nil, {"accept-encoding": "gzip"}} {
-				for offset := range 2 { // the second page goes on from the first, where pages have checkpoints
+				for offset := range 2 { // the second is counted from the beginning
 					answer, _ := p.invoke(tb, listEvent(tb, org, fmt.Sprintf("%s&offset=%d", window(), offset), headers))
 					wantFull(tb, answer, headers == nil)
 				}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"io"
 	"mime"
 	"net/http"
 	"strconv"
@@ -32,7 +33,10 @@ func (a *API) compress(r *http.Request, body []byte) (encoded []byte, coding str
 			return nil, "", err
 		}
 	}
-	defer a.compressors.Put(w)
+	defer func() {
+		w.Reset(io.Discard) // or it would keep the body
+		a.compressors.Put(w)
+	}()
 	var to bytes.Buffer
 	to.Grow(len(body) / 4)
 	w.Reset(&to)
@@ -69,7 +73,7 @@ func prefersGzip(acceptEncoding []string) bool {
 		weights[coding] = 1
 		if q, weighted := parameters["q"]; weighted {
 			weights[coding], err = strconv.ParseFloat(q, 64)
-			if err != nil {
+			if weight := weights[coding]; err != nil || !(0 <= weight && weight <= 1) {
 				delete(weights, coding)
 			}
 		}

@@ -24,11 +24,11 @@ type pageStart struct {
 	startDate, endDate metering.Day
 }
 
-// How long the items of a list are kept. A stretch is trusted for as long as someone who was told to try
-// again may take.
+// How long the items of a list are kept. A stretch is for who was told to try again in a second: until it
+// expires, what has come into it meanwhile is not seen by another list from the same place.
 const (
 	checkpointLife = time.Hour
-	stretchLife    = 5 * time.Minute
+	stretchLife    = time.Minute
 )
 
 // fingerprint tells a list from all others of its organization.
@@ -54,7 +54,7 @@ func (t *Table) putCheckpoint(ctx context.Context, partition string, start pageS
 //
 // Time to live deletes late: what has expired is as if it were not there.
 func (t *Table) checkpoint(ctx context.Context, partition string, offset int, now time.Time) (start pageStart, ok bool, err error) {
-	out, err := t.client.Query(ctx, &dynamodb.QueryInput{
+	input := &dynamodb.QueryInput{
 		TableName:              &t.name,
 		KeyConditionExpression: aws.String("PK = :partition AND SK BETWEEN :first AND :offset"),
 		FilterExpression:       aws.String("expiresAt > :now"),
@@ -65,13 +65,20 @@ func (t *Table) checkpoint(ctx context.Context, partition string, offset int, no
 		ExpressionAttributeValues: map[string]types.AttributeValue{
 			":partition": text(partition), ":first": text(checkpointKey(0)), ":offset": text(checkpointKey(offset)), ":now": unixTime(now),
 		},
-	})
-	if err != nil {
-		return start, false, storageError("read the place of a page", err)
 	}
-	countRead(ctx, out.ConsumedCapacity)
-	if len(out.Items) == 0 {
-		return start, false, nil
+	var out *dynamodb.QueryOutput
+	for {
+		if out, err = t.client.Query(ctx, input); err != nil {
+			return start, false, storageError("read the place of a page", err)
+		}
+		countRead(ctx, out.ConsumedCapacity)
+		if len(out.Items) > 0 {
+			break
+		}
+		if out.LastEvaluatedKey == nil {
+			return start, false, nil
+		}
+		input.ExclusiveStartKey, input.Limit = out.LastEvaluatedKey, nil
 	}
 	r := itemReader{item: out.Items[0]}
 	start = pageStart{position: r.text(attrPosition), startDate: metering.Day(r.text("startDate")), endDate: metering.Day(r.text("endDate"))}

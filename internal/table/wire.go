@@ -44,18 +44,28 @@ type wireAnswer struct {
 func decodeGroups(answer, out []byte, begins int, take func(wireGroup) (keep bool, err error)) ([]byte, wireAnswer, error) {
 	w := wire{in: answer, out: out, first: begins}
 	var a wireAnswer
-	items, count := 0, -1.0
+	items, count := -1, -1.0
 	ok := w.object(func(name []byte) (ok bool) {
 		switch string(name) {
 		case "Items":
+			if items >= 0 {
+				return w.fail("Items is there twice")
+			}
+			items = 0
 			return w.array(func() bool {
 				items++
 				return w.item(take)
 			})
 		case "Count":
+			if count >= 0 {
+				return w.fail("Count is there twice")
+			}
 			count, ok = w.float()
 			return ok
 		case "LastEvaluatedKey":
+			if a.last != "" {
+				return w.fail("LastEvaluatedKey is there twice")
+			}
 			a.last, ok = w.lastKey()
 			return ok
 		case "ConsumedCapacity":
@@ -73,7 +83,7 @@ func decodeGroups(answer, out []byte, begins int, take func(wireGroup) (keep boo
 	if w.peek(); ok && w.at < len(w.in) {
 		ok = w.fail("the answer goes on after its end")
 	}
-	if ok && float64(items) != count {
+	if ok && (items < 0 || float64(items) != count) {
 		ok = w.fail("the answer has %d items, and its Count is %v", items, count)
 	}
 	if !ok {
@@ -502,11 +512,19 @@ func (w *wire) copyText(k kind) bool {
 
 // isTime tells what is spelled as metering.FormatTime does.
 func isTime(b []byte) bool {
-	// Eight bytes at a time: each as due, where it is a digit but for its lower half.
 	return len(b) == len("0000-00-00T00:00:00.000Z") &&
-		binary.LittleEndian.Uint64(b)&0xFFF0F0FFF0F0F0F0 == 0x2D30302D30303030 && // 0000-00-
-		binary.LittleEndian.Uint64(b[8:])&0xF0F0FFF0F0FFF0F0 == 0x30303A3030543030 && // 00T00:00
-		binary.LittleEndian.Uint64(b[16:])&0xFFF0F0F0FFF0F0FF == 0x5A3030302E30303A // :00.000Z
+		isSpelled(b, 0xFFF0F0FFF0F0F0F0, 0x2D30302D30303030) && // 0000-00-
+		isSpelled(b[8:], 0xF0F0FFF0F0FFF0F0, 0x30303A3030543030) && // 00T00:00
+		isSpelled(b[16:], 0xFFF0F0F0FFF0F0FF, 0x5A3030302E30303A) // :00.000Z
+}
+
+// isSpelled compares the first eight bytes with those due: in full where the mask is 0xFF, and as digits where it
+// is 0xF0.
+func isSpelled(b []byte, mask, due uint64) bool {
+	const six, sixteen = 0x0606060606060606, 0x1010101010101010
+	eight := binary.LittleEndian.Uint64(b)
+	digits := eight &^ mask // the lower half of each digit: 9 and 6 is below 16
+	return eight&mask == due && (digits+six&^mask)&sixteen == 0
 }
 
 func (w *wire) copyNumber(k kind) bool {
@@ -515,8 +533,8 @@ func (w *wire) copyNumber(k kind) bool {
 		return false
 	}
 	raw = w.plain(raw)
-	if !isNumber(raw) {
-		return w.fail("%q is not a number of JSON", raw)
+	if _, err := metering.ParseNumber(string(raw)); err != nil {
+		return w.fail("%q: %v", raw, err)
 	}
 	if k == kindInt32 {
 		if _, err := strconv.ParseInt(string(raw), 10, 32); err != nil {

@@ -1,0 +1,184 @@
+package table
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// groupQuery is the Query of a filter: the index that serves it and what is filtered on top.
+type groupQuery struct {
+	org       string
+	index     index
+	from, to  string // of attrTime
+	partition string
+	key       string         // the condition on the index's keys
+	filters   []string       // what DynamoDB decides
+	metaInfo  map[string]any // what matches decides; filters may hold a part of it already
+	names     map[string]string
+	values    map[string]types.AttributeValue
+}
+
+// newGroupQuery chooses the index by the most selective of its filters. It is not possible where no
+// stored group can match.
+func newGroupQuery(org string, f metering.GroupFilter) (q *groupQuery, possible bool) {
+	q = &groupQuery{org: org, metaInfo: f.MetaInfo, names: map[string]string{}, values: map[string]types.AttributeValue{}}
+	switch {
+	case f.BuyerID != "":
+		q.index, q.partition = byBuyer, buyerKey(org, f.BuyerID)
+	case f.EntitlementID != "":
+		q.index, q.partition = byEntitlement, entitlementKey(org, f.EntitlementID)
+	case f.Status != "":
+		q.index, q.partition = byStatus, statusKey(org, f.Status)
+	default:
+		q.index, q.partition = byTime, orgKey(org)
+	}
+	q.from, q.to = timeRange(f.StartDate, f.EndDate)
+	q.key = q.name(q.index.partition) + " = " + q.value(text(q.partition)) +
+		" AND " + q.name(attrTime) + " BETWEEN " + q.value(text(q.from)) + " AND " + q.value(text(q.to))
+
+	if f.Status != "" && q.index != byStatus {
+		q.filterEqual("status", string(f.Status))
+	}
+	if f.Partner != "" {
+		q.filterEqual("partner", string(f.Partner))
+	}
+	if f.ProductID != "" {
+		q.filterEqual("productID", f.ProductID)
+	}
+	if f.Source != "" {
+		q.filters = append(q.filters, q.name("metaInfo")+"."+q.name("source")+" = "+q.value(text(string(f.Source))))
+	}
+	return q, q.filterDocument([]string{"metaInfo"}, f.MetaInfo)
+}
+
+// exact reports whether every group read is one of the list.
+func (q *groupQuery) exact() bool { return len(q.filters) == 0 && len(q.metaInfo) == 0 }
+
+// matches decides what DynamoDB could not.
+func (q *groupQuery) matches(g wireGroup) (bool, error) {
+	if len(q.metaInfo) == 0 {
+		return true, nil
+	}
+	stored, err := apijson.DecodeDocument(g.metaInfo)
+	return err == nil && metering.Contains(stored, q.metaInfo), err
+}
+
+func (q *groupQuery) input(ctx context.Context, table string) *dynamodb.QueryInput {
+	input := &dynamodb.QueryInput{
+		TableName:                 &table,
+		IndexName:                 &q.index.name,
+		KeyConditionExpression:    &q.key,
+		ExpressionAttributeNames:  q.names,
+		ExpressionAttributeValues: q.values,
+		ScanIndexForward:          aws.Bool(false),
+		ReturnConsumedCapacity:    wantUnits(ctx),
+	}
+	if len(q.filters) > 0 {
+		input.FilterExpression = aws.String(strings.Join(q.filters, " AND "))
+	}
+	return input
+}
+
+// startAfter makes input go on after the position, where that is not empty; ended says that nothing of the
+// list is there. DynamoDB goes on from any key between the bounds, whether or not an item has it.
+func (q *groupQuery) startAfter(input *dynamodb.QueryInput, position string) (ended bool, err error) {
+	if position == "" || position < q.from {
+		return position != "", nil
+	}
+	id, ok := idOf(position)
+	if !ok {
+		return false, storageError("list groups", fmt.Errorf("%q is no position", position))
+	}
+	input.ExclusiveStartKey = itemKey(orgKey(q.org), groupKey(id))
+	input.ExclusiveStartKey[attrTime] = text(position)
+	input.ExclusiveStartKey[q.index.partition] = text(q.partition)
+	return false, nil
+}
+
+// project asks for what decodeGroups takes: the rest is a third of what would be sent.
+func (q *groupQuery) project(input *dynamodb.QueryInput) {
+	members := make([]string, len(groupMembers))
+	for i, m := range groupMembers {
+		members[i] = q.name(m.name)
+	}
+	input.ProjectionExpression = aws.String(strings.Join(members, ","))
+}
+
+func (q *groupQuery) filterEqual(attribute, value string) {
+	q.filters = append(q.filters, q.name(attribute)+" = "+q.value(text(value)))
+}
+
+// Bounds on what of a document DynamoDB is asked to decide: an expression has at most 4 KB, 300
+// operators and paths of 32 levels. What is over them is left to metering.Contains.
+const (
+	maxFilterLeaves     = 50
+	maxFilterDepth      = 30
+	maxFilterExpression = 3_000
+)
+
+// filterDocument adds conditions that every item whose attribute at path contains the document
+// meets; they are necessary, not sufficient: arrays are only asked to be arrays, since DynamoDB's
+// contains wants whole elements. It is false where no item can.
+func (q *groupQuery) filterDocument(path []string, document map[string]any) bool {
+	for _, name := range slices.Sorted(maps.Keys(document)) {
+		leaf := append(slices.Clone(path), name)
+		var condition func(path string) string
+		switch value := document[name].(type) {
+		case metering.NoNumber:
+			return false
+		case map[string]any:
+			if len(value) > 0 {
+				if !q.filterDocument(leaf, value) {
+					return false
+				}
+				continue
+			}
+			condition = func(path string) string { return "attribute_type(" + path + ", " + q.value(text("M")) + ")" }
+		case []any:
+			condition = func(path string) string { return "attribute_type(" + path + ", " + q.value(text("L")) + ")" }
+		default:
+			condition = func(path string) string { return path + " = " + q.value(documentValue(value)) }
+		}
+		if q.roomFor(leaf) {
+			q.filters = append(q.filters, condition(q.path(leaf)))
+		}
+	}
+	return true
+}
+
+func (q *groupQuery) roomFor(leaf []string) bool {
+	return len(q.filters) < maxFilterLeaves && len(leaf) <= maxFilterDepth && !slices.Contains(leaf, "") &&
+		len(strings.Join(q.filters, " AND "))+len(leaf)*len("#n999.") < maxFilterExpression
+}
+
+func (q *groupQuery) path(names []string) string {
+	placeholders := make([]string, len(names))
+	for i, name := range names {
+		placeholders[i] = q.name(name)
+	}
+	return strings.Join(placeholders, ".")
+}
+
+// name makes a placeholder for the name of an attribute, whatever it holds.
+func (q *groupQuery) name(attribute string) string {
+	placeholder := "#n" + strconv.Itoa(len(q.names))
+	q.names[placeholder] = attribute
+	return placeholder
+}
+
+func (q *groupQuery) value(v types.AttributeValue) string {
+	placeholder := ":v" + strconv.Itoa(len(q.values))
+	q.values[placeholder] = v
+	return placeholder
+}
