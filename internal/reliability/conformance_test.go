@@ -84,9 +84,16 @@ type service struct {
 	url     string
 }
 
+// tester is a *testing.T or a *rapid.T.
+type tester interface {
+	Cleanup(func())
+	Context() context.Context
+	Fatal(...any)
+}
+
 var worlds atomic.Int64 // each has organizations that no other has
 
-func serve(t *rapid.T, tableName string) *service {
+func serve(t tester, tableName string) *service {
 	s := &service{network: &network{}, world: &world{
 		// In what DynamoDB Local takes for the future: it may delete what has expired by the real time.
 		now: time.Date(2099, 7, 29, 15, 51, 28, 71_500_000, time.UTC),
