@@ -41,8 +41,8 @@ func TestTheServiceIsItsModel(t *testing.T) {
 	answers := map[string]int{} // by operation and status
 	steps, failing := 0, false
 	next := slices.Repeat([]string{timePasses}, 2)
-	for _, name := range slices.Sorted(maps.Keys(operations)) {
-		next = append(next, slices.Repeat([]string{name}, operations[name].odds)...)
+	for _, name := range slices.Sorted(maps.Keys(actions)) {
+		next = append(next, slices.Repeat([]string{name}, actions[name].odds)...)
 	}
 	for first := true; first || time.Now().Before(end); first = false {
 		rapid.Check(t, func(t *rapid.T) {
@@ -57,11 +57,11 @@ func TestTheServiceIsItsModel(t *testing.T) {
 					s.timePasses(t)
 					return
 				}
-				answers[fmt.Sprint(name, " ", s.step(t, operations[name]))]++
+				answers[fmt.Sprint(name, " ", s.step(t, actions[name]))]++
 				steps++
 			}})
-			for _, o := range s.world.organizations {
-				if diff := cmp.Diff(s.world.stored(o), s.stored(t, o)); diff != "" {
+			for _, o := range s.model.organizations {
+				if diff := cmp.Diff(s.model.stored(o), s.stored(t, o)); diff != "" {
 					t.Fatalf("what is stored for %s: -model +service\n%s", o.name, diff)
 				}
 			}
@@ -77,9 +77,9 @@ const timePasses = "time passes"
 
 // service is the real one, over HTTP, beside its model.
 type service struct {
-	world   *world
+	model   *model
 	table   *table.Table
-	network *network
+	network *badNetwork
 	clock   atomic.Pointer[time.Time]
 	url     string
 }
@@ -94,11 +94,11 @@ type tester interface {
 var worlds atomic.Int64 // each has organizations that no other has
 
 func serve(t tester, tableName string) *service {
-	s := &service{network: &network{}, world: &world{
+	s := &service{network: &badNetwork{}, model: &model{
 		// In what DynamoDB Local takes for the future: it may delete what has expired by the real time.
 		now: time.Date(2099, 7, 29, 15, 51, 28, 71_500_000, time.UTC),
 	}}
-	s.clock.Store(&s.world.now)
+	s.clock.Store(&s.model.now)
 	s.table = table.New(s.network.client(), tableName)
 	now := func() time.Time { return *s.clock.Load() }
 	log := slog.New(slog.DiscardHandler)
@@ -113,8 +113,8 @@ func serve(t tester, tableName string) *service {
 	n := worlds.Add(1)
 	for _, name := range []string{"acme %d", "acme#%d ü"} {
 		o := newOrganization(fmt.Sprintf(name, n))
-		k := s.world.newKey(o, "admin")
-		s.world.organizations, s.world.keys = append(s.world.organizations, o), append(s.world.keys, k)
+		k := s.model.newKey(o, "admin")
+		s.model.organizations, s.model.keys = append(s.model.organizations, o), append(s.model.keys, k)
 		if err := s.table.AddAPIKey(t.Context(), k.record()); err != nil {
 			t.Fatal(err)
 		}
@@ -123,24 +123,24 @@ func serve(t tester, tableName string) *service {
 }
 
 func (s *service) timePasses(t *rapid.T) {
-	now := s.world.now
+	now := s.model.now
 	midnight := now.Truncate(24*time.Hour).AddDate(0, 0, 1).Add(now.Sub(now.Truncate(time.Second)))
-	s.world.now = pick(t, "now", now.Add(time.Second), now.Add(20*time.Minute), now.Add(59*time.Minute), now.Add(time.Hour),
+	s.model.now = pick(t, "now", now.Add(time.Second), now.Add(20*time.Minute), now.Add(59*time.Minute), now.Add(time.Hour),
 		midnight.Add(-time.Second), midnight, now.AddDate(0, 0, 1))
-	now = s.world.now
+	now = s.model.now
 	s.clock.Store(&now)
 }
 
 // step does one operation to the service and to the model, and returns the status that it came to.
-func (s *service) step(t *rapid.T, op operation) int {
-	o := pick(t, "organization", s.world.organizations...)
-	r, rule := op.draw(t, s.world, o)
+func (s *service) step(t *rapid.T, op action) int {
+	o := pick(t, "organization", s.model.organizations...)
+	r, rule := op.draw(t, s.model, o)
 	if r.key == nil {
-		r.key = s.world.drawKey(t, o)
+		r.key = s.model.drawKey(t, o)
 	}
 	want := reply{status: http.StatusNotFound}
 	if r.operator == nil && op.scopes != "" {
-		want.status = s.world.refusal(r.key, o, op.scopes)
+		want.status = s.model.refusal(r.key, o, op.scopes)
 	}
 	if want.status == 0 || op.scopes == "" {
 		want = rule(r.key)
@@ -171,23 +171,23 @@ func (s *service) step(t *rapid.T, op operation) int {
 // findOut reads whether a change whose answer was a 503 has happened. It has, or it has not, and never a half of it.
 func (s *service) findOut(t *rapid.T, o *organization, change reply) {
 	stored := s.stored(t, o)
-	if equal(stored, s.world.stored(o)) {
+	if equal(stored, s.model.stored(o)) {
 		return
 	}
 	change.then()
-	if diff := cmp.Diff(s.world.stored(o), stored); diff != "" {
+	if diff := cmp.Diff(s.model.stored(o), stored); diff != "" {
 		t.Fatalf("a change that was answered with 503 has happened otherwise: -model +service\n%s", diff)
 	}
 }
 
-// answer is what came of a request; of an operator's, the status is what a client would be answered.
-type answer struct {
+// received is what came of a request; of an operator's, the status is what a client would be answered.
+type received struct {
 	status int
 	header http.Header
 	body   string
 }
 
-func (s *service) do(t *rapid.T, o *organization, r request) answer {
+func (s *service) do(t *rapid.T, o *organization, r request) received {
 	if r.operator != nil {
 		err := r.operator(t.Context(), s.table)
 		status := map[metering.Code]int{metering.Unavailable: 503, metering.NotFound: 404, metering.Invalid: 400}[metering.CodeOf(err)]
@@ -199,9 +199,9 @@ func (s *service) do(t *rapid.T, o *organization, r request) answer {
 		case status == 0:
 			t.Fatal(err)
 		}
-		return answer{status: status}
+		return received{status: status}
 	}
-	got, err := send(t.Context(), s.url, o.name, r)
+	got, err := sendTo(t.Context(), s.url, o.name, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,10 +211,10 @@ func (s *service) do(t *rapid.T, o *organization, r request) answer {
 // plain follows no redirect.
 var plain = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
-func send(ctx context.Context, server, organization string, r request) (answer, error) {
+func sendTo(ctx context.Context, server, organization string, r request) (received, error) {
 	request, err := http.NewRequestWithContext(ctx, r.method, server+"/org/"+url.PathEscape(organization)+r.path+"?"+r.query.Encode(), strings.NewReader(r.body))
 	if err != nil {
-		return answer{}, err
+		return received{}, err
 	}
 	for name, value := range r.headers {
 		request.Header.Set(name, value)
@@ -224,14 +224,14 @@ func send(ctx context.Context, server, organization string, r request) (answer, 
 	}
 	response, err := plain.Do(request)
 	if err != nil {
-		return answer{}, err
+		return received{}, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, response.Header, string(body)}, err
+	return received{response.StatusCode, response.Header, string(body)}, err
 }
 
-func (s *service) compare(t *rapid.T, o *organization, r request, want reply, got answer) {
+func (s *service) compare(t *rapid.T, o *organization, r request, want reply, got received) {
 	if got.status != want.status {
 		t.Fatalf("status %d, the model says %d", got.status, want.status)
 	}
@@ -302,10 +302,10 @@ func (o *organization) follow(t *rapid.T, r request, next place, link string) {
 	o.next = append(o.next, byOffset, byCursor)
 }
 
-// stored reads what world.stored tells.
+// stored reads what model.stored tells.
 func (s *service) stored(t *rapid.T, o *organization) object {
 	read := func(path string, query url.Values) object {
-		k := s.world.keys[slices.Index(s.world.organizations, o)]
+		k := s.model.keys[slices.Index(s.model.organizations, o)]
 		got := s.do(t, o, request{method: "GET", path: path, query: query, key: k})
 		if got.status != http.StatusOK {
 			t.Fatalf("%s: %d %s", path, got.status, got.body)
@@ -325,8 +325,8 @@ func (s *service) stored(t *rapid.T, o *organization) object {
 	return object{"groups": groups, "config": read("/usageMeteringConfigInfo", nil), "keys": keys}
 }
 
-// network is what is between the SDK and DynamoDB. It fails as it is told to.
-type network struct {
+// badNetwork is what is between the SDK and DynamoDB. It fails as it is told to.
+type badNetwork struct {
 	mu     sync.Mutex
 	faults func() tabletest.Fault // of the next request; nil is none
 	tries  int
@@ -334,7 +334,7 @@ type network struct {
 
 var wire = dynamoclient.NewTransport(10 * time.Second)
 
-func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
+func (n *badNetwork) RoundTrip(r *http.Request) (*http.Response, error) {
 	n.mu.Lock()
 	fault := tabletest.Fault(tabletest.Pass)
 	if n.tries++; n.faults != nil {
@@ -344,14 +344,14 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	return fault(func() (*http.Response, error) { return wire.RoundTrip(r) })
 }
 
-func (n *network) fail(faults func() tabletest.Fault) {
+func (n *badNetwork) fail(faults func() tabletest.Fault) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.faults, n.tries = faults, 0
 }
 
 // heal ends the faults, and tells how many requests there were.
-func (n *network) heal() int {
+func (n *badNetwork) heal() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.faults = nil
@@ -360,7 +360,7 @@ func (n *network) heal() int {
 
 // client is a real one that doesn't wait between its tries, and whose calls share no budget of them: what
 // comes of a step must be its own doing.
-func (n *network) client() *dynamodb.Client {
+func (n *badNetwork) client() *dynamodb.Client {
 	options := tabletest.NewClient(n).Options()
 	options.Retryer = eager{options.Retryer.(aws.RetryerV2)}
 	return dynamodb.New(options)
@@ -376,7 +376,7 @@ func (eager) GetRetryToken(context.Context, error) (func(error) error, error) {
 
 // drawFaults draws what the network does in a step: mostly nothing; or, after some requests, no more faults than the
 // client has tries beside its first, which nobody may notice; or nothing gets through any more, and out is true.
-func (n *network) drawFaults(t *rapid.T) (out bool) {
+func (n *badNetwork) drawFaults(t *rapid.T) (out bool) {
 	how := roll(t, "network", 10)
 	if how < 6 {
 		n.fail(nil)

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -153,7 +154,7 @@ func record(t *testing.T, tableName string, random *rand.Rand) map[string][]porc
 	t.Helper()
 	const clients, acts = 4, 10
 	s := serve(t, tableName)
-	o := s.world.organizations[0]
+	o := s.model.organizations[0]
 	history, start := map[string][]porcupine.Operation{}, time.Now()
 	var mu sync.Mutex
 	do := func(ctx context.Context, client int, a act) outcome {
@@ -233,7 +234,7 @@ func storms(random *rand.Rand) func() tabletest.Fault {
 
 // act does it for real.
 func (s *service) act(ctx context.Context, o *organization, a act) (outcome, error) {
-	r := request{key: s.world.keys[0], headers: map[string]string{"Content-Type": "application/json"}, path: "/usageMeteringConfigInfo"}
+	r := request{key: s.model.keys[0], headers: map[string]string{"Content-Type": "application/json"}, path: "/usageMeteringConfigInfo"}
 	switch a.what {
 	case "import":
 		return s.importFor(ctx, o, a)
@@ -249,7 +250,7 @@ func (s *service) act(ctx context.Context, o *organization, a act) (outcome, err
 			r.headers["If-Match"] = a.ifMatch
 		}
 	}
-	got, err := send(ctx, s.url, o.name, r)
+	got, err := sendTo(ctx, s.url, o.name, r)
 	if err != nil || got.status == http.StatusServiceUnavailable {
 		if ctx.Err() == nil && err != nil {
 			return outcome{}, err
@@ -279,7 +280,7 @@ func (s *service) act(ctx context.Context, o *organization, a act) (outcome, err
 
 func (s *service) importFor(ctx context.Context, o *organization, a act) (outcome, error) {
 	g, err := apijson.DecodeGroup(fmt.Appendf(nil, `{"id":%q,"buyerID":%q,"entitlementID":"e","partner":"AWS","status":%q,"creationTime":%q}`,
-		a.group, a.value, a.status, milliseconds(s.world.now)))
+		a.group, a.value, a.status, milliseconds(s.model.now)))
 	if err != nil {
 		return outcome{}, err
 	}
@@ -313,7 +314,7 @@ func multipliersIn(config object) (m multipliers) {
 		mapping := entry.(object)["dimensionMapping"].(object)
 		for i, key := range mappingKeys {
 			if value, ok := mapping[key].(object); ok {
-				fmt.Sscan(string(value["convertionMultiplier"].(number)), &m[i])
+				m[i], _ = strconv.Atoi(string(value["convertionMultiplier"].(number)))
 			}
 		}
 	}
