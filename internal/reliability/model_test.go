@@ -41,7 +41,7 @@ var actions = map[string]action{
 	"batch validate":   {"read write", batchValidate, 1},
 	"config-get":       {"read config", getConfig, 1},
 	"config-put":       {"config", putConfig, 2},
-	"config-patch":     {"config", patchConfig, 3},
+	"config-patch":     {"config", patchConfig, 5},
 	"no such route":    {"", noSuchRoute, 1},
 	"import":           {"", importGroup, 7},
 	"key create":       {"", createKey, 1},
@@ -437,7 +437,7 @@ func (o *organization) changeConfig(t *rapid.T, method string, change func(body 
 // drawIfMatch draws the header, and whether the config meets it. An ETag may be one that was seen.
 func (o *organization) drawIfMatch(t *rapid.T) (header string, met func() bool) {
 	current := o.etags[o.version]
-	seen := []string{`"never"`, current}
+	seen := []string{`"never"`, current, current, current}
 	for version := range o.version {
 		seen = append(seen, o.etags[version])
 	}
@@ -470,7 +470,7 @@ func drawConfig(t *rapid.T) (body string, readable bool) {
 	}
 	var entries []string
 	for range 1 + roll(t, "entries", 2) {
-		members := []string{`"partner":"` + pick(t, "partner", "AWS", "AWS", "GCP", "GCP", "AZURE", "AZURE", "ORB", "", "NOBODY") + `"`}
+		members := []string{`"partner":"` + pick(t, "partner", "AWS", "AWS", "AWS", "AWS", "AWS", "GCP", "GCP", "GCP", "AZURE", "ORB", "", "NOBODY") + `"`}
 		add := func(odds int, name string, values ...string) {
 			if roll(t, "with "+name, odds) == odds-1 {
 				members = append(members, `"`+name+`":`+pick(t, name, values...))
@@ -478,7 +478,8 @@ func drawConfig(t *rapid.T) (body string, readable bool) {
 		}
 		add(3, "enableDimensionMapping", "true", "false", "null")
 		add(6, "enableCommitWithAdditionalUsageMetering", "true", "false", "null")
-		add(2, "dimensionMapping", `{}`, `null`, `{"k":null}`, `{"k":{"dimensionKey":"d","convertionMultiplier":1.50}}`, `{"k":{"convertionMultiplier":2}}`,
+		add(2, "dimensionMapping", `{}`, `null`, `{"k":null}`, `{"k":null}`, `{"k":null,"l":null}`, `{"k":{"dimensionKey":"d","convertionMultiplier":1.50}}`, `{"k":{"dimensionKey":"f","convertionMultiplier":3}}`, `{"k":{"dimensionKey":"d","mappingMode":"","convertionMultiplier":1}}`,
+			`{"k":{"convertionMultiplier":2}}`,
 			`{"k":{"convertionMultiplier":1.5e0}}`, `{"l":{"dimensionKey":"e","mappingMode":"AMOUNT"}}`, `{"l":{"mappingMode":"QUANTITY"}}`, `{"k":{"mappingMode":null},"l":null}`,
 			`{"k":{"dimensionKey":null}}`, `{"k":{"dimensionKey":"d","convertionMultiplier":0}}`, `{"":{"dimensionKey":"d","convertionMultiplier":1}}`)
 		add(3, "dimensionMappingV2", `null`, `{"v":[]}`, `{"v":null}`, `{"v":[{"dimensionKey":"d","convertionMultiplier":0.1}]}`,
