@@ -210,6 +210,7 @@ func (s *scenario) run(ctx context.Context, a *api, present ...int) (w *world, w
 	w.Items, err = itemsIn(ctx, a.client, a.tableName)
 	for _, item := range w.Items {
 		delete(item, "_op")
+		delete(item, "_deletion")
 	}
 	return w, wrong, err
 }

@@ -20,7 +20,7 @@ import (
 //
 // The condition is the status; when it fails DynamoDB returns the item, which tells NotFound from
 // NotDeletable. A retry whose first answer was lost finds its own operation id: DELETED is terminal,
-// so nothing can have followed.
+// so nothing can have followed. The id of the Put stays: its retry may come after a delete.
 func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error) {
 	operation := operationID()
 	values := map[string]types.AttributeValue{
@@ -45,7 +45,7 @@ func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day
 		UpdateExpression:    aws.String("SET #status = :deleted, #statusKey = :deletedKey, lastUpdateTime = :now, #op = :op"),
 		ConditionExpression: &condition,
 		ExpressionAttributeNames: map[string]string{
-			"#status": "status", "#statusKey": attrStatus, "#op": attrOperation,
+			"#status": "status", "#statusKey": attrStatus, "#op": attrDeletion,
 		},
 		ExpressionAttributeValues:           values,
 		ReturnValues:                        types.ReturnValueAllNew,
@@ -67,7 +67,7 @@ func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day
 	switch {
 	case err != nil:
 		return metering.Group{}, err
-	case isMine(found, operation):
+	case isMine(found, attrDeletion, operation):
 		return group, nil
 	case created != "" && metering.DayOf(group.CreationTime) != created:
 		return metering.Group{}, noSuchGroup(id, created)

@@ -20,7 +20,8 @@ const (
 	attrStatus      = "_status"
 	attrBuyer       = "_buyer"
 	attrEntitlement = "_entitlement"
-	attrOperation   = "_op"
+	attrOperation   = "_op"       // of the write that made the item
+	attrDeletion    = "_deletion" // of the one that deleted the group
 	attrPosition    = "position"
 	attrExpiry      = "expiresAt" // time to live
 )

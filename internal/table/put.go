@@ -44,7 +44,7 @@ func (t *Table) putNew(ctx context.Context, item map[string]types.AttributeValue
 		return true, nil
 	}
 	if found, ok := failedCondition(err); ok {
-		return isMine(found, operation), nil
+		return isMine(found, attrOperation, operation), nil
 	}
 	return false, err
 }

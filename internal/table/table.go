@@ -103,9 +103,9 @@ func failedCondition(err error) (found map[string]types.AttributeValue, ok bool)
 	return failed.Item, true
 }
 
-// isMine reports whether the item was written by the operation.
-func isMine(item map[string]types.AttributeValue, operation *types.AttributeValueMemberB) bool {
-	stored, ok := item[attrOperation].(*types.AttributeValueMemberB)
+// isMine reports whether the operation is the one that the attribute names.
+func isMine(item map[string]types.AttributeValue, attribute string, operation *types.AttributeValueMemberB) bool {
+	stored, ok := item[attribute].(*types.AttributeValueMemberB)
 	return ok && string(stored.Value) == string(operation.Value)
 }
 

@@ -204,6 +204,23 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 	}
 }
 
+// So is one of a put that someone's delete has followed before the retry came.
+func TestALostAnswerOfAPutThatADeleteFollows(t *testing.T) {
+	t.Parallel()
+	others, name := tabletest.Client(t)
+	g := group("g1", metering.StatusCreated)
+	client, _ := tabletest.NewFaults(func(send func() (*http.Response, error)) (*http.Response, error) {
+		_, lost := tabletest.Lose(send)
+		if _, err := table.New(others, name).Delete(t.Context(), "o1", g.ID, "", now); err != nil {
+			t.Error(err)
+		}
+		return nil, lost
+	})
+	if stored, err := table.New(client, name).Put(t.Context(), g); err != nil || !stored {
+		t.Errorf("%v, %v", stored, err)
+	}
+}
+
 // setFlag makes a change that adds an entry for the partner.
 func setFlag(partner string) func(metering.ConfigVersion) (metering.Config, error) {
 	return func(current metering.ConfigVersion) (metering.Config, error) {
