@@ -26,7 +26,7 @@ import (
 // taken for something else.
 func FuzzNewGroups(f *testing.F) {
 	for _, body := range []string{
-		``, `{}`, `[null]`, `[{}] x`, `[{"a":1,"a":2}]`, `[{"entitlementID":"\ud83d\ude00\ud800"}]`,
+		``, `{}`, `[null]`, `[{}] x`, `[{"id":"a","id":"b"}]`, `[{"records":{"a":1,"\u0061":2}}]`, `[{"entitlementID":"\ud83d\ude00\ud800"}]`,
 		`[{"entitlementID":"e","timestamp":"2024-07-29t17:51:28.0719+02:00","records":{"cpu h":1.50,"":-0,"z":1e400}}]`,
 		`[{"id":null,"organizationID":"o","records":null,"billableRecords":[{"key":"k","quantity":9007199254740993,"properties":{"a":[1e3,{"b":null}]}},{}]}]`,
 		`[{"metaInfo":{"SkipValidation":true,"source":"API","timestamp":null,"originRecords":{"a":1},"billableRecords":[],"lagoAmount":1e-9,` +
@@ -105,7 +105,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(whole), []byte(`{"partnerUsageMeteringConfigs":[{"partner":"AWS","enableDimensionMapping":null,"dimensionMapping":{"cpu":null,`+
 		`"ram":{"mappingMode":null,"convertionMultiplier":3}},"dimensionMappingV2":null,"enableCommitWithAdditionalUsageMetering":true,`+
 		`"enableCommitWithAdditionalUsageAtListPrice":false}]}`))
-	f.Add([]byte(`{"partnerUsageMeteringConfigs":null}`), []byte(`{"partnerUsageMeteringConfigs":[{"partner":"AWS"},{"partner":"AWS"}]}`))
+	f.Add([]byte(`{"partnerUsageMeteringConfigs":null,"partnerUsageMeteringConfigs":[]}`), []byte(`{"partnerUsageMeteringConfigs":[{"partner":"AWS"},{"partner":"AWS"}]}`))
 	f.Add([]byte(`{"partnerUsageMeteringConfigs":[{"partner":null,"dimensionMapping":{"cpu":{"conversionMultiplier":1}}}]}`), []byte(`{}`))
 	value := members{"dimensionKey": orNull(text), "mappingMode": orNull(text), "convertionMultiplier": orNull(quantity)}
 	entry := members{

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"log"
 	"log/slog"
@@ -51,11 +52,11 @@ func FuzzEvent(f *testing.F) {
 		wantAnswer(t, answer)
 
 		decision, err := authorizer.Invoke(t.Context(), payload)
-		if err != nil {
-			return // not decided: API Gateway answers 500, and lets nobody in
+		if json.Unmarshal(payload, new(events.APIGatewayV2CustomAuthorizerV2Request)) != nil {
+			return // no event of an authorizer: Lambda tells API Gateway, which answers 500 and lets nobody in
 		}
 		var told events.APIGatewayV2CustomAuthorizerSimpleResponse
-		if err := json.Unmarshal(decision, &told); err != nil || told.IsAuthorized || len(told.Context) > 0 {
+		if err := errors.Join(err, json.Unmarshal(decision, &told)); err != nil || told.IsAuthorized || len(told.Context) > 0 {
 			t.Fatalf("%s, %v", decision, err)
 		}
 	})

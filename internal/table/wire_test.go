@@ -440,6 +440,8 @@ func FuzzDecodeGroups(f *testing.F) {
 	f.Add(plainAnswer())
 	f.Add(plainAnswer(`"API"`, `"\ud83d\ude00\u0000\/\"\\é"`, `"1.5"`, `"-1E-130"`, `"7"`, `"1e1"`))
 	f.Add(plainAnswer(`{"M":{"cpu":{"N":"1.5"}}}`, `{"M":{}}`, `{"L":[{`, ` { "L" : [ { `, `"id"`, `"\u0069d"`))
+	f.Add(plainAnswer(`"source":{"S":"API"}`, `"originRecords":{"M":{"a":{"N":"2.50"}}},"SkipValidation":{"BOOL":true},"timestamp":{"S":"2026-03-01T12:00:00.000Z"},`+
+		`"lagoAmount":{"N":"1E-9"},"stripeInvoiceID":{"S":"i"}`, `"_op":{"B":"aGk="}`, `"reportedTime":{"S":"2026-03-01T12:00:00.000Z"},"productID":{"S":"p"}`))
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		want, errSDK := bySDK(t, answer)
 		got, _, err := byWire(answer)
