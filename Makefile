@@ -2,7 +2,7 @@
 # into .local/, in the versions that tools/ names.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check fmt build deploy-test schemathesis e2e invoke local-functions bench clean bin/marketmeter
+.PHONY: help run test check fmt build deploy-test fuzz schemathesis e2e invoke local-functions bench clean bin/marketmeter
 
 LINT := .local/bin/golangci-lint
 SAM  := .local/sam/bin/sam
@@ -28,6 +28,9 @@ run: bin/marketmeter ## Serve the whole API on a local DynamoDB with sample data
 test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own
 	scripts/chromium
 	bin/marketmeter with-dynamodb -- go test -race ./...
+
+fuzz: ## Look for what the decoders get wrong, each for FUZZTIME (30s); part of .ci/run
+	scripts/fuzz
 
 check: $(LINT) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, modules and template
 	$(LINT) run

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -129,6 +130,8 @@ func asSent(event *events.APIGatewayV2HTTPRequest) error {
 	// API Gateway delivers rawPath decoded, and the adapter parses it as if it were encoded: the id
 	// a#b would be cut to a, and 50% would fail.
 	event.RawPath = (&url.URL{Path: event.RawPath}).EscapedPath()
+	// What an HTTP server takes for a part of the query the adapter takes for a fragment, and drops.
+	event.RawQueryString = strings.ReplaceAll(event.RawQueryString, "#", "%23")
 	if event.IsBase64Encoded {
 		body, err := base64.StdEncoding.DecodeString(event.Body)
 		if err != nil {

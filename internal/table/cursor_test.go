@@ -1,10 +1,16 @@
 package table
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
 	"math"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 
@@ -77,4 +83,59 @@ func TestAFingerprintIsOfOneList(t *testing.T) {
 			t.Fatalf("%q and %q", a, b)
 		}
 	})
+}
+
+var formOfCursor = regexp.MustCompile(`(?s)^(0|[1-9][0-9]{0,9})~([0-9]{4}-[0-9]{2}-[0-9]{2})~([0-9]{4}-[0-9]{2}-[0-9]{2})` +
+	`~(([0-9]{4}-[0-9]{2}-[0-9]{2})T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z)#(.*)$`)
+
+// FuzzReadCursor looks for a cursor that is taken and is not one that cursorOf makes for a place of a list, or is refused and
+// is. What no chance finds, the checksum of the list, it has.
+func FuzzReadCursor(f *testing.F) {
+	const list = "ORG#o#PAGE#abc"
+	place := pageStart{7, "2024-07-29T15:51:28.071Z#g~#", "2024-07-01", "2024-07-30"}
+	f.Add(list, cursorOf(list, place))
+	f.Add(list, cursorOf("ORG#p#PAGE#abc", place))
+	for _, parts := range []string{
+		"", "~~~", "7~2024-07-01~2024-07-30~2024-07-29T15:51:28.071Z#g", "07~2024-07-01~2024-07-30~2024-07-29T15:51:28.071Z#g",
+		"2147483648~0000-01-01~9999-12-31~9999-12-31T23:59:59.999Z#\U0001f600", "-1~2024-07-01~2024-07-30~2024-07-29T15:51:28.071Z#g",
+		"0~2024-07-01~2024-07-30~2024-07-31T15:51:28.071Z#g", "0~2024-07-01~2024-07-30~2024-07-29T15:51:28.0710Z#g", "0~2024-07-30~2024-07-01~2024-07-29T15:51:28.071Z#g",
+		"0~2024-07-01~2024-07-30~2024-07-29t15:51:28.071z#g", "0~2024-07-01~2024-07-30~2024-07-29T15:51:28.071Z#a/b", "0~2024-07-01~2024-07-30~",
+	} {
+		f.Add(list, parts)
+	}
+	f.Fuzz(func(t *testing.T, partition, text string) {
+		sum := sha256.Sum256([]byte(partition + "~" + text))
+		for _, cursor := range []string{text, base64.RawURLEncoding.EncodeToString(append([]byte(text), sum[:cursorChecksum]...))} {
+			start, err := readCursor(partition, cursor)
+			if cursor != text && (err == nil) != isPlace(text) {
+				t.Fatalf("%q: %v, and that it is a place is %v", text, err, isPlace(text))
+			}
+			if err != nil {
+				failure, ok := errors.AsType[*metering.Error](err)
+				if !ok || failure.Code != metering.Invalid || !utf8.ValidString(failure.Message) {
+					t.Fatalf("%q: %#v", cursor, err)
+				}
+				continue
+			}
+			if again := cursorOf(partition, start); again != cursor {
+				t.Fatalf("%q is taken for %+v, whose cursor is %q", cursor, start, again)
+			}
+			if _, err := readCursor(partition+"x", cursor); err == nil {
+				t.Fatalf("%q is taken in another list", cursor)
+			}
+		}
+	})
+}
+
+// isPlace says of the parts of a cursor whether they are a place in a list.
+func isPlace(parts string) bool {
+	part := formOfCursor.FindStringSubmatch(parts)
+	if part == nil {
+		return false
+	}
+	_, errOffset := strconv.ParseInt(part[1], 10, 32)
+	_, errStart := time.Parse(time.DateOnly, part[2])
+	_, errEnd := time.Parse(time.DateOnly, part[3])
+	_, errTime := time.Parse("2006-01-02T15:04:05.000Z", part[4])
+	return errors.Join(errOffset, errStart, errEnd, errTime, metering.CheckGroupID(part[6])) == nil && part[2] <= part[5] && part[5] <= part[3]
 }

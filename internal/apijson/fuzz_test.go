@@ -1,0 +1,504 @@
+package apijson_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// The decoders are held to what the contract says of a body, as shapes that stand here once more, over the JSON
+// that encoding/json reads: they take what has the shape, all of it and nothing else, and with the same values.
+
+// FuzzNewGroups looks for a body of the batch operations that is taken and should not be, refused and should be taken, or
+// taken for something else.
+func FuzzNewGroups(f *testing.F) {
+	for _, body := range []string{
+		``, `{}`, `[null]`, `[{}] x`, `[{"id":"a","id":"b"}]`, `[{"records":{"a":1,"\u0061":2}}]`, `[{"entitlementID":"\ud83d\ude00\ud800"}]`,
+		`[{"entitlementID":"e","timestamp":"2024-07-29t17:51:28.0719+02:00","records":{"cpu h":1.50,"":-0,"z":1e400}}]`,
+		`[{"id":null,"organizationID":"o","records":null,"billableRecords":[{"key":"k","quantity":9007199254740993,"properties":{"a":[1e3,{"b":null}]}},{}]}]`,
+		`[{"metaInfo":{"SkipValidation":true,"source":"API","timestamp":null,"originRecords":{"a":1},"billableRecords":[],"lagoAmount":1e-9,` +
+			`"stripeUsageRecordSummaryTotalUsage":1e3,"stripePeriodEndTime":"2024-01-01T00:00:00Z","metronomeInvoiceID":"i"}},{"metaInfo":null}]`,
+	} {
+		f.Add([]byte(body))
+	}
+	record := members{"key": orNull(text), "quantity": orNull(number), "properties": orNull(properties)}
+	metaInfo := members{
+		"SkipValidation": orNull(boolean), "source": orNull(text), "timestamp": orNull(instant),
+		"originRecords": orNull(mapOf(number)), "billableRecords": orNull(arrayOf(record.shape)),
+	}
+	maps.Copy(metaInfo, carried)
+	group := members{
+		"id": orNull(text), "organizationID": orNull(text), "entitlementID": orNull(text), "timestamp": orNull(instant),
+		"records": orNull(mapOf(number)), "billableRecords": orNull(arrayOf(record.shape)), "metaInfo": orNull(metaInfo.shape),
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		groups, err := apijson.DecodeNewGroups(body)
+		value, isJSON := read(body)
+		array, _ := value.([]any)
+		wantTaken(t, isJSON && len(array) >= 1 && len(array) <= 1000 && arrayOf(group.shape)(value), err)
+		if err != nil {
+			return
+		}
+		// What was read, spelled as JSON again, is what was sent without what counts as absent.
+		for i, g := range groups {
+			got := map[string]any{"id": g.ID, "organizationID": g.OrganizationID, "entitlementID": g.EntitlementID}
+			if g.Timestamp != nil {
+				got["timestamp"] = metering.FormatTime(*g.Timestamp)
+			}
+			if len(g.Records) > 0 {
+				records := map[string]any{}
+				for _, r := range g.Records {
+					records[r.Key] = json.Number(r.Quantity)
+				}
+				got["records"] = records
+			}
+			got["billableRecords"] = billables(g.BillableRecords)
+			meta := map[string]any{"SkipValidation": g.MetaInfo.SkipValidation, "source": g.MetaInfo.Source, "billableRecords": billables(g.MetaInfo.BillableRecords)}
+			if g.MetaInfo.Timestamp != nil {
+				meta["timestamp"] = metering.FormatTime(*g.MetaInfo.Timestamp)
+			}
+			maps.Copy(meta, g.MetaInfo.Carried)
+			got["metaInfo"] = meta
+			want := array[i].(map[string]any)
+			if meta, ok := want["metaInfo"].(map[string]any); ok {
+				delete(meta, "originRecords") // read and ignored
+			}
+			if diff := cmp.Diff(withoutZeros(meaning(want)), withoutZeros(meaning(got))); diff != "" {
+				t.Fatalf("%d: -sent +read\n%s", i, diff)
+			}
+		}
+		_ = metering.ValidateBatch(groups, "o", time.Unix(1_700_000_000, 0)) // whatever was read can be validated
+	})
+}
+
+func billables(records []metering.NewBillableRecord) any {
+	array := []any{}
+	for _, r := range records {
+		record := map[string]any{"key": r.Key, "properties": r.Properties}
+		if r.Quantity != "" {
+			record["quantity"] = json.Number(r.Quantity)
+		}
+		array = append(array, record)
+	}
+	return array
+}
+
+// FuzzConfig looks for two bodies of the config operations, one on top of the other, of which one is taken or refused
+// against its shape, or that make a config that is not read as it is written.
+func FuzzConfig(f *testing.F) {
+	const whole = `{"partnerUsageMeteringConfigs":[{"partner":"AWS","enableDimensionMapping":true,"enableBillableDimension":false,` +
+		`"dimensionMapping":{"cpu":{"dimensionKey":"d","convertionMultiplier":1.50},"ram":{"dimensionKey":"r","mappingMode":"AMOUNT"}},` +
+		`"dimensionMappingV2":{"cpu":[{"dimensionKey":"d","mappingMode":"QUANTITY","convertionMultiplier":2e-3}],"x":[]}},{"partner":"GCP"}]}`
+	f.Add([]byte(whole), []byte(`{"partnerUsageMeteringConfigs":[{"partner":"AWS","enableDimensionMapping":null,"dimensionMapping":{"cpu":null,`+
+		`"ram":{"mappingMode":null,"convertionMultiplier":3}},"dimensionMappingV2":null,"enableCommitWithAdditionalUsageMetering":true,`+
+		`"enableCommitWithAdditionalUsageAtListPrice":false}]}`))
+	f.Add([]byte(`{"partnerUsageMeteringConfigs":null,"partnerUsageMeteringConfigs":[]}`), []byte(`{"partnerUsageMeteringConfigs":[{"partner":"AWS"},{"partner":"AWS"}]}`))
+	f.Add([]byte(`{"partnerUsageMeteringConfigs":[{"partner":null,"dimensionMapping":{"cpu":{"conversionMultiplier":1}}}]}`), []byte(`{}`))
+	value := members{"dimensionKey": orNull(text), "mappingMode": orNull(text), "convertionMultiplier": orNull(quantity)}
+	entry := members{
+		"partner": orNull(text), "enableDimensionMapping": orNull(boolean), "enableBillableDimension": orNull(boolean),
+		"enableCommitWithAdditionalUsageMetering": orNull(boolean), "enableCommitWithAdditionalUsageAtListPrice": orNull(boolean),
+		"dimensionMapping": orNull(mapOf(orNull(value.shape))), "dimensionMappingV2": orNull(mapOf(orNull(arrayOf(value.shape)))),
+	}
+	config := members{"partnerUsageMeteringConfigs": orNull(arrayOf(entry.shape))}
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		var current metering.Config
+		for _, body := range [][]byte{first, second} {
+			patch, err := apijson.DecodeConfigPatch(body)
+			value, isJSON := read(body)
+			wantTaken(t, isJSON && config.shape(value), err)
+			if err != nil {
+				continue
+			}
+			before := apijson.AppendConfig(nil, current)
+			changed, err := patch.Apply(current)
+			if after := apijson.AppendConfig(nil, current); !bytes.Equal(before, after) {
+				t.Fatalf("the patch changed what it was applied to, %s\nto %s", before, after)
+			}
+			if err != nil {
+				wantInvalid(t, err)
+				continue
+			}
+			written := apijson.AppendConfig(nil, changed)
+			again, err := apijson.DecodeConfigPatch(written)
+			if err != nil {
+				t.Fatalf("%s is written and not read: %v", written, err)
+			}
+			reread, err := again.Apply(metering.Config{})
+			if rewritten := apijson.AppendConfig(nil, reread); err != nil || !bytes.Equal(written, rewritten) {
+				t.Fatalf("%s\nis read as\n%s, %v", written, rewritten, err)
+			}
+			twice, err := patch.Apply(changed)
+			if rewritten := apijson.AppendConfig(nil, twice); err != nil || !bytes.Equal(written, rewritten) {
+				t.Fatalf("%s\nis changed by the same patch again to\n%s, %v", written, rewritten, err)
+			}
+			current = changed
+		}
+	})
+}
+
+// FuzzObject looks for a line of an import or a metaInfo filter that is taken or refused against its shape, or that becomes
+// something else.
+func FuzzObject(f *testing.F) {
+	const bare = `"id":"g","buyerID":"b","entitlementID":"e","partner":"AWS","status":"CREATED","creationTime":"2024-07-29T15:51:28Z"`
+	for _, object := range []string{
+		``, `[]`, `{"a":{"b":[1.0,"ü",null,true,{}]},"n":1e999}`, `{"a":1,"a":2}`, `{"a":"\ud800"}`, `{` + bare + `}`, `{` + bare + `,"id":"h"}`,
+		`{` + bare + `,"productID":"p","organizationID":"o","serialID":1e1,"usageRecordReportID":"r","reportedTime":"0001-01-01T00:00:00Z",` +
+			`"lastUpdateTime":"2024-07-29t17:51:28.0719+02:00","records":{"z":0.10,"a\"b":9007199254740993,"m":1e-9},"metaInfo":{"source":"",` +
+			`"SkipValidation":false,"timestamp":null,"lagoAmount":1.50,"stripeUsageRecordSummaryTotalUsage":3,"originRecords":{},` +
+			`"billableRecords":[{"key":"k","quantity":2,"properties":{"b":null,"a":[1e3,{}]}}],"stripePeriodEndTime":"2024-01-01T00:00:00Z"}}`,
+	} {
+		f.Add([]byte(object))
+	}
+	key := func(value any) bool { return text(value) && metering.CheckKey(value.(string)) == nil }
+	keyed := func(value any) bool { // quantities by key
+		for name := range asObject(value) {
+			if metering.CheckKey(name) != nil {
+				return false
+			}
+		}
+		return mapOf(quantity)(value)
+	}
+	record := members{"key": key, "quantity": orNull(quantity), "properties": orNull(properties)}.with("key")
+	metaInfo := members{
+		"SkipValidation": orNull(boolean), "source": orNull(oneOf("", "API", "INTERNAL", "METRONOME", "ORB", "LAGO", "STRIPE")),
+		"timestamp": orNull(instant), "originRecords": orNull(keyed), "billableRecords": orNull(arrayOf(record)),
+	}
+	maps.Copy(metaInfo, carried)
+	identifier := func(check func(string) error, mayBeEmpty bool) shape {
+		return func(value any) bool {
+			return text(value) && (mayBeEmpty && value == "" || check(value.(string)) == nil)
+		}
+	}
+	group := members{
+		"id": identifier(metering.CheckGroupID, false), "buyerID": identifier(metering.CheckBuyerID, false),
+		"entitlementID": identifier(metering.CheckEntitlementID, false), "productID": orNull(identifier(metering.CheckProductID, true)),
+		"organizationID": orNull(text), "usageRecordReportID": orNull(text), "partner": oneOf("AWS", "AZURE", "GCP"),
+		"status":       oneOf("CREATED", "DELETED", "INVALID", "REPORTED", "REPORT_PENDING", "REPORT_FAILED"),
+		"creationTime": func(value any) bool { return instant(value) && !isNoTime(value) }, "lastUpdateTime": orNull(instant), "reportedTime": orNull(instant),
+		"serialID": orNull(func(value any) bool { return int32s(value) && !strings.HasPrefix(meaning(value).(string), "-") }),
+		"records":  orNull(keyed), "metaInfo": orNull(metaInfo.shape),
+	}.with("id", "buyerID", "entitlementID", "partner", "status", "creationTime")
+	f.Fuzz(func(t *testing.T, object []byte) {
+		value, isJSON := read(object)
+		isObject := isJSON && asObject(value) != nil
+
+		document, err := apijson.DecodeDocument(object)
+		wantTaken(t, isObject, err)
+		if err == nil {
+			if diff := cmp.Diff(meaning(value), meaning(document)); diff != "" {
+				t.Fatalf("-sent +read\n%s", diff)
+			}
+			if !metering.Contains(document, document) {
+				t.Fatalf("%v does not contain itself", document)
+			}
+		}
+
+		g, err := apijson.DecodeGroup(object)
+		wantTaken(t, isObject && group(value), err)
+		if err != nil {
+			return
+		}
+		line := apijson.AppendGroupForExport(nil, &g)
+		written, isJSON := read(line)
+		if !isJSON {
+			t.Fatalf("no JSON is written: %s", line)
+		}
+		want := asObject(value)
+		if last := want["lastUpdateTime"]; last == nil || isNoTime(last) {
+			want["lastUpdateTime"] = want["creationTime"]
+		}
+		if reported := want["reportedTime"]; reported != nil && isNoTime(reported) {
+			delete(want, "reportedTime")
+		}
+		if diff := cmp.Diff(withoutZeros(meaning(want)), withoutZeros(meaning(written))); diff != "" {
+			t.Fatalf("-sent +written\n%s", diff)
+		}
+		again, err := apijson.DecodeGroup(line)
+		if rewritten := apijson.AppendGroupForExport(nil, &again); err != nil || !bytes.Equal(line, rewritten) {
+			t.Fatalf("%s\nis read as\n%s, %v", line, rewritten, err)
+		}
+	})
+}
+
+// read is the JSON value that body is, as encoding/json reads it; ok is false where it is none, or one that the API
+// takes from nobody: with a member twice, with text that is not Unicode.
+func read(body []byte) (value any, ok bool) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	if err := d.Decode(&value); err != nil {
+		return nil, false
+	}
+	_, end := d.Token()
+	return value, errors.Is(end, io.EOF) && utf8.Valid(body) && !halfPair(body) && !memberTwice(body)
+}
+
+var (
+	escapes    = regexp.MustCompile(`\\[^u]`)
+	pairs      = regexp.MustCompile(`(?i)\\ud[89ab][0-9a-f]{2}\\ud[c-f]`)
+	surrogates = regexp.MustCompile(`(?i)\\ud[89a-f]`)
+)
+
+// halfPair tells JSON that has one half of a surrogate pair without the other.
+func halfPair(body []byte) bool {
+	space := []byte(" ")
+	return surrogates.Match(pairs.ReplaceAll(escapes.ReplaceAll(body, space), space))
+}
+
+func memberTwice(body []byte) bool {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	var twice func() bool // of the value that comes
+	twice = func() bool {
+		token, err := d.Token()
+		if err != nil {
+			return false
+		}
+		seen := map[any]bool{}
+		for opened, isOpened := token.(json.Delim); isOpened && d.More(); {
+			if opened == '{' {
+				name, err := d.Token()
+				if err != nil || seen[name] {
+					return true
+				}
+				seen[name] = true
+			}
+			if twice() {
+				return true
+			}
+		}
+		if _, isOpened := token.(json.Delim); isOpened {
+			_, _ = d.Token()
+		}
+		return false
+	}
+	return twice()
+}
+
+// shape says whether a value may stand in a place.
+type shape func(value any) bool
+
+type members map[string]shape
+
+// shape is an object with any of the members and no others.
+func (m members) shape(value any) bool {
+	for name, value := range asObject(value) {
+		if allowed, known := m[name]; !known || !allowed(value) {
+			return false
+		}
+	}
+	return asObject(value) != nil
+}
+
+// with is an object that must have these members.
+func (m members) with(required ...string) shape {
+	return func(value any) bool {
+		for _, name := range required {
+			if _, ok := asObject(value)[name]; !ok {
+				return false
+			}
+		}
+		return m.shape(value)
+	}
+}
+
+func asObject(value any) map[string]any {
+	object, _ := value.(map[string]any)
+	return object
+}
+
+func orNull(s shape) shape { return func(value any) bool { return value == nil || s(value) } }
+
+func mapOf(s shape) shape {
+	return func(value any) bool {
+		for _, member := range asObject(value) {
+			if !s(member) {
+				return false
+			}
+		}
+		return asObject(value) != nil
+	}
+}
+
+func arrayOf(s shape) shape {
+	return func(value any) bool {
+		array, ok := value.([]any)
+		for _, element := range array {
+			ok = ok && s(element)
+		}
+		return ok
+	}
+}
+
+func oneOf(values ...string) shape {
+	return func(value any) bool {
+		for _, one := range values {
+			if value == one {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func text(value any) bool    { _, ok := value.(string); return ok }
+func boolean(value any) bool { _, ok := value.(bool); return ok }
+func number(value any) bool  { _, ok := value.(json.Number); return ok }
+
+// FuzzScalars of internal/metering holds the readers of these three to what they must be.
+
+func instant(value any) bool {
+	s, ok := value.(string)
+	_, err := metering.ParseTime(s)
+	return ok && err == nil
+}
+
+func isNoTime(value any) bool {
+	t, err := metering.ParseTime(value.(string))
+	return err == nil && t.IsZero()
+}
+
+func quantity(value any) bool {
+	n, ok := value.(json.Number)
+	_, err := metering.ParseQuantity(n.String())
+	return ok && err == nil
+}
+
+func amount(value any) bool {
+	n, ok := value.(json.Number)
+	_, err := metering.ParseNumber(n.String())
+	return ok && err == nil
+}
+
+func int32s(value any) bool {
+	if !amount(value) {
+		return false
+	}
+	_, err := strconv.ParseInt(meaning(value).(string), 10, 32)
+	return err == nil
+}
+
+var carried = func() members {
+	m := members{}
+	for _, member := range metering.CarriedMembers {
+		m[member.Name] = orNull(map[metering.CarriedKind]shape{
+			metering.CarriedText: text, metering.CarriedTime: instant, metering.CarriedAmount: amount, metering.CarriedCount: int32s,
+		}[member.Kind])
+	}
+	return m
+}()
+
+// properties nest at most 24 levels deep, and their numbers are those that DynamoDB can hold.
+func properties(value any) bool {
+	var fits func(value any, levels int) bool
+	fits = func(value any, levels int) bool {
+		switch value := value.(type) {
+		case json.Number:
+			return amount(value)
+		case []any:
+			return levels > 0 && arrayOf(func(element any) bool { return fits(element, levels-1) })(value)
+		case map[string]any:
+			return levels > 0 && mapOf(func(member any) bool { return fits(member, levels-1) })(value)
+		}
+		return true
+	}
+	return asObject(value) != nil && fits(value, 24)
+}
+
+// meaning is a value of which two spellings are one: numbers by value, times in UTC.
+func meaning(value any) any {
+	switch value := value.(type) {
+	case json.Number:
+		n, err := metering.ParseNumber(value.String())
+		if err != nil {
+			return "out of range"
+		}
+		return n.String()
+	case metering.Number:
+		return value.String()
+	case metering.NoNumber:
+		return "out of range"
+	case string:
+		if t, err := metering.ParseTime(value); err == nil {
+			return "at " + metering.FormatTime(t)
+		}
+		return "text " + value
+	case []any:
+		array := []any{}
+		for _, element := range value {
+			array = append(array, meaning(element))
+		}
+		return array
+	case map[string]any:
+		object := map[string]any{}
+		for name, member := range value {
+			object[name] = meaning(member)
+		}
+		return object
+	}
+	return value
+}
+
+// withoutZeros is a meaning without the members that say no more than if they were absent.
+func withoutZeros(value any) any {
+	switch value := value.(type) {
+	case []any:
+		for i, element := range value {
+			value[i] = withoutZeros(element)
+		}
+	case map[string]any:
+		for name, member := range value {
+			switch member := withoutZeros(member).(type) {
+			case nil, bool:
+				if member != true {
+					delete(value, name)
+				}
+			case string:
+				if member == "0" || member == "text " {
+					delete(value, name)
+				}
+			case []any:
+				if len(member) == 0 {
+					delete(value, name)
+				}
+			case map[string]any:
+				if len(member) == 0 {
+					delete(value, name)
+				}
+			}
+		}
+	}
+	return value
+}
+
+func wantTaken(t *testing.T, want bool, err error) {
+	t.Helper()
+	if want && err != nil {
+		t.Fatalf("refused: %v", err)
+	}
+	if !want {
+		wantInvalid(t, err)
+	}
+}
+
+// wantInvalid wants an error that a client can be told.
+func wantInvalid(t *testing.T, err error) {
+	t.Helper()
+	failure, ok := errors.AsType[*metering.Error](err)
+	if !ok || failure.Code != metering.Invalid || failure.Message == "" || !utf8.ValidString(failure.Message) || len(failure.Message) > 10_000 {
+		t.Fatalf("taken, or refused as %#v", err)
+	}
+}
