@@ -296,7 +296,7 @@ func (w *world) plain(items map[string]string) map[string]string {
 func (w *world) plainText(text string) string {
 	pairs := []string{w.org, "ORGANIZATION"}
 	for i, key := range w.keys {
-		inJSON := strings.ReplaceAll(fmt.Sprint([]byte(key[:])), " ", ",")
+		inJSON := strings.ReplaceAll(fmt.Sprintf("%d", key[:]), " ", ",")
 		pairs = append(pairs, key.String(), fmt.Sprint("KEY", i), key.ID(), fmt.Sprint("ID", i), inJSON, fmt.Sprint("HASH", i))
 	}
 	for _, at := range w.times[1:] {
