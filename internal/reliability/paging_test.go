@@ -406,3 +406,45 @@ func (w *walk) matches(m *member, status string) bool {
 	}
 	return given("status", status) && given("buyerId", m.buyer) && given("partner", "AWS")
 }
+
+// A place in a list that was given up, and arrives when the client has the page from another try, moves nothing: the
+// next page begins where that one ended.
+func TestAPlaceThatArrivesLateMovesNothing(t *testing.T) {
+	t.Parallel()
+	client, tableName := tabletest.Client(t)
+	var late tabletest.Late
+	broken := true
+	over := table.New(tabletest.NewClient(tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
+		if !broken || placeIn(request) == "" {
+			return nil
+		}
+		return late.Kind().Of(request)
+	})), tableName)
+	w := newWorld(client, tableName)
+	page := func(query string, status int) string {
+		t.Helper()
+		w.times = append(w.times, w.now().Add(time.Second))
+		got := w.send(t.Context(), over, "GET", "usageRecordGroup?limit=2"+query, "")
+		if got.status != status {
+			t.Fatalf("%v, want %d", got, status)
+		}
+		return got.body
+	}
+	if err := w.put(t.Context(), w.table, "g0", "g1", "g2", "g3").err(); err != nil {
+		t.Fatal(err)
+	}
+	page("&status=CREATED", http.StatusServiceUnavailable) // would have begun the next page after g1
+	broken = false
+	if _, err := w.table.Delete(t.Context(), w.org, "g0", "", w.now()); err != nil {
+		t.Fatal(err)
+	}
+	if got := page("&status=CREATED", http.StatusOK); !strings.Contains(got, `"g2"`) {
+		t.Fatalf("the first page is %s", got)
+	}
+	if came, err := late.Arrive(); err != nil || came == 0 {
+		t.Fatalf("%d requests came late, %v", came, err)
+	}
+	if got := page("&status=CREATED&offset=2", http.StatusOK); strings.Contains(got, `"g2"`) || !strings.Contains(got, `"g3"`) {
+		t.Errorf("the second page is %s", got)
+	}
+}

@@ -291,7 +291,7 @@ func (l *list) giveUp(ctx context.Context) error {
 		if first == "" {
 			first = l.first
 		}
-		err = l.table.putStretch(ctx, l.partition, l.start.position, stretch{first, l.position}, l.request.Now.Add(stretchLife))
+		err = l.table.putStretch(ctx, l.partition, l.start.position, stretch{first, l.position}, l.request.Now, l.request.Now.Add(stretchLife))
 	}
 	if err != nil {
 		return err
@@ -321,7 +321,7 @@ func (l *list) finish(ctx context.Context) metering.GroupPage {
 
 // forgetStretch is for who reads from the same place in a later list, and wants to see what has changed since.
 func (l *list) forgetStretch(ctx context.Context) error {
-	return l.table.putStretch(ctx, l.partition, l.start.position, stretch{l.first, l.first}, l.request.Now)
+	return l.table.putStretch(ctx, l.partition, l.start.position, stretch{l.first, l.first}, l.request.Now, l.request.Now)
 }
 
 func (l *list) at(offset int, position string) pageStart {
