@@ -62,6 +62,8 @@ type crowd struct {
 	org    string
 	began  time.Time
 	passed atomic.Bool // midnight
+	count  atomic.Int64
+	turns  chan int64 // pages that were read: the more of them, the more is changed
 
 	mu      sync.Mutex
 	random  *rand.Rand
@@ -79,21 +81,22 @@ type member struct {
 var midnight = time.Date(2099, 7, 30, 0, 0, 0, 0, time.UTC)
 
 func newCrowd(client *dynamodb.Client, tableName string, r *rand.Rand, hasty bool) *crowd {
-	c := &crowd{hasty: hasty, org: string(apikey.New()), began: time.Now(), random: r, members: map[string]*member{}}
+	c := &crowd{hasty: hasty, org: string(apikey.New()), began: time.Now(), random: r, members: map[string]*member{}, turns: make(chan int64, 1000)}
 	kinds := append(slices.Clone(tabletest.Kinds), c.late.Kind())
-	doomed := map[string]int{} // places in lists that can't be kept, with the tries that fail still
+	// Places in lists that can't be kept: the way in which the next tries go wrong, all in the same, since of several
+	// ways one would keep it after all.
+	doomed := map[string][]tabletest.Kind{}
 	faults := tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
-		fails := c.dice(6) == 0
 		if place := placeIn(request); place != "" {
-			if doomed[place] == 0 && c.dice(8) == 0 {
-				doomed[place] = 6
+			if len(doomed[place]) == 0 && c.dice(3) == 0 {
+				doomed[place] = slices.Repeat([]tabletest.Kind{kinds[c.dice(len(kinds))]}, 6)
 			}
-			if doomed[place] > 0 {
-				doomed[place]--
-				fails = true
+			if all := doomed[place]; len(all) > 0 {
+				doomed[place] = all[1:]
+				return all[0].Of(request)
 			}
 		}
-		if !fails {
+		if c.dice(6) > 0 {
 			return nil
 		}
 		return kinds[c.dice(len(kinds))].Of(request)
@@ -144,7 +147,6 @@ func (c *crowd) run(ctx context.Context, total *walks) (wrong []string, err erro
 	}
 	var clients, others errgroup.Group
 	shared := string(apikey.New())
-	done := make(chan struct{})
 	var mu sync.Mutex
 	for client := range 4 {
 		clients.Go(func() error {
@@ -166,13 +168,8 @@ func (c *crowd) run(ctx context.Context, total *walks) (wrong []string, err erro
 	}
 	for range 2 {
 		others.Go(func() error {
-			for i := range 40 {
-				select {
-				case <-done:
-					return nil
-				default:
-				}
-				if i == 8 {
+			for page := range c.turns {
+				if page == 12 {
 					c.passed.Store(true)
 				}
 				if err := c.change(ctx); err != nil {
@@ -183,7 +180,7 @@ func (c *crowd) run(ctx context.Context, total *walks) (wrong []string, err erro
 		})
 	}
 	err = clients.Wait()
-	close(done)
+	close(c.turns)
 	return wrong, errors.Join(err, others.Wait())
 }
 
@@ -230,12 +227,16 @@ func (c *crowd) change(ctx context.Context) error {
 	return err
 }
 
-// bring imports a group of now or of any day that a list may have, the one before the first among them.
+// bring imports a group of now, or of the past.
 func (c *crowd) bring(ctx context.Context) error {
 	c.mu.Lock()
 	m := &member{created: c.now(), buyer: fmt.Sprint("b", c.random.IntN(2)), coming: time.Now()}
-	if c.random.IntN(3) > 0 {
-		m.created = m.created.Add(-time.Duration(c.random.IntN(32*24*60)) * time.Minute)
+	const day = 24 * 60 // minutes
+	switch c.random.IntN(3) {
+	case 1:
+		m.created = m.created.Add(-time.Duration(c.random.IntN(30*day)) * time.Minute)
+	case 2: // of the days that midnight takes from a list, or may not
+		m.created = m.created.Add(-time.Duration(30*day+c.random.IntN(2*day)) * time.Minute)
 	}
 	m.created = m.created.Truncate(time.Duration(1+c.random.IntN(2)*999) * time.Millisecond) // some at the same time
 	id := fmt.Sprintf("g%d-%d", c.random.IntN(10), len(c.members))
@@ -267,7 +268,7 @@ func patiently(try func() error) error {
 }
 
 // filters are of lists: no index's, each index's, and one that is decided beside the index.
-var filters = []url.Values{{}, {"status": {"CREATED"}}, {"status": {"DELETED"}}, {"buyerId": {"b1"}}, {"buyerId": {"b1"}, "status": {"DELETED"}}, {"partner": {"GCP"}}}
+var filters = []url.Values{{}, {}, {"status": {"CREATED"}}, {"status": {"DELETED"}}, {"buyerId": {"b1"}}, {"buyerId": {"b1"}, "status": {"DELETED"}}}
 
 // walk is a client that reads a list from its first page to its last.
 type walk struct {
@@ -299,7 +300,7 @@ func (w *walk) read(ctx context.Context) error {
 	handler := api.Handler()
 	query := maps.Clone(w.filter)
 	for {
-		query.Set("limit", strconv.Itoa(1+w.dice(6)))
+		query.Set("limit", strconv.Itoa(1+w.dice(3)))
 		asked, since := w.now(), time.Now()
 		got := httptest.NewRecorder()
 		handler.ServeHTTP(got, httptest.NewRequestWithContext(ctx, "GET", "/org/"+w.org+"/usageRecordGroup?"+query.Encode(), nil))
@@ -317,6 +318,10 @@ func (w *walk) read(ctx context.Context) error {
 			w.days = [2][2]time.Time{daysAt(asked), daysAt(w.now())}
 		}
 		w.pages++
+		select {
+		case w.turns <- w.count.Add(1):
+		default: // those who change have enough to do
+		}
 		var page struct {
 			NextOffset        int
 			UsageRecordGroups []struct{ ID string }
@@ -356,7 +361,7 @@ func (w *walk) wrong() (wrong []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	tell := func(id, what string) {
-		wrong = append(wrong, fmt.Sprintf("%s %s: %+v in %v by cursor: %v: %s", id, what, w.members[id], w.filter, w.byCursor, strings.Join(w.ids, " ")))
+		wrong = append(wrong, fmt.Sprintf("%s %s: %v; in %v by cursor: %v: %s", id, what, w.members[id], w.filter, w.byCursor, strings.Join(w.ids, " ")))
 	}
 	for i, id := range w.ids {
 		m := w.members[id]
@@ -379,6 +384,15 @@ func (w *walk) wrong() (wrong []string) {
 		}
 	}
 	return wrong
+}
+
+// String tells when it was created by the service's clock, and all else by ours.
+func (m *member) String() string {
+	if m == nil {
+		return "never imported"
+	}
+	return fmt.Sprintf("created %s, buyer %s, imported %s to %s, deleted %s to %s", metering.FormatTime(m.created), m.buyer,
+		m.coming.Format(time.StampMicro), m.came.Format(time.StampMicro), m.deleting.Format(time.StampMicro), m.deleted.Format(time.StampMicro))
 }
 
 // may tells whether the group can have been of the list at some time.
@@ -404,7 +418,7 @@ func (w *walk) matches(m *member, status string) bool {
 	given := func(parameter, value string) bool {
 		return !w.filter.Has(parameter) || w.filter.Get(parameter) == value
 	}
-	return given("status", status) && given("buyerId", m.buyer) && given("partner", "AWS")
+	return given("status", status) && given("buyerId", m.buyer)
 }
 
 // A place in a list that was given up, and arrives when the client has the page from another try, moves nothing: the
