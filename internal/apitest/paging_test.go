@@ -391,7 +391,7 @@ func TestAListGoesOnAcrossMidnight(t *testing.T) {
 		for _, byLink := range []bool{false, true} {
 			a.clock.set(midnight.Add(-time.Millisecond))
 			r := a.reader("acme", url.Values{"limit": {"1"}})
-			r.byLink = byLink
+			r.key, r.byLink = a.newKey(t, "acme", apikey.Read), byLink // another client than the one of the day after
 			for range 2 {
 				if err := r.read(t.Context(), 0); err != nil {
 					t.Fatal(err)

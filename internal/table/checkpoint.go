@@ -37,15 +37,15 @@ func fingerprint(client, query string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
-// putCheckpoint keeps where the page at start.offset begins. The last writer wins: a client that pages alone
+// putCheckpoint keeps where the page at start.offset begins. The last request wins: a client that pages alone
 // never misses a group, nor sees one twice.
 //
-//	PutItem  PK = ORG#<org>#PAGE#<fingerprint>, SK = <offset>   1 round trip, 1 write unit
+//	PutItem  PK = ORG#<org>#PAGE#<fingerprint>, SK = <offset>, no later request's   1 round trip, 1 write unit
 func (t *Table) putCheckpoint(ctx context.Context, partition string, start pageStart, now time.Time) error {
 	item := itemKey(partition, checkpointKey(start.offset))
 	item[attrPosition] = text(start.position)
 	item["startDate"], item["endDate"] = text(string(start.startDate)), text(string(start.endDate))
-	return t.putForList(ctx, item, now.Add(checkpointLife))
+	return t.putForList(ctx, item, now, now.Add(checkpointLife))
 }
 
 // checkpoint is the nearest to the offset of those that are not after it; ok is false where there is none.
@@ -94,11 +94,11 @@ type stretch struct{ first, last string }
 
 // putStretch keeps the stretch of the list that begins at position from.
 //
-//	PutItem  PK = ORG#<org>#PAGE#<fingerprint>, SK = AFTER#<from>   1 round trip, 1 write unit
-func (t *Table) putStretch(ctx context.Context, partition, from string, s stretch, until time.Time) error {
+//	PutItem  PK = ORG#<org>#PAGE#<fingerprint>, SK = AFTER#<from>, no later request's   1 round trip, 1 write unit
+func (t *Table) putStretch(ctx context.Context, partition, from string, s stretch, now, until time.Time) error {
 	item := itemKey(partition, stretchKey(from))
 	item["first"], item["last"] = text(s.first), text(s.last)
-	return t.putForList(ctx, item, until)
+	return t.putForList(ctx, item, now, until)
 }
 
 // stretch is empty where nothing is kept.
@@ -122,9 +122,28 @@ func (t *Table) stretch(ctx context.Context, partition, from string, now time.Ti
 	return s, r.storedError("a stretch")
 }
 
-func (t *Table) putForList(ctx context.Context, item map[string]types.AttributeValue, until time.Time) error {
+// mostLate bounds by how much a put can come late, and for how long a clock that was set back is in the way.
+const mostLate = time.Minute
+
+// putForList never puts in place of what a later request has put: a try that was given up and arrives when the
+// client has asked again must not move the page that it was given then.
+func (t *Table) putForList(ctx context.Context, item map[string]types.AttributeValue, now, until time.Time) error {
 	item[attrExpiry] = unixTime(until)
-	out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{TableName: &t.name, Item: item, ReturnConsumedCapacity: wantUnits(ctx)})
+	item[attrWritten] = unixMilliseconds(now)
+	out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{
+		TableName: &t.name, Item: item, ReturnConsumedCapacity: wantUnits(ctx),
+		ConditionExpression:      aws.String("attribute_not_exists(#written) OR NOT #written BETWEEN :next AND :last"),
+		ExpressionAttributeNames: map[string]string{"#written": attrWritten},
+		ExpressionAttributeValues: map[string]types.AttributeValue{
+			":next": unixMilliseconds(now.Add(time.Millisecond)), ":last": unixMilliseconds(now.Add(mostLate)),
+		},
+	})
+	if _, later := failedCondition(err); later {
+		return &metering.Error{
+			Code: metering.Unavailable, RetryAfter: time.Second, Cause: err,
+			Message: "a later request for the same list, with the same key, was faster: repeat the request",
+		}
+	}
 	if err != nil {
 		return storageError("keep the place in a list", err)
 	}

@@ -24,6 +24,7 @@ const (
 	attrDeletion    = "_deletion" // of the one that deleted the group
 	attrPosition    = "position"
 	attrExpiry      = "expiresAt" // time to live
+	attrWritten     = "writtenAt" // what keeps a place in a list: when the request for it came
 )
 
 // index is a GSI over usage record groups; all sort by attrTime.
@@ -101,6 +102,10 @@ func timeRange(start, end metering.Day) (from, to string) {
 		to = string(end) + "U"
 	}
 	return from, to
+}
+
+func unixMilliseconds(at time.Time) *types.AttributeValueMemberN {
+	return number(strconv.FormatInt(at.UnixMilli(), 10))
 }
 
 func unixTime(at time.Time) *types.AttributeValueMemberN {

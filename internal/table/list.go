@@ -283,7 +283,7 @@ func (l *list) giveUp(ctx context.Context, why error) error {
 		if first == "" {
 			first = l.first
 		}
-		err = l.table.putStretch(ctx, l.partition, l.start.position, stretch{first, l.position}, l.request.Now.Add(stretchLife))
+		err = l.table.putStretch(ctx, l.partition, l.start.position, stretch{first, l.position}, l.request.Now, l.request.Now.Add(stretchLife))
 	default: // no farther than an earlier one
 		return why
 	}
@@ -318,7 +318,7 @@ func (l *list) finish(ctx context.Context) metering.GroupPage {
 
 // forgetStretch is for who reads from the same place in a later list, and wants to see what has changed since.
 func (l *list) forgetStretch(ctx context.Context) error {
-	return l.table.putStretch(ctx, l.partition, l.start.position, stretch{l.first, l.first}, l.request.Now)
+	return l.table.putStretch(ctx, l.partition, l.start.position, stretch{l.first, l.first}, l.request.Now, l.request.Now)
 }
 
 func (l *list) at(offset int, position string) pageStart {

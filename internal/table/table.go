@@ -135,7 +135,7 @@ func unavailable(err error) bool {
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		switch api.ErrorCode() {
 		case "ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded", "LimitExceededException",
-			"TransactionConflictException", "InternalServerError", "ServiceUnavailable":
+			"TransactionConflictException", "TransactionInProgressException", "InternalServerError", "ServiceUnavailable":
 			return true
 		}
 		response, ok := errors.AsType[*awshttp.ResponseError](err)

@@ -371,6 +371,11 @@ func TestAnUnreachableTableIsUnavailable(t *testing.T) {
 			client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{conflict}, 6)...)
 			return table.New(client, name).RotateAPIKey(t.Context(), newKey("o1").Hash, now, newKey("o1"))
 		},
+		"at it already": func() error { // by an earlier try whose answer was lost
+			underWay := saying(`{"__type":"com.amazonaws.dynamodb.v20120810#TransactionInProgressException","message":"under way"}`)
+			client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{underWay}, 6)...)
+			return table.New(client, name).AddAPIKey(t.Context(), newKey("o1"))
+		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

@@ -63,6 +63,9 @@ func Record(ctx context.Context) (recording context.Context, requests func() []R
 	}
 }
 
+// Recorded is a transport for NewClient whose requests are recorded.
+func Recorded(next http.RoundTripper) http.RoundTripper { return recorder{next: next} }
+
 // recorder notes requests in the record of their context. Where there is none it is told to stray,
 // if that is there.
 type recorder struct {

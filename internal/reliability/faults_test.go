@@ -1,0 +1,390 @@
+package reliability
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// trial is an operation over a network that fails as planned, asked for again until the client is told how it
+// ended. Whatever is answered on the way is held against what is stored then, read past the faults.
+type trial struct {
+	operation operation
+	client    *dynamodb.Client // past the faults
+	tableName string
+	expected  *course // nil is to find out what is to be expected
+
+	plan     tabletest.Plan
+	late     tabletest.Late
+	patience time.Duration                                              // of the client for its first answer
+	at1st    bool                                                       // the first answer is to be the last
+	without  func(*dynamodb.Client, *tabletest.Faults) *dynamodb.Client // what the faulty client lacks; nil is nothing
+
+	attempt atomic.Int64 // under way, the first being 0
+}
+
+// course is how an operation goes without a fault.
+type course struct {
+	body    string
+	changed map[string]string // items, as world.plain has them
+	tries   int
+}
+
+const usualPatience = 20 * time.Second
+
+// run returns what was wrong, "" is nothing.
+func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
+	w := newWorld(tr.client, tr.tableName)
+	ctx, w.requests = tabletest.Record(ctx)
+	if err := tr.operation.prepare(ctx, w); err != nil {
+		return nil, "", fmt.Errorf("%s: preparing it: %w", tr.operation.name, err)
+	}
+	before, err := w.items(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	faults := tabletest.Planned(tr.plan)
+	faulty := tabletest.NewClient(tabletest.Recorded(faults))
+	if tr.without != nil {
+		faulty = tr.without(faulty, faults)
+	}
+	over := table.New(faulty, tr.tableName)
+
+	state, done := before, tr.expected != nil && len(tr.expected.changed) == 0
+	for attempt := 0; ; attempt++ {
+		tr.attempt.Store(int64(attempt))
+		if attempt > 0 && !tr.operation.steady {
+			w.times = append(w.times, w.now().Add(time.Minute))
+		}
+		patience := usualPatience
+		if attempt == 0 {
+			patience = tr.patience
+		}
+		asking, cancel := context.WithTimeout(ctx, patience)
+		got := tr.operation.do(asking, w, over)
+		cancel()
+		now, err := w.items(ctx)
+		if err != nil {
+			return nil, "", err
+		}
+		changed := w.plain(changes(before, now))
+		if tr.expected == nil {
+			return &course{w.plainText(got.body), changed, faults.Tries()}, "", nil
+		}
+		wasDone := done
+		if !maps.Equal(state, now) {
+			if done = !done && cmp.Equal(tr.expected.changed, changed); !done {
+				return nil, fmt.Sprintf("attempt %d, answered %v: there is a half or a second effect: -once +stored\n%s", attempt, got, cmp.Diff(tr.expected.changed, changed)), nil
+			}
+		}
+		state = now
+		final := got.status != http.StatusServiceUnavailable
+		switch {
+		case !final && tr.at1st:
+			return nil, fmt.Sprintf("answered %v, where the client's own retries are enough", got), nil
+		case !final:
+		case got.status == http.StatusOK && !done:
+			return nil, fmt.Sprintf("attempt %d: 200 and nothing is stored", attempt), nil
+		case got.status == http.StatusOK && (done != wasDone || len(changed) == 0) && w.plainText(got.body) != tr.expected.body:
+			return nil, fmt.Sprintf("attempt %d: the answer is other than what was done: -want +got\n%s", attempt, cmp.Diff(tr.expected.body, w.plainText(got.body))), nil
+		case got.status != http.StatusOK && (!wasDone || got.status != tr.operation.again):
+			return nil, fmt.Sprintf("attempt %d, where it was done before: %v: answered %v", attempt, wasDone, got), nil
+		}
+
+		// What arrives after the client was told how it ended changes nothing; else it may be the one effect.
+		if came, err := tr.late.Arrive(); err != nil {
+			return nil, "", err
+		} else if came > 0 {
+			if now, err = w.items(ctx); err != nil {
+				return nil, "", err
+			}
+		}
+		if !maps.Equal(state, now) {
+			if changed = w.plain(changes(before, now)); final || done || !cmp.Equal(tr.expected.changed, changed) {
+				return nil, fmt.Sprintf("attempt %d, answered %v: what came late has changed\n%s", attempt, got, cmp.Diff(tr.expected.changed, changed)), nil
+			}
+			state, done = now, true
+		}
+		switch {
+		case final:
+			return nil, "", nil
+		case attempt == 50:
+			return nil, "it does not end", nil
+		}
+	}
+}
+
+// changes are the items that are other than before, empty where they are gone.
+func changes(before, after map[string]string) map[string]string {
+	changed := map[string]string{}
+	for key, item := range after {
+		if before[key] != item {
+			changed[key] = item
+		}
+	}
+	for key := range before {
+		if _, there := after[key]; !there {
+			changed[key] = ""
+		}
+	}
+	return changed
+}
+
+// network is a table, and how each operation on it goes without a fault.
+type network struct {
+	client    *dynamodb.Client
+	tableName string
+	courses   map[string]*course
+}
+
+func newNetwork(t *testing.T) *network {
+	t.Helper()
+	n := &network{courses: map[string]*course{}}
+	n.client, n.tableName = tabletest.Client(t)
+	for _, o := range operations {
+		tr := n.trial(o)
+		tr.plan = func(int, *http.Request) tabletest.Fault { return nil }
+		c, _, err := tr.run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.tries == 0 || (len(c.changed) == 0) != o.reads {
+			t.Fatalf("%s: %d requests have changed %v", o.name, c.tries, c.changed)
+		}
+		n.courses[o.name] = c
+	}
+	return n
+}
+
+func (n *network) trial(o operation) *trial {
+	return &trial{operation: o, client: n.client, tableName: n.tableName, expected: n.courses[o.name], patience: usualPatience}
+}
+
+// kinds are all ways in which a try goes wrong.
+func (tr *trial) kinds() []tabletest.Kind {
+	return append(slices.Clone(tabletest.Kinds), tr.late.Kind(), unheard, unanswered)
+}
+
+// unheard and unanswered are tries that wait until the client gives up: the write was not done, or it was.
+var (
+	unheard = tabletest.Kind{Name: "unheard", Of: func(request *http.Request) tabletest.Fault {
+		return func(func() (*http.Response, error)) (*http.Response, error) {
+			<-request.Context().Done()
+			return nil, request.Context().Err()
+		}
+	}}
+	unanswered = tabletest.Kind{Name: "unanswered", Of: func(request *http.Request) tabletest.Fault {
+		return tabletest.Delay(request.Context(), time.Hour)
+	}}
+)
+
+// goesWrong plans that the tries from the point on go wrong in these ways; always: that those after them do in the
+// last of these too, until the client asks again.
+func (tr *trial) goesWrong(point int, always bool, kinds ...tabletest.Kind) {
+	tr.plan = func(try int, request *http.Request) tabletest.Fault {
+		switch i := try - point; {
+		case i < 0:
+			return nil
+		case i < len(kinds):
+			return kinds[i].Of(request)
+		case always && tr.attempt.Load() == 0:
+			return kinds[len(kinds)-1].Of(request)
+		default:
+			return nil
+		}
+	}
+	tr.at1st = !always
+	for _, k := range kinds {
+		switch k.Name {
+		case unheard.Name, unanswered.Name:
+			tr.patience, tr.at1st = 2*time.Second, false // 1.5 of it are what a list leaves for its checkpoint
+		case "in a throttled transaction": // which the client does not try again
+			tr.at1st = false
+		}
+	}
+}
+
+// For every operation, at every request that it makes, first tries and retries, and for every way to go wrong: a
+// 200 means that it was done and a refusal that it had been, a 503 that it was done or not but never by half; and
+// who asks again ends in exactly one effect. Where one try goes wrong, or two, the client's own retries are enough.
+func TestEachFaultAtEachPoint(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	first := []int{slices.IndexFunc(tabletest.Kinds, func(k tabletest.Kind) bool { return k.Name == "lost" })}
+	if *long {
+		first = nil
+		for i := range new(trial).kinds() {
+			first = append(first, i)
+		}
+	}
+	var all errgroup.Group
+	all.SetLimit(24)
+	trials := 0
+	try := func(o operation, point int, always bool, kinds ...int) {
+		tr, names := n.trial(o), []string{}
+		chosen := make([]tabletest.Kind, len(kinds))
+		for i, kind := range kinds {
+			chosen[i] = tr.kinds()[kind]
+			names = append(names, chosen[i].Name)
+		}
+		tr.goesWrong(point, always, chosen...)
+		trials++
+		all.Go(func() error {
+			_, wrong, err := tr.run(t.Context())
+			if wrong != "" {
+				t.Errorf("%s: from request %d on %s, always: %v: %s", o.name, point, strings.Join(names, " and then "), always, wrong)
+			}
+			return err
+		})
+	}
+	for _, o := range operations {
+		for point := range n.courses[o.name].tries {
+			for kind := range new(trial).kinds() {
+				try(o, point, false, kind)
+				try(o, point, true, kind)
+				for _, f := range first { // and the retry
+					try(o, point, false, f, kind)
+				}
+			}
+		}
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d trials", trials)
+}
+
+// Any faults in any order, of several clients at once.
+func TestFaultsAtRandom(t *testing.T) {
+	t.Parallel()
+	n, seeds, end := newNetwork(t), random(t), until(4*time.Second)
+	var trials atomic.Int64
+	var all errgroup.Group
+	for range 8 {
+		r := rand.New(rand.NewPCG(seeds.Uint64(), 0))
+		all.Go(func() error {
+			for time.Now().Before(end) && !t.Failed() {
+				tr, went := n.trial(operations[r.IntN(len(operations))]), []string{}
+				share, kinds := 0.9*r.Float64(), new(trial).kinds()
+				tr.plan = func(_ int, request *http.Request) tabletest.Fault {
+					if r.Float64() > share || tr.attempt.Load() > 5 {
+						went = append(went, "passed")
+						return nil
+					}
+					kind := tr.kinds()[r.IntN(len(kinds)-2)] // none for which only time helps
+					went = append(went, kind.Name)
+					return kind.Of(request)
+				}
+				_, wrong, err := tr.run(t.Context())
+				if err != nil {
+					return err
+				}
+				if wrong != "" {
+					t.Errorf("%s: the tries were %q: %s", tr.operation.name, went, wrong)
+				}
+				trials.Add(1)
+			}
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d trials", trials.Load())
+}
+
+// The trials above would tell if the operation ids were not there, or the check of answers.
+func TestTrialsTellWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	for _, c := range []struct {
+		what    string
+		without func(*dynamodb.Client, *tabletest.Faults) *dynamodb.Client
+		faults  []string // one of which at least is to be told of each operation
+		told    []string
+	}{
+		{"operation ids", withoutOperationIDs, []string{"lost", "cut", "short", "flipped", "empty", "500 and done all the same"}, []string{"DELETE group", "import a group"}},
+		{"checked answers", withoutCheck, []string{"cut", "short", "flipped", "empty"}, []string{"DELETE group", "PATCH config"}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
+			for _, o := range operations {
+				if !slices.Contains(c.told, o.name) {
+					continue
+				}
+				var told []string
+				for point := range n.courses[o.name].tries {
+					for _, kind := range tabletest.Kinds {
+						if !slices.Contains(c.faults, kind.Name) {
+							continue
+						}
+						tr := n.trial(o)
+						tr.without = c.without
+						tr.goesWrong(point, false, kind)
+						_, wrong, err := tr.run(t.Context())
+						if err != nil {
+							t.Fatal(err)
+						}
+						if wrong != "" {
+							told = append(told, fmt.Sprintf("request %d %s: %.200s", point, kind.Name, wrong))
+						}
+					}
+				}
+				if t.Logf("%s: %s", o.name, strings.Join(told, "\n")); len(told) == 0 {
+					t.Errorf("%s: no fault was told", o.name)
+				}
+			}
+		})
+	}
+}
+
+// withoutOperationIDs answers as if no item held one.
+func withoutOperationIDs(_ *dynamodb.Client, faults *tabletest.Faults) *dynamodb.Client {
+	return tabletest.NewClient(tabletest.Recorded(forgetful{faults}))
+}
+
+type forgetful struct{ next http.RoundTripper }
+
+func (f forgetful) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := f.next.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	response.Body = io.NopCloser(bytes.NewReader(body))
+	if changed := bytes.ReplaceAll(body, []byte(`"_op"`), []byte(`"_no"`)); err == nil && !bytes.Equal(body, changed) && isSound(response, body) {
+		response.Body = io.NopCloser(bytes.NewReader(changed))
+		response.Header.Set("X-Amz-Crc32", fmt.Sprint(crc32.ChecksumIEEE(changed)))
+	}
+	return response, err
+}
+
+func isSound(response *http.Response, body []byte) bool {
+	return response.Header.Get("X-Amz-Crc32") == fmt.Sprint(crc32.ChecksumIEEE(body))
+}
+
+// withoutCheck leaves to the SDK whatever is answered.
+func withoutCheck(client *dynamodb.Client, faults *tabletest.Faults) *dynamodb.Client {
+	return dynamodb.New(client.Options(), func(o *dynamodb.Options) {
+		o.HTTPClient = &http.Client{Transport: tabletest.Recorded(faults)}
+		o.DisableValidateResponseChecksum = false
+	})
+}

@@ -1,0 +1,308 @@
+package reliability
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// operation is what a client or an operator asks for.
+type operation struct {
+	name    string
+	prepare func(ctx context.Context, w *world) error
+	do      func(ctx context.Context, w *world, over *table.Table) answer
+
+	again  int  // the status where it is asked for again after it was done
+	steady bool // the last writer wins: to do it again at the same time changes nothing, and later a little
+	reads  bool // and does nothing
+}
+
+// answer is the API's. A function of the table that is asked directly answers as the API would.
+type answer struct {
+	status int
+	body   string
+}
+
+var operations = []operation{
+	{
+		name:    "DELETE group",
+		prepare: func(ctx context.Context, w *world) error { return w.put(ctx, w.table, "g1").err() },
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			return w.send(ctx, over, "DELETE", "usageRecordGroup/g1", "")
+		},
+		again: http.StatusBadRequest,
+	},
+	{
+		name: "PATCH config",
+		prepare: func(ctx context.Context, w *world) error {
+			return w.send(ctx, w.table, "PUT", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`).err()
+		},
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			return w.send(ctx, over, "PATCH", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"GCP"}]}`)
+		},
+		again: http.StatusOK,
+	},
+	{
+		name:    "PUT config",
+		prepare: nothing,
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			return w.send(ctx, over, "PUT", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`)
+		},
+		again: http.StatusOK,
+	},
+	{
+		name:    "GET a page that another follows",
+		prepare: func(ctx context.Context, w *world) error { return w.put(ctx, w.table, "g1", "g2", "g3").err() },
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			return w.send(ctx, over, "GET", "usageRecordGroup?limit=2", "")
+		},
+		again: http.StatusOK, steady: true,
+	},
+	{
+		name:    "GET config",
+		prepare: nothing,
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			return w.send(ctx, over, "GET", "usageMeteringConfigInfo", "")
+		},
+		again: http.StatusOK, reads: true,
+	},
+	{
+		name:    "import a group",
+		prepare: nothing,
+		do:      func(ctx context.Context, w *world, over *table.Table) answer { return w.put(ctx, over, "g1") },
+		again:   http.StatusOK,
+	},
+	{
+		name:    "raise the serial counter",
+		prepare: func(ctx context.Context, w *world) error { return w.table.RaiseSerial(ctx, w.org, 7) },
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			return answerOf(nil, over.RaiseSerial(ctx, w.org, 9))
+		},
+		again: http.StatusOK,
+	},
+	{
+		name:    "make an API key",
+		prepare: nothing,
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			return answerOf(nil, over.AddAPIKey(ctx, w.record(0)))
+		},
+		again: http.StatusInternalServerError, // nobody makes the same key twice
+	},
+	{
+		name:    "rotate an API key",
+		prepare: func(ctx context.Context, w *world) error { return w.table.AddAPIKey(ctx, w.record(0)) },
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			return answerOf(nil, over.RotateAPIKey(ctx, w.keys[0], w.now().Add(time.Hour), w.record(1)))
+		},
+		again: http.StatusNotFound,
+	},
+	{
+		name:    "revoke an API key",
+		prepare: func(ctx context.Context, w *world) error { return w.table.AddAPIKey(ctx, w.record(0)) },
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			return answerOf(over.RevokeAPIKey(ctx, w.org, w.keys[0], w.now(), "operator"))
+		},
+		again: http.StatusOK,
+	},
+	{
+		name:    "note the use of an API key",
+		prepare: func(ctx context.Context, w *world) error { return w.table.AddAPIKey(ctx, w.record(0)) },
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			return answerOf(nil, over.APIKeyUsed(ctx, w.keys[0], w.now().Truncate(time.Hour)))
+		},
+		again: http.StatusOK,
+	},
+	{
+		name: "list the API keys",
+		prepare: func(ctx context.Context, w *world) error {
+			if err := w.table.AddAPIKey(ctx, w.record(0)); err != nil {
+				return err
+			}
+			return w.table.AddAPIKey(ctx, w.record(1))
+		},
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			records, err := over.APIKeys(ctx, w.org)
+			slices.SortFunc(records, func(a, b apikey.Record) int { return strings.Compare(a.Label, b.Label) }) // both of one time
+			return answerOf(records, err)
+		},
+		again: http.StatusOK, reads: true,
+	},
+}
+
+func nothing(context.Context, *world) error { return nil }
+
+func answerOf(result any, err error) answer {
+	if err != nil {
+		status, known := map[metering.Code]int{
+			metering.Unavailable: http.StatusServiceUnavailable, metering.NotFound: http.StatusNotFound, metering.Invalid: http.StatusBadRequest,
+		}[metering.CodeOf(err)]
+		if !known {
+			status = http.StatusInternalServerError
+		}
+		return answer{status, err.Error()}
+	}
+	body, err := json.Marshal(result)
+	if err != nil {
+		return answer{http.StatusInternalServerError, err.Error()}
+	}
+	return answer{http.StatusOK, string(body)}
+}
+
+func (a answer) err() error {
+	if a.status != http.StatusOK {
+		return fmt.Errorf("%d %s", a.status, a.body)
+	}
+	return nil
+}
+
+// world is an organization with its items, in a table that others have theirs in.
+type world struct {
+	client    *dynamodb.Client
+	tableName string
+	table     *table.Table
+	org       string
+	keys      [2]apikey.Hash
+	times     []time.Time // of its clock, the last being now
+	requests  func() []tabletest.Request
+}
+
+// begins is when every world does: late enough that DynamoDB Local, which goes by the real time, keeps what expires.
+var begins = time.Date(2099, 7, 29, 15, 51, 28, 71_000_000, time.UTC)
+
+func newWorld(client *dynamodb.Client, tableName string) *world {
+	return &world{
+		client: client, tableName: tableName, table: table.New(client, tableName), times: []time.Time{begins},
+		org: string(apikey.New()), keys: [2]apikey.Hash{apikey.New().Hash(), apikey.New().Hash()},
+	}
+}
+
+func (w *world) now() time.Time { return w.times[len(w.times)-1] }
+
+func (w *world) record(i int) *apikey.Record {
+	return &apikey.Record{
+		Hash: w.keys[i], Organization: w.org, Scopes: apikey.Read | apikey.Write, Label: "key " + strconv.Itoa(i), CreationTime: begins, CreatedBy: "operator",
+	}
+}
+
+// put imports groups, and answers with which of them were stored.
+func (w *world) put(ctx context.Context, over *table.Table, ids ...string) answer {
+	stored := map[string]bool{}
+	for i, id := range ids {
+		group, err := apijson.DecodeGroup(fmt.Appendf(nil, `{"id": %q, "organizationID": %q, "buyerID": "b", "entitlementID": "e", "partner": "AWS", "status": "CREATED", "creationTime": %q}`,
+			id, w.org, metering.FormatTime(begins.Add(-time.Duration(i)*time.Minute))))
+		if err == nil {
+			stored[id], err = over.Put(ctx, &group)
+		}
+		if err != nil {
+			return answerOf(nil, err)
+		}
+	}
+	return answerOf(stored, nil)
+}
+
+// send asks the API on that table, for one whose key may do everything.
+func (w *world) send(ctx context.Context, over *table.Table, method, path, body string) answer {
+	api := &httpapi.API{
+		Table: over, Log: slog.New(slog.DiscardHandler), Now: w.now, CountUnits: table.CountUnits,
+		Identify: func(*http.Request) (apikey.Identity, error) {
+			return apikey.Identity{Organization: w.org, KeyID: "0123456789abcdef", Scopes: apikey.Admin}, nil
+		},
+	}
+	request := httptest.NewRequestWithContext(ctx, method, "/org/"+w.org+"/"+path, strings.NewReader(body))
+	request.Header.Set("Content-Type", "application/json")
+	got := httptest.NewRecorder()
+	api.Handler().ServeHTTP(got, request)
+	if got.Code == http.StatusServiceUnavailable && got.Header().Get("Retry-After") == "" {
+		return answer{http.StatusInternalServerError, "a 503 without Retry-After"}
+	}
+	return answer{got.Code, got.Header().Get("ETag") + got.Body.String()}
+}
+
+// items are all that is stored in the partitions that were asked for so far.
+func (w *world) items(ctx context.Context) (map[string]string, error) {
+	partitions := map[string]bool{}
+	for _, request := range w.requests() {
+		for _, access := range request.Accesses {
+			for _, partition := range access.Partitions {
+				partitions[partition] = partitions[partition] || access.Index == ""
+			}
+		}
+	}
+	all := map[string]string{}
+	for partition, ofTable := range partitions {
+		if !ofTable {
+			continue
+		}
+		out, err := w.client.Query(ctx, &dynamodb.QueryInput{
+			TableName: &w.tableName, ConsistentRead: aws.Bool(true), KeyConditionExpression: aws.String("PK = :pk"),
+			ExpressionAttributeValues: map[string]types.AttributeValue{":pk": &types.AttributeValueMemberS{Value: partition}},
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range out.Items {
+			text, err := json.Marshal(item)
+			if err != nil {
+				return nil, err
+			}
+			var key struct{ PK, SK struct{ Value string } }
+			if err := json.Unmarshal(text, &key); err != nil {
+				return nil, err
+			}
+			all[key.PK.Value+" "+key.SK.Value] = string(text)
+		}
+	}
+	return all, nil
+}
+
+// plain makes items comparable with those of other worlds: without what is of this one alone.
+func (w *world) plain(items map[string]string) map[string]string {
+	all := map[string]string{}
+	for key, text := range items {
+		var item map[string]any
+		if text != "" {
+			if err := json.Unmarshal([]byte(text), &item); err != nil {
+				panic(err)
+			}
+			delete(item, "_op")
+		}
+		plain, err := json.Marshal(item)
+		if err != nil {
+			panic(err)
+		}
+		all[w.plainText(key)] = w.plainText(string(plain))
+	}
+	return all
+}
+
+func (w *world) plainText(text string) string {
+	pairs := []string{w.org, "ORGANIZATION"}
+	for i, key := range w.keys {
+		inJSON := strings.ReplaceAll(fmt.Sprintf("%d", key[:]), " ", ",")
+		pairs = append(pairs, key.String(), fmt.Sprint("KEY", i), key.ID(), fmt.Sprint("ID", i), inJSON, fmt.Sprint("HASH", i))
+	}
+	for _, at := range w.times[1:] {
+		for _, later := range []time.Duration{0, time.Hour} {
+			pairs = append(pairs, metering.FormatTime(at.Add(later)), metering.FormatTime(begins.Add(later)))
+		}
+	}
+	return strings.NewReplacer(pairs...).Replace(text)
+}

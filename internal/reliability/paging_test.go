@@ -1,0 +1,464 @@
+package reliability
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// Clients page by offset, each with a key of its own, and by cursor, all with one key, while others import and
+// delete, midnight passes, and any request to DynamoDB goes wrong in any way: no group is returned twice, none
+// that was there unchanged from the first page to the last is missed, and none is there that is not of the list.
+func TestListsUnderChange(t *testing.T) {
+	t.Parallel()
+	seeds, end := random(t), until(6*time.Second)
+	client, tableName := tabletest.Client(t)
+	total := walks{}
+	for round := 0; round < 2 || time.Now().Before(end) && !t.Failed(); round++ {
+		c := newCrowd(client, tableName, rand.New(rand.NewPCG(seeds.Uint64(), 0)), round%2 == 1)
+		wrong, err := c.run(t.Context(), &total)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range wrong {
+			t.Errorf("round %d, in haste: %v: %s", round, c.hasty, w)
+		}
+	}
+	t.Logf("%d walks of %d groups by %d pages, %d times asked again, %d across midnight", total.walks, total.groups, total.pages, total.repeats, total.midnights)
+}
+
+type walks struct{ walks, groups, pages, repeats, midnights int }
+
+// crowd is an organization whose groups come and change while lists of them are read.
+type crowd struct {
+	faulty *table.Table
+	late   tabletest.Late
+	hasty  bool // DynamoDB looks at few groups for an answer, and a list is read no longer than for one
+	org    string
+	began  time.Time
+	passed atomic.Bool // midnight
+	count  atomic.Int64
+	turns  chan int64 // pages that were read: the more of them, the more is changed
+
+	mu      sync.Mutex
+	random  *rand.Rand
+	members map[string]*member
+}
+
+// member is a group with the real times of what happened to it, which are zero where it did not.
+type member struct {
+	created           time.Time // on the service's clock
+	buyer             string
+	coming, came      time.Time // before the import, and after it
+	deleting, deleted time.Time
+}
+
+var midnight = time.Date(2099, 7, 30, 0, 0, 0, 0, time.UTC)
+
+func newCrowd(client *dynamodb.Client, tableName string, r *rand.Rand, hasty bool) *crowd {
+	c := &crowd{hasty: hasty, org: string(apikey.New()), began: time.Now(), random: r, members: map[string]*member{}, turns: make(chan int64, 1000)}
+	kinds := append(slices.Clone(tabletest.Kinds), c.late.Kind())
+	// Places in lists that can't be kept: the way in which the next tries go wrong, all in the same, since of several
+	// ways one would keep it after all.
+	doomed := map[string][]tabletest.Kind{}
+	faults := tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
+		if place := placeIn(request); place != "" {
+			if len(doomed[place]) == 0 && c.dice(3) == 0 {
+				doomed[place] = slices.Repeat([]tabletest.Kind{kinds[c.dice(len(kinds))]}, 6)
+			}
+			if all := doomed[place]; len(all) > 0 {
+				doomed[place] = all[1:]
+				return all[0].Of(request)
+			}
+		}
+		if c.dice(6) > 0 {
+			return nil
+		}
+		return kinds[c.dice(len(kinds))].Of(request)
+	})
+	var transport http.RoundTripper = faults
+	if hasty {
+		transport = tabletest.ShortPages(faults, 4)
+	}
+	c.faulty = table.New(tabletest.NewClient(transport), tableName)
+	return c
+}
+
+// placeIn is the item by which a request keeps a place in a list; "" where it does something else.
+func placeIn(request *http.Request) string {
+	var put struct {
+		Item struct{ PK, SK struct{ S string } }
+	}
+	body, err := request.GetBody()
+	if err != nil || json.NewDecoder(body).Decode(&put) != nil || !strings.Contains(put.Item.PK.S, "#PAGE#") {
+		return ""
+	}
+	return put.Item.PK.S + put.Item.SK.S
+}
+
+func (c *crowd) dice(n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.random.IntN(n)
+}
+
+// now goes on by the real time, but for the minutes before midnight, which pass at once.
+func (c *crowd) now() time.Time {
+	at := midnight.Add(-10 * time.Minute)
+	if c.passed.Load() {
+		at = midnight
+	}
+	return at.Add(time.Since(c.began))
+}
+
+func (c *crowd) run(ctx context.Context, total *walks) (wrong []string, err error) {
+	var before errgroup.Group
+	before.SetLimit(8)
+	for range 24 {
+		before.Go(func() error { return c.bring(ctx) })
+	}
+	if err := before.Wait(); err != nil {
+		return nil, err
+	}
+	var clients, others errgroup.Group
+	shared := string(apikey.New())
+	var mu sync.Mutex
+	for client := range 4 {
+		clients.Go(func() error {
+			for range 2 {
+				w := &walk{crowd: c, key: string(apikey.New()), filter: filters[c.dice(len(filters))]}
+				if client%2 == 1 {
+					w.key, w.byCursor = shared, true
+				}
+				if err := w.read(ctx); err != nil {
+					return fmt.Errorf("%v, by cursor: %v: %w", w.filter, w.byCursor, err)
+				}
+				mu.Lock()
+				wrong = append(wrong, w.wrong()...)
+				total.add(w)
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	for range 2 {
+		others.Go(func() error {
+			for page := range c.turns {
+				if page == 12 {
+					c.passed.Store(true)
+				}
+				if err := c.change(ctx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	err = clients.Wait()
+	close(c.turns)
+	return wrong, errors.Join(err, others.Wait())
+}
+
+func (total *walks) add(w *walk) {
+	total.walks++
+	total.groups += len(w.ids)
+	total.pages += w.pages
+	total.repeats += w.repeats
+	if w.days[0][1].Before(midnight) && w.ends.After(midnight) {
+		total.midnights++
+	}
+}
+
+// change brings a group or deletes one, and lets arrive what is late.
+func (c *crowd) change(ctx context.Context) error {
+	if c.dice(3) == 0 {
+		if _, err := c.late.Arrive(); err != nil {
+			return err
+		}
+	}
+	if c.dice(2) == 0 {
+		return c.bring(ctx)
+	}
+	c.mu.Lock()
+	ids := slices.Sorted(maps.Keys(c.members))
+	id := ids[c.random.IntN(len(ids))]
+	m := c.members[id]
+	if m.came.IsZero() || !m.deleting.IsZero() {
+		c.mu.Unlock()
+		return nil
+	}
+	m.deleting = time.Now()
+	c.mu.Unlock()
+	err := patiently(func() error {
+		_, err := c.faulty.Delete(ctx, c.org, id, "", c.now())
+		if metering.CodeOf(err) == metering.NotDeletable {
+			return nil // by the try before
+		}
+		return err
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.deleted = time.Now()
+	return err
+}
+
+// bring imports a group of now, or of the past.
+func (c *crowd) bring(ctx context.Context) error {
+	c.mu.Lock()
+	m := &member{created: c.now(), buyer: fmt.Sprint("b", c.random.IntN(2)), coming: time.Now()}
+	const day = 24 * 60 // minutes
+	switch c.random.IntN(3) {
+	case 1:
+		m.created = m.created.Add(-time.Duration(c.random.IntN(30*day)) * time.Minute)
+	case 2: // of the days that midnight takes from a list, or may not
+		m.created = m.created.Add(-time.Duration(30*day+c.random.IntN(2*day)) * time.Minute)
+	}
+	m.created = m.created.Truncate(time.Duration(1+c.random.IntN(2)*999) * time.Millisecond) // some at the same time
+	id := fmt.Sprintf("g%d-%d", c.random.IntN(10), len(c.members))
+	c.members[id] = m
+	c.mu.Unlock()
+	group, err := apijson.DecodeGroup(fmt.Appendf(nil, `{"id": %q, "buyerID": %q, "entitlementID": "e", "partner": "AWS", "status": "CREATED", "creationTime": %q}`,
+		id, m.buyer, metering.FormatTime(m.created)))
+	if err != nil {
+		return err
+	}
+	group.OrganizationID = c.org
+	err = patiently(func() error {
+		_, err := c.faulty.Put(ctx, &group)
+		return err
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.came = time.Now()
+	return err
+}
+
+func patiently(try func() error) error {
+	for range 100 {
+		if err := try(); metering.CodeOf(err) != metering.Unavailable || err == nil {
+			return err
+		}
+	}
+	return errors.New("unavailable 100 times")
+}
+
+// filters are of lists: no index's, each index's, and one that is decided beside the index.
+var filters = []url.Values{{}, {}, {"status": {"CREATED"}}, {"status": {"DELETED"}}, {"buyerId": {"b1"}}, {"buyerId": {"b1"}, "status": {"DELETED"}}}
+
+// walk is a client that reads a list from its first page to its last.
+type walk struct {
+	*crowd
+	key      string
+	byCursor bool
+	filter   url.Values
+
+	began, ends time.Time // ends is on the service's clock
+	end         time.Time
+	days        [2][2]time.Time // of the list, as its first page may have found them: on the service's clock before and after it
+	ids         []string
+	pages       int
+	repeats     int
+}
+
+var nextLink = regexp.MustCompile(`^<(\?[^<>]*)>; rel="next"$`)
+
+func (w *walk) read(ctx context.Context) error {
+	api := &httpapi.API{
+		Table: w.faulty, Log: slog.New(slog.DiscardHandler), Now: w.now, CountUnits: table.CountUnits,
+		Identify: func(*http.Request) (apikey.Identity, error) {
+			return apikey.Identity{Organization: w.org, KeyID: w.key, Scopes: apikey.Read}, nil
+		},
+	}
+	if w.hasty {
+		api.ListFor = time.Nanosecond
+	}
+	handler := api.Handler()
+	query := maps.Clone(w.filter)
+	for {
+		query.Set("limit", strconv.Itoa(1+w.dice(3)))
+		asked, since := w.now(), time.Now()
+		got := httptest.NewRecorder()
+		handler.ServeHTTP(got, httptest.NewRequestWithContext(ctx, "GET", "/org/"+w.org+"/usageRecordGroup?"+query.Encode(), nil))
+		if got.Code == http.StatusServiceUnavailable && got.Header().Get("Retry-After") == "1" {
+			if w.repeats++; w.repeats > 1000 {
+				return errors.New("asked again 1000 times")
+			}
+			continue
+		}
+		if got.Code != http.StatusOK {
+			return fmt.Errorf("%d %s", got.Code, got.Body)
+		}
+		if w.pages == 0 {
+			w.began = since
+			w.days = [2][2]time.Time{daysAt(asked), daysAt(w.now())}
+		}
+		w.pages++
+		select {
+		case w.turns <- w.count.Add(1):
+		default: // those who change have enough to do
+		}
+		var page struct {
+			NextOffset        int
+			UsageRecordGroups []struct{ ID string }
+		}
+		if err := json.Unmarshal(got.Body.Bytes(), &page); err != nil {
+			return err
+		}
+		for _, g := range page.UsageRecordGroups {
+			w.ids = append(w.ids, g.ID)
+		}
+		switch link := nextLink.FindStringSubmatch(got.Header().Get("Link")); {
+		case page.NextOffset == 0 && link == nil:
+			w.end, w.ends = time.Now(), w.now()
+			return nil
+		case page.NextOffset != len(w.ids) || link == nil || len(page.UsageRecordGroups) == 0:
+			return fmt.Errorf("after %d groups, %d of them on this page, nextOffset is %d and Link %q", len(w.ids), len(page.UsageRecordGroups), page.NextOffset, link)
+		case w.byCursor:
+			next, err := url.ParseQuery(link[1][1:])
+			if err != nil {
+				return err
+			}
+			query = next
+		default:
+			query.Set("offset", strconv.Itoa(page.NextOffset))
+		}
+	}
+}
+
+// daysAt are the first and the last instant of a list that begins then: today and the 30 days before.
+func daysAt(now time.Time) [2]time.Time {
+	today := now.Truncate(24 * time.Hour)
+	return [2]time.Time{today.AddDate(0, 0, -30), today.AddDate(0, 0, 1).Add(-time.Millisecond)}
+}
+
+// wrong tells what of the list should not have been.
+func (w *walk) wrong() (wrong []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	tell := func(id, what string) {
+		wrong = append(wrong, fmt.Sprintf("%s %s: %v; in %v by cursor: %v: %s", id, what, w.members[id], w.filter, w.byCursor, strings.Join(w.ids, " ")))
+	}
+	for i, id := range w.ids {
+		m := w.members[id]
+		if m == nil || !w.may(m) {
+			tell(id, "is not of the list")
+			continue
+		}
+		if i == 0 {
+			continue
+		}
+		if last := w.ids[i-1]; w.members[last] != nil {
+			if order := m.created.Compare(w.members[last].created); order > 0 || order == 0 && id >= last {
+				tell(id, "is there twice or out of order")
+			}
+		}
+	}
+	for id, m := range w.members {
+		if w.must(m) && !slices.Contains(w.ids, id) {
+			tell(id, "is missing")
+		}
+	}
+	return wrong
+}
+
+// String tells when it was created by the service's clock, and all else by ours.
+func (m *member) String() string {
+	if m == nil {
+		return "never imported"
+	}
+	return fmt.Sprintf("created %s, buyer %s, imported %s to %s, deleted %s to %s", metering.FormatTime(m.created), m.buyer,
+		m.coming.Format(time.StampMicro), m.came.Format(time.StampMicro), m.deleting.Format(time.StampMicro), m.deleted.Format(time.StampMicro))
+}
+
+// may tells whether the group can have been of the list at some time.
+func (w *walk) may(m *member) bool {
+	created := m.deleted.IsZero() || m.deleted.After(w.began)
+	deleted := !m.deleting.IsZero()
+	return (w.isIn(m, 0) || w.isIn(m, 1)) && (w.matches(m, "CREATED") && created || w.matches(m, "DELETED") && deleted)
+}
+
+// must tells whether the group was of the list all the time, and the same.
+func (w *walk) must(m *member) bool {
+	there := !m.came.IsZero() && m.came.Before(w.began) && w.isIn(m, 0) && w.isIn(m, 1)
+	created := m.deleting.IsZero() || m.deleting.After(w.end)
+	deleted := !m.deleted.IsZero() && m.deleted.Before(w.began)
+	return there && (w.matches(m, "CREATED") && created || w.matches(m, "DELETED") && deleted)
+}
+
+func (w *walk) isIn(m *member, i int) bool {
+	return !m.created.Before(w.days[i][0]) && !m.created.After(w.days[i][1])
+}
+
+func (w *walk) matches(m *member, status string) bool {
+	given := func(parameter, value string) bool {
+		return !w.filter.Has(parameter) || w.filter.Get(parameter) == value
+	}
+	return given("status", status) && given("buyerId", m.buyer)
+}
+
+// A place in a list that was given up, and arrives when the client has the page from another try, moves nothing: the
+// next page begins where that one ended.
+func TestAPlaceThatArrivesLateMovesNothing(t *testing.T) {
+	t.Parallel()
+	client, tableName := tabletest.Client(t)
+	var late tabletest.Late
+	broken := true
+	over := table.New(tabletest.NewClient(tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
+		if !broken || placeIn(request) == "" {
+			return nil
+		}
+		return late.Kind().Of(request)
+	})), tableName)
+	w := newWorld(client, tableName)
+	page := func(query string, status int) string {
+		t.Helper()
+		w.times = append(w.times, w.now().Add(time.Second))
+		got := w.send(t.Context(), over, "GET", "usageRecordGroup?limit=2"+query, "")
+		if got.status != status {
+			t.Fatalf("%v, want %d", got, status)
+		}
+		return got.body
+	}
+	if err := w.put(t.Context(), w.table, "g0", "g1", "g2", "g3").err(); err != nil {
+		t.Fatal(err)
+	}
+	page("&status=CREATED", http.StatusServiceUnavailable) // would have begun the next page after g1
+	broken = false
+	if _, err := w.table.Delete(t.Context(), w.org, "g0", "", w.now()); err != nil {
+		t.Fatal(err)
+	}
+	if got := page("&status=CREATED", http.StatusOK); !strings.Contains(got, `"g2"`) {
+		t.Fatalf("the first page is %s", got)
+	}
+	if came, err := late.Arrive(); err != nil || came == 0 {
+		t.Fatalf("%d requests came late, %v", came, err)
+	}
+	if got := page("&status=CREATED&offset=2", http.StatusOK); strings.Contains(got, `"g2"`) || !strings.Contains(got, `"g3"`) {
+		t.Errorf("the second page is %s", got)
+	}
+}
