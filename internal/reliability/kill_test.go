@@ -59,12 +59,15 @@ func TestAKillLosesNothing(t *testing.T) {
 			r := random(t)
 			i := install(t, "ADDR="+freeAddress(t))
 			var h history
-			kills, demo := 0, ""
+			kills, demo, orphan := 0, "", func() bool { return false }
 			for deadline := until(3 * time.Second); kills < test.kills || time.Now().Before(deadline); kills++ {
 				victim := victims[r.IntN(len(victims))]
 				i.killOnTheWayUp(t, r, args)
 				server := i.serve(t, args...)
 				server.ready(t)
+				if orphan() {
+					t.Error("the database of the server that was killed still runs, beside the new one")
+				}
 				if args != nil {
 					demo = i.wantSample(t, server.url, demo)
 				}
@@ -74,11 +77,13 @@ func TestAKillLosesNothing(t *testing.T) {
 				h.verify(t, server.url)
 				load := h.load(t.Context(), i, server.url, r)
 				load.await(t, 10+r.IntN(70)) // whatever else is under way then
-				if err := victim.kill(server.Process.Pid, i.database(t)); err != nil {
+				database := i.database(t)
+				if err := victim.kill(server.Process.Pid, database); err != nil {
 					t.Fatal(err)
 				}
 				load.end(t)
 				server.stop() // where the database alone was killed, as its message says
+				orphan = func() bool { return runsOver(database, i.dir) }
 				t.Logf("killed %s; so far %s", victim.name, &h)
 				if t.Failed() {
 					return
@@ -134,6 +139,12 @@ func (i *installation) database(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return pid
+}
+
+// runsOver reports whether the process is there, with the folder in its command line.
+func runsOver(pid int, folder string) bool {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && strings.Contains(string(line), folder)
 }
 
 // wantSample checks that the sample data is there, whole, for the key that the env file tells, and that this is the one
