@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/marketmeter/marketmeter/internal/httpapi"
 )
 
 // How long a request may take, as long as API Gateway would wait; and a look at the health.
@@ -15,11 +17,13 @@ const (
 )
 
 // gate stands before the API. Until it is opened every path answers 503 with the step that the start
-// is at; after that /healthz answers from a check, docs what it has, and the rest is the API's.
+// is at; after that /healthz answers from a check, docs what it has, and the rest is the API's, as far as
+// admission lets in.
 type gate struct {
-	docs *docs
-	step atomic.Pointer[string]
-	open atomic.Pointer[opened]
+	docs      *docs
+	admission *admission // nil lets all in
+	step      atomic.Pointer[string]
+	open      atomic.Pointer[opened]
 }
 
 type opened struct {
@@ -30,7 +34,7 @@ type opened struct {
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	open := g.open.Load()
 	if open == nil {
-		unavailable(w, "marketmeter is starting: "+*g.step.Load())
+		httpapi.Refuse(w, r, func() { unavailable(w, "marketmeter is starting: "+*g.step.Load()) })
 		return
 	}
 	if g.docs != nil && g.docs.has(r.URL.Path) {
@@ -38,9 +42,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Path != "/healthz" {
-		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
-		defer cancel()
-		open.api.ServeHTTP(w, r.WithContext(ctx))
+		g.serve(open.api, w, r)
 		return
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -55,6 +57,20 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeText(w, http.StatusOK, "ok")
+}
+
+// serve has the API answer the request, or sheds it: without a look at it, or a line in the log.
+func (g *gate) serve(api http.Handler, w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	if g.admission != nil {
+		if !g.admission.enter(ctx) {
+			httpapi.Refuse(w, r, func() { unavailable(w, "marketmeter has more requests than it can answer: try again") })
+			return
+		}
+		defer g.admission.leave()
+	}
+	api.ServeHTTP(w, r.WithContext(ctx))
 }
 
 func unavailable(w http.ResponseWriter, reason string) {

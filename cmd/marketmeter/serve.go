@@ -57,7 +57,7 @@ func serve(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	s := &server{program: p, url: urlOf(listener.Addr()), limits: serverLimits, gate: gate{docs: newDocs()}}
+	s := &server{program: p, url: urlOf(listener.Addr()), limits: serverLimits, gate: gate{docs: newDocs(), admission: serverAdmission()}}
 	s.say("Serving at " + s.url + ", 503 until all is ready")
 	failed := s.serve(listener)
 	defer s.stop()

@@ -6,11 +6,12 @@ package bench
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
+
+	"github.com/marketmeter/marketmeter/internal/bench/lambda"
 )
 
 // programs is where programs are built to, by build.
@@ -46,12 +47,7 @@ func build(tb testing.TB, function, architecture string) (program string) {
 	if _, err := os.Stat(program); err == nil {
 		return program
 	}
-	compile := exec.Command("go", "build", "-tags=lambda.norpc", "-trimpath", "-ldflags=-s", "-o", program, function)
-	compile.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture)
-	if out, err := compile.CombinedOutput(); err != nil {
-		tb.Fatalf("%v: %s", err, out)
-	}
-	return program
+	return lambda.Build(tb, programs, function, architecture)
 }
 
 // buildHere builds a function for this machine.

@@ -23,6 +23,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/apikey"
 	"github.com/marketmeter/marketmeter/internal/bench/conventional"
 	"github.com/marketmeter/marketmeter/internal/bench/figure"
+	"github.com/marketmeter/marketmeter/internal/bench/lambda"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -201,25 +202,25 @@ func BenchmarkInvoke(b *testing.B) {
 	event := listEvent(b, org, fmt.Sprintf("%s&offset=0&limit=%d", window(), thousand), nil)
 	gzipped := listEvent(b, org, fmt.Sprintf("%s&offset=0&limit=%d", window(), thousand), map[string]string{"accept-encoding": "gzip"})
 	type side struct {
-		process *process
+		process *lambda.Process
 		answers *recording
 	}
 	begin := func(program string) side {
 		answers := newRecording()
 		server := httptest.NewServer(serverOf(answers, os.Getenv("DYNAMODB_ENDPOINT")))
 		b.Cleanup(server.Close)
-		return side{start(b, program, server.URL, "TABLE_NAME="+store.name), answers}
+		return side{lambda.Start(b, program, server.URL, "TABLE_NAME="+store.name), answers}
 	}
 	us, them := begin(buildHere(b, ours+"list")), begin(buildHere(b, measured+"conventional"))
 	invoke := func(s side, event []byte) func() float64 {
 		return func() float64 {
 			s.answers.rewind()
-			_, took := s.process.invoke(b, event)
+			_, took := s.process.Invoke(b, event)
 			return milliseconds(took)
 		}
 	}
 	body := func(s side) page {
-		answer, _ := s.process.invoke(b, event)
+		answer, _ := s.process.Invoke(b, event)
 		var envelope struct {
 			StatusCode int
 			Body       string
@@ -236,8 +237,8 @@ func BenchmarkInvoke(b *testing.B) {
 	b.Logf("medians: ours %.2f ms, conventional %.2f ms, ours compressed %.2f ms", m.Median(0), m.Median(1), m.Median(2))
 	figure.Print("invoke-vs-conventional", m.Ratio(1, 0), "times", ">= 5")
 
-	plain, _ := us.process.invoke(b, event)
-	compressed, _ := us.process.invoke(b, gzipped)
+	plain, _ := us.process.Invoke(b, event)
+	compressed, _ := us.process.Invoke(b, gzipped)
 	if !bytes.Contains(compressed, []byte(`"isBase64Encoded":true`)) {
 		b.Fatalf("not compressed: %.300s", compressed)
 	}
@@ -249,7 +250,7 @@ func BenchmarkInvoke(b *testing.B) {
 // function that does nothing.
 func BenchmarkEvents(b *testing.B) {
 	store := newStore(b)
-	hello := start(b, buildHere(b, measured+"hello"), "")
+	hello := lambda.Start(b, buildHere(b, measured+"hello"), "")
 	for _, operation := range new(httpapi.API).Routes() {
 		name := string(operation.Operation)
 		event, err := os.ReadFile("../../events/" + name + ".json")
@@ -260,15 +261,15 @@ func BenchmarkEvents(b *testing.B) {
 		server := httptest.NewServer(serverOf(answers, os.Getenv("DYNAMODB_ENDPOINT")))
 		defer server.Close()
 		function, _, _ := strings.Cut(name, "-")
-		p := start(b, buildHere(b, ours+function), server.URL, "TABLE_NAME="+store.name)
+		p := lambda.Start(b, buildHere(b, ours+function), server.URL, "TABLE_NAME="+store.name)
 		m := figure.InTurns(figure.Rounds(b, 301),
 			func() float64 {
 				answers.rewind()
-				_, took := p.invoke(b, event)
+				_, took := p.Invoke(b, event)
 				return milliseconds(took)
 			},
 			func() float64 {
-				_, took := hello.invoke(b, event)
+				_, took := hello.Invoke(b, event)
 				return milliseconds(took)
 			},
 		)

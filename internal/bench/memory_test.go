@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marketmeter/marketmeter/internal/bench/figure"
+	"github.com/marketmeter/marketmeter/internal/bench/lambda"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -53,18 +54,18 @@ func listMemory(tb testing.TB, rounds int) (bytes int64) {
 			tb.Fatal(err)
 		}
 	}
-	p := start(tb, buildHere(tb, ours+"list"), os.Getenv("DYNAMODB_ENDPOINT"), "TABLE_NAME="+name)
+	p := lambda.Start(tb, buildHere(tb, ours+"list"), os.Getenv("DYNAMODB_ENDPOINT"), "TABLE_NAME="+name)
 	for range rounds {
 		for _, org := range []string{"plain", "escaped"} {
 			for _, headers := range []map[string]string{nil, {"accept-encoding": "gzip"}} {
 				for offset := range 2 { // the second is counted from the beginning
-					answer, _ := p.invoke(tb, listEvent(tb, org, fmt.Sprintf("%s&offset=%d", window(), offset), headers))
+					answer, _ := p.Invoke(tb, listEvent(tb, org, fmt.Sprintf("%s&offset=%d", window(), offset), headers))
 					wantFull(tb, answer, headers == nil)
 				}
 			}
 		}
 	}
-	return p.stop()
+	return p.Stop()
 }
 
 // wantFull fails where the answer is not a page that is full, which shows by its size where it is not compressed.

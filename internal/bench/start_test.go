@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/bench/figure"
+	"github.com/marketmeter/marketmeter/internal/bench/lambda"
 )
 
 // BenchmarkStart measures how long each function takes from the start of its process until it asks for its
@@ -33,7 +34,7 @@ func BenchmarkStart(b *testing.B) {
 		sides = append(sides, ours+function)
 	}
 	for _, program := range sides { // the first start reads the program from the disk
-		start(b, buildHere(b, program), server.URL).stop()
+		lambda.Start(b, buildHere(b, program), server.URL).Stop()
 		select {
 		case <-calls:
 		default:
@@ -44,12 +45,12 @@ func BenchmarkStart(b *testing.B) {
 		for i := range sides {
 			side := (round + i) % len(sides)
 			kept.rewind()
-			p := start(b, buildHere(b, sides[side]), server.URL)
-			p.stop()
+			p := lambda.Start(b, buildHere(b, sides[side]), server.URL)
+			p.Stop()
 			ready[side] = append(ready[side], milliseconds(p.Ready))
 			select {
 			case at := <-calls:
-				called[side] = append(called[side], milliseconds(at.Sub(p.begun)))
+				called[side] = append(called[side], milliseconds(at.Sub(p.Begun)))
 			default: // it makes no call
 				called[side] = append(called[side], milliseconds(p.Ready))
 			}
@@ -80,7 +81,7 @@ func TestAStartMakesOneCall(t *testing.T) {
 			w.Header().Set("X-Amz-Crc32", strconv.Itoa(int(crc32.ChecksumIEEE([]byte("{}")))))
 			_, _ = w.Write([]byte("{}"))
 		}))
-		start(t, buildHere(t, ours+function), server.URL).stop()
+		lambda.Start(t, buildHere(t, ours+function), server.URL).Stop()
 		server.Close()
 		if calls.Load() != want {
 			t.Errorf("%s makes %d calls", function, calls.Load())
@@ -93,12 +94,12 @@ func TestAFunctionStartsWithoutDynamoDB(t *testing.T) {
 	t.Parallel()
 	nobody := httptest.NewServer(http.NotFoundHandler())
 	nobody.Close()
-	p := start(t, buildHere(t, ours+"list"), nobody.URL)
-	answer, _ := p.invoke(t, listEvent(t, "org", "limit=1", nil))
+	p := lambda.Start(t, buildHere(t, ours+"list"), nobody.URL)
+	answer, _ := p.Invoke(t, listEvent(t, "org", "limit=1", nil))
 	if !bytes.Contains(answer, []byte(`"statusCode":503`)) {
 		t.Errorf("%s", answer)
 	}
-	if log := p.said(t); !strings.Contains(log, "the table was not reached at the start") {
+	if log := p.Said(t); !strings.Contains(log, "the table was not reached at the start") {
 		t.Errorf("the log: %s", log)
 	}
 	if p.Ready > 3*time.Second {
@@ -116,7 +117,7 @@ func TestAFunctionStartsWhereItsCallIsRefused(t *testing.T) {
 		_, _ = w.Write([]byte(`{"__type":"com.amazon.coral.service#AccessDeniedException","Message":"no"}`))
 	}))
 	defer server.Close()
-	start(t, buildHere(t, ours+"list"), server.URL)
+	lambda.Start(t, buildHere(t, ours+"list"), server.URL)
 	if calls.Load() != 1 {
 		t.Errorf("%d calls", calls.Load())
 	}

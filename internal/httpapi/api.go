@@ -72,7 +72,7 @@ func (a *API) Handler(operations ...Operation) http.Handler {
 				err = route.handle(w, r)
 			}
 			if err != nil {
-				refuse(w, r, func() { x.fail(w, err) })
+				Refuse(w, r, func() { x.fail(w, err) })
 			}
 		})
 	}

@@ -113,10 +113,10 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 // maxDiscarded is how much of a body that nothing asked for is read: as much as API Gateway lets through.
 const maxDiscarded = 10 << 20
 
-// refuse answers a request of which a body may still be on its way, and reads that after the answer is
+// Refuse answers a request of which a body may still be on its way, and reads that after the answer is
 // out: a client that still writes when the connection is closed never reads the answer, and one that
 // writes nothing more gets it all the same. One that waits to be told to send is not told.
-func refuse(w http.ResponseWriter, r *http.Request, answer func()) {
+func Refuse(w http.ResponseWriter, r *http.Request, answer func()) {
 	connection := http.NewResponseController(w)
 	if r.ContentLength < 0 || r.ContentLength > maxDiscarded {
 		w.Header().Set("Connection", "close") // its end may never be read

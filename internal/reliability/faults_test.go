@@ -370,7 +370,10 @@ func (f forgetful) RoundTrip(request *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(response.Body)
 	response.Body.Close()
 	response.Body = io.NopCloser(bytes.NewReader(body))
-	if changed := bytes.ReplaceAll(body, []byte(`"_op"`), []byte(`"_no"`)); err == nil && !bytes.Equal(body, changed) && isSound(response, body) {
+	changed := bytes.ReplaceAll(body, []byte(`"_op"`), []byte(`"_no"`))
+	changed = bytes.ReplaceAll(changed, []byte(`"_deletion"`), []byte(`"_forgotten"`))
+	if err == nil && !bytes.Equal(body, changed) && isSound(response, body) {
+		response.ContentLength = int64(len(changed))
 		response.Body = io.NopCloser(bytes.NewReader(changed))
 		response.Header.Set("X-Amz-Crc32", fmt.Sprint(crc32.ChecksumIEEE(changed)))
 	}

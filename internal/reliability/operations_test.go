@@ -283,6 +283,7 @@ func (w *world) plain(items map[string]string) map[string]string {
 				panic(err)
 			}
 			delete(item, "_op")
+			delete(item, "_deletion")
 		}
 		plain, err := json.Marshal(item)
 		if err != nil {

@@ -21,18 +21,22 @@ import (
 // Run is lambdahost.Run for operations that need the table.
 func Run(operations ...httpapi.Operation) {
 	log := lambdahost.Log()
-	lambdahost.Serve(&httpapi.API{Table: open(log), CountUnits: table.CountUnits}, log, operations...)
+	lambdahost.Serve(&httpapi.API{Table: open(log, dynamoclient.AnswerTimeout), CountUnits: table.CountUnits}, log, operations...)
 }
+
+// authorizerAnswer is how long the authorizer waits for an answer, which takes milliseconds. It has 5 seconds in all:
+// a connection that broke unseen while Lambda had the process frozen must cost a try, and not the request.
+const authorizerAnswer = 1500 * time.Millisecond
 
 // RunAuthorizer serves as the Lambda authorizer of the HTTP API until Lambda ends the process.
 func RunAuthorizer() {
 	log := lambdahost.Log()
-	lambda.Start(lambdahost.Authorizer(&apikey.Checker{Records: open(log), Log: log, Now: time.Now}))
+	lambda.Start(lambdahost.Authorizer(&apikey.Checker{Records: open(log, authorizerAnswer), Log: log, Now: time.Now}))
 }
 
 // open is the table that TABLE_NAME names, at DYNAMODB_ENDPOINT where that is not empty, warmed. A
 // function that lacks the name ends at its start, which Lambda reports.
-func open(log *slog.Logger) *table.Table {
+func open(log *slog.Logger, answer time.Duration) *table.Table {
 	name := os.Getenv("TABLE_NAME")
 	if name == "" {
 		log.Error("TABLE_NAME is not set: it must name the DynamoDB table")
@@ -41,7 +45,7 @@ func open(log *slog.Logger) *table.Table {
 	t := table.New(dynamoclient.New(dynamoclient.Options{
 		Region:    os.Getenv("AWS_REGION"),
 		Endpoint:  os.Getenv("DYNAMODB_ENDPOINT"),
-		Transport: lambdahost.Traced(dynamoclient.NewTransport(dynamoclient.AnswerTimeout), os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), log),
+		Transport: lambdahost.Traced(dynamoclient.NewTransport(answer), os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), log),
 		// Lambda hands a function its role's credentials in the environment, for as long as it lives.
 		Credentials: credentials.NewStaticCredentialsProvider(
 			os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN")),

@@ -1,4 +1,5 @@
-package bench
+// Package lambda runs a function's program as Lambda does, for tests and benchmarks.
+package lambda
 
 import (
 	"bytes"
@@ -17,36 +18,55 @@ import (
 	"github.com/marketmeter/marketmeter/internal/localdb"
 )
 
-// process is a function's program, run as Lambda runs it: an event at a time, handed over by a
+// Process is a function's program, run as Lambda runs it: an event at a time, handed over by a
 // stand-in of the Runtime API, which is HTTP on the loopback here as there.
-type process struct {
-	Ready time.Duration // from the start of the process to its first asking for an event
+type Process struct {
+	Begun time.Time
+	Ready time.Duration // from then to its first asking for an event
 
-	begun   time.Time
 	command *exec.Cmd
 	runtime *httptest.Server
 	log     *os.File
-	events  chan []byte
+	events  chan invocation
 	asked   chan time.Time
-	answers chan reply
+	answers chan Reply
 	ended   chan struct{} // closed where the process ended
 }
 
-// reply is what a function answered an event with, failed where it says that it has failed.
-type reply struct {
-	body   []byte
-	failed bool
-	at     time.Time
+type invocation struct {
+	event    []byte
+	deadline time.Time
+}
+
+// Reply is what a function answered an event with, Failed where it says that it has failed.
+type Reply struct {
+	Body   []byte
+	Failed bool
+	Took   time.Duration // from the event's being handed over until the answer had come whole
+
+	at time.Time
+}
+
+// Build builds a function as `sam build` does, for that architecture, into the folder.
+func Build(tb testing.TB, folder, function, architecture string) (program string) {
+	tb.Helper()
+	program = filepath.Join(folder, filepath.Base(function)+"-"+architecture)
+	compile := exec.Command("go", "build", "-tags=lambda.norpc", "-trimpath", "-ldflags=-s", "-o", program, function)
+	compile.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture)
+	if out, err := compile.CombinedOutput(); err != nil {
+		tb.Fatalf("%v: %s", err, out)
+	}
+	return program
 }
 
 // startLimit is more than any start takes: Lambda's own limit.
 const startLimit = 10 * time.Second
 
-// start starts the program and waits until it asks for an event. It gets the environment that Lambda
+// Start starts the program and waits until it asks for an event. It gets the environment that Lambda
 // gives, DynamoDB at endpoint, and what else is told; the end of tb ends it.
-func start(tb testing.TB, program, endpoint string, environment ...string) *process {
+func Start(tb testing.TB, program, endpoint string, environment ...string) *Process {
 	tb.Helper()
-	p := &process{events: make(chan []byte), asked: make(chan time.Time, 1), answers: make(chan reply, 1), ended: make(chan struct{})}
+	p := &Process{events: make(chan invocation), asked: make(chan time.Time, 1), answers: make(chan Reply, 1), ended: make(chan struct{})}
 	p.runtime = httptest.NewServer(http.HandlerFunc(p.serve))
 	log, err := os.CreateTemp(tb.TempDir(), filepath.Base(program)+".log")
 	if err != nil {
@@ -68,7 +88,7 @@ func start(tb testing.TB, program, endpoint string, environment ...string) *proc
 		"DYNAMODB_ENDPOINT=" + endpoint,
 		"AWS_ENDPOINT_URL_DYNAMODB=" + endpoint, // where the SDK's own configuration looks
 	}, environment...)
-	p.begun = time.Now()
+	p.Begun = time.Now()
 	if err := p.command.Start(); err != nil {
 		tb.Fatal(err)
 	}
@@ -76,72 +96,83 @@ func start(tb testing.TB, program, endpoint string, environment ...string) *proc
 		_ = p.command.Wait()
 		close(p.ended)
 	}()
-	tb.Cleanup(func() { p.stop() })
-	p.Ready = p.wait(tb).Sub(p.begun)
+	tb.Cleanup(func() { p.Stop() })
+	p.Ready = p.wait(tb).Sub(p.Begun)
 	return p
 }
 
 // serve is the Runtime API.
-func (p *process) serve(w http.ResponseWriter, r *http.Request) {
+func (p *Process) serve(w http.ResponseWriter, r *http.Request) {
 	asked := time.Now()
 	switch path := strings.TrimPrefix(r.URL.Path, "/2018-06-01/runtime/invocation/"); {
 	case path == "next":
 		p.asked <- asked
 		select {
-		case event := <-p.events:
+		case invoked := <-p.events:
 			w.Header().Set("Lambda-Runtime-Aws-Request-Id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd")
-			w.Header().Set("Lambda-Runtime-Deadline-Ms", fmt.Sprint(time.Now().Add(29*time.Second).UnixMilli()))
+			w.Header().Set("Lambda-Runtime-Deadline-Ms", fmt.Sprint(invoked.deadline.UnixMilli()))
 			w.Header().Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:us-east-1:123456789012:function:function:live")
 			w.Header().Set("Lambda-Runtime-Trace-Id", "Root=1-66a7ba80-2c1f5b0e3d4a59687f0a1b2c;Parent=53995c3f42cd8ad8;Sampled=0")
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(event)
+			_, _ = w.Write(invoked.event)
 		case <-r.Context().Done():
 		}
 	case strings.HasSuffix(path, "/response"), strings.HasSuffix(path, "/error"):
 		var body bytes.Buffer
 		_, err := io.Copy(&body, r.Body)
 		w.WriteHeader(http.StatusAccepted)
-		p.answers <- reply{body.Bytes(), err != nil || strings.HasSuffix(path, "/error"), time.Now()}
+		p.answers <- Reply{Body: body.Bytes(), Failed: err != nil || strings.HasSuffix(path, "/error"), at: time.Now()}
 	default:
 		w.WriteHeader(http.StatusNotFound)
 	}
 }
 
 // wait waits until the process asks for an event, and tells when it did.
-func (p *process) wait(tb testing.TB) time.Time {
+func (p *Process) wait(tb testing.TB) time.Time {
 	tb.Helper()
 	select {
 	case asked := <-p.asked:
 		return asked
 	case <-p.ended:
-		tb.Fatalf("%s ended: %v: %s", p.command.Path, p.command.ProcessState, p.said(tb))
+		tb.Fatalf("%s ended: %v: %s", p.command.Path, p.command.ProcessState, p.Said(tb))
 	case <-time.After(startLimit):
-		tb.Fatalf("%s asks for no event: %s", p.command.Path, p.said(tb))
+		tb.Fatalf("%s asks for no event: %s", p.command.Path, p.Said(tb))
 	}
 	panic("not reached")
 }
 
-// invoke hands the event over and returns the answer, and how long it took until that had come whole.
+// Invoke hands the event over and returns the answer, and how long it took until that had come whole.
 // A function that says that it has failed ends tb.
-func (p *process) invoke(tb testing.TB, event []byte) (answer []byte, took time.Duration) {
+func (p *Process) Invoke(tb testing.TB, event []byte) (answer []byte, took time.Duration) {
 	tb.Helper()
-	begun := time.Now()
-	p.events <- event
-	select {
-	case reply := <-p.answers:
-		if reply.failed {
-			tb.Fatalf("%s failed: %s: %s", p.command.Path, reply.body, p.said(tb))
-		}
-		answer, took = reply.body, reply.at.Sub(begun)
-	case <-p.ended:
-		tb.Fatalf("%s ended: %v: %s", p.command.Path, p.command.ProcessState, p.said(tb))
+	reply := p.InvokeWithin(tb, event, 29*time.Second)
+	if reply.Failed {
+		tb.Fatalf("%s failed: %s: %s", p.command.Path, reply.Body, p.Said(tb))
 	}
-	p.wait(tb)
-	return answer, took
+	return reply.Body, reply.Took
 }
 
-// said is what the process has logged.
-func (p *process) said(tb testing.TB) string {
+// InvokeWithin hands the event over and tells the function that it has that much time to answer it. One that
+// takes a minute longer ends tb.
+func (p *Process) InvokeWithin(tb testing.TB, event []byte, timeout time.Duration) Reply {
+	tb.Helper()
+	begun := time.Now()
+	p.events <- invocation{event, begun.Add(timeout)}
+	var reply Reply
+	select {
+	case reply = <-p.answers:
+		reply.Took = reply.at.Sub(begun)
+	case <-p.ended:
+		tb.Fatalf("%s ended: %v: %s", p.command.Path, p.command.ProcessState, p.Said(tb))
+	case <-time.After(timeout + time.Minute):
+		tb.Fatalf("%s does not answer, and had %v: %s", p.command.Path, timeout, p.Said(tb))
+	}
+	p.wait(tb)
+	return reply
+}
+
+// Said is what the process has logged.
+func (p *Process) Said(tb testing.TB) string {
 	tb.Helper()
 	text, err := os.ReadFile(p.log.Name())
 	if err != nil {
@@ -150,8 +181,8 @@ func (p *process) said(tb testing.TB) string {
 	return string(text)
 }
 
-// stop ends the process and returns the most memory that it ever had, in bytes (of Linux: it counts in KiB).
-func (p *process) stop() (maxRSS int64) {
+// Stop ends the process and returns the most memory that it ever had, in bytes (of Linux: it counts in KiB).
+func (p *Process) Stop() (maxRSS int64) {
 	_ = p.command.Process.Kill()
 	<-p.ended
 	p.runtime.Close()

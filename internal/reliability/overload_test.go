@@ -1,0 +1,227 @@
+package reliability
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+const (
+	mostMemory  = 300 << 20        // for the server; it takes a quarter of that
+	longestWait = 31 * time.Second // for an answer: a request's own limit is 29
+)
+
+// The local server, asked four times what it can do for 15 seconds, by clients that don't wait for each other:
+// every request is answered, right or with 503 and Retry-After; nothing is reset and nothing hangs; memory stays
+// bounded; and when the load ends, a lone request is served at once.
+func TestOverloadIsShed(t *testing.T) {
+	t.Parallel()
+	const overload = 15 * time.Second
+	r := random(t)
+	client, name := tabletest.Client(t)
+	load := &load{groups: 1200}
+	load.fill(t, table.New(client, name))
+	i := install(t, "ADDR=127.0.0.1:0", "DYNAMODB_ENDPOINT="+os.Getenv("DYNAMODB_ENDPOINT"), "TABLE_NAME="+name)
+	server := i.serve(t)
+	server.ready(t)
+	key, err := i.newKey(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	load.url, load.key = server.url, key
+	load.client = &http.Client{Timeout: longestWait, Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}
+	defer load.client.CloseIdleConnections()
+
+	able := load.capacity(t, r.Uint64())
+	load.offer(t, 4, able, overload)
+
+	begun := time.Now()
+	lone, err := load.one(context.Background(), 0, 0)
+	if err != nil || lone.status != http.StatusOK {
+		t.Errorf("right after the load a request is answered %v, %v", lone, err)
+	}
+	peak := peakMemory(t, server.Process.Pid)
+	t.Logf("capacity %.0f requests a second; offered %d: %d served, %d shed; the longest took %v; the one after %v; memory %d MB at most",
+		able, load.offered.Load(), load.served.Load(), load.refused.Load(), time.Duration(load.longest.Load()).Round(time.Millisecond), time.Since(begun).Round(time.Millisecond), peak>>20)
+	if load.refused.Load() == 0 || float64(load.served.Load()) < able*overload.Seconds()/10 {
+		t.Error("want requests shed, and others served as before")
+	}
+	if peak > mostMemory {
+		t.Errorf("it took %d MB of memory; want at most %d", peak>>20, mostMemory>>20)
+	}
+	select {
+	case <-server.ended:
+		t.Errorf("it has ended: %s", server.errors())
+	default:
+	}
+}
+
+// load is a mix of requests: large lists, lists of few, deletes, config changes and batches to validate.
+type load struct {
+	url, key string
+	client   *http.Client
+	groups   int // that the organization has
+	deleted  atomic.Int64
+
+	offered, served, refused, longest atomic.Int64
+}
+
+func (l *load) fill(t *testing.T, to *table.Table) {
+	t.Helper()
+	var puts errgroup.Group
+	puts.SetLimit(16)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	quantity, err := metering.ParseQuantity("1.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range l.groups {
+		puts.Go(func() error {
+			created := now.Add(-time.Duration(n) * time.Second)
+			_, err := to.Put(t.Context(), &metering.Group{
+				ID: fmt.Sprintf("g%d", n), OrganizationID: "acme", BuyerID: fmt.Sprintf("buyer-%d", n%10), EntitlementID: "ent",
+				Partner: "AWS", Status: metering.StatusCreated, Records: map[string]metering.Quantity{"cpu": quantity},
+				CreationTime: created, LastUpdateTime: created,
+			})
+			return err
+		})
+	}
+	if err := puts.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// capacity is how many requests a second are served to clients that each wait for their answer, after a second in
+// which Java compiles what it has to do.
+func (l *load) capacity(t *testing.T, seed uint64) float64 {
+	t.Helper()
+	const clients, warming, during = 16, time.Second, 3 * time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), warming+during)
+	defer cancel()
+	var all sync.WaitGroup
+	var served atomic.Int64
+	warm := time.Now().Add(warming)
+	for n := range clients {
+		r := rand.New(rand.NewPCG(seed, uint64(n)))
+		all.Go(func() {
+			for ctx.Err() == nil {
+				got, err := l.one(ctx, r.IntN(100), r.Uint64())
+				switch {
+				case ctx.Err() != nil:
+				case err != nil || got.status != http.StatusOK:
+					t.Errorf("before the load a request is answered %v, %v", got, err)
+				case time.Now().After(warm):
+					served.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	return float64(served.Load()) / during.Seconds()
+}
+
+// offer sends that many times as many requests as are served, or were before, each when it is due, whatever
+// became of those before: what a machine can do that others use too is not the same all the time.
+func (l *load) offer(t *testing.T, times, able float64, during time.Duration) {
+	t.Helper()
+	var all sync.WaitGroup
+	defer all.Wait()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	due, begun := 0.0, time.Now()
+	for at := begun; time.Since(begun) < during; <-tick.C {
+		now := time.Now()
+		perSecond := times * max(able, float64(l.served.Load())/now.Sub(begun).Seconds())
+		due, at = due+perSecond*now.Sub(at).Seconds(), now
+		for l.offered.Load() < int64(due) {
+			n := uint64(l.offered.Add(1))
+			all.Go(func() {
+				began := time.Now()
+				got, err := l.one(t.Context(), int(n*37%100), n)
+				took := int64(time.Since(began))
+				for longest := l.longest.Load(); took > longest && !l.longest.CompareAndSwap(longest, took); longest = l.longest.Load() {
+				}
+				switch {
+				case err != nil:
+					t.Errorf("request %d: %v", n, err)
+				case got.status == http.StatusOK:
+					l.served.Add(1)
+				case got.shed():
+					l.refused.Add(1)
+				default:
+					t.Errorf("request %d: %v, headers %v", n, got, got.header)
+				}
+			})
+		}
+	}
+}
+
+// one sends a request of the mix, and fails where it is answered 200 and not right.
+func (l *load) one(ctx context.Context, kind int, n uint64) (got httpAnswer, err error) {
+	org := l.url + "/org/acme"
+	switch {
+	case kind < 30: // a page of a thousand
+		if got, err = send(ctx, l.client, "GET", org+"/usageRecordGroup?metaInfo=%7B%7D", l.key, ""); err == nil && got.status == http.StatusOK {
+			err = hasGroups(got, 1000)
+		}
+	case kind < 70:
+		if got, err = send(ctx, l.client, "GET", org+"/usageRecordGroup?limit=20&buyerId=buyer-"+strconv.Itoa(int(n%10)), l.key, ""); err == nil && got.status == http.StatusOK {
+			err = hasGroups(got, 20)
+		}
+	case kind < 85: // a group that is there, once
+		id := fmt.Sprintf("g%d", l.deleted.Add(1))
+		got, err = send(ctx, l.client, "DELETE", org+"/usageRecordGroup/"+id, l.key, "")
+		if err == nil && got.status == http.StatusNotFound { // all are deleted by now
+			got.status = http.StatusOK
+		}
+	case kind < 90:
+		body := fmt.Sprintf(`{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMapping":{"k%d":{"dimensionKey":"d","convertionMultiplier":1}}}]}`, n%50)
+		got, err = send(ctx, l.client, "PATCH", org+"/usageMeteringConfigInfo", l.key, body)
+	default: // 100 KB
+		body := "[" + string(slices.Repeat([]byte(`{"records":{"cpu":1.5}},`), 999)) + `{"records":{"cpu":1.5}}]`
+		got, err = send(ctx, l.client, "POST", org+"/batchValidateUsageRecordGroups", l.key, body)
+	}
+	return got, err
+}
+
+func hasGroups(got httpAnswer, want int) error {
+	var page struct{ UsageRecordGroups []json.RawMessage }
+	if err := json.Unmarshal(got.body, &page); err != nil || len(page.UsageRecordGroups) != want {
+		return fmt.Errorf("a page has %d groups and not %d: %w", len(page.UsageRecordGroups), want, err)
+	}
+	return nil
+}
+
+// peakMemory is the most of the machine's memory that a process has had so far.
+func peakMemory(t *testing.T, pid int) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if os.IsNotExist(err) {
+		t.Skip("there is no /proc here")
+	}
+	peak := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
+	if peak == nil {
+		t.Fatalf("%v; no VmHWM in\n%s", err, status)
+	}
+	kilobytes, err := strconv.ParseInt(string(peak[1]), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kilobytes << 10
+}

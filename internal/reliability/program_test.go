@@ -1,0 +1,177 @@
+package reliability
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait for a process.
+const patience = 5 * time.Minute
+
+// installation is marketmeter as its users have it: the program, in a folder of its own with a .local.
+type installation struct {
+	program, dir string
+	environment  []string
+}
+
+// install builds the program. It keeps the checkout's copy of DynamoDB Local, and of the environment what the
+// machine needs: neither a database nor a table, those are in variables.
+func install(t *testing.T, variables ...string) *installation {
+	t.Helper()
+	i := &installation{program: filepath.Join(t.TempDir(), "marketmeter"), dir: t.TempDir()}
+	if out, err := exec.Command("go", "build", "-o", i.program, "../../cmd/marketmeter").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	jars, err := filepath.Abs("../../.local")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.environment = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "JAVA_HOME=" + os.Getenv("JAVA_HOME"), "LOCAL_JARS=" + jars,
+	}, variables...)
+	return i
+}
+
+// command is a command of the program that ends by itself, or with ctx.
+func (i *installation) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, i.program, args...)
+	cmd.Dir, cmd.Env = i.dir, i.environment
+	return cmd
+}
+
+// newKey makes a key that may do everything in the organization, as an operator does.
+func (i *installation) newKey(ctx context.Context, org string) (key string, err error) {
+	out, err := i.command(ctx, "key", "create", "--org", org, "--scope", "admin").Output()
+	lines := strings.Fields(string(out))
+	if err == nil && len(lines) == 0 {
+		err = fmt.Errorf("it told no key")
+	}
+	if err != nil {
+		return "", err
+	}
+	return lines[len(lines)-1], nil
+}
+
+// localServer is `marketmeter serve` as it runs, the leader of a process group.
+type localServer struct {
+	*exec.Cmd
+	url   string        // known where it is ready
+	said  chan string   // its lines of standard output
+	ended chan struct{} // closed where the process has ended
+	log   string        // the file of its standard error
+}
+
+func (i *installation) serve(t *testing.T, args ...string) *localServer {
+	t.Helper()
+	log, err := os.CreateTemp(t.TempDir(), "log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	s := &localServer{
+		Cmd:  i.command(context.Background(), append([]string{"serve"}, args...)...),
+		said: make(chan string, 1000), ended: make(chan struct{}), log: log.Name(),
+	}
+	s.Stderr = log
+	s.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	stdout, err := s.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			s.said <- lines.Text()
+		}
+		_ = s.Wait()
+		close(s.ended)
+	}()
+	t.Cleanup(s.stop)
+	return s
+}
+
+// ready waits until it serves.
+func (s *localServer) ready(t *testing.T) {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		select {
+		case line := <-s.said:
+			if rest, ok := strings.CutPrefix(line, "Serving at "); ok {
+				s.url, _, _ = strings.Cut(rest, ",")
+			}
+			if strings.HasPrefix(line, "Ready") {
+				return
+			}
+		case <-s.ended:
+			t.Fatalf("it ended before it was ready:\n%s", s.errors())
+		case <-limit:
+			t.Fatalf("it was not ready within %s:\n%s", patience, s.errors())
+		}
+	}
+}
+
+// stop stops it, if it runs, with the database that it started.
+func (s *localServer) stop() {
+	_ = s.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.ended:
+	case <-time.After(patience):
+		_ = s.Process.Kill()
+		<-s.ended
+	}
+}
+
+// errors is the end of its log.
+func (s *localServer) errors() string {
+	text, err := os.ReadFile(s.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-2000):])
+}
+
+// httpAnswer is what came back for a request.
+type httpAnswer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (a httpAnswer) String() string { return fmt.Sprintf("%d %.300s", a.status, a.body) }
+
+// shed reports whether the answer is that the client must come again: 503, when, and a JSON string that says why.
+func (a httpAnswer) shed() bool {
+	var why string
+	return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != "" && json.Unmarshal(a.body, &why) == nil && why != ""
+}
+
+// send sends a request and reads the answer to its end.
+func send(ctx context.Context, client *http.Client, method, url, key, body string) (httpAnswer, error) {
+	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return httpAnswer{}, err
+	}
+	request.Header.Set("Authorization", "Key "+key)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := client.Do(request)
+	if err != nil {
+		return httpAnswer{}, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return httpAnswer{response.StatusCode, response.Header, text}, err
+}
