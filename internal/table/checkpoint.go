@@ -139,10 +139,7 @@ func (t *Table) putForList(ctx context.Context, item map[string]types.AttributeV
 		},
 	})
 	if _, later := failedCondition(err); later {
-		return &metering.Error{
-			Code: metering.Unavailable, RetryAfter: time.Second, Cause: err,
-			Message: "a later request for the same list, with the same key, was faster: repeat the request",
-		}
+		return nil // another client's, which the two must bear; who asks alone has given this one up
 	}
 	if err != nil {
 		return storageError("keep the place in a list", err)
