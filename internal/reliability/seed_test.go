@@ -1,7 +1,7 @@
 // Package reliability holds the service to what docs/reliability.md promises: under faults, races, crashes and
 // overload, on real DynamoDB Local.
 //
-//	go test ./internal/reliability -long          looks for hours and not for seconds
+//	go test -timeout=0 ./internal/reliability -long looks for hours and not for seconds
 //	go test ./internal/reliability -run X -seed N goes the way again that a failure has printed
 package reliability
 
