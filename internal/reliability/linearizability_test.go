@@ -111,28 +111,31 @@ var groupModel = porcupine.Model{
 	},
 }
 
-// configState has no ETag where that of a change that nobody was told of is not known yet.
+// configState has no ETag where that of a change that nobody was told of is not known yet. A config without a
+// mapping is not the same as none.
 type configState struct {
+	exists  bool
 	mapping multipliers
 	etag    string
 }
 
 // configModel is the config. A change that is allowed to takes a new ETag, one that changes nothing keeps it.
 var configModel = porcupine.Model{
-	Init: func() any { return configState{} },
+	Init: func() any { return configState{etag: `"0"`} },
 	Step: func(state, input, output any) (bool, any) {
 		s, in, out := state.(configState), input.(act), output.(outcome)
 		met := in.ifMatch == "" || in.ifMatch == s.etag
 		next := s
 		switch in.what {
 		case "put":
-			next.mapping = in.mapping
+			next.exists, next.mapping = true, in.mapping
 		case "patch":
+			next.exists = true
 			for i, multiplier := range in.mapping {
 				next.mapping[i] = cmp.Or(multiplier, s.mapping[i])
 			}
 		}
-		changed := next.mapping != s.mapping
+		changed := next != s
 		switch {
 		case out.status == http.StatusPreconditionFailed:
 			return in.ifMatch != "" && (s.etag == "" || !met), s
@@ -354,7 +357,10 @@ func TestHistoriesThatMustNotBeAreTold(t *testing.T) {
 		patch2    = act{what: "patch", mapping: multipliers{0, 2}}
 		patch2If1 = act{what: "patch", mapping: multipliers{0, 2}, ifMatch: "1"}
 		patch3If1 = act{what: "patch", mapping: multipliers{0, 3}, ifMatch: "1"}
+		putEmpty  = act{what: "put"}
 		get       = act{what: "get"}
+		hasNone   = outcome{status: 200, etag: `"0"`}
+		hasEmpty  = outcome{status: 200, etag: "1"}
 		has1      = outcome{status: 200, mapping: multipliers{1}, etag: "1"}
 		has12     = outcome{status: 200, mapping: multipliers{1, 2}, etag: "2"}
 		has13     = outcome{status: 200, mapping: multipliers{1, 3}, etag: "3"}
@@ -378,6 +384,7 @@ func TestHistoriesThatMustNotBeAreTold(t *testing.T) {
 		{"nobody knows, and it is not there", "g", false, []step{{importA, unknown}, {read, done}}, porcupine.Ok},
 		{"refused, and it has happened", "g", false, []step{{importA, done}, {del, none}, {read, goneA}}, porcupine.Illegal},
 		{"in turn", config, false, []step{{put1, has1}, {patch2If1, has12}, {patch3If1, changed}, {get, has12}, {patch2, has12}}, porcupine.Ok},
+		{"an empty one is not none", config, false, []step{{get, hasNone}, {putEmpty, hasEmpty}, {putEmpty, hasEmpty}, {get, hasEmpty}}, porcupine.Ok}, // seed 726904049910463184
 		{"a lost update", config, true, []step{{put1, has1}, {patch2If1, has12}, {patch3If1, has13}}, porcupine.Illegal},
 		{"a patch of what was before", config, false, []step{{put1, has1}, {patch2, has2}}, porcupine.Illegal},
 		{"stale", config, false, []step{{put1, has1}, {patch2, has12}, {get, has1}}, porcupine.Illegal},
