@@ -2,47 +2,157 @@ package main
 
 import (
 	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// admission bounds how many requests are worked on at once, each of which may hold megabytes, and how many
+// admission bounds how many requests the API works on at once, each of which may hold megabytes, and how many
 // wait for that. Who is let in waits little and is answered; the rest are told at once to come again. A
 // server that takes all there is answers nobody in time under a load that does not end.
+//
+// Nobody has a place while the server waits for the client, so that one who sends or reads slowly, with a key or
+// without, keeps nobody else from being served.
 type admission struct {
-	work     chan struct{} // a place for each request that is worked on
-	queue    chan struct{} // and for each that waits
-	patience time.Duration // that one waits at most
+	api      http.Handler
+	log      *slog.Logger
+	work     *semaphore.Weighted // a place for each request that is worked on
+	queue    *semaphore.Weighted // and for each that waits for one
+	transit  *semaphore.Weighted // and for each body or large answer, kept here, that its client is slow with
+	patience time.Duration       // that one waits for a place at most
+	shed     atomic.Int64        // requests since the last that the log tells
 }
 
-// serverAdmission is several times what DynamoDB Local does at once, and queues about a second of it.
-func serverAdmission() *admission { return newAdmission(16, 64, 2*time.Second) }
-
-func newAdmission(work, queue int, patience time.Duration) *admission {
-	return &admission{make(chan struct{}, work), make(chan struct{}, queue), patience}
+// admit is several times what DynamoDB Local does at once, and queues about a second of it. What is in transit
+// may have 4 MB of a body, or 6 MB of a page.
+func admit(api http.Handler, log *slog.Logger) *admission {
+	return &admission{
+		api: api, log: log, patience: 2 * time.Second,
+		work: semaphore.NewWeighted(16), queue: semaphore.NewWeighted(64), transit: semaphore.NewWeighted(32),
+	}
 }
 
-// enter reports whether a request is let in; it must leave then. Those that wait go first, in order.
-func (a *admission) enter(ctx context.Context) bool {
-	select {
-	case a.work <- struct{}{}:
+func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	t := &turn{ResponseWriter: w, admission: a}
+	if !t.begin(r.Context()) {
+		httpapi.Refuse(w, r, func() { unavailable(w, busy.Message) })
+		return
+	}
+	defer t.end()
+	r = r.WithContext(r.Context())
+	r.Body = &turnBody{r.Body, t, r.Context()}
+	a.api.ServeHTTP(t, r)
+}
+
+// busy is what is answered to who is not let in.
+var busy = &metering.Error{
+	Code: metering.Unavailable, Message: "marketmeter has more requests than it can answer: try again", RetryAfter: time.Second,
+}
+
+// tell logs that a request was shed, with all others of that second: under a load that does not end they are
+// too many for a line each.
+func (a *admission) tell() {
+	if a.shed.Add(1) == 1 {
+		time.AfterFunc(time.Second, func() {
+			a.log.Warn("requests were answered 503: there are more than can be worked on", "requests", a.shed.Swap(0))
+		})
+	}
+}
+
+// turn is a request that was let in, and what it has of the admission's places.
+type turn struct {
+	http.ResponseWriter
+	*admission
+	works, passes bool // it has a place of work, of transit
+	answered      bool
+}
+
+// begin takes a place of work as soon as there is one, after those that came before. Where it reports false there
+// was none in time, and the log will tell.
+func (t *turn) begin(ctx context.Context) bool {
+	if t.works = t.work.TryAcquire(1); t.works {
 		return true
-	default:
 	}
-	select {
-	case a.queue <- struct{}{}:
-		defer func() { <-a.queue }()
-	default:
-		return false
+	if t.queue.TryAcquire(1) {
+		defer t.queue.Release(1)
+		ctx, cancel := context.WithTimeout(ctx, t.patience)
+		defer cancel()
+		if t.works = t.work.Acquire(ctx, 1) == nil; t.works {
+			return true
+		}
 	}
-	enough := time.NewTimer(a.patience)
-	defer enough.Stop()
-	select {
-	case a.work <- struct{}{}:
-		return true
-	case <-enough.C:
-	case <-ctx.Done():
-	}
+	t.tell()
 	return false
 }
 
-func (a *admission) leave() { <-a.work }
+// pause leaves the place of work for as long as the client is waited for. What is large is kept meanwhile: where
+// there is too much of that already, the request stays where it is.
+func (t *turn) pause(large bool) {
+	if large && t.works && !t.passes {
+		if t.passes = t.transit.TryAcquire(1); !t.passes {
+			return
+		}
+	}
+	if t.works {
+		t.works = false
+		t.work.Release(1)
+	}
+}
+
+func (t *turn) end() {
+	t.pause(false)
+	if t.passes {
+		t.passes = false
+		t.transit.Release(1)
+	}
+}
+
+// Unwrap is for http.ResponseController.
+func (t *turn) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// largeAnswer is one that takes more memory than the connection itself.
+const largeAnswer = 64 << 10
+
+// Write writes an answer, which the API does in one piece: the work is done.
+func (t *turn) Write(answer []byte) (int, error) {
+	t.answered = true
+	if len(answer) > largeAnswer {
+		t.pause(true)
+	} else {
+		t.end()
+	}
+	return t.ResponseWriter.Write(answer)
+}
+
+// turnBody is a body that no place of work is held for until it is there.
+type turnBody struct {
+	io.ReadCloser
+	turn *turn
+	ctx  context.Context // of the request
+}
+
+// Read fails with busy where the body is there and no place is.
+func (b *turnBody) Read(p []byte) (int, error) {
+	t := b.turn
+	if t.answered { // and what still comes is thrown away
+		return b.ReadCloser.Read(p)
+	}
+	t.pause(true)
+	n, err := b.ReadCloser.Read(p)
+	if err != io.EOF || t.works {
+		return n, err
+	}
+	if !t.begin(b.ctx) {
+		return n, busy
+	}
+	t.passes = false
+	t.transit.Release(1)
+	return n, err
+}

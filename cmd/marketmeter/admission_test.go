@@ -1,132 +1,314 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
+	"fmt"
 	"io"
-	"maps"
+	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
+	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
+	"testing/synctest"
+	"time"
 
 	"github.com/marketmeter/marketmeter/internal/apikey"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// Every operation, asked by all who have no key: whatever they send, and whatever is set where the server
-// runs, in a variable that the program reads or might.
-func TestServeLetsNobodyInWithoutAKey(t *testing.T) {
+// The places of `marketmeter serve`.
+const places, waiting, inTransit = 16, 64, 32
+
+// work is an API that works on each request until it is released, and how many it works on.
+type work struct {
+	release chan struct{}
+	now     atomic.Int64
+}
+
+func (k *work) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	k.now.Add(1)
+	defer k.now.Add(-1)
+	<-k.release
+	writeText(w, http.StatusOK, "done")
+}
+
+// ask asks that many times at once, and returns the answers as they come.
+func ask(server http.Handler, times int) (answers chan *httptest.ResponseRecorder) {
+	answers = make(chan *httptest.ResponseRecorder, times)
+	for range times {
+		go func() {
+			w := httptest.NewRecorder()
+			server.ServeHTTP(w, httptest.NewRequest("GET", "/x", nil))
+			answers <- w
+		}()
+	}
+	return answers
+}
+
+func wantShed(t *testing.T, w *httptest.ResponseRecorder) {
+	t.Helper()
+	var why string
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" || json.Unmarshal(w.Body.Bytes(), &why) != nil || !strings.Contains(why, "more requests") {
+		t.Errorf("%d %s, headers %v; want 503, Retry-After and why", w.Code, w.Body, w.Header())
+	}
+}
+
+func TestRequestsWaitForAPlaceOrAreShed(t *testing.T) {
 	t.Parallel()
-	unknown := string(apikey.New())
-	for _, setting := range []string{"off", "true", "demo"} {
-		_, name := tabletest.Client(t)
-		dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}
-		for _, variable := range append(variablesRead(t),
-			"MARKETMETER_AUTH", "MARKETMETER_KEY", "MARKETMETER_ORG", "AUTH", "NO_AUTH", "INSECURE", "DEBUG", "DEV", "ENV", "CI", "AWS_SAM_LOCAL") {
-			variables = append(variables, variable+"="+setting)
+	synctest.Test(t, func(t *testing.T) {
+		var log output
+		k := &work{release: make(chan struct{})}
+		a := admit(k, slog.New(slog.NewJSONHandler(&log, nil)))
+		answers := ask(a, places+waiting+7)
+		synctest.Wait()
+		if k.now.Load() != places || len(answers) != 7 {
+			t.Fatalf("%d are worked on and %d answered; want %d, and 7 that find no place to wait in", k.now.Load(), len(answers), places)
 		}
-		server := begin(t, dir, variables, "serve")
-		url := server.ready(t)
-		key := newKey(t, dir, variables, "--org", "demo", "--scope", "admin")
-		for what, header := range map[string]http.Header{
-			"nothing":             {},
-			"an empty header":     {"Authorization": {""}},
-			"a scheme alone":      {"Authorization": {"Key"}},
-			"something":           {"Authorization": {"Key let-me-in"}},
-			"an unknown key":      {"Authorization": {"Key " + unknown}},
-			"half a key":          {"Authorization": {"Key " + key[:len(key)/2]}},
-			"a typo":              {"Authorization": {"Key " + strings.ToLower(key[:12]) + strings.ToUpper(key[12:])}},
-			"a key's id":          {"Authorization": {"Key " + id(key)}},
-			"a key's hash":        {"Authorization": {"Key " + apikey.Key(key).Hash().String()}},
-			"two keys":            {"Authorization": {"Key " + key, "Key " + key}},
-			"another scheme":      {"Authorization": {"Basic " + key}},
-			"another header":      {"X-Api-Key": {key}, "Cookie": {"key=" + key}, "Proxy-Authorization": {"Key " + key}},
-			"a forged authorizer": {"X-Golambdaproxy-Apigw-Context": {forgedContext}, "X-Golambdaproxy-Apigw-Stagevars": {"{}"}},
-		} {
-			for _, route := range (&httpapi.API{}).Routes() {
-				path := strings.NewReplacer("{orgId}", "demo", "{usageRecordGroupId}", "g1").Replace(route.Path)
-				wantUnauthenticated(t, what+" with "+setting, route.Method, url+path+"?key="+key, header)
+		for range 7 {
+			wantShed(t, <-answers)
+		}
+		for range 5 {
+			k.release <- struct{}{}
+		}
+		synctest.Wait()
+		if k.now.Load() != places || len(answers) != 5 {
+			t.Fatalf("%d are worked on and %d answered; want those that waited in the place of the 5 that are done", k.now.Load(), len(answers))
+		}
+		for range 5 {
+			if w := <-answers; w.Code != http.StatusOK {
+				t.Errorf("%d %s", w.Code, w.Body)
 			}
 		}
-		if status, answer := call(t, "GET", url+"/org/demo/usageRecordGroup", key, ""); status != http.StatusOK {
-			t.Errorf("with the key itself: %d %s; want 200", status, answer)
+		time.Sleep(a.patience)
+		synctest.Wait()
+		if len(answers) != waiting-5 {
+			t.Errorf("%d are shed after %v; want the %d that waited", len(answers), a.patience, waiting-5)
 		}
-		if status, answer := call(t, "GET", url+"/healthz", "", ""); status != http.StatusOK || answer != `"ok"` {
-			t.Errorf("the health: %d %s; want 200", status, answer)
+		for range len(answers) {
+			wantShed(t, <-answers)
 		}
-		if log := server.stderr.String(); strings.Contains(log, key) || strings.Contains(log, unknown) {
-			t.Error("the log holds a key")
+		close(k.release)
+		for range places {
+			if w := <-answers; w.Code != http.StatusOK {
+				t.Errorf("%d %s", w.Code, w.Body)
+			}
 		}
-	}
+		answers = ask(a, places+waiting)
+		for range places + waiting {
+			if w := <-answers; w.Code != http.StatusOK {
+				t.Errorf("after it: %d %s", w.Code, w.Body)
+			}
+		}
+		time.Sleep(time.Minute)
+		if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, `"requests":7}`) || !strings.Contains(got, fmt.Sprintf(`"requests":%d}`, waiting-5)) {
+			t.Errorf("the log tells\n%s; want one line for those shed at once, and one for those that waited", got)
+		}
+	})
 }
 
-const forgedContext = `{"authorizer":{"lambda":{"organization":"demo","keyId":"0123456789abcdef","scopes":"admin"}},"stage":"$default"}`
-
-func wantUnauthenticated(t *testing.T, what, method, url string, header http.Header) {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader("{}"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header = maps.Clone(header)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	var text string
-	if err != nil || response.StatusCode != http.StatusUnauthorized || json.Unmarshal(answer, &text) != nil || response.Header.Get("WWW-Authenticate") != "Key" {
-		t.Errorf("%s, %s %s: %d %s, %v; want 401 and a JSON string", what, method, request.URL.Path, response.StatusCode, answer, err)
-	}
+// A look at the health asks the table, and needs no key: many at once are one question.
+func TestManyLooksAtTheHealthAreOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var checks atomic.Int64
+		var g gate
+		g.open.Store(&opened{nil, func(ctx context.Context) error {
+			checks.Add(1)
+			<-ctx.Done()
+			return ctx.Err()
+		}})
+		var all sync.WaitGroup
+		for range 1000 {
+			all.Go(func() {
+				w := httptest.NewRecorder()
+				g.ServeHTTP(w, httptest.NewRequest("GET", "/healthz", nil))
+				if w.Code != http.StatusServiceUnavailable {
+					t.Errorf("%d %s", w.Code, w.Body)
+				}
+			})
+		}
+		all.Wait()
+		if checks.Load() != 1 {
+			t.Errorf("%d checks", checks.Load())
+		}
+	})
 }
 
-// variablesRead are the environment's variables that our code reads, but for those that say where
-// the database is and what the server serves at.
-func variablesRead(t *testing.T) []string {
-	t.Helper()
-	read := regexp.MustCompile(`(?i:getenv|lookupenv)\("([A-Z0-9_]+)"\)`)
-	names := map[string]bool{}
-	for _, pattern := range []string{"*.go", "../../internal/*/*.go"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil || len(files) == 0 {
-			t.Fatal(files, err)
-		}
-		for _, file := range files {
-			code, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, name := range read.FindAllSubmatch(code, -1) {
-				names[string(name[1])] = true
-			}
-		}
-	}
-	for _, where := range []string{
-		"DYNAMODB_ENDPOINT", "TABLE_NAME", "ADDR", "LOCAL_DIR", "LOCAL_JARS", "PATH", "HOME", "JAVA_HOME",
-		"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+// slowWriter is a client that takes its answer when it is told to.
+type slowWriter struct {
+	*httptest.ResponseRecorder
+	take chan struct{}
+}
+
+func (w *slowWriter) Write(b []byte) (int, error) {
+	<-w.take
+	return w.ResponseRecorder.Write(b)
+}
+
+// Clients that are slow, each in its way, and more than there are places: the next is worked on. Of bodies that are
+// on their way, and pages, there are as many as the memory is meant for.
+func TestASlowClientHasNoPlace(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		clients int // all that leave a place
+		answer  int // bytes
+		body    bool
+		taken   bool // the answer, at once
+	}{
+		{name: "sends a body", clients: inTransit + places - 1, body: true, taken: true},
+		{name: "takes a page", clients: inTransit + places - 1, answer: largeAnswer + 1},
+		{name: "takes a small answer", clients: 500, answer: largeAnswer},
+		{name: "sends a body, and takes a page", clients: inTransit + places - 1, answer: largeAnswer + 1, body: true},
 	} {
-		delete(names, where)
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var worked, most atomic.Int64
+				a := admit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if _, err := io.ReadAll(r.Body); err != nil {
+						t.Error(err)
+					}
+					now := worked.Add(1)
+					for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
+					}
+					time.Sleep(time.Millisecond)
+					worked.Add(-1)
+					_, _ = w.Write(make([]byte, test.answer))
+				}), slog.New(slog.DiscardHandler))
+				var all sync.WaitGroup
+				sending, take := []*io.PipeWriter{}, make(chan struct{})
+				if test.taken {
+					close(take)
+				}
+				serve := func() {
+					r := httptest.NewRequest("POST", "/x", nil)
+					if test.body {
+						body, to := io.Pipe()
+						r.Body, sending = body, append(sending, to)
+					}
+					all.Go(func() { a.ServeHTTP(&slowWriter{httptest.NewRecorder(), take}, r) })
+					time.Sleep(10 * time.Millisecond)
+				}
+				for range test.clients {
+					serve()
+				}
+				next := ask(a, 1)
+				time.Sleep(time.Second)
+				if len(next) != 1 || (<-next).Code != http.StatusOK {
+					t.Errorf("beside %d such clients the next is not served", test.clients)
+				}
+				if test.clients < 100 {
+					serve()
+					next = ask(a, 1)
+					wantShed(t, <-next)
+				}
+				for _, body := range sending {
+					body.Close()
+				}
+				if !test.taken {
+					time.Sleep(time.Second)
+					close(take)
+				}
+				all.Wait()
+				if most.Load() > places {
+					t.Errorf("%d were worked on at once; want %d at most", most.Load(), places)
+				}
+				if !a.work.TryAcquire(places) || !a.queue.TryAcquire(waiting) || !a.transit.TryAcquire(inTransit) {
+					t.Error("not all places are free in the end")
+				}
+			})
+		})
 	}
-	return slices.Sorted(maps.Keys(names))
 }
 
-// A flag of serve is a way to change what it does: one more needs a look here.
-func TestServeHasNoFlagForWhoIsLetIn(t *testing.T) {
+// A body that is there, and no place any more to work on it: 503 as for all others, and nothing was done.
+func TestABodyMayComeTooLate(t *testing.T) {
 	t.Parallel()
-	var stdout, stderr output
-	run(t.Context(), []string{"serve", "-h"}, os.Getenv, strings.NewReader(""), &stdout, &stderr)
-	var flags []string
-	for _, flag := range regexp.MustCompile(`(?m)^  -(\S+)`).FindAllStringSubmatch(stdout.String(), -1) {
-		flags = append(flags, flag[1])
+	synctest.Test(t, func(t *testing.T) {
+		var log output
+		logger := slog.New(slog.NewJSONHandler(&log, nil))
+		k := &work{release: make(chan struct{})}
+		validate := (&httpapi.API{
+			Log: logger, Now: time.Now, CountUnits: table.CountUnits,
+			Identify: func(*http.Request) (apikey.Identity, error) {
+				return apikey.Identity{Organization: "o1", Scopes: apikey.Write}, nil
+			},
+		}).Handler()
+		a := admit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == "GET" {
+				k.ServeHTTP(w, r)
+				return
+			}
+			validate.ServeHTTP(w, r)
+		}), logger)
+		body, send := io.Pipe()
+		w := httptest.NewRecorder()
+		answered := make(chan struct{})
+		go func() {
+			a.ServeHTTP(w, httptest.NewRequest("POST", "/org/o1/batchValidateUsageRecordGroups", body))
+			close(answered)
+		}()
+		if _, err := io.WriteString(send, `[{"records":{"cpu":1}}]`); err != nil {
+			t.Fatal(err)
+		}
+		others := ask(a, places)
+		synctest.Wait()
+		send.Close()
+		<-answered
+		wantShed(t, w)
+		time.Sleep(time.Minute)
+		if !strings.Contains(log.String(), `"status":503`) || !strings.Contains(log.String(), `"requests":1}`) {
+			t.Errorf("the log tells\n%s", &log)
+		}
+		close(k.release)
+		for range places {
+			<-others
+		}
+	})
+}
+
+// The program itself, with more slow clients of each kind than it has places: with no key, and with one.
+func TestSlowClientsKeepNobodyFromBeingServed(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}
+	url := begin(t, dir, variables, "serve").ready(t)
+	key := newKey(t, dir, variables, "--org", "o1", "--scope", "admin")
+	const config = "/org/o1/usageMeteringConfigInfo"
+	for _, client := range []struct {
+		name, key, header, want string
+		clients                 int
+	}{
+		{"without a key", string(apikey.New()), "", "HTTP/1.1 401 ", 100},
+		{"with a key", key, "Expect: 100-continue\r\n", "HTTP/1.1 100 ", inTransit}, // which tells that the body is waited for
+	} {
+		for range client.clients {
+			connection := dial(t, url)
+			fmt.Fprintf(connection, "PUT %s HTTP/1.1\r\nHost: x\r\nAuthorization: Key %s\r\nContent-Length: 100000\r\n%s\r\n", config, client.key, client.header)
+			if line, err := bufio.NewReader(connection).ReadString('\n'); err != nil || !strings.HasPrefix(line, client.want) {
+				t.Fatalf("%s: %q, %v; want %s", client.name, line, err, client.want)
+			}
+			go func() {
+				for range time.Tick(10 * time.Millisecond) {
+					if _, err := io.WriteString(connection, " "); err != nil {
+						return
+					}
+				}
+			}()
+		}
 	}
-	if diff := cmp.Diff([]string{"sample"}, flags); diff != "" {
-		t.Errorf("flags (-want +got):\n%s", diff)
+	for range 3 {
+		if status, answer := call(t, "GET", url+"/org/o1/usageRecordGroup", key, ""); status != http.StatusOK {
+			t.Errorf("a list beside slow clients: %d %s", status, answer)
+		}
+		if status, answer := call(t, "PUT", url+config, key, "{}"); status != http.StatusOK {
+			t.Errorf("a body beside slow clients: %d %s", status, answer)
+		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 )
 
@@ -17,13 +19,12 @@ const (
 )
 
 // gate stands before the API. Until it is opened every path answers 503 with the step that the start
-// is at; after that /healthz answers from a check, docs what it has, and the rest is the API's, as far as
-// admission lets in.
+// is at; after that /healthz answers from a check, docs what it has, and the rest is the API's.
 type gate struct {
-	docs      *docs
-	admission *admission // nil lets all in
-	step      atomic.Pointer[string]
-	open      atomic.Pointer[opened]
+	docs   *docs
+	step   atomic.Pointer[string]
+	open   atomic.Pointer[opened]
+	health singleflight.Group
 }
 
 type opened struct {
@@ -42,7 +43,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Path != "/healthz" {
-		g.serve(open.api, w, r)
+		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+		defer cancel()
+		open.api.ServeHTTP(w, r.WithContext(ctx))
 		return
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -50,27 +53,17 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeText(w, http.StatusMethodNotAllowed, "/healthz takes GET")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
-	defer cancel()
-	if err := open.check(ctx); err != nil {
+	// Whoever asks while a check goes on is answered from that: many are no load.
+	_, err, _ := g.health.Do("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), healthTimeout)
+		defer cancel()
+		return nil, open.check(ctx)
+	})
+	if err != nil {
 		unavailable(w, err.Error())
 		return
 	}
 	writeText(w, http.StatusOK, "ok")
-}
-
-// serve has the API answer the request, or sheds it: without a look at it, or a line in the log.
-func (g *gate) serve(api http.Handler, w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
-	defer cancel()
-	if g.admission != nil {
-		if !g.admission.enter(ctx) {
-			httpapi.Refuse(w, r, func() { unavailable(w, "marketmeter has more requests than it can answer: try again") })
-			return
-		}
-		defer g.admission.leave()
-	}
-	api.ServeHTTP(w, r.WithContext(ctx))
 }
 
 func unavailable(w http.ResponseWriter, reason string) {

@@ -57,7 +57,7 @@ func serve(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	s := &server{program: p, url: urlOf(listener.Addr()), limits: serverLimits, gate: gate{docs: newDocs(), admission: serverAdmission()}}
+	s := &server{program: p, url: urlOf(listener.Addr()), limits: serverLimits, gate: gate{docs: newDocs()}}
 	s.say("Serving at " + s.url + ", 503 until all is ready")
 	failed := s.serve(listener)
 	defer s.stop()
@@ -152,7 +152,7 @@ func (s *server) start(ctx context.Context, sample bool) error {
 		Identify:   httpapi.ByKey(&apikey.Checker{Records: s.tbl, Log: log, Now: time.Now}),
 		CountUnits: table.CountUnits,
 	}
-	s.gate.open.Store(&opened{api.Handler(), func(ctx context.Context) error {
+	s.gate.open.Store(&opened{admit(api.Handler(), log), func(ctx context.Context) error {
 		if s.db != nil && s.db.Err() != nil {
 			return s.db.Err()
 		}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// Every operation, asked by all who have no key: whatever they send, and whatever is set where the server
+// runs, in a variable that the program reads or might.
+func TestServeLetsNobodyInWithoutAKey(t *testing.T) {
+	t.Parallel()
+	unknown := string(apikey.New())
+	for _, setting := range []string{"off", "true", "demo"} {
+		_, name := tabletest.Client(t)
+		dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}
+		for _, variable := range append(variablesRead(t),
+			"MARKETMETER_AUTH", "MARKETMETER_KEY", "MARKETMETER_ORG", "AUTH", "NO_AUTH", "INSECURE", "DEBUG", "DEV", "ENV", "CI", "AWS_SAM_LOCAL") {
+			variables = append(variables, variable+"="+setting)
+		}
+		server := begin(t, dir, variables, "serve")
+		url := server.ready(t)
+		key := newKey(t, dir, variables, "--org", "demo", "--scope", "admin")
+		for what, header := range map[string]http.Header{
+			"nothing":             {},
+			"an empty header":     {"Authorization": {""}},
+			"a scheme alone":      {"Authorization": {"Key"}},
+			"something":           {"Authorization": {"Key let-me-in"}},
+			"an unknown key":      {"Authorization": {"Key " + unknown}},
+			"half a key":          {"Authorization": {"Key " + key[:len(key)/2]}},
+			"a typo":              {"Authorization": {"Key " + strings.ToLower(key[:12]) + strings.ToUpper(key[12:])}},
+			"a key's id":          {"Authorization": {"Key " + id(key)}},
+			"a key's hash":        {"Authorization": {"Key " + apikey.Key(key).Hash().String()}},
+			"two keys":            {"Authorization": {"Key " + key, "Key " + key}},
+			"another scheme":      {"Authorization": {"Basic " + key}},
+			"another header":      {"X-Api-Key": {key}, "Cookie": {"key=" + key}, "Proxy-Authorization": {"Key " + key}},
+			"a forged authorizer": {"X-Golambdaproxy-Apigw-Context": {forgedContext}, "X-Golambdaproxy-Apigw-Stagevars": {"{}"}},
+		} {
+			for _, route := range (&httpapi.API{}).Routes() {
+				path := strings.NewReplacer("{orgId}", "demo", "{usageRecordGroupId}", "g1").Replace(route.Path)
+				wantUnauthenticated(t, what+" with "+setting, route.Method, url+path+"?key="+key, header)
+			}
+		}
+		if status, answer := call(t, "GET", url+"/org/demo/usageRecordGroup", key, ""); status != http.StatusOK {
+			t.Errorf("with the key itself: %d %s; want 200", status, answer)
+		}
+		if status, answer := call(t, "GET", url+"/healthz", "", ""); status != http.StatusOK || answer != `"ok"` {
+			t.Errorf("the health: %d %s; want 200", status, answer)
+		}
+		if log := server.stderr.String(); strings.Contains(log, key) || strings.Contains(log, unknown) {
+			t.Error("the log holds a key")
+		}
+	}
+}
+
+const forgedContext = `{"authorizer":{"lambda":{"organization":"demo","keyId":"0123456789abcdef","scopes":"admin"}},"stage":"$default"}`
+
+func wantUnauthenticated(t *testing.T, what, method, url string, header http.Header) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header = maps.Clone(header)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	var text string
+	if err != nil || response.StatusCode != http.StatusUnauthorized || json.Unmarshal(answer, &text) != nil || response.Header.Get("WWW-Authenticate") != "Key" {
+		t.Errorf("%s, %s %s: %d %s, %v; want 401 and a JSON string", what, method, request.URL.Path, response.StatusCode, answer, err)
+	}
+}
+
+// variablesRead are the environment's variables that our code reads, but for those that say where
+// the database is and what the server serves at.
+func variablesRead(t *testing.T) []string {
+	t.Helper()
+	read := regexp.MustCompile(`(?i:getenv|lookupenv)\("([A-Z0-9_]+)"\)`)
+	names := map[string]bool{}
+	for _, pattern := range []string{"*.go", "../../internal/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		for _, file := range files {
+			code, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range read.FindAllSubmatch(code, -1) {
+				names[string(name[1])] = true
+			}
+		}
+	}
+	for _, where := range []string{
+		"DYNAMODB_ENDPOINT", "TABLE_NAME", "ADDR", "LOCAL_DIR", "LOCAL_JARS", "PATH", "HOME", "JAVA_HOME",
+		"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+	} {
+		delete(names, where)
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// A flag of serve is a way to change what it does: one more needs a look here.
+func TestServeHasNoFlagForWhoIsLetIn(t *testing.T) {
+	t.Parallel()
+	var stdout, stderr output
+	run(t.Context(), []string{"serve", "-h"}, os.Getenv, strings.NewReader(""), &stdout, &stderr)
+	var flags []string
+	for _, flag := range regexp.MustCompile(`(?m)^  -(\S+)`).FindAllStringSubmatch(stdout.String(), -1) {
+		flags = append(flags, flag[1])
+	}
+	if diff := cmp.Diff([]string{"sample"}, flags); diff != "" {
+		t.Errorf("flags (-want +got):\n%s", diff)
+	}
+}
