@@ -23,14 +23,13 @@ import (
 )
 
 const (
-	mostMemory  = 300 << 20        // for the server; it takes a quarter of that
-	atOnce      = 5 * time.Second  // on a machine that others use too; it takes a tenth of a second
-	longestWait = 31 * time.Second // for an answer: a request's own limit is 29
+	mostMemory  = 200 << 20        // for the server; it takes a third of that
+	longestWait = 15 * time.Second // for an answer: without a bound some took 29 seconds; with it 3, or 5 on a busy machine
 )
 
 // The local server, asked four times what it can do for 15 seconds, by clients that don't wait for each other:
 // every request is answered, right or with 503 and Retry-After; nothing is reset and nothing hangs; memory stays
-// bounded; and when the load ends, a lone request is served at once.
+// bounded; and as many are served as without the load, a third at least while it lasts, and half right after it.
 func TestOverloadIsShed(t *testing.T) {
 	t.Parallel()
 	const overload = 15 * time.Second
@@ -49,19 +48,29 @@ func TestOverloadIsShed(t *testing.T) {
 	load.client = &http.Client{Timeout: longestWait, Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}
 	defer load.client.CloseIdleConnections()
 
-	able := load.capacity(t, r.Uint64())
-	load.offer(t, 4, able, overload)
-
-	begun := time.Now()
-	lone, err := load.one(context.Background(), 0, 0)
-	if took := time.Since(begun); err != nil || lone.status != http.StatusOK || took > atOnce {
-		t.Errorf("right after the load a request is answered %v, %v, after %v", lone, err, took)
+	before := load.capacity(t, r.Uint64())
+	load.offer(t, 4, before, overload)
+	lone, err := load.one(t.Context(), 0, 0)
+	if err != nil || lone.status != http.StatusOK {
+		t.Errorf("right after the load a request is answered %v, %v", lone, err)
 	}
+	after := 0.0
+	for tries := 0; after < before/2 && tries < 5; tries++ { // what else the machine does is not the same all the time
+		after = load.capacity(t, r.Uint64())
+	}
+
 	peak := peakMemory(t, server.Process.Pid)
-	t.Logf("capacity %.0f requests a second; offered %d: %d served, %d shed; the longest took %v; the one after %v; memory %d MB at most",
-		able, load.offered.Load(), load.served.Load(), load.refused.Load(), time.Duration(load.longest.Load()).Round(time.Millisecond), time.Since(begun).Round(time.Millisecond), peak>>20)
-	if load.refused.Load() == 0 || float64(load.served.Load()) < able*overload.Seconds()/10 {
-		t.Error("want requests shed, and others served as before")
+	served := float64(load.served.Load()) / overload.Seconds()
+	t.Logf("%.0f requests a second before, %.0f while %d more were shed, %.0f after; the longest took %v; memory %d MB at most",
+		before, served, load.refused.Load(), after, time.Duration(load.longest.Load()).Round(time.Millisecond), peak>>20)
+	if load.refused.Load() == 0 {
+		t.Error("none was shed: that was no overload")
+	}
+	if usual := min(before, after); served < usual/3 {
+		t.Errorf("%.0f requests a second are served under the load, and %.0f without", served, usual)
+	}
+	if after < before/2 {
+		t.Errorf("after the load %.0f requests a second are served, and before it %.0f", after, before)
 	}
 	if peak > mostMemory {
 		t.Errorf("it took %d MB of memory; want at most %d", peak>>20, mostMemory>>20)
@@ -108,11 +117,11 @@ func (l *load) fill(t *testing.T, to *table.Table) {
 	}
 }
 
-// capacity is how many requests a second are served to clients that each wait for their answer, after a second in
-// which Java compiles what it has to do.
+// capacity is how many requests a second are served to clients that each wait for their answer, after two seconds
+// in which Java compiles what it has to do.
 func (l *load) capacity(t *testing.T, seed uint64) float64 {
 	t.Helper()
-	const clients, warming, during = 16, time.Second, 3 * time.Second
+	const clients, warming, during = 16, 2 * time.Second, 3 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), warming+during)
 	defer cancel()
 	var all sync.WaitGroup
@@ -125,9 +134,9 @@ func (l *load) capacity(t *testing.T, seed uint64) float64 {
 				got, err := l.one(ctx, r.IntN(100), r.Uint64())
 				switch {
 				case ctx.Err() != nil:
-				case err != nil || got.status != http.StatusOK:
-					t.Errorf("before the load a request is answered %v, %v", got, err)
-				case time.Now().After(warm):
+				case err != nil || got.status != http.StatusOK && !got.shed():
+					t.Errorf("without the load a request is answered %v, %v", got, err)
+				case got.status == http.StatusOK && time.Now().After(warm):
 					served.Add(1)
 				}
 			}
