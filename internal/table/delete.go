@@ -22,12 +22,12 @@ import (
 // NotDeletable. A retry whose first answer was lost finds its own operation id: DELETED is terminal,
 // so nothing can have followed. The id of the Put stays: its retry may come after a delete.
 func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error) {
-	operation := operationID()
+	operation := NewOperation()
 	values := map[string]types.AttributeValue{
 		":deleted":    text(string(metering.StatusDeleted)),
 		":deletedKey": text(statusKey(org, metering.StatusDeleted)),
 		":now":        text(metering.FormatTime(now)),
-		":op":         operation,
+		":op":         operation.value(),
 	}
 	allowed := make([]string, len(metering.Deletable))
 	for i, status := range metering.Deletable {

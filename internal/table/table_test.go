@@ -221,6 +221,29 @@ func TestALostAnswerOfAPutThatADeleteFollows(t *testing.T) {
 	}
 }
 
+// A put is the same, however often it is asked for, also when it was deleted meanwhile.
+func TestAPutThatIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	lost, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{tabletest.Lose}, 6)...) // all that the client tries
+	operation, g := table.NewOperation(), group("g1", metering.StatusCreated)
+	_, err := table.New(lost, name).PutAs(t.Context(), operation, g)
+	wantUnavailable(t, err)
+	if _, err := tbl.Delete(t.Context(), "o1", g.ID, "", now); err != nil {
+		t.Fatal(err)
+	}
+	if stored, err := tbl.PutAs(t.Context(), operation, g); err != nil || !stored {
+		t.Errorf("again: %v, %v", stored, err)
+	}
+	if stored, err := tbl.Put(t.Context(), g); err != nil || stored {
+		t.Errorf("another: %v, %v", stored, err)
+	}
+	if groups := all(t, tbl, "o1"); len(groups) != 1 || groups[0].Status != metering.StatusDeleted {
+		t.Errorf("%v", groups)
+	}
+}
+
 // setFlag makes a change that adds an entry for the partner.
 func setFlag(partner string) func(metering.ConfigVersion) (metering.Config, error) {
 	return func(current metering.ConfigVersion) (metering.Config, error) {
