@@ -295,8 +295,9 @@ func (im *groupImport) handOn(ctx context.Context, chunk []importLine) error {
 // put stores the group of a line and counts the line. What it returns is no fault of the line's.
 func (im *groupImport) put(ctx context.Context, line importLine) error {
 	var stored bool
+	operation := table.NewOperation()
 	err := im.patiently(ctx, func() (err error) {
-		stored, err = im.table.Put(ctx, &line.group)
+		stored, err = im.table.PutAs(ctx, operation, &line.group)
 		return err
 	})
 	switch {
@@ -314,8 +315,7 @@ func (im *groupImport) put(ctx context.Context, line importLine) error {
 
 // patiently writes, again and again while the table is unavailable. An import of any size is throttled
 // in AWS sooner or later, for longer than the client's own retries last: an index takes about 1,000
-// groups of an organization a second. (A write that was applied and whose answer was lost to all of the
-// client's tries is counted as skipped then.)
+// groups of an organization a second.
 func (im *groupImport) patiently(ctx context.Context, write func() error) error {
 	for start := time.Now(); ; {
 		err := write()

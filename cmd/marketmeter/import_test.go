@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -227,6 +228,35 @@ func TestAPatientImportOutlastsAnUnavailableTable(t *testing.T) {
 	counts, err := importLines(t.Context(), table.New(client, name), "o1", strings.NewReader(lineOf("g1")), importOptions{patience: time.Minute})
 	if err != nil || counts.imported != 1 {
 		t.Errorf("%v, %v", counts, err)
+	}
+}
+
+// Whatever becomes of the answers to a put, and of the group until the next try: a line that the import has stored
+// is imported, and one that another has stored is skipped.
+func TestImportCountsWhatItStoredThoughNobodyAnswered(t *testing.T) {
+	t.Parallel()
+	for lost, tries := range map[string]int{"the client's tries but one": 5, "all of the client's tries": 6} {
+		for _, deleted := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s are lost, deleted then: %v", lost, deleted), func(t *testing.T) {
+				t.Parallel()
+				others, name := tabletest.Client(t)
+				faults := slices.Repeat([]tabletest.Fault{tabletest.Lose}, tries)
+				faults[tries-1] = func(send func() (*http.Response, error)) (*http.Response, error) {
+					_, lost := tabletest.Lose(send)
+					if deleted {
+						if _, err := table.New(others, name).Delete(t.Context(), "o1", "g1", "", time.Now()); err != nil {
+							t.Error(err)
+						}
+					}
+					return nil, lost
+				}
+				client, _ := tabletest.NewFaults(faults...)
+				counts, err := importLines(t.Context(), table.New(client, name), "o1", strings.NewReader(lineOf("g1")+lineOf("g1")), importOptions{patience: time.Minute})
+				if want := (importCounts{imported: 1, skipped: 1}); err != nil || counts != want {
+					t.Errorf("%v, %v; want %v", counts, err, want)
+				}
+			})
+		}
 	}
 }
 

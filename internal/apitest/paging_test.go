@@ -477,6 +477,31 @@ func TestTheLastCheckpointWins(t *testing.T) {
 	})
 }
 
+// Where the last request's clock is far behind its place is left out. The client can't be told, but the log is, and
+// it tells nothing of the list.
+func TestAPlaceThatIsLeftOutIsLogged(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme", series(4, likeAll)...)
+		for _, c := range []struct {
+			ahead time.Duration
+			level string
+		}{{0, "INFO"}, {-500 * time.Millisecond, "INFO"}, {-1001 * time.Millisecond, "WARN"}} {
+			a.clock.set(later.Add(c.ahead))
+			a.list(t, "acme", url.Values{"startDate": {"2099-07-01"}, "endDate": {"2099-08-31"}, "limit": {"2"}})
+			lines := a.log.all(t)
+			line := lines[len(lines)-1]
+			warning, warned := line["warning"].(string)
+			if line["status"] != 200.0 || line["level"] != c.level || warned != (c.level == "WARN") {
+				t.Errorf("%v: %v", c.ahead, line)
+			}
+			if warned && warning != "the next page begins where a request has it begin that came 501ms later, by the clock of its function" {
+				t.Errorf("the warning is %q", warning)
+			}
+			a.put(t, "acme", at(fmt.Sprint("new", c.ahead), -time.Minute))
+		}
+	})
+}
+
 // asked are the requests for a list in words.
 func asked(t testing.TB, requests []tabletest.Request) (all []string) {
 	t.Helper()

@@ -124,6 +124,7 @@ type exchange struct {
 	organization string // of the key, and so is what follows
 	keyID        string
 	change       slog.Attr // what was changed, where a change must be traced to who made it
+	warning      string    // what may have gone wrong with what was answered; empty is nothing
 	failure      error
 }
 
@@ -257,6 +258,9 @@ const RequestLogged = "request"
 
 func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.Duration, read, write float64) {
 	level, internalErrors := slog.LevelInfo, 0
+	if x.warning != "" {
+		level = slog.LevelWarn
+	}
 	if x.failure != nil {
 		switch metering.CodeOf(x.failure) {
 		case metering.Internal:
@@ -285,6 +289,9 @@ func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.D
 	}
 	if x.change.Key != "" {
 		attrs = append(attrs, x.change)
+	}
+	if x.warning != "" {
+		attrs = append(attrs, slog.String("warning", x.warning))
 	}
 	if x.failure != nil {
 		attrs = append(attrs, slog.String("error", apikey.Redact(x.failure.Error())))

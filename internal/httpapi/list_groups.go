@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"net/http"
 	"net/url"
@@ -39,8 +40,12 @@ func (a *API) listGroups(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := page.Kept(); err != nil {
+	laterBy, err := page.Kept()
+	if err != nil {
 		return err
+	}
+	if laterBy > 0 {
+		exchangeOf(r).warning = fmt.Sprintf("the next page begins where a request has it begin that came %v later, by the clock of its function", laterBy)
 	}
 	linkNext(w, r, page.NextCursor)
 	writeCompressed(w, http.StatusOK, encoded, coding)

@@ -33,5 +33,8 @@ type GroupPage struct {
 	// Kept waits until the place where the next page begins is stored, and fails with Unavailable where it
 	// can't be. A page whose Kept was not called, or failed, must not be given to anyone: a next page that
 	// has to count would count in a list that has changed.
-	Kept func() error
+	//
+	// Where laterBy is not 0, a request that came so much later has stored another place, and this one was left
+	// out for it: the next page will begin there.
+	Kept func() (laterBy time.Duration, err error)
 }

@@ -34,6 +34,7 @@ import (
 // Clients page by offset, each with a key of its own, and by cursor, all with one key, while others import and
 // delete, midnight passes, and any request to DynamoDB goes wrong in any way: no group is returned twice, none
 // that was there unchanged from the first page to the last is missed, and none is there that is not of the list.
+// Each request is served by a function of its own, whose clock is up to a quarter of a second wrong.
 func TestListsUnderChange(t *testing.T) {
 	t.Parallel()
 	seeds, end := random(t), until(6*time.Second)
@@ -61,7 +62,8 @@ type crowd struct {
 	hasty  bool // DynamoDB looks at few groups for an answer, and a list is read no longer than for one
 	org    string
 	began  time.Time
-	passed atomic.Bool // midnight
+	passed atomic.Bool  // midnight
+	waited atomic.Int64 // seconds, by clients that were told to
 	count  atomic.Int64
 	turns  chan int64 // pages that were read: the more of them, the more is changed
 
@@ -127,13 +129,13 @@ func (c *crowd) dice(n int) int {
 	return c.random.IntN(n)
 }
 
-// now goes on by the real time, but for the minutes before midnight, which pass at once.
+// now goes on by the real time, but for the minutes before midnight, which pass at once, and so does what clients wait.
 func (c *crowd) now() time.Time {
 	at := midnight.Add(-10 * time.Minute)
 	if c.passed.Load() {
 		at = midnight
 	}
-	return at.Add(time.Since(c.began))
+	return at.Add(time.Since(c.began)).Add(time.Duration(c.waited.Load()) * time.Second)
 }
 
 func (c *crowd) run(ctx context.Context, total *walks) (wrong []string, err error) {
@@ -277,13 +279,17 @@ type walk struct {
 	byCursor bool
 	filter   url.Values
 
-	began, ends time.Time // ends is on the service's clock
+	ahead       time.Duration // the clock of the function that serves this request
+	began, ends time.Time     // ends is on the service's clock
 	end         time.Time
 	days        [2][2]time.Time // of the list, as its first page may have found them: on the service's clock before and after it
 	ids         []string
 	pages       int
 	repeats     int
 }
+
+// now is by the clock of the function.
+func (w *walk) now() time.Time { return w.crowd.now().Add(w.ahead) }
 
 var nextLink = regexp.MustCompile(`^<(\?[^<>]*)>; rel="next"$`)
 
@@ -301,6 +307,7 @@ func (w *walk) read(ctx context.Context) error {
 	query := maps.Clone(w.filter)
 	for {
 		query.Set("limit", strconv.Itoa(1+w.dice(3)))
+		w.ahead = time.Duration(w.dice(500)-250) * time.Millisecond
 		asked, since := w.now(), time.Now()
 		got := httptest.NewRecorder()
 		handler.ServeHTTP(got, httptest.NewRequestWithContext(ctx, "GET", "/org/"+w.org+"/usageRecordGroup?"+query.Encode(), nil))
@@ -308,6 +315,7 @@ func (w *walk) read(ctx context.Context) error {
 			if w.repeats++; w.repeats > 1000 {
 				return errors.New("asked again 1000 times")
 			}
+			w.waited.Add(1)
 			continue
 		}
 		if got.Code != http.StatusOK {
@@ -422,43 +430,50 @@ func (w *walk) matches(m *member, status string) bool {
 }
 
 // A place in a list that was given up, and arrives when the client has the page from another try, moves nothing: the
-// next page begins where that one ended.
+// next page begins where that one ended. The client has waited as long as it was told to, and the two functions' clocks
+// differ by no more than is allowed for.
 func TestAPlaceThatArrivesLateMovesNothing(t *testing.T) {
 	t.Parallel()
 	client, tableName := tabletest.Client(t)
-	var late tabletest.Late
-	broken := true
-	over := table.New(tabletest.NewClient(tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
-		if !broken || placeIn(request) == "" {
-			return nil
-		}
-		return late.Kind().Of(request)
-	})), tableName)
-	w := newWorld(client, tableName)
-	page := func(query string, status int) string {
-		t.Helper()
-		w.times = append(w.times, w.now().Add(time.Second))
-		got := w.send(t.Context(), over, "GET", "usageRecordGroup?limit=2"+query, "")
-		if got.status != status {
-			t.Fatalf("%v, want %d", got, status)
-		}
-		return got.body
-	}
-	if err := w.put(t.Context(), w.table, "g0", "g1", "g2", "g3").err(); err != nil {
-		t.Fatal(err)
-	}
-	page("&status=CREATED", http.StatusServiceUnavailable) // would have begun the next page after g1
-	broken = false
-	if _, err := w.table.Delete(t.Context(), w.org, "g0", "", w.now()); err != nil {
-		t.Fatal(err)
-	}
-	if got := page("&status=CREATED", http.StatusOK); !strings.Contains(got, `"g2"`) {
-		t.Fatalf("the first page is %s", got)
-	}
-	if came, err := late.Arrive(); err != nil || came == 0 {
-		t.Fatalf("%d requests came late, %v", came, err)
-	}
-	if got := page("&status=CREATED&offset=2", http.StatusOK); strings.Contains(got, `"g2"`) || !strings.Contains(got, `"g3"`) {
-		t.Errorf("the second page is %s", got)
+	for _, ahead := range []time.Duration{-499 * time.Millisecond, 0, 499 * time.Millisecond} { // the second function's clock
+		t.Run(ahead.String(), func(t *testing.T) {
+			t.Parallel()
+			var late tabletest.Late
+			broken := true
+			over := table.New(tabletest.NewClient(tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
+				if !broken || placeIn(request) == "" {
+					return nil
+				}
+				return late.Kind().Of(request)
+			})), tableName)
+			w := newWorld(client, tableName)
+			page := func(query string, status int) string {
+				t.Helper()
+				got := w.send(t.Context(), over, "GET", "usageRecordGroup?limit=2"+query, "")
+				if got.status != status {
+					t.Fatalf("%v, want %d", got, status)
+				}
+				return got.body
+			}
+			if err := w.put(t.Context(), w.table, "g0", "g1", "g2", "g3").err(); err != nil {
+				t.Fatal(err)
+			}
+			page("&status=CREATED", http.StatusServiceUnavailable) // would have begun the next page after g1
+			broken = false
+			if _, err := w.table.Delete(t.Context(), w.org, "g0", "", w.now()); err != nil {
+				t.Fatal(err)
+			}
+			const retryAfter = time.Second
+			w.times = append(w.times, w.now().Add(retryAfter+ahead))
+			if got := page("&status=CREATED", http.StatusOK); !strings.Contains(got, `"g2"`) {
+				t.Fatalf("the first page is %s", got)
+			}
+			if came, err := late.Arrive(); err != nil || came == 0 {
+				t.Fatalf("%d requests came late, %v", came, err)
+			}
+			if got := page("&status=CREATED&offset=2", http.StatusOK); strings.Contains(got, `"g2"`) || !strings.Contains(got, `"g3"`) {
+				t.Errorf("the second page is %s", got)
+			}
+		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -38,10 +39,10 @@ func fingerprint(client, query string) string {
 }
 
 // putCheckpoint keeps where the page at start.offset begins. The last request wins: a client that pages alone
-// never misses a group, nor sees one twice.
+// never misses a group, nor sees one twice. It returns putForList's laterBy.
 //
 //	PutItem  PK = ORG#<org>#PAGE#<fingerprint>, SK = <offset>, no later request's   1 round trip, 1 write unit
-func (t *Table) putCheckpoint(ctx context.Context, partition string, start pageStart, now time.Time) error {
+func (t *Table) putCheckpoint(ctx context.Context, partition string, start pageStart, now time.Time) (laterBy time.Duration, err error) {
 	item := itemKey(partition, checkpointKey(start.offset))
 	item[attrPosition] = text(start.position)
 	item["startDate"], item["endDate"] = text(string(start.startDate)), text(string(start.endDate))
@@ -92,10 +93,10 @@ func (t *Table) checkpoint(ctx context.Context, partition string, offset int, no
 // with it. Who reads on from the same place skips it.
 type stretch struct{ first, last string }
 
-// putStretch keeps the stretch of the list that begins at position from.
+// putStretch keeps the stretch of the list that begins at position from. It returns putForList's laterBy.
 //
 //	PutItem  PK = ORG#<org>#PAGE#<fingerprint>, SK = AFTER#<from>, no later request's   1 round trip, 1 write unit
-func (t *Table) putStretch(ctx context.Context, partition, from string, s stretch, now, until time.Time) error {
+func (t *Table) putStretch(ctx context.Context, partition, from string, s stretch, now, until time.Time) (laterBy time.Duration, err error) {
 	item := itemKey(partition, stretchKey(from))
 	item["first"], item["last"] = text(s.first), text(s.last)
 	return t.putForList(ctx, item, now, until)
@@ -122,12 +123,21 @@ func (t *Table) stretch(ctx context.Context, partition, from string, now time.Ti
 	return s, r.storedError("a stretch")
 }
 
-// mostLate bounds by how much a put can come late, and for how long a clock that was set back is in the way.
-const mostLate = time.Minute
+const (
+	// clockSkew is by how much the clocks of functions may differ: the request that seems to have come so much before
+	// the one whose place is there may have come after it. It is half of what a client waits after a request that
+	// was Unavailable, so that what of such a request arrives late is still told from what the next one has kept.
+	clockSkew = 500 * time.Millisecond
+
+	// mostLate bounds by how much a put can come late, and for how long a clock that was set back is in the way.
+	mostLate = time.Minute
+)
 
 // putForList never puts in place of what a later request has put: a try that was given up and arrives when the
-// client has asked again must not move the page that it was given then.
-func (t *Table) putForList(ctx context.Context, item map[string]types.AttributeValue, now, until time.Time) error {
+// client has asked again must not move the page that it was given then. Where it leaves another place there, laterBy
+// is by how much that one's request came later, else 0. One who asks alone has given this one up then, and two
+// clients must bear it; but where clocks differ by more than clockSkew it may be the last one's, so it is to be logged.
+func (t *Table) putForList(ctx context.Context, item map[string]types.AttributeValue, now, until time.Time) (laterBy time.Duration, err error) {
 	item[attrExpiry] = unixTime(until)
 	item[attrWritten] = unixMilliseconds(now)
 	out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{
@@ -135,15 +145,22 @@ func (t *Table) putForList(ctx context.Context, item map[string]types.AttributeV
 		ConditionExpression:      aws.String("attribute_not_exists(#written) OR NOT #written BETWEEN :next AND :last"),
 		ExpressionAttributeNames: map[string]string{"#written": attrWritten},
 		ExpressionAttributeValues: map[string]types.AttributeValue{
-			":next": unixMilliseconds(now.Add(time.Millisecond)), ":last": unixMilliseconds(now.Add(mostLate)),
+			":next": unixMilliseconds(now.Add(clockSkew + time.Millisecond)), ":last": unixMilliseconds(now.Add(mostLate)),
 		},
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	})
-	if _, later := failedCondition(err); later {
-		return nil // another client's, which the two must bear; who asks alone has given this one up
+	if found, later := failedCondition(err); later {
+		r := itemReader{item: found}
+		written := r.unixTime(attrWritten)
+		found[attrExpiry], found[attrWritten] = item[attrExpiry], item[attrWritten]
+		if reflect.DeepEqual(found, item) {
+			return 0, nil
+		}
+		return time.Duration(written-now.UnixMilli()) * time.Millisecond, r.storedError("a place in a list")
 	}
 	if err != nil {
-		return storageError("keep the place in a list", err)
+		return 0, storageError("keep the place in a list", err)
 	}
 	countWrite(ctx, out.ConsumedCapacity)
-	return nil
+	return 0, nil
 }

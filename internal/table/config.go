@@ -118,7 +118,7 @@ func (t *Table) putConfig(ctx context.Context, org string, version int, body []b
 	item := itemKey(orgKey(org), configKey(version))
 	item["config"] = text(string(body))
 	item["creationTime"] = text(metering.FormatTime(now))
-	written, err := t.putNew(ctx, item)
+	written, err := t.putNew(ctx, NewOperation(), item)
 	if err != nil {
 		return false, storageError("write the config", err)
 	}

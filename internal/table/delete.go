@@ -21,13 +21,25 @@ import (
 // The condition is the status; when it fails DynamoDB returns the item, which tells NotFound from
 // NotDeletable. A retry whose first answer was lost finds its own operation id: DELETED is terminal,
 // so nothing can have followed. The id of the Put stays: its retry may come after a delete.
+//
+// Its own id is all by which the item grows. Where that would make it larger than an item may be, it takes the place of
+// the Put's, with another round trip: a retry of that Put that comes then takes the group for another's.
 func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error) {
-	operation := operationID()
+	group, err := t.deleteAs(ctx, org, id, created, now, attrDeletion)
+	if isInvalid(err) {
+		return t.deleteAs(ctx, org, id, created, now, attrOperation)
+	}
+	return group, err
+}
+
+// deleteAs is Delete with its operation id in the attribute mark.
+func (t *Table) deleteAs(ctx context.Context, org, id string, created metering.Day, now time.Time, mark string) (metering.Group, error) {
+	operation := NewOperation()
 	values := map[string]types.AttributeValue{
 		":deleted":    text(string(metering.StatusDeleted)),
 		":deletedKey": text(statusKey(org, metering.StatusDeleted)),
 		":now":        text(metering.FormatTime(now)),
-		":op":         operation,
+		":op":         operation.value(),
 	}
 	allowed := make([]string, len(metering.Deletable))
 	for i, status := range metering.Deletable {
@@ -45,7 +57,7 @@ func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day
 		UpdateExpression:    aws.String("SET #status = :deleted, #statusKey = :deletedKey, lastUpdateTime = :now, #op = :op"),
 		ConditionExpression: &condition,
 		ExpressionAttributeNames: map[string]string{
-			"#status": "status", "#statusKey": attrStatus, "#op": attrDeletion,
+			"#status": "status", "#statusKey": attrStatus, "#op": mark,
 		},
 		ExpressionAttributeValues:           values,
 		ReturnValues:                        types.ReturnValueAllNew,
@@ -67,7 +79,7 @@ func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day
 	switch {
 	case err != nil:
 		return metering.Group{}, err
-	case isMine(found, attrDeletion, operation):
+	case isMine(found, mark, operation):
 		return group, nil
 	case created != "" && metering.DayOf(group.CreationTime) != created:
 		return metering.Group{}, noSuchGroup(id, created)

@@ -70,11 +70,11 @@ func (r *itemReader) time(name string) time.Time {
 	return t
 }
 
-// unixTime is in seconds.
+// unixTime is in seconds or milliseconds, as it was stored.
 func (r *itemReader) unixTime(name string) int64 {
 	n, err := strconv.ParseInt(r.number(name), 10, 64)
 	if err != nil {
-		r.fail(name, "a time in seconds")
+		r.fail(name, "a time")
 	}
 	return n
 }

@@ -43,7 +43,7 @@ func (t *Table) List(ctx context.Context, org string, r metering.ListRequest, bu
 	filter.StartDate, filter.EndDate = l.start.startDate, l.start.endDate
 	query, possible := newGroupQuery(org, filter)
 	if !possible {
-		return metering.GroupPage{JSON: buffer, Kept: func() error { return nil }}, nil
+		return metering.GroupPage{JSON: buffer, Kept: func() (time.Duration, error) { return 0, nil }}, nil
 	}
 	l.query, l.begins, l.page.JSON = query, len(buffer), buffer
 
@@ -271,24 +271,28 @@ func (l *list) afterAnswer(ctx context.Context) error {
 
 // giveUp keeps how far the list was read, for the request to be repeated, and fails; why is what ended it.
 func (l *list) giveUp(ctx context.Context, why error) error {
+	var laterBy time.Duration
 	var err error
 	switch {
 	case l.skipped > 0:
-		err = l.table.putCheckpoint(ctx, l.partition, l.at(l.start.offset+l.skipped, l.position), l.request.Now)
+		laterBy, err = l.table.putCheckpoint(ctx, l.partition, l.at(l.start.offset+l.skipped, l.position), l.request.Now)
 		if err == nil && l.jumped {
-			err = l.forgetStretch(ctx)
+			_, err = l.forgetStretch(ctx)
 		}
 	case l.looked && l.barren.last == "":
 		first := l.start.position
 		if first == "" {
 			first = l.first
 		}
-		err = l.table.putStretch(ctx, l.partition, l.start.position, stretch{first, l.position}, l.request.Now, l.request.Now.Add(stretchLife))
+		laterBy, err = l.table.putStretch(ctx, l.partition, l.start.position, stretch{first, l.position}, l.request.Now, l.request.Now.Add(stretchLife))
 	default: // no farther than an earlier one
 		return why
 	}
 	if err != nil {
 		return err
+	}
+	if laterBy > 0 {
+		why = fmt.Errorf("%w; how far it came was left out for what a request has kept that came %v later", why, laterBy)
 	}
 	return &metering.Error{
 		Code: metering.Unavailable, RetryAfter: time.Second, Cause: why,
@@ -299,17 +303,24 @@ func (l *list) giveUp(ctx context.Context, why error) error {
 // finish begins to keep where the next page begins.
 func (l *list) finish(ctx context.Context) metering.GroupPage {
 	var keeping errgroup.Group
-	l.page.Kept = keeping.Wait
+	var laterBy time.Duration
+	l.page.Kept = func() (time.Duration, error) {
+		err := keeping.Wait()
+		return laterBy, err
+	}
 	if l.next != "" {
 		next := l.at(l.request.Offset+l.page.Count, l.next)
 		l.page.NextOffset, l.page.NextCursor = next.offset, cursorOf(l.partition, next)
 		if l.request.Cursor == "" {
-			keeping.Go(func() error { return l.table.putCheckpoint(ctx, l.partition, next, l.request.Now) })
+			keeping.Go(func() (err error) {
+				laterBy, err = l.table.putCheckpoint(ctx, l.partition, next, l.request.Now)
+				return err
+			})
 		}
 	}
 	if l.jumped {
 		keeping.Go(func() error {
-			_ = l.forgetStretch(ctx) // if not now, then when it expires
+			_, _ = l.forgetStretch(ctx) // if not now, then when it expires
 			return nil
 		})
 	}
@@ -317,7 +328,7 @@ func (l *list) finish(ctx context.Context) metering.GroupPage {
 }
 
 // forgetStretch is for who reads from the same place in a later list, and wants to see what has changed since.
-func (l *list) forgetStretch(ctx context.Context) error {
+func (l *list) forgetStretch(ctx context.Context) (laterBy time.Duration, err error) {
 	return l.table.putStretch(ctx, l.partition, l.start.position, stretch{l.first, l.first}, l.request.Now, l.request.Now)
 }
 

@@ -18,8 +18,14 @@ import (
 //
 //	PutItem  PK = ORG#<org>, SK = GROUP#<id>, attribute_not_exists(PK)   1 round trip, 5 write units under 1 KB
 func (t *Table) Put(ctx context.Context, g *metering.Group) (stored bool, err error) {
-	stored, err = t.putNew(ctx, groupItem(g))
-	if api, ok := errors.AsType[smithy.APIError](err); ok && api.ErrorCode() == "ValidationException" {
+	return t.PutAs(ctx, NewOperation(), g)
+}
+
+// PutAs is Put for who may ask again when it was Unavailable: as the same operation, it reports true for the group
+// that an earlier call has stored.
+func (t *Table) PutAs(ctx context.Context, operation Operation, g *metering.Group) (stored bool, err error) {
+	stored, err = t.putNew(ctx, operation, groupItem(g))
+	if api, ok := errors.AsType[smithy.APIError](err); ok && isInvalid(err) {
 		return false, &metering.Error{Code: metering.Invalid, Message: "DynamoDB can't hold this group", Cause: errors.New(api.ErrorMessage())}
 	}
 	if err != nil {
@@ -29,9 +35,8 @@ func (t *Table) Put(ctx context.Context, g *metering.Group) (stored bool, err er
 }
 
 // putNew puts an item whose key is not there yet; it reports false where it is.
-func (t *Table) putNew(ctx context.Context, item map[string]types.AttributeValue) (bool, error) {
-	operation := operationID()
-	item[attrOperation] = operation
+func (t *Table) putNew(ctx context.Context, operation Operation, item map[string]types.AttributeValue) (bool, error) {
+	item[attrOperation] = operation.value()
 	out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{
 		TableName:                           &t.name,
 		Item:                                item,

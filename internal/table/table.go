@@ -84,13 +84,19 @@ func countUnits(ctx context.Context, read, write float64) {
 	u.write += write
 }
 
-// operationID marks a conditional write. A retry of the SDK whose first try was applied, and its
+// Operation marks a conditional write. A retry of the SDK whose first try was applied, and its
 // answer lost, fails its own condition: on a failed condition that finds its own id, the write had
 // succeeded.
-func operationID() *types.AttributeValueMemberB {
-	id := make([]byte, 16)
-	rand.Read(id) // never fails
-	return &types.AttributeValueMemberB{Value: id}
+type Operation [16]byte
+
+// NewOperation is unlike any other.
+func NewOperation() (o Operation) {
+	rand.Read(o[:]) // never fails
+	return o
+}
+
+func (o Operation) value() *types.AttributeValueMemberB {
+	return &types.AttributeValueMemberB{Value: o[:]}
 }
 
 // failedCondition returns the item that a failed condition found, nil where there was none; ok is
@@ -104,9 +110,16 @@ func failedCondition(err error) (found map[string]types.AttributeValue, ok bool)
 }
 
 // isMine reports whether the operation is the one that the attribute names.
-func isMine(item map[string]types.AttributeValue, attribute string, operation *types.AttributeValueMemberB) bool {
+func isMine(item map[string]types.AttributeValue, attribute string, operation Operation) bool {
 	stored, ok := item[attribute].(*types.AttributeValueMemberB)
-	return ok && string(stored.Value) == string(operation.Value)
+	return ok && string(stored.Value) == string(operation[:])
+}
+
+// isInvalid tells a request that DynamoDB refuses to do, whatever is stored: of those made here, one by which an
+// item would be too large.
+func isInvalid(err error) bool {
+	api, ok := errors.AsType[smithy.APIError](err)
+	return ok && api.ErrorCode() == "ValidationException"
 }
 
 // storageError makes a failed call a domain error.

@@ -221,6 +221,96 @@ func TestALostAnswerOfAPutThatADeleteFollows(t *testing.T) {
 	}
 }
 
+// full is a group that fills an item but for so many bytes, by the rules that AWS documents for sizes. DynamoDB Local
+// goes by them to the byte; of AWS's it is documented that they are approximate for numbers.
+func full(id string, status metering.Status, butFor int) *metering.Group {
+	g := group(id, status)
+	g.MetaInfo.Carried = map[string]any{"stripeInvoiceID": ""}
+	size := len("_op") + 16
+	for name, value := range map[string]string{
+		"PK": "ORG#o1", "SK": "GROUP#" + id, "_time": metering.FormatTime(now) + "#" + id, "_status": "ORG#o1#STATUS#" + string(status),
+		"_buyer": "ORG#o1#BUYER#b1", "_entitlement": "ORG#o1#ENTITLEMENT#e1", "id": id, "organizationID": "o1", "buyerID": "b1",
+		"entitlementID": "e1", "productID": "p1", "partner": "AWS", "status": string(status), "usageRecordReportID": "",
+		"creationTime": metering.FormatTime(now), "lastUpdateTime": metering.FormatTime(now),
+	} {
+		size += len(name) + len(value)
+	}
+	const aMap, member = 3, 1
+	size += len("serialID") + 2 // a byte for two digits, and one more
+	size += len("records") + aMap + member + len("cpu") + 9
+	size += len("metaInfo") + aMap + member + len("source") + len("API") + member + len("originRecords") + aMap + member + len("stripeInvoiceID")
+	g.MetaInfo.Carried["stripeInvoiceID"] = strings.Repeat("x", 400*1024-butFor-size)
+	return g
+}
+
+// A group of any size that can be stored can be deleted, also where there is no room for the 25 bytes that the
+// deletion is told by, and also when its answer was lost.
+func TestAFullGroupCanBeDeleted(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	_, err := tbl.Put(t.Context(), full("g-over", metering.StatusCreated, -1))
+	wantCode(t, err, metering.Invalid)
+	for _, status := range metering.Deletable {
+		for _, c := range []struct{ room, tries int }{{0, 2}, {1, 2}, {24, 2}, {25, 1}, {26, 1}} {
+			for _, lost := range []bool{false, true} {
+				id := fmt.Sprint("g-", status, "-", c.room, "-", lost)
+				g := full(id, status, c.room)
+				put(t, tbl, g)
+				var faults []tabletest.Fault
+				if lost {
+					faults = append(slices.Repeat([]tabletest.Fault{tabletest.Pass}, c.tries-1), tabletest.Lose)
+					c.tries++
+				}
+				faulty, tried := tabletest.NewFaults(faults...)
+				deleted, err := table.New(faulty, name).Delete(t.Context(), "o1", id, metering.DayOf(now), now.Add(time.Hour))
+				if err != nil {
+					t.Fatalf("%s: %v", id, err)
+				}
+				want := *g
+				want.Status, want.LastUpdateTime = metering.StatusDeleted, now.Add(time.Hour)
+				wantSame(t, want, deleted)
+				if tried.Tries() != c.tries {
+					t.Errorf("%s: %d requests, want %d", id, tried.Tries(), c.tries)
+				}
+				_, err = tbl.Delete(t.Context(), "o1", id, "", now)
+				wantCode(t, err, metering.NotDeletable)
+				if stored, err := tbl.Put(t.Context(), g); err != nil || stored {
+					t.Errorf("%s: put again: %v, %v", id, stored, err)
+				}
+			}
+		}
+	}
+	// The condition comes before the size.
+	reported := full("g-reported", metering.StatusReported, 0)
+	put(t, tbl, reported)
+	_, err = tbl.Delete(t.Context(), "o1", reported.ID, "", now)
+	wantCode(t, err, metering.NotDeletable)
+}
+
+// A put is the same, however often it is asked for, also when it was deleted meanwhile.
+func TestAPutThatIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	lost, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{tabletest.Lose}, 6)...) // all that the client tries
+	operation, g := table.NewOperation(), group("g1", metering.StatusCreated)
+	_, err := table.New(lost, name).PutAs(t.Context(), operation, g)
+	wantUnavailable(t, err)
+	if _, err := tbl.Delete(t.Context(), "o1", g.ID, "", now); err != nil {
+		t.Fatal(err)
+	}
+	if stored, err := tbl.PutAs(t.Context(), operation, g); err != nil || !stored {
+		t.Errorf("again: %v, %v", stored, err)
+	}
+	if stored, err := tbl.Put(t.Context(), g); err != nil || stored {
+		t.Errorf("another: %v, %v", stored, err)
+	}
+	if groups := all(t, tbl, "o1"); len(groups) != 1 || groups[0].Status != metering.StatusDeleted {
+		t.Errorf("%v", groups)
+	}
+}
+
 // setFlag makes a change that adds an entry for the partner.
 func setFlag(partner string) func(metering.ConfigVersion) (metering.Config, error) {
 	return func(current metering.ConfigVersion) (metering.Config, error) {
