@@ -3,10 +3,6 @@ package reliability
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -30,9 +26,11 @@ func TestWhatDynamoDBLocalLoses(t *testing.T) {
 	acknowledged, lost, kills, unasked := map[string]bool{}, 0, 0, 0
 	for deadline := until(2 * time.Second); kills < 2 || time.Now().Before(deadline); kills++ {
 		db := startDatabase(t, data)
+		pid := databaseOver(t, data)
 		stored := table.New(db.Client(), "marketmeter")
 		writing, stop := context.WithCancel(t.Context())
 		enough := len(acknowledged) + 10 + r.IntN(300)
+		var notKilled error
 		var all sync.WaitGroup
 		for writer := range writers {
 			all.Go(func() {
@@ -48,7 +46,9 @@ func TestWhatDynamoDBLocalLoses(t *testing.T) {
 					mu.Lock()
 					acknowledged[g.ID] = true
 					if len(acknowledged) == enough {
-						killDatabase(t, data)
+						if notKilled = syscall.Kill(pid, syscall.SIGKILL); notKilled != nil {
+							stop() // nothing else ends the writers
+						}
 					}
 					mu.Unlock()
 				}
@@ -56,10 +56,17 @@ func TestWhatDynamoDBLocalLoses(t *testing.T) {
 		}
 		all.Wait()
 		stop()
+		if notKilled != nil {
+			t.Fatal(notKilled)
+		}
 		if len(acknowledged) < enough {
 			t.Fatalf("the writers have failed before the kill: %v", db.Err())
 		}
-		<-db.Done()
+		select {
+		case <-db.Done():
+		case <-time.After(patience):
+			t.Fatalf("DynamoDB Local was killed, and not noticed within %s", patience)
+		}
 
 		db = startDatabase(t, data)
 		there := map[string]bool{}
@@ -102,18 +109,4 @@ func startDatabase(t *testing.T, data string) *localdb.DB {
 		t.Fatal(err)
 	}
 	return db
-}
-
-func killDatabase(t *testing.T, data string) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(data, "pid"))
-	if err == nil {
-		var pid int
-		if pid, err = strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-			err = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	}
-	if err != nil {
-		t.Error(err)
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,6 +143,38 @@ func (s *localServer) errors() string {
 		return err.Error()
 	}
 	return string(text[max(0, len(text)-2000):])
+}
+
+// databaseOver is the process of the DynamoDB Local that keeps its data in the folder. It skips the rest of a test
+// where that runs in a container, of which the pid file has only the docker program.
+func databaseOver(t *testing.T, data string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(data, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// wide, where there is no /proc: ps cuts lines
+	line, err := exec.Command("ps", "-ww", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
+	if err != nil {
+		t.Fatalf("process %d, which should be the database: %v", pid, err)
+	}
+	if !strings.HasSuffix(strings.TrimSpace(string(line)), "-dbPath "+data) {
+		skip(t, "DynamoDB Local is no process of ours but in a container")
+	}
+	return pid
+}
+
+// skip ends the test, as a failure where nothing may be missing.
+func skip(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
 }
 
 // httpAnswer is what came back for a request.

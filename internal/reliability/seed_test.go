@@ -1,13 +1,23 @@
 // Package reliability holds the service to what docs/reliability.md promises: under faults, races, crashes and
 // overload, on real DynamoDB Local.
 //
-//	go test -timeout=0 ./internal/reliability -long looks for hours and not for seconds
-//	go test ./internal/reliability -run X -seed N goes the way again that a failure has printed
+//	bin/marketmeter with-dynamodb -- go test -timeout=0 ./internal/reliability -long looks for hours and not for seconds
+//
+// What a test takes at random comes from a seed. Each prints at its start how to go the same way again, and go shows
+// that of a package that fails, by its time limit too; where go itself may be killed, -v shows it at once.
+// TestTheServiceIsItsModel is rapid's, which tells its own seed, and a file that is better, where it fails and only then.
 package reliability
 
 import (
+	"bufio"
 	"flag"
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -17,19 +27,36 @@ var (
 	seed = flag.Uint64("seed", 0, "the seed of all that is random; 0 is a new one")
 )
 
-// random is what a test takes everything random from; where the test fails it tells how to go the same way again.
+// random is what a test takes everything random from. How to go the same way again it tells at once, past the testing
+// package, which would keep it until the test has ended: one that hangs never does.
 func random(t *testing.T) *rand.Rand {
 	t.Helper()
 	from := *seed
 	for from == 0 {
 		from = rand.Uint64()
 	}
+	command := again(t.Name(), from)
+	fmt.Fprintln(os.Stderr, command)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("again: go test ./internal/reliability -run '^%s$' -seed %d", t.Name(), from)
+			t.Log(command)
 		}
 	})
 	return rand.New(rand.NewPCG(from, 0))
+}
+
+// again is the command for a shell that runs this test alone, from that seed.
+func again(test string, from uint64) string {
+	names := strings.Split(test, "/") // -run has a pattern for each
+	for i, name := range names {
+		names[i] = "^" + regexp.QuoteMeta(name) + "$"
+	}
+	pattern := strings.ReplaceAll(strings.Join(names, "/"), "'", `'\''`)
+	more := ""
+	if *long {
+		more = " -timeout=0 -long"
+	}
+	return fmt.Sprintf("again: bin/marketmeter with-dynamodb -- go test ./internal/reliability -run '%s' -seed %d%s", pattern, from, more)
 }
 
 // until is when a test that looks at random stops: after the time given, or after a hundred times that.
@@ -38,4 +65,45 @@ func until(short time.Duration) time.Time {
 		short *= 100
 	}
 	return time.Now().Add(short)
+}
+
+// A test that hangs and is killed has told how to go the same way again, whatever its name; and the command does.
+func TestAHangTellsItsSeed(t *testing.T) {
+	t.Parallel()
+	const hangs = "HANGS"
+	if os.Getenv(hangs) != "" {
+		t.Run("one", func(*testing.T) { fmt.Fprintln(os.Stderr, "another test has run") })
+		t.Run("one's name (of some)|.*", func(t *testing.T) {
+			fmt.Fprintln(os.Stderr, "drawn", random(t).Uint64())
+			select {}
+		})
+	}
+	run := func(flags string) (said []string) {
+		// By a shell, since the command is for one. What go calls -run is -test.run to the program.
+		program := exec.CommandContext(t.Context(), "sh", "-c", `exec "$0" -test.timeout=1m `+strings.Replace(flags, "-run", "-test.run", 1), os.Args[0])
+		program.Env = append(os.Environ(), hangs+"=1")
+		stderr, err := program.StderrPipe()
+		if err == nil {
+			err = program.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			if said = append(said, lines.Text()); strings.HasPrefix(lines.Text(), "drawn") {
+				break
+			}
+		}
+		_ = program.Process.Kill()
+		_ = program.Wait() // it was killed
+		return said
+	}
+	first := run("-run '^TestAHangTellsItsSeed$'")
+	if len(first) != 3 || !strings.HasPrefix(first[1], "again: ") {
+		t.Fatalf("it says %q; want three lines, the second with the command", first)
+	}
+	_, flags, _ := strings.Cut(first[1], " ./internal/reliability ")
+	if second := run(flags); !slices.Equal(second, first[1:]) {
+		t.Errorf("again it says %q; want %q", second, first[1:])
+	}
 }

@@ -106,7 +106,11 @@ func (p *Process) serve(w http.ResponseWriter, r *http.Request) {
 	asked := time.Now()
 	switch path := strings.TrimPrefix(r.URL.Path, "/2018-06-01/runtime/invocation/"); {
 	case path == "next":
-		p.asked <- asked
+		select {
+		case p.asked <- asked:
+		case <-r.Context().Done():
+			return
+		}
 		select {
 		case invoked := <-p.events:
 			w.Header().Set("Lambda-Runtime-Aws-Request-Id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd")
@@ -121,7 +125,10 @@ func (p *Process) serve(w http.ResponseWriter, r *http.Request) {
 		var body bytes.Buffer
 		_, err := io.Copy(&body, r.Body)
 		w.WriteHeader(http.StatusAccepted)
-		p.answers <- Reply{Body: body.Bytes(), Failed: err != nil || strings.HasSuffix(path, "/error"), at: time.Now()}
+		select {
+		case p.answers <- Reply{Body: body.Bytes(), Failed: err != nil || strings.HasSuffix(path, "/error"), at: time.Now()}:
+		case <-r.Context().Done(): // nobody waits for it: there was no event
+		}
 	default:
 		w.WriteHeader(http.StatusNotFound)
 	}
@@ -153,11 +160,17 @@ func (p *Process) Invoke(tb testing.TB, event []byte) (answer []byte, took time.
 }
 
 // InvokeWithin hands the event over and tells the function that it has that much time to answer it. One that
-// takes a minute longer ends tb.
+// takes a minute longer ends tb, and so does one that asks for no event.
 func (p *Process) InvokeWithin(tb testing.TB, event []byte, timeout time.Duration) Reply {
 	tb.Helper()
 	begun := time.Now()
-	p.events <- invocation{event, begun.Add(timeout)}
+	select {
+	case p.events <- invocation{event, begun.Add(timeout)}:
+	case <-p.ended:
+		tb.Fatalf("%s ended: %v: %s", p.command.Path, p.command.ProcessState, p.Said(tb))
+	case <-time.After(startLimit):
+		tb.Fatalf("%s takes no event: %s", p.command.Path, p.Said(tb))
+	}
 	var reply Reply
 	select {
 	case reply = <-p.answers:
