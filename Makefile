@@ -29,8 +29,8 @@ test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own
 	scripts/chromium
 	bin/marketmeter with-dynamodb -- go test -race ./...
 
-fuzz: ## Look for what the decoders get wrong, each for FUZZTIME (30s); part of .ci/run
-	scripts/fuzz
+fuzz: bin/marketmeter ## Look for what the decoders get wrong, each for FUZZTIME (30s); part of .ci/run
+	bin/marketmeter with-dynamodb -- scripts/fuzz
 
 check: $(LINT) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, modules and template
 	$(LINT) run

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -20,7 +21,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/bench/figure"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -191,6 +194,101 @@ func TestImportCanBeRunAgainAfterAFailure(t *testing.T) {
 			wantSerial(t, tbl, "o1", total)
 		})
 	}
+}
+
+// Whatever one try of an import's requests comes to, all tries of one, or all from there on: what is counted as imported
+// is stored, what is stored is whole, and the same import again ends with each group there as its line says. Where one
+// try goes wrong, the client's retry is enough.
+func TestEachFaultOfAnImport(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	lines := []string{lineOf("g1", "serialID", "1"), lineOf("g2", "serialID", "2"), lineOf("g3")}
+	const requests = 4 // a group each, and the serial counter
+	tbl := table.New(client, name)
+	var orgs atomic.Int64
+	var all errgroup.Group
+	all.SetLimit(32)
+	late := len(tabletest.Kinds)
+	for point := range requests {
+		for kind := range late + 1 {
+			for _, tries := range []int{1, 6, 1000} { // the client makes 6
+				all.Go(func() error {
+					var l tabletest.Late
+					k := append(slices.Clone(tabletest.Kinds), l.Kind())[kind]
+					faults := tabletest.Planned(func(try int, request *http.Request) tabletest.Fault {
+						if point <= try && try < point+tries {
+							return k.Of(request)
+						}
+						return nil
+					})
+					org := fmt.Sprint("o", orgs.Add(1))
+					tell := func(what string, a ...any) {
+						t.Errorf("from request %d on %s, %d times: %s", point, k.Name, tries, fmt.Sprintf(what, a...))
+					}
+					run := func(tbl *table.Table) (importCounts, error) {
+						return importLines(t.Context(), tbl, org, strings.NewReader(strings.Join(lines, "")), importOptions{})
+					}
+
+					counts, err := run(table.New(tabletest.NewClient(faults), name))
+					stored, wrong := importedAsTold(t.Context(), tbl, org, lines)
+					switch {
+					case wrong != nil:
+						tell("%v", wrong)
+					case err != nil && (tries == 1 || metering.CodeOf(err) != metering.Unavailable):
+						tell("%v", err)
+					case err == nil && (counts.imported != len(lines) || stored != len(lines)), counts.skipped+counts.refused > 0, counts.imported > stored:
+						tell("%v, %v, and %d are stored", counts, err, stored)
+					}
+
+					if _, err := l.Arrive(); err != nil {
+						return err
+					}
+					if stored, wrong = importedAsTold(t.Context(), tbl, org, lines); wrong != nil {
+						tell("when all had arrived: %v", wrong)
+					}
+					counts, err = run(tbl)
+					if want := (importCounts{imported: len(lines) - stored, skipped: stored}); err != nil || counts != want {
+						tell("again: %v, %v, where %d were stored", counts, err, stored)
+					}
+					if stored, wrong = importedAsTold(t.Context(), tbl, org, lines); wrong != nil || stored != len(lines) {
+						tell("in the end %d are stored, %v", stored, wrong)
+					}
+					return nil
+				})
+			}
+		}
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// importedAsTold wants each group that is stored to be as its line says, once, and the serial counter not to be below it.
+func importedAsTold(ctx context.Context, tbl *table.Table, org string, lines []string) (stored int, wrong error) {
+	serial, err := tbl.Serial(ctx, org)
+	if err != nil {
+		return 0, err
+	}
+	told := map[string]string{}
+	for _, line := range lines {
+		group, err := apijson.DecodeGroup([]byte(line))
+		if err != nil {
+			return 0, err
+		}
+		group.OrganizationID = org
+		told[group.ID] = string(apijson.AppendGroupForExport(nil, &group))
+	}
+	for group, err := range tbl.Groups(ctx, org, metering.GroupFilter{}) {
+		if err != nil {
+			return 0, err
+		}
+		if got := string(apijson.AppendGroupForExport(nil, group)); got != told[group.ID] || group.SerialID > serial {
+			return 0, fmt.Errorf("serial counter %d, stored\n%s, to be\n%s", serial, got, told[group.ID])
+		}
+		delete(told, group.ID)
+		stored++
+	}
+	return stored, nil
 }
 
 func TestInterruptedImportCountsWhatItStored(t *testing.T) {

@@ -3,7 +3,6 @@ package lambdahost_test
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -13,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -24,25 +25,29 @@ import (
 	"github.com/marketmeter/marketmeter/internal/apikey"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
-	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
 // FuzzEvent looks for bytes that a function answers with an error, or with what is no answer: what reaches the client then is
-// API Gateway's bare 500. And for an event by which the authorizer lets someone in, whose keys are none.
+// API Gateway's bare 500. And for an event by which the authorizer lets in another than who sends the one key that is stored,
+// or tells something else than what is stored with it.
 func FuzzEvent(f *testing.F) {
 	f.Add([]byte(""))
 	f.Add([]byte("null"))
 	f.Add(event(f, "/org/demo/batchValidateUsageRecordGroups", "", nil))
 	for _, name := range []string{"authorizer", "batchvalidate", "config-patch", "delete", "list"} {
-		text, err := os.ReadFile("../../events/" + name + ".json")
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(text)
+		f.Add(eventFile(f, name))
 	}
 	function := validator()
-	authorizer := lambda.NewHandler(lambdahost.Authorizer(&apikey.Checker{Records: noRecords{}, Log: discard, Now: time.Now}))
+	key, keys := storedKey(f)
+	authorizer := lambda.NewHandler(lambdahost.Authorizer(&apikey.Checker{Records: keys, Log: discard, Now: time.Now}))
+	source := []byte(`"Key ` + key + `"`)
+	for _, other := range []string{`"KEY"`, `" bEARER  KEY\t"`, `"Key\tKEY"`, `"Key KEY KEY"`, `"Key KEY","Key KEY"`, ``, `"Key mm_yhOTglEjTszxzx0zoqBfBhu2Guf1KXJ044QLpU"`} {
+		other = strings.ReplaceAll(other, "KEY", string(key))
+		f.Add(bytes.Replace(eventFile(f, "authorizer"), source, []byte(other), 1))
+	}
+	isKey := regexp.MustCompile(`^[ \t]*((?i:key|bearer) [ \t]*)?` + string(key) + `[ \t]*$`)
 	quiet(f)
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		answer, err := function.Invoke(t.Context(), payload)
@@ -52,14 +57,52 @@ func FuzzEvent(f *testing.F) {
 		wantAnswer(t, answer)
 
 		decision, err := authorizer.Invoke(t.Context(), payload)
-		if json.Unmarshal(payload, new(events.APIGatewayV2CustomAuthorizerV2Request)) != nil {
+		var sent events.APIGatewayV2CustomAuthorizerV2Request
+		if json.NewDecoder(bytes.NewReader(payload)).Decode(&sent) != nil {
+			if err == nil {
+				t.Fatalf("%s", decision)
+			}
 			return // no event of an authorizer: Lambda tells API Gateway, which answers 500 and lets nobody in
 		}
+		var want events.APIGatewayV2CustomAuthorizerSimpleResponse
+		if len(sent.IdentitySource) == 1 && isKey.MatchString(sent.IdentitySource[0]) {
+			want.IsAuthorized = true
+			want.Context = map[string]any{"organization": "demo", "keyId": key.Hash().ID(), "scopes": "read,config"}
+		}
 		var told events.APIGatewayV2CustomAuthorizerSimpleResponse
-		if err := errors.Join(err, json.Unmarshal(decision, &told)); err != nil || told.IsAuthorized || len(told.Context) > 0 {
-			t.Fatalf("%s, %v", decision, err)
+		if err := errors.Join(err, json.Unmarshal(decision, &told)); err != nil || !reflect.DeepEqual(want, told) {
+			t.Fatalf("%+v, %v; want %+v", told, err, want)
 		}
 	})
+}
+
+func eventFile(t testing.TB, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile("../../events/" + name + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// storedKey is the key in events/authorizer.json, and a table that holds it and no other: it is of the organization demo,
+// and good for good. What has not the form of a key never comes to the table, so that it costs little.
+func storedKey(f *testing.F) (apikey.Key, *table.Table) {
+	var authorizer events.APIGatewayV2CustomAuthorizerV2Request
+	if err := json.Unmarshal(eventFile(f, "authorizer"), &authorizer); err != nil {
+		f.Fatal(err)
+	}
+	key, err := apikey.Parse(strings.TrimPrefix(authorizer.IdentitySource[0], "Key "))
+	keys := tabletest.New(f)
+	if err == nil {
+		err = keys.AddAPIKey(f.Context(), &apikey.Record{
+			Hash: key.Hash(), Organization: "demo", Scopes: apikey.Read | apikey.Config, CreatedBy: "operator", CreationTime: time.Now(),
+		})
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
+	return key, keys
 }
 
 var discard = slog.New(slog.DiscardHandler)
@@ -69,14 +112,6 @@ func validator() lambda.Handler {
 	api := &httpapi.API{Log: discard, Now: time.Now, CountUnits: table.CountUnits, Identify: lambdahost.Identity}
 	return lambdahost.Handler(api.Handler(httpapi.BatchValidate), discard)
 }
-
-// noRecords is where keys are kept, before there are any.
-type noRecords struct{}
-
-func (noRecords) APIKey(context.Context, apikey.Hash) (apikey.Record, error) {
-	return apikey.Record{}, metering.Errorf(metering.NotFound, "there is no key")
-}
-func (noRecords) APIKeyUsed(context.Context, apikey.Hash, time.Time) error { return nil }
 
 // quiet keeps what the adapter prints of requests that it can't read out of the fuzzer's way.
 func quiet(f *testing.F) {

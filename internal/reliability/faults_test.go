@@ -33,8 +33,8 @@ type trial struct {
 
 	plan     tabletest.Plan
 	late     tabletest.Late
-	patience time.Duration                                              // of the client for its first answer
-	at1st    bool                                                       // the first answer is to be the last
+	patience time.Duration                                              // of the client for an answer
+	alike    bool                                                       // it is to take no more attempts than without a fault
 	without  func(*dynamodb.Client, *tabletest.Faults) *dynamodb.Client // what the faulty client lacks; nil is nothing
 
 	attempt atomic.Int64 // under way, the first being 0
@@ -45,6 +45,7 @@ type course struct {
 	body    string
 	changed map[string]string // items, as world.plain has them
 	tries   int
+	repeats int // of the client, where it is told to come again
 }
 
 const usualPatience = 20 * time.Second
@@ -52,6 +53,7 @@ const usualPatience = 20 * time.Second
 // run returns what was wrong, "" is nothing.
 func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 	w := newWorld(tr.client, tr.tableName)
+	w.operation = tr.operation
 	ctx, w.requests = tabletest.Record(ctx)
 	if err := tr.operation.prepare(ctx, w); err != nil {
 		return nil, "", fmt.Errorf("%s: preparing it: %w", tr.operation.name, err)
@@ -61,7 +63,11 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 		return nil, "", err
 	}
 	faults := tabletest.Planned(tr.plan)
-	faulty := tabletest.NewClient(tabletest.Recorded(faults))
+	var transport http.RoundTripper = faults
+	if tr.operation.hasty {
+		transport = tabletest.ShortPages(faults, 1)
+	}
+	faulty := tabletest.NewClient(tabletest.Recorded(transport))
 	if tr.without != nil {
 		faulty = tr.without(faulty, faults)
 	}
@@ -73,11 +79,7 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 		if attempt > 0 && !tr.operation.steady {
 			w.times = append(w.times, w.now().Add(time.Minute))
 		}
-		patience := usualPatience
-		if attempt == 0 {
-			patience = tr.patience
-		}
-		asking, cancel := context.WithTimeout(ctx, patience)
+		asking, cancel := context.WithTimeout(ctx, tr.patience)
 		got := tr.operation.do(asking, w, over)
 		cancel()
 		now, err := w.items(ctx)
@@ -85,8 +87,15 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 			return nil, "", err
 		}
 		changed := w.plain(changes(before, now))
+		final := got.status != http.StatusServiceUnavailable
 		if tr.expected == nil {
-			return &course{w.plainText(got.body), changed, faults.Tries()}, "", nil
+			if !final && attempt < 10 {
+				continue
+			}
+			if !final {
+				return nil, "", fmt.Errorf("%s: it does not end: %v", tr.operation.name, got)
+			}
+			return &course{w.plainText(got.body), changed, faults.Tries(), attempt}, "", nil
 		}
 		wasDone := done
 		if !maps.Equal(state, now) {
@@ -95,9 +104,8 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 			}
 		}
 		state = now
-		final := got.status != http.StatusServiceUnavailable
 		switch {
-		case !final && tr.at1st:
+		case !final && tr.alike && attempt >= tr.expected.repeats:
 			return nil, fmt.Sprintf("answered %v, where the client's own retries are enough", got), nil
 		case !final:
 		case got.status == http.StatusOK && !done:
@@ -165,8 +173,8 @@ func newNetwork(t *testing.T) *network {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.tries == 0 || (len(c.changed) == 0) != o.reads {
-			t.Fatalf("%s: %d requests have changed %v", o.name, c.tries, c.changed)
+		if c.tries == 0 || (len(c.changed) == 0) != o.reads || (c.repeats == 0) == o.hasty {
+			t.Fatalf("%s: %d requests and %d repeats have changed %v", o.name, c.tries, c.repeats, c.changed)
 		}
 		n.courses[o.name] = c
 	}
@@ -198,25 +206,30 @@ var (
 // goesWrong plans that the tries from the point on go wrong in these ways; always: that those after them do in the
 // last of these too, until the client asks again.
 func (tr *trial) goesWrong(point int, always bool, kinds ...tabletest.Kind) {
+	var began int64 // the attempt
 	tr.plan = func(try int, request *http.Request) tabletest.Fault {
-		switch i := try - point; {
+		i := try - point
+		if i == 0 {
+			began = tr.attempt.Load()
+		}
+		switch {
 		case i < 0:
 			return nil
 		case i < len(kinds):
 			return kinds[i].Of(request)
-		case always && tr.attempt.Load() == 0:
+		case always && tr.attempt.Load() == began:
 			return kinds[len(kinds)-1].Of(request)
 		default:
 			return nil
 		}
 	}
-	tr.at1st = !always
+	tr.alike = !always
 	for _, k := range kinds {
 		switch k.Name {
 		case unheard.Name, unanswered.Name:
-			tr.patience, tr.at1st = 2*time.Second, false // 1.5 of it are what a list leaves for its checkpoint
+			tr.patience, tr.alike = 2*time.Second, false // 1.5 of it are what a list leaves for its checkpoint
 		case "in a throttled transaction": // which the client does not try again
-			tr.at1st = false
+			tr.alike = false
 		}
 	}
 }

@@ -419,6 +419,9 @@ func (w *wire) copyPlain(k kind) bool {
 	case kindNumber:
 		end, _ = plainNumber(in, w.at)
 		quotes = 1
+		if end-w.at > len(`"12345678901234567890123456789012345678"`) { // a longer one may have more digits than DynamoDB
+			return false
+		}
 	case kindInt32:
 		var integer bool
 		end, integer = plainNumber(in, w.at)
