@@ -209,7 +209,7 @@ func TestASlowClientHasNoPlace(t *testing.T) {
 					wantShed(t, <-next)
 				}
 				for _, body := range sending {
-					body.Close()
+					_ = body.Close()
 				}
 				if !test.taken {
 					time.Sleep(time.Second)
@@ -259,7 +259,7 @@ func TestABodyMayComeTooLate(t *testing.T) {
 		}
 		others := ask(a, places)
 		synctest.Wait()
-		send.Close()
+		_ = send.Close()
 		<-answered
 		wantShed(t, w)
 		time.Sleep(time.Minute)
