@@ -42,11 +42,14 @@ func admit(api http.Handler, log *slog.Logger) *admission {
 func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := &turn{ResponseWriter: w, admission: a}
 	if !t.begin(r.Context()) {
+		if r.Context().Err() == nil {
+			a.tell()
+		}
 		httpapi.Refuse(w, r, func() { unavailable(w, busy.Message) })
 		return
 	}
 	defer t.end()
-	r = r.WithContext(r.Context())
+	r = r.WithContext(r.Context()) // a copy: the request is the caller's
 	r.Body = &turnBody{r.Body, t, r.Context()}
 	a.api.ServeHTTP(t, r)
 }
@@ -74,22 +77,24 @@ type turn struct {
 	answered      bool
 }
 
-// begin takes a place of work as soon as there is one, after those that came before. Where it reports false there
-// was none in time, and the log will tell.
+// begin reports whether there is a place of work in time, and before that one to wait for it.
 func (t *turn) begin(ctx context.Context) bool {
 	if t.works = t.work.TryAcquire(1); t.works {
 		return true
 	}
-	if t.queue.TryAcquire(1) {
-		defer t.queue.Release(1)
-		ctx, cancel := context.WithTimeout(ctx, t.patience)
-		defer cancel()
-		if t.works = t.work.Acquire(ctx, 1) == nil; t.works {
-			return true
-		}
+	if !t.queue.TryAcquire(1) {
+		return false
 	}
-	t.tell()
-	return false
+	defer t.queue.Release(1)
+	return t.wait(ctx)
+}
+
+// wait takes a place of work after those that have waited longer, if there is one in time.
+func (t *turn) wait(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, t.patience)
+	defer cancel()
+	t.works = t.work.Acquire(ctx, 1) == nil
+	return t.works
 }
 
 // pause leaves the place of work for as long as the client is waited for. What is large is kept meanwhile: where
@@ -108,6 +113,11 @@ func (t *turn) pause(large bool) {
 
 func (t *turn) end() {
 	t.pause(false)
+	t.arrive()
+}
+
+// arrive leaves the place of transit.
+func (t *turn) arrive() {
 	if t.passes {
 		t.passes = false
 		t.transit.Release(1)
@@ -138,7 +148,8 @@ type turnBody struct {
 	ctx  context.Context // of the request
 }
 
-// Read fails with busy where the body is there and no place is.
+// Read fails with busy where the body is there and no place is in time. It takes none to wait in: with one to win among
+// all who come, once more, a request that has a body would be served far less often than others.
 func (b *turnBody) Read(p []byte) (int, error) {
 	t := b.turn
 	if t.answered { // and what still comes is thrown away
@@ -149,10 +160,9 @@ func (b *turnBody) Read(p []byte) (int, error) {
 	if err != io.EOF || t.works {
 		return n, err
 	}
-	if !t.begin(b.ctx) {
+	if !t.wait(b.ctx) {
 		return n, busy
 	}
-	t.passes = false
-	t.transit.Release(1)
+	t.arrive()
 	return n, err
 }

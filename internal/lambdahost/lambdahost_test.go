@@ -182,8 +182,8 @@ func TestTheHandlerHasTimeLeftToAnswer(t *testing.T) {
 	if _, err := lambdahost.Handler(http.HandlerFunc(h), slog.New(slog.DiscardHandler)).Invoke(ctx, event(t, "/", "", nil)); err != nil {
 		t.Fatal(err)
 	}
-	if left := ends.Sub(seen); left < 100*time.Millisecond || left > 5*time.Second {
-		t.Errorf("%v are left", left)
+	if left := ends.Sub(seen); left < time.Second || left > 5*time.Second {
+		t.Errorf("%v are left; want a second: a busy machine took 310 ms of the half that was", left)
 	}
 }
 

@@ -186,7 +186,7 @@ func record(t *testing.T, tableName string, random *rand.Rand) map[string][]porc
 			for i := range acts {
 				ctx, cancel := context.WithCancel(t.Context())
 				if random.IntN(8) == 0 { // and goes away, whether or not that was done
-					ctx, cancel = context.WithTimeout(t.Context(), rand.N(10*time.Millisecond))
+					ctx, cancel = context.WithTimeout(t.Context(), rand0(random, 10*time.Millisecond))
 				}
 				out := do(ctx, client, drawAct(random, fmt.Sprint("client ", client, " act ", i), seen))
 				seen = cmp.Or(out.etag, seen)

@@ -62,6 +62,16 @@ var operations = []operation{
 		again: http.StatusOK,
 	},
 	{
+		name: "PATCH config with If-Match",
+		prepare: func(ctx context.Context, w *world) error {
+			return w.send(ctx, w.table, "PUT", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`).err()
+		},
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			return w.sendIf(ctx, over, `"1"`, "PATCH", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"GCP"}]}`)
+		},
+		again: http.StatusPreconditionFailed,
+	},
+	{
 		name:    "PUT config",
 		prepare: nothing,
 		do: func(ctx context.Context, w *world, over *table.Table) answer {
@@ -106,8 +116,8 @@ var operations = []operation{
 		again: http.StatusOK, reads: true,
 	},
 	{
-		// As the program does it for each line. That the lines of an import and their counts agree with what is stored,
-		// whatever its requests come to, cmd's TestEachFaultOfAnImport holds.
+		// As the program does it for each line, but that a program asks again as the same operation: that the lines of an
+		// import and their counts agree with what is stored, whatever its requests come to, cmd's TestEachFaultOfAnImport holds.
 		name:    "import a group",
 		prepare: nothing,
 		do:      func(ctx context.Context, w *world, over *table.Table) answer { return w.put(ctx, over, "g1") },
@@ -272,6 +282,11 @@ func (w *world) readOn(ctx context.Context, over *table.Table, filter string) an
 
 // send asks the API on that table, for one whose key may do everything.
 func (w *world) send(ctx context.Context, over *table.Table, method, path, body string) answer {
+	return w.sendIf(ctx, over, "", method, path, body)
+}
+
+// sendIf is send with If-Match, unless that is empty.
+func (w *world) sendIf(ctx context.Context, over *table.Table, ifMatch, method, path, body string) answer {
 	api := &httpapi.API{
 		Table: over, Log: slog.New(slog.DiscardHandler), Now: w.now, CountUnits: table.CountUnits,
 		Identify: func(*http.Request) (apikey.Identity, error) {
@@ -283,6 +298,9 @@ func (w *world) send(ctx context.Context, over *table.Table, method, path, body 
 	}
 	request := httptest.NewRequestWithContext(ctx, method, "/org/"+w.org+"/"+path, strings.NewReader(body))
 	request.Header.Set("Content-Type", "application/json")
+	if ifMatch != "" {
+		request.Header.Set("If-Match", ifMatch)
+	}
 	got := httptest.NewRecorder()
 	api.Handler().ServeHTTP(got, request)
 	if got.Code == http.StatusServiceUnavailable && got.Header().Get("Retry-After") == "" {

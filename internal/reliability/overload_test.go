@@ -157,7 +157,7 @@ func (l *load) offer(t *testing.T, times, able float64, during time.Duration) {
 	due, begun := 0.0, time.Now()
 	for at := begun; time.Since(begun) < during; <-tick.C {
 		now := time.Now()
-		perSecond := times * max(able, float64(l.served.Load())/now.Sub(begun).Seconds())
+		perSecond := times * max(able, float64(l.served.Load())/max(now.Sub(begun).Seconds(), 0.001))
 		due, at = due+perSecond*now.Sub(at).Seconds(), now
 		for l.offered.Load() < int64(due) {
 			n := uint64(l.offered.Add(1))

@@ -4,8 +4,8 @@
 //	bin/marketmeter with-dynamodb -- go test -timeout=0 ./internal/reliability -long looks for hours and not for seconds
 //
 // What a test takes at random comes from a seed. Each prints at its start how to go the same way again, and go shows
-// that of a package that fails, by its time limit too; where go itself may be killed, -v shows it at once.
-// TestTheServiceIsItsModel is rapid's, which tells its own seed, and a file that is better, where it fails and only then.
+// that of a package that fails, by its time limit too; where go itself may be killed, -v shows it at once. Where
+// TestTheServiceIsItsModel fails rapid tells a file too, which leads there at once.
 package reliability
 
 import (

@@ -52,13 +52,16 @@ func refuseWith(status int, body string) http.HandlerFunc {
 // A table that never answers takes each function all of its time, so all of them wait at once.
 func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 	t.Parallel()
-	programs := t.TempDir()
+	folder, programs := t.TempDir(), map[string]string{}
+	functions := map[string][]string{
+		"list": {"list"}, "delete": {"delete"}, "config": {"config-get", "config-put", "config-patch"}, "authorizer": {"authorizer"},
+	}
+	for function := range functions { // all of them first: a compiler takes what the others need to answer in time
+		programs[function] = lambda.Build(t, folder, "github.com/marketmeter/marketmeter/functions/"+function, runtime.GOARCH)
+	}
 	var all sync.WaitGroup
 	defer all.Wait()
-	for function, operations := range map[string][]string{
-		"list": {"list"}, "delete": {"delete"}, "config": {"config-get", "config-put", "config-patch"}, "authorizer": {"authorizer"},
-	} {
-		program := lambda.Build(t, programs, "github.com/marketmeter/marketmeter/functions/"+function, runtime.GOARCH)
+	for function, operations := range functions {
 		timeout := timeoutOf(t, function)
 		for failure, handler := range failures {
 			times, events := 2, operations
@@ -81,7 +84,7 @@ func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 						handler(w, r)
 					}))
 					t.Cleanup(table.Close) // after the function's end: until then the silent one has it wait
-					p := lambda.Start(t, program, table.URL, "TABLE_NAME="+name)
+					p := lambda.Start(t, programs[function], table.URL, "TABLE_NAME="+name)
 					asked, longest := int64(1), time.Duration(0) // at the start
 					for range times {
 						for _, name := range events {

@@ -152,7 +152,7 @@ func (t *Table) putForList(ctx context.Context, item map[string]types.AttributeV
 	if found, later := failedCondition(err); later {
 		r := itemReader{item: found}
 		written := r.unixTime(attrWritten)
-		found[attrExpiry], found[attrWritten] = item[attrExpiry], item[attrWritten]
+		item[attrExpiry], item[attrWritten] = found[attrExpiry], found[attrWritten]
 		if reflect.DeepEqual(found, item) {
 			return 0, nil
 		}

@@ -26,7 +26,7 @@ import (
 // the Put's, with another round trip: a retry of that Put that comes then takes the group for another's.
 func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error) {
 	group, err := t.deleteAs(ctx, org, id, created, now, attrDeletion)
-	if isInvalid(err) {
+	if _, tooLarge := invalid(err); tooLarge {
 		return t.deleteAs(ctx, org, id, created, now, attrOperation)
 	}
 	return group, err

@@ -277,7 +277,7 @@ func (l *list) giveUp(ctx context.Context, why error) error {
 	case l.skipped > 0:
 		laterBy, err = l.table.putCheckpoint(ctx, l.partition, l.at(l.start.offset+l.skipped, l.position), l.request.Now)
 		if err == nil && l.jumped {
-			_, err = l.forgetStretch(ctx)
+			err = l.forgetStretch(ctx)
 		}
 	case l.looked && l.barren.last == "":
 		first := l.start.position
@@ -320,7 +320,7 @@ func (l *list) finish(ctx context.Context) metering.GroupPage {
 	}
 	if l.jumped {
 		keeping.Go(func() error {
-			_, _ = l.forgetStretch(ctx) // if not now, then when it expires
+			_ = l.forgetStretch(ctx) // if not now, then when it expires
 			return nil
 		})
 	}
@@ -328,8 +328,9 @@ func (l *list) finish(ctx context.Context) metering.GroupPage {
 }
 
 // forgetStretch is for who reads from the same place in a later list, and wants to see what has changed since.
-func (l *list) forgetStretch(ctx context.Context) (laterBy time.Duration, err error) {
-	return l.table.putStretch(ctx, l.partition, l.start.position, stretch{l.first, l.first}, l.request.Now, l.request.Now)
+func (l *list) forgetStretch(ctx context.Context) error {
+	_, err := l.table.putStretch(ctx, l.partition, l.start.position, stretch{l.first, l.first}, l.request.Now, l.request.Now)
+	return err
 }
 
 func (l *list) at(offset int, position string) pageStart {

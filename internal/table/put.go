@@ -8,7 +8,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-	"github.com/aws/smithy-go"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
@@ -25,8 +24,8 @@ func (t *Table) Put(ctx context.Context, g *metering.Group) (stored bool, err er
 // that an earlier call has stored.
 func (t *Table) PutAs(ctx context.Context, operation Operation, g *metering.Group) (stored bool, err error) {
 	stored, err = t.putNew(ctx, operation, groupItem(g))
-	if api, ok := errors.AsType[smithy.APIError](err); ok && isInvalid(err) {
-		return false, &metering.Error{Code: metering.Invalid, Message: "DynamoDB can't hold this group", Cause: errors.New(api.ErrorMessage())}
+	if message, ok := invalid(err); ok {
+		return false, &metering.Error{Code: metering.Invalid, Message: "DynamoDB can't hold this group", Cause: errors.New(message)}
 	}
 	if err != nil {
 		return false, storageError("put group", err)

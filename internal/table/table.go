@@ -115,11 +115,14 @@ func isMine(item map[string]types.AttributeValue, attribute string, operation Op
 	return ok && string(stored.Value) == string(operation[:])
 }
 
-// isInvalid tells a request that DynamoDB refuses to do, whatever is stored: of those made here, one by which an
-// item would be too large.
-func isInvalid(err error) bool {
+// invalid tells a request that DynamoDB refuses to do, whatever is stored, and why: of those made here, one by which
+// an item would be too large.
+func invalid(err error) (message string, ok bool) {
 	api, ok := errors.AsType[smithy.APIError](err)
-	return ok && api.ErrorCode() == "ValidationException"
+	if !ok || api.ErrorCode() != "ValidationException" {
+		return "", false
+	}
+	return api.ErrorMessage(), true
 }
 
 // storageError makes a failed call a domain error.
