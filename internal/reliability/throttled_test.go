@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +24,9 @@ import (
 
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/bench/lambda"
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
 // tries is how often the client sends one request at most.
@@ -61,6 +68,8 @@ func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
+	// Not t.Parallel: as many as run at once by that would only wait, each for up to half a minute.
+	run := func(name string, test func(t *testing.T)) { all.Go(func() { t.Run(name, test) }) }
 	for function, operations := range functions {
 		timeout := timeoutOf(t, function)
 		for failure, handler := range failures {
@@ -71,50 +80,95 @@ func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 			case failure == "silent":
 				times, events = 1, operations[:1] // each takes long, and begins with the same read
 			}
-			// Not t.Parallel: as many as run at once by that would only wait, each for up to half a minute.
-			all.Go(func() {
-				t.Run(function+" "+failure, func(t *testing.T) {
-					var calls atomic.Int64
-					name := rand.Text() // the port may have been another test's, whose requests still come
-					table := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						body, err := io.ReadAll(r.Body)
-						if err == nil && bytes.Contains(body, []byte(name)) {
-							calls.Add(1)
-						}
-						handler(w, r)
-					}))
-					t.Cleanup(table.Close) // after the function's end: until then the silent one has it wait
-					p := lambda.Start(t, programs[function], table.URL, "TABLE_NAME="+name)
-					asked, longest := int64(1), time.Duration(0) // at the start
-					for range times {
-						for _, name := range events {
-							event, err := os.ReadFile(filepath.Join("../../events", name+".json"))
-							if err != nil {
-								t.Fatal(err)
-							}
-							got := p.InvokeWithin(t, event, timeout)
-							wantUnavailable(t, name, got)
-							if got.Took >= timeout {
-								t.Errorf("%s answers after %v; it had %v, and Lambda would have ended it", name, got.Took, timeout)
-							}
-							longest = max(longest, got.Took)
-							asked++
-						}
-					}
-					t.Logf("%d requests, %d calls; the longest took %v of %v", asked-1, calls.Load(), longest.Round(time.Millisecond), timeout)
-					if got := calls.Load(); function == "authorizer" && failure == "silent" && got < asked+1 {
-						t.Error("one silent connection takes the authorizer all of its time; want another try")
-					}
-					if got := calls.Load(); got < asked-1 || got > asked*tries {
-						t.Errorf("%d calls for %d requests; want at most %d for each", got, asked, tries)
-					}
-				})
+			run(function+" "+failure, func(t *testing.T) {
+				asked, calls := wantUnavailable(t, programs[function], rand.Text(), handler, timeout, slices.Repeat(events, times))
+				if function == "authorizer" && failure == "silent" && calls < asked+1 {
+					t.Error("one silent connection takes the authorizer all of its time; want another try")
+				}
+				if calls < asked-1 || calls > asked*tries {
+					t.Errorf("%d calls for %d requests; want at most %d for each", calls, asked, tries)
+				}
+			})
+		}
+	}
+
+	// Where only writes fail: of the next page's place, and of the config.
+	client, name := tabletest.Client(t)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	for n := range 21 { // one more than the page of the event
+		g := metering.Group{
+			ID: fmt.Sprint("g", n), OrganizationID: "demo", BuyerID: "b", EntitlementID: "e", Partner: "AWS", Status: metering.StatusCreated,
+			MetaInfo: metering.MetaInfo{Source: new(metering.Source("API"))}, CreationTime: now, LastUpdateTime: now,
+		}
+		if _, err := table.New(client, name).Put(t.Context(), &g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for function, operations := range map[string][]string{"list": {"list"}, "config": {"config-put", "config-patch"}} {
+		timeout := timeoutOf(t, function)
+		for _, failure := range []string{"throttled", "silent"} {
+			run(function+", writes "+failure, func(t *testing.T) {
+				asked, calls := wantUnavailable(t, programs[function], name, ofWrites(t, failures[failure]), timeout, operations)
+				if calls < 2*asked-1 || calls > asked*(tries+1) {
+					t.Errorf("%d calls for %d requests; want for each at most %d, after one that reads", calls, asked, tries)
+				}
 			})
 		}
 	}
 }
 
-func wantUnavailable(t *testing.T, operation string, got lambda.Reply) {
+// ofWrites is DynamoDB Local, but for what puts an item.
+func ofWrites(t *testing.T, fail http.HandlerFunc) http.HandlerFunc {
+	t.Helper()
+	endpoint, err := url.Parse(os.Getenv("DYNAMODB_ENDPOINT"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	database := httputil.NewSingleHostReverseProxy(endpoint)
+	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".PutItem") {
+			fail(w, r)
+			return
+		}
+		database.ServeHTTP(w, r)
+	}
+}
+
+// wantUnavailable asks a function for the operations, one after the other, and wants it to answer each within its
+// Timeout that its table is Unavailable. It returns how often it has asked, the start being one, and how often the
+// table was called.
+func wantUnavailable(t *testing.T, program, tableName string, database http.HandlerFunc, timeout time.Duration, operations []string) (asked, calls int64) {
+	t.Helper()
+	var called atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err == nil && bytes.Contains(body, []byte(tableName)) { // the port may have been another test's, whose requests still come
+			called.Add(1)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		database(w, r)
+	}))
+	t.Cleanup(server.Close) // after the function's end: until then a silent one has it wait
+	p := lambda.Start(t, program, server.URL, "TABLE_NAME="+tableName)
+	longest := time.Duration(0)
+	for _, operation := range operations {
+		event, err := os.ReadFile(filepath.Join("../../events", operation+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := p.InvokeWithin(t, event, timeout)
+		wantUnavailableReply(t, operation, got)
+		if got.Took >= timeout {
+			t.Errorf("%s answers after %v; it had %v, and Lambda would have ended it", operation, got.Took, timeout)
+		}
+		longest = max(longest, got.Took)
+	}
+	asked = int64(len(operations)) + 1
+	t.Logf("%d requests, %d calls; the longest took %v of %v", asked-1, called.Load(), longest.Round(time.Millisecond), timeout)
+	return asked, called.Load()
+}
+
+func wantUnavailableReply(t *testing.T, operation string, got lambda.Reply) {
 	t.Helper()
 	if operation == "authorizer" {
 		if !got.Failed || !strings.Contains(string(got.Body), "internal error") || strings.Contains(string(got.Body), "secret") {
