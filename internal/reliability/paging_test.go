@@ -129,9 +129,10 @@ func (c *crowd) dice(n int) int {
 	return c.random.IntN(n)
 }
 
-// now goes on by the real time, but for the minutes before midnight, which pass at once, and so does what clients wait.
+// now goes on by the real time, but for what is before midnight, which passes at once, and so does what clients wait. It
+// is less than a minute: later than that no request arrives, and one that did could move a page (the table's mostLate).
 func (c *crowd) now() time.Time {
-	at := midnight.Add(-10 * time.Minute)
+	at := midnight.Add(-45 * time.Second)
 	if c.passed.Load() {
 		at = midnight
 	}
