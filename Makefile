@@ -27,7 +27,7 @@ run: bin/marketmeter ## Serve the whole API on a local DynamoDB with sample data
 
 test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own
 	scripts/chromium
-	bin/marketmeter with-dynamodb -- go test -race ./...
+	bin/marketmeter with-dynamodb -- go test -race -timeout=30m ./...
 
 fuzz: bin/marketmeter ## Look for what the decoders get wrong, each for FUZZTIME (30s); part of .ci/run
 	bin/marketmeter with-dynamodb -- scripts/fuzz
