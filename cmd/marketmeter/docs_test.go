@@ -20,6 +20,7 @@ import (
 
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -94,7 +95,7 @@ func openBrowser(t *testing.T) *browser {
 	t.Helper()
 	file, err := exec.LookPath("chromium")
 	if err != nil {
-		skip(t, "there is no chromium: scripts/chromium installs it")
+		programtest.Skip(t, "there is no chromium: scripts/chromium installs it")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)

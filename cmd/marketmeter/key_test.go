@@ -19,6 +19,7 @@ import (
 
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -320,7 +321,7 @@ func TestAKeyThatCannotBeShownIsTold(t *testing.T) {
 	full := func(t *testing.T) *os.File {
 		file, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 		if err != nil {
-			skip(t, err.Error())
+			programtest.Skip(t, err.Error())
 		}
 		return file
 	}

@@ -8,15 +8,13 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -40,7 +38,7 @@ func TestServeAnswersBodiesWithoutEnd(t *testing.T) {
 		{"10 GB declared without a key", "none", "Content-Length: 10000000000", chunk, 401},
 		{"in chunks without a key", "none", "Transfer-Encoding: chunked", fmt.Sprintf("%x\r\n%s\r\n", len(chunk), chunk), 401},
 	} {
-		before := peakMemory(t, server.Process.Pid)
+		before := programtest.PeakMemory(t, server.Process.Pid)
 		var sent atomic.Int64
 		var all sync.WaitGroup
 		for range clients {
@@ -67,7 +65,7 @@ func TestServeAnswersBodiesWithoutEnd(t *testing.T) {
 			})
 		}
 		all.Wait()
-		grown := peakMemory(t, server.Process.Pid) - before
+		grown := programtest.PeakMemory(t, server.Process.Pid) - before
 		t.Logf("%s: sent %d MB, memory grew by %d MB", test.name, sent.Load()>>20, grown>>20)
 		if grown > sent.Load()/2 {
 			t.Errorf("%s: memory grew by %d bytes over %d that were sent", test.name, grown, sent.Load())
@@ -76,25 +74,6 @@ func TestServeAnswersBodiesWithoutEnd(t *testing.T) {
 	if status, answer := call(t, "GET", url+"/healthz", "", ""); status != http.StatusOK {
 		t.Errorf("after it: %d %s", status, answer)
 	}
-}
-
-// peakMemory is the most of the machine's memory that a process has had so far. It skips the rest of
-// a test where that is not told.
-func peakMemory(t *testing.T, pid int) int64 {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if os.IsNotExist(err) {
-		skip(t, "there is no /proc here")
-	}
-	peak := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
-	if peak == nil {
-		t.Fatalf("%v; no VmHWM in\n%s", err, status)
-	}
-	kilobytes, err := strconv.ParseInt(string(peak[1]), 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kilobytes << 10
 }
 
 func TestServeRefusesLongHeadersAndPaths(t *testing.T) {

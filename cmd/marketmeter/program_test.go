@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/marketmeter/marketmeter/internal/programtest"
 )
 
 // The tests here run the program as its users do: built, with an environment, a terminal's signals
@@ -216,7 +218,7 @@ func call(t *testing.T, method, url, key, body string) (status int, answer strin
 func databaseOf(t *testing.T, dir string) int {
 	t.Helper()
 	if _, err := exec.LookPath("java"); err != nil {
-		skip(t, "there is no java: DynamoDB Local runs in a container")
+		programtest.Skip(t, "there is no java: DynamoDB Local runs in a container")
 	}
 	text, err := os.ReadFile(filepath.Join(dir, ".local", "dynamodb", "pid"))
 	if err != nil {
@@ -227,15 +229,6 @@ func databaseOf(t *testing.T, dir string) int {
 		t.Fatal(err)
 	}
 	return pid
-}
-
-// skip ends the test, as a failure where nothing may be missing.
-func skip(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
 }
 
 // runs reports whether the process is there, and not only waiting for its parent to take note of its end.

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -214,7 +215,7 @@ func TestEnvFileIsReadByAShell(t *testing.T) {
 func TestServeInvitesToWhatWorks(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {
-		skip(t, "there is no curl")
+		programtest.Skip(t, "there is no curl")
 	}
 	_, name := tabletest.Client(t)
 	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}

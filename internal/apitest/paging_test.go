@@ -644,8 +644,7 @@ func (f *failing) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, action, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
-	if fails := f.fails.Load(); fails != nil && (*fails)(action, string(body)) {
+	if fails := f.fails.Load(); fails != nil && (*fails)(tabletest.Action(r), string(body)) {
 		return nil, errors.New("fault: the connection was refused")
 	}
 	r = r.Clone(r.Context())

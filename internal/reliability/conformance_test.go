@@ -381,7 +381,7 @@ func (n *badNetwork) heal() int {
 
 // isRead is of what is known to change nothing.
 func isRead(r *http.Request) bool {
-	return slices.Contains([]string{"Query", "GetItem", "BatchGetItem"}, strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "DynamoDB_20120810."))
+	return slices.Contains([]string{"Query", "GetItem", "BatchGetItem"}, tabletest.Action(r))
 }
 
 // hasWritten tells whether any request since the last time could have changed what a client or an operator reads. Nobody

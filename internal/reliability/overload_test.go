@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -62,7 +62,7 @@ func TestOverloadIsShed(t *testing.T) {
 		after = load.capacity(t, r.Uint64())
 	}
 
-	peak := peakMemory(t, server.Process.Pid)
+	peak := programtest.PeakMemory(t, server.Process.Pid)
 	served := float64(load.served.Load()) / overload.Seconds()
 	t.Logf("%.0f requests a second before, %.0f while %d more were shed, %.0f after; the longest took %v; memory %d MB at most",
 		before, served, load.refused.Load(), after, time.Duration(load.longest.Load()).Round(time.Millisecond), peak>>20)
@@ -220,22 +220,4 @@ func hasGroups(got httpAnswer, want int) error {
 		return fmt.Errorf("a page has %d groups and not %d: %.100s", has, want, got.body)
 	}
 	return nil
-}
-
-// peakMemory is the most of the machine's memory that a process has had so far.
-func peakMemory(t *testing.T, pid int) int64 {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if os.IsNotExist(err) {
-		skip(t, "there is no /proc here")
-	}
-	peak := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
-	if peak == nil {
-		t.Fatalf("%v; no VmHWM in\n%s", err, status)
-	}
-	kilobytes, err := strconv.ParseInt(string(peak[1]), 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kilobytes << 10
 }

@@ -126,7 +126,7 @@ func ofWrites(t *testing.T, fail http.HandlerFunc) http.HandlerFunc {
 	}
 	database := httputil.NewSingleHostReverseProxy(endpoint)
 	return func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".PutItem") {
+		if tabletest.Action(r) == "PutItem" {
 			fail(w, r)
 			return
 		}

@@ -74,7 +74,7 @@ func Delay(ctx context.Context, by time.Duration) Fault {
 func conflicts(reason string) func(*http.Request) Fault {
 	transaction := inTransaction(func(items int) string { return cancelled(items, reason) })
 	return func(request *http.Request) Fault {
-		switch action(request) {
+		switch Action(request) {
 		case "PutItem", "UpdateItem", "DeleteItem":
 			return answering(http.StatusBadRequest, errorJSON(reason+"Exception", ""))
 		}
@@ -86,7 +86,7 @@ func conflicts(reason string) func(*http.Request) Fault {
 func inTransaction(body func(items int) string) func(*http.Request) Fault {
 	return func(request *http.Request) Fault {
 		var sent struct{ TransactItems []json.RawMessage }
-		if action(request) != "TransactWriteItems" || readBody(request, &sent) != nil {
+		if Action(request) != "TransactWriteItems" || readBody(request, &sent) != nil {
 			return nil
 		}
 		return answering(http.StatusBadRequest, body(len(sent.TransactItems)))
@@ -103,7 +103,7 @@ func cancelled(items int, reason string) string {
 // partial does the first half of a batch, and gives the rest back as unprocessed; of a batch of one nothing.
 func partial(request *http.Request) Fault {
 	batches := map[string]string{"BatchGetItem": "UnprocessedKeys", "BatchWriteItem": "UnprocessedItems"}
-	unprocessed, ok := batches[action(request)]
+	unprocessed, ok := batches[Action(request)]
 	var sent map[string]any
 	if !ok || readBody(request, &sent) != nil {
 		return nil
@@ -146,7 +146,8 @@ func partial(request *http.Request) Fault {
 	}
 }
 
-func action(request *http.Request) string {
+// Action is what the request asks DynamoDB to do, as in PutItem.
+func Action(request *http.Request) string {
 	_, action, _ := strings.Cut(request.Header.Get("X-Amz-Target"), ".")
 	return action
 }
