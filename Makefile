@@ -25,12 +25,15 @@ help: ## List the commands
 run: bin/marketmeter ## Serve the whole API on a local DynamoDB with sample data (ADDR, default 127.0.0.1:8080)
 	@exec bin/marketmeter serve --sample
 
+# A shell that has read .local/env may name the database of `make run`, which may be gone: what says "of its own" starts one.
+OWN_DYNAMODB := env -u DYNAMODB_ENDPOINT -u TABLE_NAME bin/marketmeter with-dynamodb
+
 test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own
 	scripts/chromium
-	bin/marketmeter with-dynamodb -- go test -race -timeout=30m ./...
+	$(OWN_DYNAMODB) -- go test -race -timeout=30m ./...
 
 fuzz: bin/marketmeter ## Look for what the decoders get wrong, each for FUZZTIME (30s); part of .ci/run
-	bin/marketmeter with-dynamodb -- scripts/fuzz
+	$(OWN_DYNAMODB) -- scripts/fuzz
 
 check: $(LINT) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, modules and template
 	$(LINT) run
