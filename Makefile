@@ -5,6 +5,7 @@
 .PHONY: help run test check fmt build deploy-test fuzz schemathesis e2e invoke local-functions bench clean bin/marketmeter
 
 LINT := .local/bin/golangci-lint
+VULN := .local/vuln/govulncheck
 SAM  := .local/sam/bin/sam
 # Python tools pin each other's libraries: each has an environment of its own.
 CHECKOV   := .local/checkov/bin/checkov
@@ -35,9 +36,11 @@ test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own
 fuzz: bin/marketmeter ## Look for what the decoders get wrong, each for FUZZTIME (30s); part of .ci/run
 	$(OWN_DYNAMODB) -- scripts/fuzz
 
-check: $(LINT) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, modules and template
+check: $(LINT) $(VULN) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, modules, vulnerabilities and template
 	$(LINT) run
 	go mod tidy -diff
+	go mod verify
+	GOTOOLCHAIN=$$(awk '$$1 == "toolchain" { print $$2 }' go.mod) $(VULN) -db file://$(CURDIR)/.local/vuln/db ./...
 	$(SAM) validate --lint
 	$(CFN_LINT) --include-checks I --append-rules cfn_lint_serverless.rules -- template.yaml
 	$(CHECKOV) --file template.yaml --framework cloudformation --skip-download --compact --quiet
@@ -79,6 +82,13 @@ bin/marketmeter:
 
 $(LINT): tools/go.mod tools/go.sum
 	cd tools && GOBIN=$(CURDIR)/.local/bin go install tool
+	touch $@
+
+# The Go vulnerability database is a Go module too: govulncheck reads it from a folder, without a network.
+$(VULN): tools/vuln/go.mod tools/vuln/go.sum
+	cd tools/vuln && GOBIN=$(CURDIR)/$(@D) go install tool
+	rm -rf $(@D)/db
+	$(@D)/indexdb -out $(@D)/db -vulns "$$(cd tools/vuln && go list -m -f '{{.Dir}}' golang.org/x/vulndb)/data/osv"
 	touch $@
 
 $(SAM): tools/sam-requirements.txt
