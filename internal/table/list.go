@@ -127,7 +127,7 @@ func (l *list) begin(ctx context.Context) (err error) {
 func (l *list) count(ctx context.Context) error {
 	input := l.query.input(ctx, l.table.name)
 	input.Select = types.SelectCount
-	for l.skip > 0 && len(l.query.metaInfo) == 0 {
+	for l.skip > 0 && l.query.metaInfo == nil {
 		if ended, err := l.query.startAfter(input, l.position); ended || err != nil {
 			l.ended = ended
 			return err
