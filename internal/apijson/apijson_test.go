@@ -126,6 +126,21 @@ func TestGroupsAreWrittenInOneWay(t *testing.T) {
 	}
 }
 
+// Wherever a time stands, it may be a leap second.
+func TestGroup_TakesLeapSeconds(t *testing.T) {
+	t.Parallel()
+	const leap, last = "1990-12-31T15:59:60.25-08:00", "1990-12-31T23:59:59.999Z"
+	line := `{"id":"g","buyerID":"b","entitlementID":"e","partner":"AWS","status":"REPORTED","creationTime":"@","lastUpdateTime":"@","reportedTime":"@",
+		"metaInfo":{"timestamp":"@","lagoUsageStartTime":"@","stripePeriodEndTime":"@","stripePeriodStartTime":"@"}}`
+	g, err := apijson.DecodeGroup([]byte(strings.ReplaceAll(line, "@", leap)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if written := string(apijson.AppendGroup(nil, &g)); strings.Count(written, `"`+last+`"`) != 7 {
+		t.Errorf("a time is not %s: %s", last, written)
+	}
+}
+
 func TestLinesThatAreNoGroupAreRefused(t *testing.T) {
 	t.Parallel()
 	const good = `{"id":"g","buyerID":"b","entitlementID":"e","partner":"AWS","status":"CREATED","creationTime":"2024-07-29T15:51:28Z"}`

@@ -34,6 +34,7 @@ func TestErrors_NameTheLimit(t *testing.T) {
 			status  int
 			limit   string
 		}{
+			"parameters":                       {request{method: "GET", path: listPath("acme"), query: x("&", 10_000)}, bad, "at most 10000"},
 			"limit":                            {list("limit", "1001"), bad, "1 to 1000"},
 			"limit, low":                       {list("limit", "0"), bad, "1 to 1000"},
 			"offset":                           {list("offset", "2147483648"), bad, "0 to 2147483647"},
