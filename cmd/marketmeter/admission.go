@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -34,10 +35,17 @@ type admission struct {
 // may have 4 MB of a body, or 6 MB of a page.
 func admit(api http.Handler, log *slog.Logger) *admission {
 	return &admission{
-		api: api, log: log, patience: 2 * time.Second,
-		work: semaphore.NewWeighted(16), queue: semaphore.NewWeighted(64), transit: semaphore.NewWeighted(32),
+		api: api, log: log, patience: mostPatience,
+		work: semaphore.NewWeighted(mostWork), queue: semaphore.NewWeighted(mostQueue), transit: semaphore.NewWeighted(mostTransit),
 	}
 }
+
+const (
+	mostWork     = 16
+	mostQueue    = 64
+	mostTransit  = 32
+	mostPatience = 2 * time.Second
+)
 
 func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := &turn{ResponseWriter: w, admission: a}
@@ -56,7 +64,9 @@ func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // busy is what is answered to who is not let in.
 var busy = &metering.Error{
-	Code: metering.Unavailable, Message: "marketmeter has more requests than it can answer: try again", RetryAfter: time.Second,
+	Code: metering.Unavailable, RetryAfter: time.Second,
+	Message: fmt.Sprintf("the server has more requests than it accepts: it works on at most %d at once, %d wait for at most %v, and of %d it keeps the bodies: try again",
+		mostWork, mostQueue, mostPatience, mostTransit),
 }
 
 // tell logs that a request was shed, with all others of that second: under a load that does not end they are

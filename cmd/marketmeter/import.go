@@ -31,7 +31,7 @@ they are. A group whose id is there is skipped and never overwritten, so an impo
 can be run again. A bad line is refused, with its number and the reason on standard error, and the rest
 goes on.
 
-A line must have id, buyerID, entitlementID, partner, status and creationTime. It may have productID,
+A group may have at most 392 KB as stored. A line must have id, buyerID, entitlementID, partner, status and creationTime. It may have productID,
 which is stored and never returned, and all other members of a group; its organizationID must be ORG.
 
 The last line of output counts what was imported, skipped and refused. The exit status is 0 where
@@ -109,7 +109,7 @@ func (c importCounts) String() string {
 // (bounded here) and as a group, which can be twenty times that where it is made of empty objects.
 const (
 	importWorkers  = 16      // puts at the same time
-	maxLine        = 1 << 20 // bytes of a line with its end; DynamoDB takes 400 KB of it at most
+	maxLine        = 1 << 20 // bytes of a line with its end; a group has at most metering.MaxStored as stored
 	chunkLines     = 256     // lines for which the serial counter is raised at once,
 	chunkBytes     = 1 << 20 // and their bytes
 	maxUnderWay    = maxLine // bytes of the lines that wait for their put or are in it

@@ -82,7 +82,7 @@ func TestImportTellsBadLinesAndGoesOn(t *testing.T) {
 		"line 7: buyerID is missing: ",
 		"line 8: it is too long: a line has less than 1048576 bytes",
 		`line 9: organizationID is "o2": it must be "o1", unless --rewrite-org makes it that`,
-		"line 11: DynamoDB can't hold this group: ",
+		"line 11: the group has 500356 bytes as stored: it may have at most 401408 (392 KB)",
 		"line 13: the JSON value is null: it must be a usage record group, an object",
 		"line 14: creatonTime is unknown: did you mean creationTime?",
 	} {

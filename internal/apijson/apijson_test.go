@@ -2,6 +2,7 @@ package apijson_test
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -35,7 +36,7 @@ func TestBadBodiesAreNamedByPlace(t *testing.T) {
 		"[{\"entitlementID\":\"\xff\"}]":                                                                   `this is not JSON, from byte`,
 		`[{"entitlementID":"\ud800"}]`:                                                                     `this is not JSON, from byte`,
 		`[` + strings.Repeat(`{},`, 1000) + `{}]`:                                                          `the array holds more than 1000`,
-		`[{"billableRecords":[{"properties":` + strings.Repeat("[", 30) + strings.Repeat("]", 30) + `}]}]`: `is nested too deep`,
+		`[{"billableRecords":[{"properties":` + strings.Repeat("[", 30) + strings.Repeat("]", 30) + `}]}]`: `is nested too deep: arrays and objects may nest at most 24 levels deep here`,
 	} {
 		_, err := apijson.DecodeNewGroups([]byte(body))
 		failure, ok := errors.AsType[*metering.Error](err)
@@ -46,6 +47,47 @@ func TestBadBodiesAreNamedByPlace(t *testing.T) {
 	_, err := apijson.DecodeConfigPatch([]byte(`{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMapping":{"cpu":{"conversionMultiplier":1}}}]}`))
 	if err == nil || !strings.Contains(err.Error(), "partnerUsageMeteringConfigs[0].dimensionMapping.cpu.conversionMultiplier is unknown: did you mean convertionMultiplier?") {
 		t.Error(err)
+	}
+}
+
+// A hint is given for what may be a misspelling, and for nothing else.
+func TestUnknownMember_HintsOnlyAtCloseNames(t *testing.T) {
+	t.Parallel()
+	for name, near := range map[string]string{
+		"ID": "id", "Id": "id", "recods": "records", "RECORD": "records", "entitlementId": "entitlementID", "meta_info": "metaInfo",
+		"timestámp": "timestamp", "timestamps": "timestamp", "organisationID": "organizationID", "biIIableRecords": "billableRecords",
+		"q": "", "é": "", "42": "", "x": "", "": "", "i": "", "d": "", "ix": "", "xd": "", "iid": "", "éé": "", "日本": "", "🙂": "", "идд": "",
+		"rec": "", "records_by_dimension_key": "", "stamp": "", "info": "", "key": "", "rrrrrrr": "", "日本語日本語日本": "",
+		strings.Repeat("日", 1_300_000): "", strings.Repeat("id", 2_000_000): "",
+	} {
+		_, err := apijson.DecodeNewGroups([]byte(`[{"` + name + `":1}]`))
+		if err == nil {
+			t.Errorf("%.40s is taken", name)
+			continue
+		}
+		hint := "did you mean " + near + "?"
+		if near == "" {
+			hint = "is unknown: known here are billableRecords, entitlementID, id, "
+		}
+		if !strings.Contains(err.Error(), hint) || len(err.Error()) > 1000 {
+			t.Errorf("%.40s: %.300v; want %s", name, err, hint)
+		}
+	}
+}
+
+// A name costs what reading it does, whatever it is made of: memory counts here, not time.
+func TestUnknownMember_LongNameCostsNoMore(t *testing.T) {
+	allocated := func(body string) uint64 {
+		data := []byte(body)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _ = apijson.DecodeNewGroups(data)
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	long := allocated(`[{"` + strings.Repeat("日", 1_000_000) + `":1}]`)
+	if same := allocated(`[{"` + strings.Repeat("x", 3_000_000) + `":1}]`); long > same*3/2 {
+		t.Errorf("%d bytes for three-byte characters, %d for as many bytes of ASCII", long, same)
 	}
 }
 
@@ -81,6 +123,21 @@ func TestGroupsAreWrittenInOneWay(t *testing.T) {
 	}
 	if got, without := string(apijson.AppendGroup(nil, &g)), strings.Replace(want, `"productID":"p",`, "", 1); got != without {
 		t.Errorf(" got %s\nwant %s", got, without)
+	}
+}
+
+// Wherever a time stands, it may be a leap second.
+func TestGroup_TakesLeapSeconds(t *testing.T) {
+	t.Parallel()
+	const leap, last = "1990-12-31T15:59:60.25-08:00", "1990-12-31T23:59:59.999Z"
+	line := `{"id":"g","buyerID":"b","entitlementID":"e","partner":"AWS","status":"REPORTED","creationTime":"@","lastUpdateTime":"@","reportedTime":"@",
+		"metaInfo":{"timestamp":"@","lagoUsageStartTime":"@","stripePeriodEndTime":"@","stripePeriodStartTime":"@"}}`
+	g, err := apijson.DecodeGroup([]byte(strings.ReplaceAll(line, "@", leap)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if written := string(apijson.AppendGroup(nil, &g)); strings.Count(written, `"`+last+`"`) != 7 {
+		t.Errorf("a time is not %s: %s", last, written)
 	}
 }
 

@@ -1,6 +1,7 @@
 package apijson
 
 import (
+	"math"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -198,7 +199,7 @@ func (d *decoder) int32() (int32, error) {
 	}
 	n, err := parseInt32(text)
 	if err != nil {
-		return 0, d.errorf("is the number %.40s: it must be a 32-bit integer", text)
+		return 0, d.errorf("is the number %.40s: it must be a 32-bit integer, %d to %d", text, math.MinInt32, math.MaxInt32)
 	}
 	return n, nil
 }

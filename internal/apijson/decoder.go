@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -203,20 +204,31 @@ func (d *decoder) elements(element func(i int) error) error {
 // unknown is the error for a member that is none of known, with the nearest of them as a hint.
 // It is called with the name read and the value not.
 func (d *decoder) unknown(name string, known []string) error {
-	nearest, distance := "", 1+max(2, len(name)/3)
-	length, lower := utf8.RuneCountInString(name), strings.ToLower(name)
-	for _, k := range known {
-		if length-len(k) >= distance { // too far, without the time that a megabyte takes
-			continue
-		}
-		if n := levenshtein.ComputeDistance(lower, strings.ToLower(k)); n < distance {
-			nearest, distance = k, n
-		}
-	}
-	if nearest != "" {
-		return d.errorf("is unknown: did you mean %s?", nearest)
+	if near, ok := nearest(name, known); ok {
+		return d.errorf("is unknown: did you mean %s?", near)
 	}
 	return d.errorf("is unknown: known here are %s", strings.Join(known, ", "))
+}
+
+// nearest is the known name that the name is most likely a misspelling of: the same but for upper and
+// lower case, or made of it by editing at most a third of the characters of the shorter one; ok is
+// false when none is so close. A name of which most would have to go is not compared, however long.
+func nearest(name string, known []string) (near string, ok bool) {
+	fewest := math.MaxInt
+	for _, k := range known {
+		if len(name) > utf8.UTFMax*2*len(k) {
+			continue
+		}
+		if strings.EqualFold(name, k) {
+			return k, true
+		}
+		lower, lowerKnown := strings.ToLower(name), strings.ToLower(k)
+		most := min(utf8.RuneCountInString(lower), utf8.RuneCountInString(lowerKnown)) / 3
+		if edits := levenshtein.ComputeDistance(lower, lowerKnown); edits <= most && edits < fewest {
+			near, fewest = k, edits
+		}
+	}
+	return near, near != ""
 }
 
 func (d *decoder) text() (string, error) {
@@ -245,14 +257,18 @@ func (d *decoder) number() (string, error) {
 }
 
 // document reads any JSON value as one of metering's documents, whose arrays and objects may nest
-// levels deep. number makes what stands for a number.
-func (d *decoder) document(levels int, number func(text string) (any, error)) (any, error) {
+// most levels deep. number makes what stands for a number.
+func (d *decoder) document(most int, number func(text string) (any, error)) (any, error) {
+	return d.documentAt(0, most, number)
+}
+
+func (d *decoder) documentAt(level, most int, number func(text string) (any, error)) (any, error) {
 	token, err := d.token()
 	if err != nil {
 		return nil, err
 	}
-	if levels == 0 && (token.Kind() == '{' || token.Kind() == '[') {
-		return nil, d.errorf("is nested too deep")
+	if level == most && (token.Kind() == '{' || token.Kind() == '[') {
+		return nil, d.errorf("is nested too deep: arrays and objects may nest at most %d levels deep here", most)
 	}
 	switch token.Kind() {
 	case 'n':
@@ -270,14 +286,14 @@ func (d *decoder) document(levels int, number func(text string) (any, error)) (a
 	case '{':
 		object := map[string]any{}
 		err := d.members(func(name string) (err error) {
-			object[name], err = d.document(levels-1, number)
+			object[name], err = d.documentAt(level+1, most, number)
 			return err
 		})
 		return object, err
 	default:
 		array := []any{}
 		err := d.elements(func(int) error {
-			element, err := d.document(levels-1, number)
+			element, err := d.documentAt(level+1, most, number)
 			array = append(array, element)
 			return err
 		})

@@ -116,7 +116,7 @@ func fuzzQuery(t *testing.T, query string) {
 	if request.Limit < 1 || request.Limit > 1000 || request.Offset < 0 || request.Offset > math.MaxInt32 || filter.StartDate > filter.EndDate {
 		t.Fatalf("%q: %+v", query, request)
 	}
-	if (sent("metaInfo") == "") != (filter.MetaInfo == nil) || !metering.Contains(filter.MetaInfo, map[string]any(filter.MetaInfo)) {
+	if (sent("metaInfo") == "") != (filter.MetaInfo == nil) || !metering.NewMatcher(filter.MetaInfo).Matches(map[string]any(filter.MetaInfo)) {
 		t.Fatalf("%q: %+v", query, filter.MetaInfo)
 	}
 	for name, values := range given {

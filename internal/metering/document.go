@@ -41,48 +41,6 @@ func quantitiesDocument(quantities map[string]Quantity) map[string]any {
 	return doc
 }
 
-// Contains reports whether stored contains wanted, the way the list operation's metaInfo filter
-// means it: an object member by member, an array when each wanted element is contained in some
-// stored element, numbers by value, all else when equal. Both are documents.
-func Contains(stored, wanted any) bool {
-	switch wanted := wanted.(type) {
-	case map[string]any:
-		object, ok := stored.(map[string]any)
-		if !ok {
-			return false
-		}
-		for name, value := range wanted {
-			member, ok := object[name]
-			if !ok || !Contains(member, value) {
-				return false
-			}
-		}
-		return true
-	case []any:
-		array, ok := stored.([]any)
-		if !ok {
-			return false
-		}
-		for _, value := range wanted {
-			if !containedInSome(array, value) {
-				return false
-			}
-		}
-		return true
-	default:
-		return stored == wanted // neither can be a map or a slice of the same type
-	}
-}
-
 // NoNumber stands in a filter's document for a number that no stored document can hold (more than
 // 38 digits): it is contained in nothing.
 type NoNumber struct{}
-
-func containedInSome(array []any, wanted any) bool {
-	for _, element := range array {
-		if Contains(element, wanted) {
-			return true
-		}
-	}
-	return false
-}

@@ -16,10 +16,17 @@ func FormatTime(t time.Time) string {
 	return t.UTC().Format(timeLayout) // Format truncates
 }
 
-// ParseTime reads an RFC 3339 time of any offset and precision, to the millisecond, truncated.
+// ParseTime reads an RFC 3339 time of any offset and precision, to the millisecond, truncated. A leap
+// second, which no time.Time can hold, is read as the last millisecond of the second before it. By
+// RFC 3339, 5.7 it is 23:59:60 UTC at the end of a month, at any offset; any other :60 is no time.
 func ParseTime(text string) (time.Time, error) {
 	upper := strings.ToUpper(text) // RFC 3339 allows t and z
-	t, err := time.Parse(time.RFC3339, upper)
+	parsed, isLeap := upper, false
+	const second = len("2006-01-02T15:04:") // where the seconds begin
+	if len(upper) > second+2 && upper[second-1:second+2] == ":60" {
+		parsed, isLeap = upper[:second]+"59"+upper[second+2:], true
+	}
+	t, err := time.Parse(time.RFC3339, parsed)
 	// time.Parse also takes an hour of one digit, a decimal comma and an offset of a day.
 	offset := upper[max(0, len(upper)-len("+00:00")):]
 	if err != nil || strings.IndexByte(upper, ':') != len("2006-01-02T15") || strings.Contains(upper, ",") ||
@@ -27,6 +34,13 @@ func ParseTime(text string) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("%s is not a time: it must be RFC 3339, such as 2024-07-29T15:51:28.071Z", Quote(text))
 	}
 	t = t.UTC().Truncate(time.Millisecond)
+	if isLeap {
+		t = t.Truncate(time.Second)
+		if next := t.Add(time.Second); next.Day() != 1 || next.Hour() != 0 || next.Minute() != 0 || next.Second() != 0 {
+			return time.Time{}, fmt.Errorf("%s is not a time: the second 60 is a leap second, which is only at the end of a month, at 23:59:60 UTC", Quote(text))
+		}
+		t = t.Add(999 * time.Millisecond)
+	}
 	if t.Year() < 0 || t.Year() > 9999 {
 		return time.Time{}, fmt.Errorf("%s is out of range: in UTC its year must be 0 to 9999", Quote(text))
 	}

@@ -98,14 +98,23 @@ func (g *NewGroup) validate(org string, now time.Time) error {
 		return fmt.Errorf("%s is %s: it must not be more than 5 minutes in the future (it is %s)",
 			timestampPath, FormatTime(*timestamp), FormatTime(now))
 	}
-	return g.validateRecords()
+	if err := g.validateRecords(); err != nil {
+		return err
+	}
+	largest := g.largest(org)
+	return checkStoredSize(&largest, "the group may have %d bytes as stored, where records stand twice and an id that is not given counts as the longest")
+}
+
+// billable are the billable records that count, and where they are.
+func (g *NewGroup) billable() (records []NewBillableRecord, path string) {
+	if len(g.BillableRecords) > 0 {
+		return g.BillableRecords, "billableRecords"
+	}
+	return g.MetaInfo.BillableRecords, "metaInfo.billableRecords"
 }
 
 func (g *NewGroup) validateRecords() error {
-	billablePath, billable := "billableRecords", g.BillableRecords
-	if len(billable) == 0 {
-		billablePath, billable = "metaInfo.billableRecords", g.MetaInfo.BillableRecords
-	}
+	billable, billablePath := g.billable()
 	switch {
 	case len(g.Records) > 0 && len(billable) > 0:
 		return fmt.Errorf("records and %s are both filled: usage is reported as v1 (records) or v2 (billableRecords), not both", billablePath)
@@ -127,6 +136,9 @@ func (g *NewGroup) validateRecords() error {
 	for i, r := range billable {
 		if err := CheckKey(r.Key); err != nil {
 			return fmt.Errorf("%s[%d].key is %s: %w", billablePath, i, Quote(r.Key), err)
+		}
+		if err := checkProperties(r.Properties, func() string { return fmt.Sprintf("%s[%d].properties", billablePath, i) }); err != nil {
+			return err
 		}
 		if r.Quantity == "" {
 			continue

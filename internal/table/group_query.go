@@ -22,9 +22,9 @@ type groupQuery struct {
 	index     index
 	from, to  string // of attrTime
 	partition string
-	key       string         // the condition on the index's keys
-	filters   []string       // what DynamoDB decides
-	metaInfo  map[string]any // what matches decides; filters may hold a part of it already
+	key       string            // the condition on the index's keys
+	filters   []string          // what DynamoDB decides
+	metaInfo  *metering.Matcher // what matches decides, nil for nothing; filters may hold a part of it already
 	names     map[string]string
 	values    map[string]types.AttributeValue
 }
@@ -32,7 +32,10 @@ type groupQuery struct {
 // newGroupQuery chooses the index by the most selective of its filters. It is not possible where no
 // stored group can match.
 func newGroupQuery(org string, f metering.GroupFilter) (q *groupQuery, possible bool) {
-	q = &groupQuery{org: org, metaInfo: f.MetaInfo, names: map[string]string{}, values: map[string]types.AttributeValue{}}
+	q = &groupQuery{org: org, names: map[string]string{}, values: map[string]types.AttributeValue{}}
+	if len(f.MetaInfo) > 0 {
+		q.metaInfo = metering.NewMatcher(f.MetaInfo)
+	}
 	switch {
 	case f.BuyerID != "":
 		q.index, q.partition = byBuyer, buyerKey(org, f.BuyerID)
@@ -63,15 +66,15 @@ func newGroupQuery(org string, f metering.GroupFilter) (q *groupQuery, possible 
 }
 
 // exact reports whether every group read is one of the list.
-func (q *groupQuery) exact() bool { return len(q.filters) == 0 && len(q.metaInfo) == 0 }
+func (q *groupQuery) exact() bool { return len(q.filters) == 0 && q.metaInfo == nil }
 
 // matches decides what DynamoDB could not.
 func (q *groupQuery) matches(g wireGroup) (bool, error) {
-	if len(q.metaInfo) == 0 {
+	if q.metaInfo == nil {
 		return true, nil
 	}
 	stored, err := apijson.DecodeDocument(g.metaInfo)
-	return err == nil && metering.Contains(stored, q.metaInfo), err
+	return err == nil && q.metaInfo.Matches(stored), err
 }
 
 func (q *groupQuery) input(ctx context.Context, table string) *dynamodb.QueryInput {
@@ -120,7 +123,7 @@ func (q *groupQuery) filterEqual(attribute, value string) {
 }
 
 // Bounds on what of a document DynamoDB is asked to decide: an expression has at most 4 KB, 300
-// operators and paths of 32 levels. What is over them is left to metering.Contains.
+// operators and paths of 32 levels. What is over them is left to metering.Matcher.
 const (
 	maxFilterLeaves     = 50
 	maxFilterDepth      = 30

@@ -35,7 +35,7 @@ func (t *Table) Groups(ctx context.Context, org string, filter metering.GroupFil
 					yield(nil, err)
 					return
 				}
-				if metering.Contains(group.MetaInfo.Document(), query.metaInfo) && !yield(&group, nil) {
+				if (query.metaInfo == nil || query.metaInfo.Matches(group.MetaInfo.Document())) && !yield(&group, nil) {
 					return
 				}
 			}

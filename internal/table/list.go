@@ -127,7 +127,7 @@ func (l *list) begin(ctx context.Context) (err error) {
 func (l *list) count(ctx context.Context) error {
 	input := l.query.input(ctx, l.table.name)
 	input.Select = types.SelectCount
-	for l.skip > 0 && len(l.query.metaInfo) == 0 {
+	for l.skip > 0 && l.query.metaInfo == nil {
 		if ended, err := l.query.startAfter(input, l.position); ended || err != nil {
 			l.ended = ended
 			return err
@@ -296,7 +296,7 @@ func (l *list) giveUp(ctx context.Context, why error) error {
 	}
 	return &metering.Error{
 		Code: metering.Unavailable, RetryAfter: time.Second, Cause: why,
-		Message: "the groups asked for were not come to in the time that a request has: repeat the request, and it goes on from where it is now",
+		Message: fmt.Sprintf("the groups asked for were not reached in the %v that a request reads a list: repeat the request, and it continues from there", l.request.ReadFor),
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Put stores a group that is not there yet, as it is. It reports false where a group with its id
-// is, which it leaves alone, and returns Invalid where the group is larger than an item may be.
+// Put stores a group that does not exist yet, as it is. It reports false if a group with its id
+// exists, which it leaves alone, and returns Invalid for a group that is not storable.
 //
 //	PutItem  PK = ORG#<org>, SK = GROUP#<id>, attribute_not_exists(PK)   1 round trip, 5 write units under 1 KB
 func (t *Table) Put(ctx context.Context, g *metering.Group) (stored bool, err error) {
@@ -23,9 +23,12 @@ func (t *Table) Put(ctx context.Context, g *metering.Group) (stored bool, err er
 // PutAs is Put for who may ask again when it was Unavailable: as the same operation, it reports true for the group
 // that an earlier call has stored.
 func (t *Table) PutAs(ctx context.Context, operation Operation, g *metering.Group) (stored bool, err error) {
+	if err := g.CheckStorable(); err != nil {
+		return false, metering.Errorf(metering.Invalid, "%v", err)
+	}
 	stored, err = t.putNew(ctx, operation, groupItem(g))
-	if message, ok := invalid(err); ok {
-		return false, &metering.Error{Code: metering.Invalid, Message: "DynamoDB can't hold this group", Cause: errors.New(message)}
+	if message, ok := invalid(err); ok { // for a reason that CheckStorable does not know
+		return false, &metering.Error{Code: metering.Invalid, Message: "DynamoDB refuses this group", Cause: errors.New(message)}
 	}
 	if err != nil {
 		return false, storageError("put group", err)

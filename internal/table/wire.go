@@ -716,7 +716,7 @@ func (w *wire) array(element func() bool) bool {
 // skip passes a value over.
 func (w *wire) skip(depth int) bool {
 	if depth > 2*maxWireDepth { // an attribute value is two levels of JSON
-		return w.fail("it is nested too deep")
+		return w.fail("it is nested more than %d levels of JSON deep", 2*maxWireDepth)
 	}
 	switch c := w.peek(); c {
 	case '"':

@@ -1,0 +1,223 @@
+package metering
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// MaxStored is how many bytes a group may have as it is stored. A DynamoDB item may have 400 KB; the
+// rest is room for what is added to a group on its way to the marketplace.
+const MaxStored = 392 << 10
+
+// maxName is how many bytes the name of a member of properties may have in DynamoDB, and 1 the fewest.
+const maxName = 64<<10 - 1
+
+// CheckStorable returns why g can't be stored. It is the rule by which the table stores groups and
+// ValidateBatch approves them.
+func (g *Group) CheckStorable() error {
+	for i, r := range g.MetaInfo.BillableRecords {
+		if err := checkProperties(r.Properties, func() string { return fmt.Sprintf("metaInfo.billableRecords[%d].properties", i) }); err != nil {
+			return err
+		}
+	}
+	return checkStoredSize(g, "the group has %d bytes as stored")
+}
+
+func checkStoredSize(g *Group, has string) error {
+	if size := g.storedSize(); size > MaxStored {
+		return fmt.Errorf(has+": it may have at most %d (%d KB)", size, MaxStored, MaxStored>>10)
+	}
+	return nil
+}
+
+// checkProperties checks the names in a document, at any depth, in an order that does not change.
+// path is where the document is.
+func checkProperties(document any, path func() string) error {
+	switch value := document.(type) {
+	case map[string]any:
+		for _, name := range slices.Sorted(maps.Keys(value)) {
+			if name == "" || len(name) > maxName {
+				return fmt.Errorf("%s has a member named %s, of %d bytes: a name must have 1 to %d bytes", path(), Quote(name), len(name), maxName)
+			}
+			if err := checkProperties(value[name], func() string { return path() + "[" + Quote(name) + "]" }); err != nil {
+				return err
+			}
+		}
+	case []any:
+		for i, element := range value {
+			if err := checkProperties(element, func() string { return fmt.Sprintf("%s[%d]", path(), i) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// largest is the largest group that a report of g to the organization stores, if no mapping changes
+// its keys: what g does not say yet is as long as it may be. g's quantities are right.
+func (g *NewGroup) largest(org string) Group {
+	// In the keys of the table a "#" takes three bytes; a character has at most four.
+	id, entitlement, other := strings.Repeat("\U0010FFFF", 36), strings.Repeat("#", 256), strings.Repeat("#", 256)
+	if g.ID != "" {
+		id = g.ID
+	}
+	if g.EntitlementID != "" {
+		entitlement = g.EntitlementID
+	}
+	source, skip, at := longestOf(Sources), g.MetaInfo.SkipValidation, time.Time{}
+	if g.MetaInfo.Source != "" {
+		source = Source(g.MetaInfo.Source)
+	}
+	group := Group{
+		ID: id, OrganizationID: org, BuyerID: other, EntitlementID: entitlement, ProductID: other,
+		Partner: longestOf(Partners), Status: longestOf(Statuses), SerialID: 1<<31 - 1,
+		MetaInfo: MetaInfo{SkipValidation: &skip, Source: &source, Timestamp: &at, Carried: g.MetaInfo.Carried},
+		Records:  make(map[string]Quantity, len(g.Records)),
+	}
+	for _, r := range g.Records {
+		group.Records[r.Key], _ = ParseQuantity(r.Quantity)
+	}
+	if billable, _ := g.billable(); len(billable) > 0 {
+		group.MetaInfo.BillableRecords = make([]BillableRecord, len(billable))
+		for i, r := range billable {
+			quantity := Quantity{}
+			if r.Quantity != "" {
+				quantity, _ = ParseQuantity(r.Quantity)
+			}
+			group.MetaInfo.BillableRecords[i] = BillableRecord{Key: r.Key, Properties: r.Properties, Quantity: quantity}
+			group.Records[r.Key] = longestQuantity // an aggregate
+		}
+	}
+	group.MetaInfo.OriginRecords = group.Records
+	return group
+}
+
+var longestQuantity, _ = ParseQuantity("0.1000000000000000001")
+
+func longestOf[S ~string](values []S) S {
+	return slices.MaxFunc(values, func(a, b S) int { return len(a) - len(b) })
+}
+
+// storedSize is the size of the item that internal/table makes of the group, as DynamoDB counts it
+// (AWS: DynamoDB item sizes and formats): names and texts by their bytes, 1 byte for a boolean or a null,
+// 3 for a map or list and 1 for each of its members. For a number AWS documents about 1 byte for
+// two digits and 1 more; this counts as many as there can be.
+func (g *Group) storedSize() int {
+	const aTime, anOperation = len(timeLayout), 16
+	org := sizeInKey(g.OrganizationID)
+	size := len("PK"+"ORG#") + org +
+		len("SK"+"GROUP#") + sizeInKey(g.ID) +
+		len("_time"+"#") + aTime + len(g.ID) +
+		len("_status"+"ORG##STATUS#") + org + len(g.Status) +
+		len("_buyer"+"ORG##BUYER#") + org + sizeInKey(g.BuyerID) +
+		len("_entitlement"+"ORG##ENTITLEMENT#") + org + sizeInKey(g.EntitlementID) +
+		len("_op") + anOperation
+
+	size += len("id") + len(g.ID) +
+		len("organizationID") + len(g.OrganizationID) +
+		len("buyerID") + len(g.BuyerID) +
+		len("entitlementID") + len(g.EntitlementID) +
+		len("partner") + len(g.Partner) +
+		len("status") + len(g.Status) +
+		len("records") + sizeOfQuantities(g.Records) +
+		len("metaInfo") + g.MetaInfo.storedSize() +
+		len("serialID") + NumberOf(int64(g.SerialID)).storedSize() +
+		len("usageRecordReportID") + len(g.UsageRecordReportID) +
+		len("creationTime") + aTime +
+		len("lastUpdateTime") + aTime
+	if g.ProductID != "" {
+		size += len("productID") + len(g.ProductID)
+	}
+	if !g.ReportedTime.IsZero() {
+		size += len("reportedTime") + aTime
+	}
+	return size
+}
+
+const (
+	sizeOfContainer = 3
+	sizeOfMember    = 1
+)
+
+func (m *MetaInfo) storedSize() int {
+	size := sizeOfContainer
+	if m.SkipValidation != nil {
+		size += sizeOfMember + len("SkipValidation") + 1
+	}
+	if m.Source != nil {
+		size += sizeOfMember + len("source") + len(*m.Source)
+	}
+	if m.Timestamp != nil {
+		size += sizeOfMember + len("timestamp") + len(timeLayout)
+	}
+	if m.OriginRecords != nil {
+		size += sizeOfMember + len("originRecords") + sizeOfQuantities(m.OriginRecords)
+	}
+	if m.BillableRecords != nil {
+		size += sizeOfMember + len("billableRecords") + sizeOfContainer
+		for _, r := range m.BillableRecords {
+			size += sizeOfMember + sizeOfContainer +
+				sizeOfMember + len("key") + len(r.Key) +
+				sizeOfMember + len("quantity") + r.Quantity.number().storedSize()
+			if r.Properties != nil {
+				size += sizeOfMember + len("properties") + sizeOfDocument(r.Properties)
+			}
+		}
+	}
+	for name, value := range m.Carried {
+		size += sizeOfMember + len(name) + sizeOfDocument(value)
+	}
+	return size
+}
+
+func sizeOfQuantities(quantities map[string]Quantity) int {
+	size := sizeOfContainer
+	for key, q := range quantities {
+		size += sizeOfMember + len(key) + q.number().storedSize()
+	}
+	return size
+}
+
+func sizeOfDocument(document any) int {
+	switch value := document.(type) {
+	case string:
+		return len(value)
+	case Number:
+		return value.storedSize()
+	case []any:
+		size := sizeOfContainer
+		for _, element := range value {
+			size += sizeOfMember + sizeOfDocument(element)
+		}
+		return size
+	case map[string]any:
+		size := sizeOfContainer
+		for name, member := range value {
+			size += sizeOfMember + len(name) + sizeOfDocument(member)
+		}
+		return size
+	default: // a boolean or nil
+		return 1
+	}
+}
+
+// storedSize counts digits in pairs from the decimal point, a pair that is half empty too.
+func (n Number) storedSize() int {
+	if n.digits == "" {
+		return 1
+	}
+	first, last := n.exponent+len(n.digits)-1, n.exponent
+	size := 1 + first>>1 - last>>1 + 1
+	if n.negative {
+		size++
+	}
+	return size
+}
+
+// sizeInKey is the size of an identifier in a key of the table, where "%" and "#" are escaped.
+func sizeInKey(id string) int {
+	return len(id) + len("%23"[1:])*(strings.Count(id, "#")+strings.Count(id, "%"))
+}
