@@ -44,7 +44,7 @@ func exportGroups(ctx context.Context, p program, args []string) error {
 	if flags.NArg() > 0 {
 		return usageError(fmt.Sprintf("it takes no argument %q", flags.Arg(0)))
 	}
-	if err := checkOrg(*org); err != nil {
+	if err := checkStoredOrg(*org); err != nil {
 		return err
 	}
 	if filter.StartDate != "" && filter.EndDate != "" && filter.StartDate > filter.EndDate {

@@ -18,24 +18,24 @@ const (
 	healthTimeout  = 2 * time.Second
 )
 
-// gate stands before the API. Until it is opened every path answers 503 with the step that the start
-// is at; after that /healthz answers from a check, docs what it has, and the rest is the API's.
+// gate stands before the API. Until it is opened every path answers 503; after that /healthz answers from
+// a check, docs what it has, and the rest is the API's. No key is asked for here, so no response says
+// more than whether the server can serve: steps and errors name files, addresses and the table.
 type gate struct {
 	docs   *docs
-	step   atomic.Pointer[string]
 	open   atomic.Pointer[opened]
 	health singleflight.Group
 }
 
 type opened struct {
 	api   http.Handler
-	check func(context.Context) error
+	check func(context.Context) error // logs the error that it returns
 }
 
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	open := g.open.Load()
 	if open == nil {
-		httpapi.Refuse(w, r, func() { unavailable(w, "marketmeter is starting: "+*g.step.Load()) })
+		httpapi.Refuse(w, r, func() { unavailable(w, "marketmeter is starting: its output has the step that it is at; try again") })
 		return
 	}
 	if g.docs != nil && g.docs.has(r.URL.Path) {
@@ -60,7 +60,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return nil, open.check(ctx)
 	})
 	if err != nil {
-		unavailable(w, err.Error())
+		unavailable(w, "marketmeter can't serve: the log has the reason")
 		return
 	}
 	writeText(w, http.StatusOK, "ok")

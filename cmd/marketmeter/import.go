@@ -77,11 +77,18 @@ func importGroups(ctx context.Context, p program, args []string) error {
 	return err
 }
 
-func checkOrg(org string) error {
+// checkOrg checks the --org of a command that stores something for an organization.
+func checkOrg(org string) error { return checkOrgBy(metering.CheckOrganizationID, org) }
+
+// checkStoredOrg checks the --org of a command that reads or ends what is stored, which may be of an
+// organization whose id is not allowed any more.
+func checkStoredOrg(org string) error { return checkOrgBy(metering.CheckStoredOrganizationID, org) }
+
+func checkOrgBy(check func(string) error, org string) error {
 	if org == "" {
 		return usageError("--org is missing: it names the organization")
 	}
-	if err := metering.CheckOrganizationID(org); err != nil {
+	if err := check(org); err != nil {
 		return usageError(fmt.Sprintf("--org is %s: %v", metering.Quote(org), err))
 	}
 	return nil

@@ -106,7 +106,7 @@ func listKeys(ctx context.Context, p program, args []string) error {
 	if err := noArguments(flags); err != nil {
 		return err
 	}
-	if err := checkOrg(*org); err != nil {
+	if err := checkStoredOrg(*org); err != nil {
 		return err
 	}
 	tbl, err := openTable(ctx, p)
@@ -240,7 +240,7 @@ func (p program) findKey(ctx context.Context, flags *flag.FlagSet, text string, 
 	if err != nil {
 		return nil, apikey.Record{}, err
 	}
-	if err := checkOrg(*org); err != nil {
+	if err := checkStoredOrg(*org); err != nil {
 		return nil, apikey.Record{}, err
 	}
 	ring, err := openKeyring(ctx, p)

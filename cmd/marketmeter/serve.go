@@ -107,11 +107,8 @@ type server struct {
 	demoKey apikey.Key // for the sample data; empty where there is none
 }
 
-// say tells a step to the terminal, and to those who ask while the start goes on.
-func (s *server) say(step string) {
-	s.gate.step.Store(&step)
-	fmt.Fprintln(s.stdout, step)
-}
+// say tells a step to the terminal.
+func (s *server) say(step string) { fmt.Fprintln(s.stdout, step) }
 
 func (s *server) serve(listener net.Listener) (failed <-chan error) {
 	s.http = s.limits.server(&s.gate)
@@ -153,12 +150,21 @@ func (s *server) start(ctx context.Context, sample bool) error {
 		CountUnits: table.CountUnits,
 	}
 	s.gate.open.Store(&opened{admit(api.Handler(), log), func(ctx context.Context) error {
-		if s.db != nil && s.db.Err() != nil {
-			return s.db.Err()
+		err := s.check(ctx)
+		if err != nil {
+			log.Warn("the health check failed", "error", err.Error())
 		}
-		return s.tbl.Ping(ctx)
+		return err
 	}})
 	return nil
+}
+
+// check returns why the server can't serve.
+func (s *server) check(ctx context.Context) error {
+	if s.db != nil && s.db.Err() != nil {
+		return s.db.Err()
+	}
+	return s.tbl.Ping(ctx)
 }
 
 // tell writes the env file, which tells where all this runs, and the demo key: the one it tells already
@@ -210,7 +216,7 @@ func (s *server) database(ctx context.Context) (stack, error) {
 }
 
 // wait returns when ctx is done or the server has failed. A database that ends before is told,
-// and from then on /healthz says so too.
+// and from then on /healthz is 503.
 func (s *server) wait(ctx context.Context, failed <-chan error) error {
 	var ended <-chan struct{}
 	if s.db != nil {

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
 	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -68,9 +70,12 @@ func TestServeTellsOfTheDeathOfItsDatabase(t *testing.T) {
 		return strings.Contains(p.stderr.String(), "DynamoDB Local has stopped (signal: killed)")
 	})
 	status, answer := call(t, "GET", url+"/healthz", "", "")
-	if status != http.StatusServiceUnavailable || !strings.Contains(answer, "DynamoDB Local has stopped") {
-		t.Errorf("after it: %d %s; want 503 and why", status, answer)
+	if status != http.StatusServiceUnavailable || answer != notHealthy {
+		t.Errorf("after it: %d %s; want 503 %s", status, answer, notHealthy)
 	}
+	eventually(t, "the log has the reason", func() bool {
+		return strings.Contains(p.stderr.String(), `"msg":"the health check failed","error":"DynamoDB Local has stopped (signal: killed)`)
+	})
 	p.signal(t, os.Interrupt)
 	if status := p.status(t); status != 0 {
 		t.Errorf("after Ctrl-C the exit status is %d; want 0", status)
@@ -256,15 +261,34 @@ func TestServeInvitesToWhatWorks(t *testing.T) {
 	}
 }
 
+// notHealthy is the whole of what a client without a key reads of what is wrong.
+const notHealthy = `"marketmeter can't serve: the log has the reason"`
+
+// A table that is gone is named in the log, and not to clients without a key; nor is its address.
+func TestServe_HealthOfAMissingTableSaysNoReason(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	name += "-made" // by the server
+	server := begin(t, t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}, "serve")
+	url := server.ready(t)
+	if _, err := client.DeleteTable(t.Context(), &dynamodb.DeleteTableInput{TableName: &name}); err != nil {
+		t.Fatal(err)
+	}
+	if status, answer := call(t, "GET", url+"/healthz", "", ""); status != http.StatusServiceUnavailable || answer != notHealthy {
+		t.Errorf("%d %s; want 503 %s", status, answer, notHealthy)
+	}
+	eventually(t, "the log has the reason", func() bool {
+		return strings.Contains(server.stderr.String(), `"msg":"the health check failed"`) && strings.Contains(server.stderr.String(), "ResourceNotFound")
+	})
+}
+
 func TestGateAnswers503UntilItIsOpen(t *testing.T) {
 	t.Parallel()
 	var g gate
-	step := `fetching "all"`
-	g.step.Store(&step)
 	for _, path := range []string{"/healthz", "/org/o1/usageRecordGroup", "/"} {
 		w := httptest.NewRecorder()
 		g.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
-		if want := `"marketmeter is starting: fetching \"all\""`; w.Code != 503 || w.Body.String() != want || w.Header().Get("Retry-After") == "" {
+		if want := `"marketmeter is starting: its output has the step that it is at; try again"`; w.Code != 503 || w.Body.String() != want || w.Header().Get("Retry-After") == "" {
 			t.Errorf("%s before: %d %s, Retry-After %q; want 503 %s", path, w.Code, w.Body, w.Header().Get("Retry-After"), want)
 		}
 	}
@@ -282,7 +306,7 @@ func TestGateAnswers503UntilItIsOpen(t *testing.T) {
 		status int
 		body   string
 	}{
-		{"/healthz", healthy, 503, `"the table is gone"`},
+		{"/healthz", healthy, 503, notHealthy},
 		{"/org/o1/usageRecordGroup", healthy, 200, "the API"},
 		{"/healthz", nil, 200, `"ok"`},
 	} {

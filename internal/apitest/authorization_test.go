@@ -121,7 +121,8 @@ func TestAnotherOrganizationIsRefusedWhetherThereIsOneOrNot(t *testing.T) {
 	})
 }
 
-// The same organization may be spelled in several ways in a path; what counts is which it is.
+// The same organization may be spelled in several ways in a path; what counts is which it is. A path that API
+// Gateway decodes once more than its parameters is refused before that.
 func TestAnOrganizationIsComparedAsItIs(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "a b#c", apikey.Read)
@@ -130,6 +131,9 @@ func TestAnOrganizationIsComparedAsItIs(t *testing.T) {
 			"/org/a+b%23c/usageRecordGroup": 403, "/org/a%2520b%2523c/usageRecordGroup": 403, "/org/a%20b%2523c/usageRecordGroup": 403,
 			"/org/a%20b%23C/usageRecordGroup": 403, "/org/a%20b%23c%20/usageRecordGroup": 403, "/org/a%20b/usageRecordGroup": 403,
 		} {
+			if _, twice := a.way.(overLambda); twice && strings.Contains(path, "%25") {
+				status = http.StatusBadRequest
+			}
 			if got := a.do(t, request{method: "GET", path: path}.with(key)); got.status != status {
 				t.Errorf("%s: %d %s", path, got.status, got.body)
 			}

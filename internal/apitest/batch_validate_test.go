@@ -125,6 +125,12 @@ func TestBatchValidateRefusesValues(t *testing.T) {
 			{`{"records": {"cpu": -1}, "metaInfo": {"SkipValidation": null}}`, []string{"negative"}},
 			{`{"records": {"cpu": 1}, "entitlementID": "` + strings.Repeat("e", 257) + `"}`, []string{"entitlementID", "256"}},
 			{`{"records": {"cpu": 1}, "entitlementID": "a/b"}`, []string{"entitlementID", "/"}},
+			{`{"records": {"cpu": 1}, "entitlementID": "a%b"}`, []string{"entitlementID", `"%"`}},
+			{`{"records": {"cpu": 1}, "entitlementID": "a?b"}`, []string{"entitlementID", `"?"`}},
+			{`{"records": {"cpu": 1}, "entitlementID": ".."}`, []string{"entitlementID", `".."`}},
+			{`{"records": {"cpu": 1}, "id": "a%41"}`, []string{"id", "a%41", `"%"`}},
+			{`{"records": {"cpu": 1}, "id": "%"}`, []string{"id", `"%"`}},
+			{`{"records": {"cpu": 1}, "id": "a?b"}`, []string{"id", `"?"`}},
 		} {
 			a.wantInvalid(t, c.group, c.texts...)
 		}

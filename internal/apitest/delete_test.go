@@ -1,9 +1,11 @@
 package apitest
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -68,7 +70,6 @@ func TestDeleteOfWhatIsNotThere(t *testing.T) {
 			"/org/nobody/usageRecordGroup/g1",
 			"/org/acme/usageRecordGroup/" + strings.Repeat("x", 37), // no id is that long
 			"/org/acme/usageRecordGroup/g1%00",
-			"/org/acme/usageRecordGroup/g1%3F",
 			"/org/acme/usageRecordGroup/a%2Fg1",
 			"/org/acme/usageRecordGroup/g1%23",
 			"/org/acme/usageRecordGroup/g1%20",
@@ -115,9 +116,9 @@ func TestDeleteReadsItsParametersStrictly(t *testing.T) {
 
 // awkwardIDs are ids that something between the wire and the table could take for another of them.
 var awkwardIDs = []string{
-	"a", "a#b", "a%23b", "a%2523b", "aA", "a%41", "a%2541", "50", "50%", "50%25", "a b", "a+b", "a%20b", "ab", " a", "a ", "ü", "u\u0308", "%C3%BC",
-	"a;b", "a&b", "a=b", "a,b", "a:b", "a@b", "a\"b", "a'b", "a\\b", "a~b", "...", "a.", "%", "%%", "#", "a|b", "<a>", "{a}", "[a]", "$a", "*",
-	"日本語", "😀", "\u2028", "A", "%2e%2e", "a%2Fb", "a%3Fb", strings.Repeat("x", 36), strings.Repeat("#", 36), strings.Repeat("ü", 36), strings.Repeat("😀", 36),
+	"a", "a#b", "aA", "50", "a b", "a+b", "ab", " a", "a ", "ü", "u\u0308", "a23b", "a2523b", "a41", "C3BC",
+	"a;b", "a&b", "a=b", "a,b", "a:b", "a@b", "a\"b", "a'b", "a\\b", "a~b", "...", "a.", "#", "a|b", "<a>", "{a}", "[a]", "$a", "*",
+	"日本語", "😀", "\u2028", "A", "2e2e", "a2Fb", "a3Fb", strings.Repeat("x", 36), strings.Repeat("#", 36), strings.Repeat("ü", 36), strings.Repeat("😀", 36),
 }
 
 // Each deletion hits the group it names among all the similar ones, and no other.
@@ -158,16 +159,77 @@ func TestDeleteTakesEverySpellingOfAnID(t *testing.T) {
 			{"pl%61in", "plain"},
 			{"%C3%BC", "ü"},
 			{"%c3%bc", "ü"},
-			{"p%2541", "p%41"},
 			{"p=q&r", "p=q&r"},
 			{"p@q:r", "p@q:r"},
 		} {
-			org := "org " + c.spelled
+			org := "org " + strings.ReplaceAll(c.spelled, "%", "-")
 			a.put(t, org, group(c.id))
 			got := a.do(t, request{method: "DELETE", path: listPath(org) + "/" + c.spelled})
 			if got.status != http.StatusOK || asGroup(t, parse(t, got.body))["id"] != c.id {
 				t.Errorf("%s: %d %s", c.spelled, got.status, got.body)
 			}
 		}
+	})
+}
+
+// storedIDs are ids that earlier versions stored, each beside the groups that its path would reach by way
+// of API Gateway.
+var storedIDs = map[string][]string{
+	"a%41": {"aA"}, "a%2541": {"a%41", "aA"}, "50%": {"50"}, "50%25": {"50%", "50"}, "a%20b": {"a b"}, "%C3%BC": {"ü"},
+	"%": {"x"}, "%%": {"%"}, "a%23b": {"a#b"}, "%67%31": {"g1"}, "a%3Fb": {"a"}, "a%2Fb": {"a"}, "%2e%2e": {"..."}, "a%zz": {"a"},
+}
+
+// An id with "%" that is stored is listed as it is. Its path reaches no group, neither that one nor another.
+func TestDelete_StoredIDWithPercentReachesNoGroup(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		seen := map[string]bool{}
+		for id, others := range storedIDs {
+			for _, id := range append(others, id) {
+				if !seen[id] {
+					seen[id] = true
+					a.put(t, "acme", group(id))
+				}
+			}
+		}
+		before := a.dump(t)
+		for id := range storedIDs {
+			for _, query := range []string{"", "creationDate=2024-07-28"} {
+				got := a.delete(t, "acme", id, query)
+				if got.status != http.StatusNotFound && (a.isHTTP() || got.status != http.StatusBadRequest) {
+					t.Errorf("%q: %d %s", id, got.status, got.body)
+				}
+				if a.isHTTP() {
+					wantError(t, got, http.StatusNotFound, strconv.Quote(id))
+				}
+			}
+		}
+		after := a.dump(t)
+		for _, dump := range []map[string]doc{before, after} {
+			maps.DeleteFunc(dump, func(name string, _ doc) bool { return strings.Contains(name, "KEY#") })
+		}
+		wantSame(t, before, after)
+		wantSame(t, len(seen), len(a.listAll(t, "acme", url.Values{"status": {"CREATED"}})))
+		for id := range storedIDs {
+			if !slices.Contains(idsOf(a.listAll(t, "acme", nil)), id) {
+				t.Errorf("%q is not listed", id)
+			}
+		}
+	})
+}
+
+// A path that API Gateway has cut or decoded into another group's deletes nothing.
+func TestDelete_AmbiguousPathIsRefused(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme", group("g1"), group("aA"), group("a b"))
+		for _, path := range []string{
+			"g1%3F", "g1%3Fx", "g1%3FcreationDate=2023-01-01", "g1%253Fx", "a%2541", "%2567%2531", "a%252520b", "a%2520b", "g1%2525", "g1%25", "g1%252F", "g1%252Fx", "g1%25zz",
+		} {
+			r := request{method: "DELETE", path: listPath("acme") + "/" + path}
+			got := a.do(t, r)
+			if got.status != http.StatusNotFound && (a.isHTTP() || got.status != http.StatusBadRequest) {
+				t.Errorf("%s: %d %s", path, got.status, got.body)
+			}
+		}
+		wantSame(t, 3, len(a.listAll(t, "acme", url.Values{"status": {"CREATED"}})))
 	})
 }

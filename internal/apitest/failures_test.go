@@ -212,7 +212,7 @@ func TestEveryRequestIsOneLogLine(t *testing.T) {
 			{"config-get", tableRequests["config-get"], 200, true, false},
 			{"config-put", tableRequests["config-put"], 200, true, true},
 			{"config-patch", tableRequests["config-patch"], 200, true, true},
-			{"", request{method: "GET", path: "/nowhere"}, 404, false, false},
+			{"none", request{method: "GET", path: "/nowhere"}, 404, false, false},
 		} {
 			before := len(a.log.all(t))
 			a.do(t, c.request)
@@ -222,7 +222,7 @@ func TestEveryRequestIsOneLogLine(t *testing.T) {
 			}
 			line := lines[0]
 			org := "acme"
-			if c.operation == "" {
+			if c.operation == "none" {
 				org = ""
 			}
 			if line["operation"] != c.operation || line["organization"] != org || line["status"] != c.status || line["method"] != c.request.method {

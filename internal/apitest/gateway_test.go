@@ -30,6 +30,9 @@ type overLambda struct {
 type told = map[string]any
 
 func (o overLambda) send(ctx context.Context, r request) (answer, error) {
+	if _, ok := delivered(r.path); !ok {
+		return ofGateway(http.StatusBadRequest), nil
+	}
 	context, refusal, err := o.authorize(ctx, r)
 	if err != nil || refusal.status != 0 {
 		return refusal, err
@@ -85,7 +88,7 @@ func (o overLambda) authorize(ctx context.Context, r request) (context told, got
 // ofGateway is what API Gateway answers by itself.
 func ofGateway(status int) answer {
 	texts := map[int]string{
-		http.StatusUnauthorized: "Unauthorized", http.StatusForbidden: "Forbidden", http.StatusInternalServerError: "Internal Server Error",
+		http.StatusBadRequest: "Bad Request", http.StatusUnauthorized: "Unauthorized", http.StatusForbidden: "Forbidden", http.StatusInternalServerError: "Internal Server Error",
 	}
 	return answer{
 		status: status, headers: http.Header{"Content-Type": {"application/json"}}, body: `{"message":"` + texts[status] + `"}`, ofGateway: true,
@@ -151,12 +154,27 @@ func eventOf(r request, authorizer doc) ([]byte, error) {
 	return json.Marshal(message)
 }
 
-// messageOf is what the events of the authorizer and of the function have in common: the path decoded, the
-// query as sent, header names in lower case, the values of one that is there twice with a comma between.
+// delivered is the path as an event has it. An HTTP API decodes a path, cuts it at a "?" that was encoded,
+// and decodes it again; ok is false if it refuses the path itself. Captured on a $default route:
+// /question%3Fvalue came as /question, /literal%2525value as /literal%value, /literal%252Fvalue as
+// /literal/value, and /percent%25done was refused.
+func delivered(path string) (_ string, ok bool) {
+	for range 2 {
+		decoded, err := url.PathUnescape(path)
+		if err != nil {
+			return "", false
+		}
+		path, _, _ = strings.Cut(decoded, "?")
+	}
+	return path, true
+}
+
+// messageOf is what the events of the authorizer and of the function have in common: the path as delivered,
+// what pathParameters hold of it decoded once, as is likely (it was not captured), the query as sent, header names in lower case, the values of one that is there twice with a comma between.
 func messageOf(r request) (doc, error) {
-	path, err := url.PathUnescape(r.path)
-	if err != nil {
-		return nil, fmt.Errorf("API Gateway refuses the path %s itself: %w", r.path, err)
+	path, ok := delivered(r.path)
+	if !ok {
+		return nil, fmt.Errorf("API Gateway refuses the path %s itself", r.path)
 	}
 	headers := map[string]string{"host": "a1b2c3d4e5.execute-api.us-east-1.amazonaws.com", "content-length": strconv.Itoa(len(r.body))}
 	for _, sent := range []map[string]string{r.headers, r.again} {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -135,8 +136,15 @@ func putGroup(t testing.TB, tbl *table.Table, org string, g doc) error {
 	return nil
 }
 
-// decodeGroup is the group as import reads it.
+// decodeGroup is the group as import reads it, and, if an identifier holds "%", as an earlier version's did.
 func decodeGroup(org string, g doc) (*metering.Group, error) {
+	g = maps.Clone(g)
+	id, entitlement := g["id"], g["entitlementID"]
+	for _, name := range []string{"id", "entitlementID"} {
+		if text, ok := g[name].(string); ok {
+			g[name] = strings.ReplaceAll(text, "%", "x")
+		}
+	}
 	line, err := json.Marshal(g)
 	if err != nil {
 		return nil, err
@@ -146,6 +154,7 @@ func decodeGroup(org string, g doc) (*metering.Group, error) {
 		return nil, fmt.Errorf("%s: %w", line, err)
 	}
 	group.OrganizationID = org
+	group.ID, group.EntitlementID = id.(string), entitlement.(string)
 	return &group, nil
 }
 

@@ -107,7 +107,7 @@ func organizationIn(path string) string {
 // canBeOrganization is the contract's sentence on identifiers.
 func canBeOrganization(id string) bool {
 	return len(id) >= 1 && len(id) <= 64 && utf8.ValidString(id) && !strings.ContainsFunc(id, unicode.IsControl) &&
-		!strings.ContainsAny(id, "/?") && id != "." && id != ".."
+		!strings.ContainsAny(id, "/?%") && id != "." && id != ".."
 }
 
 // keyIn is the key that a request sends, if any header of it can be one.

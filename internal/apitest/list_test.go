@@ -557,6 +557,7 @@ func TestListReadsItsParametersStrictly(t *testing.T) {
 			"partner=AWS&buyerId=", "limit=1000&offset=2147483647", "limit=1&offset=0", "metaInfo=%7B%7D",
 			"metaInfo=" + url.QueryEscape(`{"a":"`+strings.Repeat("x", 4096-8)+`"}`),
 			"buyerId=" + strings.Repeat("b", 256), "buyerId=" + strings.Repeat("%C3%BC", 128), "&&partner=AWS&",
+			"entitlementId=100%25", "entitlementId=%2541", "buyerId=a%2Fb%3Fc%25", "productId=%25%2F%3F",
 			"endDate=0000-01-01", "startDate=0000-01-01&endDate=9999-12-31", "endDate=0000-01-20", "endDate=9999-12-31",
 		} {
 			if got := a.get(t, listPath("acme"), query); got.status != http.StatusOK {

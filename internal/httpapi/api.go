@@ -3,18 +3,22 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/apikey"
@@ -67,7 +71,10 @@ func (a *API) Handler(operations ...Operation) http.Handler {
 			}
 			x := exchangeOf(r)
 			x.operation = route.Operation
-			err := a.authorize(route, r)
+			err := x.sameParameters(route, r)
+			if err == nil {
+				err = a.authorize(route, r)
+			}
 			if err == nil {
 				err = route.handle(w, r)
 			}
@@ -95,7 +102,36 @@ func (a *API) authorize(route Route, r *http.Request) error {
 	}
 	x := exchangeOf(r)
 	x.keyID, x.organization = identity.KeyID, identity.Organization
-	return identity.Authorize(organization(r), route.Scopes, a.Now())
+	if err := identity.Authorize(organization(r), route.Scopes, a.Now()); err != nil {
+		return err
+	}
+	if err := metering.CheckOrganizationID(organization(r)); err != nil { // a key that an earlier version made
+		return metering.Errorf(metering.NotFound, "there is no organization %s here: %v", metering.Quote(organization(r)), err)
+	}
+	return nil
+}
+
+// sameParameters returns Invalid if the gateway before the service has read another parameter from the
+// path than is in the path that it has delivered.
+func (x *exchange) sameParameters(route Route, r *http.Request) error {
+	if x.PathParameters == nil {
+		return nil
+	}
+	parsed := map[string]string{}
+	for segment := range strings.SplitSeq(route.Path, "/") {
+		if name, ok := strings.CutPrefix(segment, "{"); ok {
+			name = strings.TrimSuffix(name, "}")
+			parsed[name] = r.PathValue(name)
+		}
+	}
+	if maps.Equal(parsed, x.PathParameters) {
+		return nil
+	}
+	return &metering.Error{
+		Code:    metering.Invalid,
+		Message: `the path can be read in more than one way: percent-encode it once; no id in it may hold "/", "?" or "%"`,
+		Cause:   fmt.Errorf("the gateway read %q from the path, and the path that it delivered holds %q", x.PathParameters, parsed),
+	}
 }
 
 // ByKey identifies requests by the key in their Authorization header, for a server that has no
@@ -137,6 +173,10 @@ type Invocation struct {
 	RequestID string
 	TraceID   string // of AWS X-Ray; empty is none
 	ColdStart bool   // the first request since the process began
+
+	// PathParameters are what a gateway before the service has read from the path, by the names in
+	// Route.Path. Nil means that no gateway has read any.
+	PathParameters map[string]string
 }
 
 type invocationKey struct{}
@@ -163,7 +203,7 @@ func (a *API) serve(mux *http.ServeMux) http.Handler {
 			read, write := consumed()
 			x.log(a.Log, r, answer.status, time.Since(start), read, write)
 		}()
-		if !clean(r.URL.Path) {
+		if !clean(r.URL) {
 			x.fail(answer, noSuchPath(r))
 			return
 		}
@@ -171,10 +211,12 @@ func (a *API) serve(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// clean tells the paths that ServeMux serves as they are; others it would redirect.
-func clean(path string) bool {
-	rest, ok := strings.CutPrefix(path, "/")
-	if !ok {
+// clean reports whether ServeMux serves the path as it is and would not redirect it. An encoded slash is
+// not clean: API Gateway decodes it before it looks for a route, and no identifier holds one. Nor are
+// bytes that are not UTF-8, for which an event has no text.
+func clean(u *url.URL) bool {
+	rest, ok := strings.CutPrefix(u.Path, "/")
+	if !ok || !utf8.ValidString(u.Path) || strings.Count(u.EscapedPath(), "/") != strings.Count(u.Path, "/") {
 		return false
 	}
 	for segment := range strings.SplitSeq(rest, "/") {
@@ -256,6 +298,10 @@ func writeJSON(w http.ResponseWriter, status int, body []byte) {
 // RequestLogged is the message of the log line of a request.
 const RequestLogged = "request"
 
+// noOperation is the operation of a request whose path or method has none. It is a dimension of the
+// metrics, and CloudWatch drops a metric whose dimension is empty.
+const noOperation = "none"
+
 func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.Duration, read, write float64) {
 	level, internalErrors := slog.LevelInfo, 0
 	if x.warning != "" {
@@ -273,7 +319,7 @@ func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.D
 		slog.String("requestId", x.RequestID),
 		slog.String("organization", x.organization),
 		slog.String("keyId", x.keyID),
-		slog.String("operation", string(x.operation)),
+		slog.String("operation", cmp.Or(string(x.operation), noOperation)),
 		slog.String("method", r.Method),
 		slog.Int("status", status),
 		slog.Float64("durationMs", float64(took.Microseconds())/1000),

@@ -121,7 +121,7 @@ func groupFilter(p map[string]string, now time.Time) (f metering.GroupFilter, er
 		check       func(string) error
 	}{
 		{"productId", f.ProductID, metering.CheckProductID},
-		{"entitlementId", f.EntitlementID, metering.CheckEntitlementID},
+		{"entitlementId", f.EntitlementID, metering.CheckStoredEntitlementID},
 		{"buyerId", f.BuyerID, metering.CheckBuyerID},
 	} {
 		if id.value == "" {

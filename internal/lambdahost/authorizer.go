@@ -85,7 +85,7 @@ func Identity(r *http.Request) (apikey.Identity, error) {
 		err = errors.New("it has no " + contextKeyID)
 	}
 	if err == nil {
-		err = metering.CheckOrganizationID(identity.Organization)
+		err = metering.CheckStoredOrganizationID(identity.Organization)
 	}
 	if err != nil {
 		return apikey.Identity{}, &metering.Error{

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -36,6 +37,10 @@ func FuzzEvent(f *testing.F) {
 	f.Add([]byte(""))
 	f.Add([]byte("null"))
 	f.Add(event(f, "/org/demo/batchValidateUsageRecordGroups", "", nil))
+	f.Add(bodyEvent(f, `"[{\"records\":{\"a\":1}}]"`, nil))
+	f.Add(bodyEvent(f, "\"[{\\\"records\\\":{\\\"\xff\\\":1}}]\"", nil))
+	f.Add(bodyEvent(f, `"[{\"records\":{\"\ud800\":1}}]"`, nil))
+	f.Add(bodyEvent(f, `"[]"`, func(e map[string]any) { e["pathParameters"] = map[string]any{"orgId": "d%65mo"} }))
 	for _, name := range []string{"authorizer", "batchvalidate", "config-patch", "delete", "list"} {
 		f.Add(eventFile(f, name))
 	}
@@ -54,7 +59,9 @@ func FuzzEvent(f *testing.F) {
 		if err != nil {
 			t.Fatalf("an invocation error: %v", err)
 		}
-		wantAnswer(t, answer)
+		if response := wantAnswer(t, answer); response.StatusCode == http.StatusOK {
+			wantOneReading(t, payload)
+		}
 
 		decision, err := authorizer.Invoke(t.Context(), payload)
 		var sent events.APIGatewayV2CustomAuthorizerV2Request
@@ -74,6 +81,20 @@ func FuzzEvent(f *testing.F) {
 			t.Fatalf("%+v, %v; want %+v", told, err, want)
 		}
 	})
+}
+
+// wantOneReading wants the path and the path parameters of an event that was answered 200 to say the same.
+func wantOneReading(t *testing.T, payload []byte) {
+	t.Helper()
+	var sent events.APIGatewayV2HTTPRequest
+	if err := json.Unmarshal(payload, &sent); err != nil {
+		t.Fatal(err)
+	}
+	organization := strings.TrimSuffix(strings.TrimPrefix(sent.RawPath, "/org/"), "/batchValidateUsageRecordGroups")
+	if strings.ContainsAny(organization, "%?/") || (sent.PathParameters != nil || strings.Contains(sent.RouteKey, "{")) &&
+		!maps.Equal(sent.PathParameters, map[string]string{"orgId": organization}) {
+		t.Fatalf("%q is answered, with %q of %s", sent.RawPath, sent.PathParameters, sent.RouteKey)
+	}
 }
 
 func eventFile(t testing.TB, name string) []byte {
@@ -162,6 +183,9 @@ func FuzzRequest(f *testing.F) {
 			e["requestContext"].(map[string]any)["http"].(map[string]any)["method"] = method
 			e["headers"].(map[string]any)["accept-encoding"] = header
 			e["body"], e["isBase64Encoded"] = body, inBase64
+			if org, ok := strings.CutSuffix(strings.TrimPrefix(path, "/org/"), "/batchValidateUsageRecordGroups"); ok {
+				e["pathParameters"] = map[string]any{"orgId": org}
+			}
 			e["requestContext"].(map[string]any)["authorizer"] = map[string]any{
 				"lambda": map[string]any{"organization": "demo", "keyId": "k", "scopes": "write"},
 			}

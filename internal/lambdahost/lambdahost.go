@@ -4,6 +4,7 @@
 package lambdahost
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -76,7 +77,7 @@ func (f *function) Invoke(ctx context.Context, payload []byte) (answer []byte, _
 		requestID = called.AwsRequestID
 	}
 	ctx = httpapi.WithInvocation(ctx, httpapi.Invocation{
-		RequestID: requestID, TraceID: traceOf(ctx).root, ColdStart: !f.begun.Swap(true),
+		RequestID: requestID, TraceID: traceOf(ctx).root, ColdStart: !f.begun.Swap(true), PathParameters: pathParameters(&event),
 	})
 	internalError := failure(http.StatusInternalServerError, "internal error: the log has more under request id "+requestID)
 	defer func() {
@@ -92,18 +93,21 @@ func (f *function) Invoke(ctx context.Context, payload []byte) (answer []byte, _
 			"durationMs", 0, "readUnits", 0, "writeUnits", 0, "internalErrors", 1, "error", "the event is not one of an HTTP API: "+notAnEvent.Error())
 		return internalError, nil
 	}
-	refused := func(reason error, message string) []byte {
-		f.log.Info("event refused", "requestId", requestID, "status", http.StatusBadRequest, "error", reason.Error())
-		return failure(http.StatusBadRequest, message)
+	refused := func(status int, reason error, message string) []byte {
+		f.log.Info("event refused", "requestId", requestID, "status", status, "error", reason.Error())
+		return failure(status, message)
+	}
+	if status, err := checkUTF8(payload, &event); err != nil {
+		return refused(status, err, err.Error()), nil
 	}
 	if err := asSent(&event); err != nil {
-		return refused(err, err.Error()), nil
+		return refused(http.StatusBadRequest, err, err.Error()), nil
 	}
 	ctx, cancel := withTimeToAnswer(ctx)
 	defer cancel()
 	request, err := new(core.RequestAccessorV2).EventToRequestWithContext(ctx, event)
 	if err != nil {
-		return refused(err, "the request can't be read: its path and query must be percent-encoded"), nil
+		return refused(http.StatusBadRequest, err, "the request can't be read: its path and query must be percent-encoded"), nil
 	}
 	w := newEnvelope()
 	f.handler.ServeHTTP(w, request)
@@ -127,11 +131,20 @@ func withTimeToAnswer(ctx context.Context) (context.Context, context.CancelFunc)
 	return context.WithDeadline(ctx, deadline.Add(-answerMargin))
 }
 
+// pathParameters are what API Gateway read from the path. It reads none for a route without parameters,
+// such as $default, and for no other.
+func pathParameters(event *events.APIGatewayV2HTTPRequest) map[string]string {
+	if event.PathParameters == nil && strings.Contains(event.RouteKey, "{") {
+		return map[string]string{}
+	}
+	return event.PathParameters
+}
+
 // asSent makes the event what the adapter takes it for.
 func asSent(event *events.APIGatewayV2HTTPRequest) error {
 	// API Gateway delivers rawPath decoded, and the adapter parses it as if it were encoded: the id
-	// a#b would be cut to a, and 50% would fail.
-	event.RawPath = (&url.URL{Path: event.RawPath}).EscapedPath()
+	// a#b would be cut to a, and 50% would fail. Without one it would parse another member.
+	event.RawPath = (&url.URL{Path: cmp.Or(event.RawPath, "/")}).EscapedPath()
 	// What an HTTP server takes for a part of the query the adapter takes for a fragment, and drops.
 	event.RawQueryString = strings.ReplaceAll(event.RawQueryString, "#", "%23")
 	if event.IsBase64Encoded {

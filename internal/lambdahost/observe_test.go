@@ -27,7 +27,7 @@ import (
 
 const traceHeader = "Root=1-581cf771-a006649127e371903a2de979;Parent=70de5b6f19ff9a0a;Sampled=1;Lineage=1:a"
 
-// requestLines sends two requests to a function without a table and returns their log lines.
+// requestLines sends four requests to a function without a table and returns their log lines.
 func requestLines(t *testing.T, namespace string) []map[string]any {
 	t.Helper()
 	var out bytes.Buffer
@@ -37,9 +37,14 @@ func requestLines(t *testing.T, namespace string) []map[string]any {
 	}}
 	function := Handler(api.Handler(httpapi.BatchValidate, httpapi.GetConfig), log)
 	ctx := context.WithValue(t.Context(), "x-amzn-trace-id", traceHeader) //nolint:revive,staticcheck // aws-lambda-go's key
-	for _, call := range []struct{ method, path, body string }{
-		{"POST", "/org/o/batchValidateUsageRecordGroups", `[{"records":{"a":-1}}]`}, // the contract's 500
-		{"GET", "/org/o/usageMeteringConfigInfo", ""},                               // no table: a panic, and so a 500 of ours
+	for _, call := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"POST", "/org/o/batchValidateUsageRecordGroups", `[{"records":{"a":-1}}]`, 500}, // the contract's
+		{"GET", "/org/o/usageMeteringConfigInfo", "", 500},                               // no table: a panic, and so one of ours
+		{"GET", "/org/o/nothing", "", 404},
+		{"DELETE", "/org/o/usageMeteringConfigInfo", "", 405},
 	} {
 		event := events.APIGatewayV2HTTPRequest{RawPath: call.path, Body: call.body}
 		event.RequestContext.RequestID = call.method
@@ -49,7 +54,7 @@ func requestLines(t *testing.T, namespace string) []map[string]any {
 			t.Fatal(err)
 		}
 		answer, err := function.Invoke(ctx, payload)
-		if err != nil || !bytes.HasPrefix(answer, []byte(`{"statusCode":500,`)) {
+		if err != nil || !bytes.HasPrefix(answer, fmt.Appendf(nil, `{"statusCode":%d,`, call.status)) {
 			t.Fatalf("%v, %s", err, answer)
 		}
 	}
@@ -61,7 +66,7 @@ func requestLines(t *testing.T, namespace string) []map[string]any {
 		}
 		lines = append(lines, members)
 	}
-	if len(lines) != 2 {
+	if len(lines) != 4 {
 		t.Fatalf("%d lines: %s", len(lines), &out)
 	}
 	return lines
@@ -115,10 +120,10 @@ func TestLinesAreMetrics(t *testing.T) {
 		if len(directive.Metrics) != 4 || fmt.Sprint(directive.Dimensions) != "[[operation] []]" {
 			t.Errorf("line %d: %s", i, encoded)
 		}
-		if operation, _ := line["operation"].(string); operation == "" {
-			t.Errorf("line %d has no operation", i)
+		if want := []string{"batchvalidate", "config-get", "none", "none"}[i]; line["operation"] != want { // CloudWatch takes no empty dimension
+			t.Errorf("line %d is of the operation %q, want %q", i, line["operation"], want)
 		}
-		if want := float64(i); line["internalErrors"] != want { // the validation is none, the panic is one
+		if want := []float64{0, 1, 0, 0}[i]; line["internalErrors"] != want { // the validation is none, the panic is one
 			t.Errorf("line %d: %v internal errors, want %v", i, line["internalErrors"], want)
 		}
 	}

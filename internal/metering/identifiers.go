@@ -9,50 +9,73 @@ import (
 	"unicode/utf8"
 )
 
-// The Check functions hold an identifier to the contract's limits and say in a sentence's second
-// half what it must be. Identifiers are UTF-8 and compared byte by byte.
+// The Check functions check an identifier against the contract's limits. The error is the second half
+// of a sentence: what the identifier must be. Identifiers are UTF-8 and compared byte by byte.
 
 // CheckOrganizationID allows 1 to 64 bytes that can travel in a path.
-func CheckOrganizationID(id string) error { return checkBytes(id, 64, true) }
+func CheckOrganizationID(id string) error { return checkBytes(id, 64, inPath) }
 
 // CheckBuyerID allows 1 to 256 bytes.
-func CheckBuyerID(id string) error { return checkBytes(id, 256, false) }
+func CheckBuyerID(id string) error { return checkBytes(id, 256, anywhere) }
 
 // CheckProductID allows 1 to 256 bytes.
-func CheckProductID(id string) error { return checkBytes(id, 256, false) }
+func CheckProductID(id string) error { return checkBytes(id, 256, anywhere) }
 
 // CheckEntitlementID allows 1 to 256 bytes that can travel in a path.
-func CheckEntitlementID(id string) error { return checkBytes(id, 256, true) }
+func CheckEntitlementID(id string) error { return checkBytes(id, 256, inPath) }
 
 // CheckGroupID allows 1 to 36 characters that can travel in a path.
-func CheckGroupID(id string) error { return checkCharacters(id, 36, true) }
+func CheckGroupID(id string) error { return checkCharacters(id, 36, inPath) }
 
 // CheckKey allows a dimension or metric key: 1 to 255 characters.
-func CheckKey(key string) error { return checkCharacters(key, 255, false) }
+func CheckKey(key string) error { return checkCharacters(key, 255, anywhere) }
 
-func checkBytes(id string, most int, inPath bool) error {
+// The CheckStored functions allow "%" too: earlier versions stored identifiers with it. They are for
+// what reads, filters and exports.
+
+// CheckStoredOrganizationID is CheckOrganizationID for an organization that may exist already.
+func CheckStoredOrganizationID(id string) error { return checkBytes(id, 64, onceInPath) }
+
+// CheckStoredEntitlementID is CheckEntitlementID for an entitlement that groups may have already.
+func CheckStoredEntitlementID(id string) error { return checkBytes(id, 256, onceInPath) }
+
+// CheckStoredGroupID is CheckGroupID for a group that may be stored already.
+func CheckStoredGroupID(id string) error { return checkCharacters(id, 36, onceInPath) }
+
+// place is where an identifier is used, which decides what it may hold.
+type place struct{ forbidden, rule string }
+
+// API Gateway decodes a path twice, so that the path of a%2541, which names a%41, reaches the service as
+// that of aA (decision 28).
+var (
+	anywhere   = place{}
+	inPath     = place{"/?%", `it must not hold "/", "?" or "%" and not be "." or ".."`}
+	onceInPath = place{"/?", `it must not hold "/" or "?" and not be "." or ".."`}
+)
+
+func checkBytes(id string, most int, in place) error {
 	if id == "" || len(id) > most {
 		return fmt.Errorf("it must have 1 to %d bytes", most)
 	}
-	return checkText(id, inPath)
+	return checkText(id, in)
 }
 
-func checkCharacters(id string, most int, inPath bool) error {
+func checkCharacters(id string, most int, in place) error {
 	if id == "" || utf8.RuneCountInString(id) > most {
 		return fmt.Errorf("it must have 1 to %d characters", most)
 	}
-	return checkText(id, inPath)
+	return checkText(id, in)
 }
 
-func checkText(id string, inPath bool) error {
+func checkText(id string, in place) error {
 	if !utf8.ValidString(id) {
 		return errors.New("it must be UTF-8")
 	}
 	if strings.ContainsFunc(id, unicode.IsControl) {
 		return errors.New("it must not hold control characters")
 	}
-	if inPath && (strings.ContainsAny(id, "/?") || id == "." || id == "..") {
-		return errors.New(`it must not hold "/" or "?" and not be "." or ".."`)
+	if in != anywhere && (strings.ContainsAny(id, in.forbidden) || id == "." || id == "..") {
+		return errors.New(in.rule)
 	}
 	return nil
 }

@@ -584,7 +584,7 @@ var (
 )
 
 func drawID(t *rapid.T) string {
-	return pick(t, "id", "g1", "g2", "g3", "g4", "g5", "g6", "G", "g#1", "g 1", "ü%2F")
+	return pick(t, "id", "g1", "g2", "g3", "g4", "g5", "g6", "G", "g#1", "g 1", "ü+2F")
 }
 
 // importGroup stores a group as marketmeter import does: as it is, unless its id is there.

@@ -22,7 +22,7 @@ func genPageStart() *rapid.Generator[pageStart] {
 	return rapid.Custom(func(t *rapid.T) pageStart {
 		id := rapid.Custom(func(t *rapid.T) string {
 			return strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "~", "#", "%", " ", "-", "ü", "😀", "\uffff", "~~~", "2099-07-01"}), 1, 4).Draw(t, "parts"), "")
-		}).Filter(func(id string) bool { return metering.CheckGroupID(id) == nil }).Draw(t, "id")
+		}).Filter(func(id string) bool { return metering.CheckStoredGroupID(id) == nil }).Draw(t, "id")
 		year := rapid.SampledFrom([]int{0, 1, 1969, 2024, 9999}).Draw(t, "year")
 		created := time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(rapid.Int64Range(0, 365*24*3600*1000-1).Draw(t, "within it")) * time.Millisecond)
 		day := metering.DayOf(created)
@@ -137,5 +137,5 @@ func isPlace(parts string) bool {
 	_, errStart := time.Parse(time.DateOnly, part[2])
 	_, errEnd := time.Parse(time.DateOnly, part[3])
 	_, errTime := time.Parse("2006-01-02T15:04:05.000Z", part[4])
-	return errors.Join(errOffset, errStart, errEnd, errTime, metering.CheckGroupID(part[6])) == nil && part[2] <= part[5] && part[5] <= part[3]
+	return errors.Join(errOffset, errStart, errEnd, errTime, metering.CheckStoredGroupID(part[6])) == nil && part[2] <= part[5] && part[5] <= part[3]
 }

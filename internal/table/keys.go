@@ -87,7 +87,7 @@ func idOf(position string) (id string, ok bool) {
 	}
 	created, err := metering.ParseTime(position[:width])
 	id = position[width+1:]
-	return id, err == nil && metering.FormatTime(created) == position[:width] && metering.CheckGroupID(id) == nil
+	return id, err == nil && metering.FormatTime(created) == position[:width] && metering.CheckStoredGroupID(id) == nil
 }
 
 // timeRange bounds timeKey to the days from start to end, both included; an empty day is no bound.
