@@ -126,10 +126,19 @@ func TestVersion_IsPrinted(t *testing.T) {
 func TestHelp_OfACommandIsItsHelp(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ line, same string }{
-		{"help import", "import -h"}, {"help export", "export -h"}, {"help serve", "serve --help"}, {"--help serve", "serve -h"},
-		{"help with-dynamodb", "with-dynamodb -h"}, {"help version", "version -h"}, {"help key", "key -h"},
-		{"help key create", "key create -h"}, {"help key rotate", "key rotate -h"}, {"key help create", "key create -h"},
-		{"key -h list", "key list -h"}, {"help help", "help"}, {"help --help", "help"},
+		{"help import", "import -h"},
+		{"help export", "export -h"},
+		{"help serve", "serve --help"},
+		{"--help serve", "serve -h"},
+		{"help with-dynamodb", "with-dynamodb -h"},
+		{"help version", "version -h"},
+		{"help key", "key -h"},
+		{"help key create", "key create -h"},
+		{"help key rotate", "key rotate -h"},
+		{"key help create", "key create -h"},
+		{"key -h list", "key list -h"},
+		{"help help", "help"},
+		{"help --help", "help"},
 	} {
 		status, stdout, stderr := runIn(t, nil, "", strings.Fields(test.line)...)
 		_, same, _ := runIn(t, nil, "", strings.Fields(test.same)...)
@@ -165,10 +174,19 @@ func TestCommands_FailOnAFullDisk(t *testing.T) {
 	for _, test := range []struct{ line, stdin, want string }{
 		{"import --org o1 -", lineOf("g1"), "imported 1, skipped 0, refused 0"},
 		{"import --org o1 -", "", "imported 0, skipped 0, refused 0"},
-		{"export --org o1", "", ""}, {"export --org o1 --format csv", "", ""},
-		{"key list --org o1", "", ""}, {"key list --org o2", "", ""}, {"key create --org o1", "", "end it with"},
-		{"key revoke --org o1 " + ID, "", ""}, {"key revoke --org o1 " + ID, "", ""}, // the second changes nothing
-		{"version", "", ""}, {"--version", "", ""}, {"help", "", ""}, {"help import", "", ""}, {"key -h", "", ""}, {"key list -h", "", ""},
+		{"export --org o1", "", ""},
+		{"export --org o1 --format csv", "", ""},
+		{"key list --org o1", "", ""},
+		{"key list --org o2", "", ""},
+		{"key create --org o1", "", "end it with"},
+		{"key revoke --org o1 " + ID, "", ""},
+		{"key revoke --org o1 " + ID, "", ""}, // the second changes nothing
+		{"version", "", ""},
+		{"--version", "", ""},
+		{"help", "", ""},
+		{"help import", "", ""},
+		{"key -h", "", ""},
+		{"key list -h", "", ""},
 	} {
 		var errs output
 		status := run(t.Context(), strings.Fields(test.line), func(name string) string { return environment[name] }, strings.NewReader(test.stdin), full, &errs)
