@@ -15,8 +15,8 @@ ST        := .local/schemathesis/bin/schemathesis
 # Functions invoked here run on this machine's processor, whatever the deployed ones run on.
 ARCH := $(patsubst aarch64,arm64,$(shell uname -m))
 # The go1.x build method of sam passes no flags; go takes them from GOFLAGS. Static, so that the
-# same program runs in any image; without aws-lambda-go's RPC mode, paths and symbols: half the size.
-FUNCTIONS := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -tags=lambda.norpc -trimpath -ldflags=-s"
+# same program runs in any image; with the commit, whatever GOFLAGS says; without aws-lambda-go's RPC mode, paths and symbols: half the size.
+FUNCTIONS := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -tags=lambda.norpc -trimpath -ldflags=-s -buildvcs=true"
 
 export SAM_CLI_TELEMETRY := 0
 
@@ -78,7 +78,7 @@ clean: ## Remove what was built; tools and data in .local/ stay
 	rm -rf bin .aws-sam .local/functions
 
 bin/marketmeter:
-	go build -o $@ ./cmd/marketmeter
+	go build -buildvcs=true -o $@ ./cmd/marketmeter
 
 $(LINT): tools/go.mod tools/go.sum
 	cd tools && GOBIN=$(CURDIR)/.local/bin go install tool

@@ -9,9 +9,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os/signal"
 	"strconv"
-	"syscall"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -19,13 +20,20 @@ import (
 )
 
 const exportHelp = `
-usage: marketmeter export --org ORG [--format jsonl|csv] [--from DAY] [--to DAY]
+usage: marketmeter export --org ORG [--format jsonl|csv] [--csv-raw] [--from DAY] [--to DAY]
 
 Writes all usage record groups of organization ORG to standard output, newest first.
 
   jsonl  one JSON object a line, as the list operation returns it, and with productID: what
          "marketmeter import" reads
-  csv    a header and a row a group; records and metaInfo are JSON
+  csv    a header and a row a group; records and metaInfo are JSON. For people and their spreadsheets:
+         "marketmeter import" does not read it.
+
+A spreadsheet takes a cell that begins with =, +, - or @ for a formula, which may come from a client. So
+in CSV a text has a ' before it if it begins with one of these (also in full width: ＝＋－＠), a tab, a
+carriage return or a line feed, spaces and characters that are not shown aside, or with a ' of its own:
+taking one leading ' off each text gives what is stored. The columns records, metaInfo, serialID and
+those of times are no texts and never have one. --csv-raw writes texts as they are stored, for programs.
 
 A group that was written less than a second ago may not be there yet.
 
@@ -35,6 +43,7 @@ func exportGroups(ctx context.Context, p program, args []string) error {
 	flags := flag.NewFlagSet("export", flag.ContinueOnError)
 	org := flags.String("org", "", "the `organization` to export; required")
 	format := flags.String("format", "jsonl", "jsonl or csv")
+	raw := flags.Bool("csv-raw", false, "write texts in CSV as they are stored, also those that a spreadsheet takes for formulas")
 	var filter metering.GroupFilter
 	dayFlag(flags, &filter.StartDate, "from", "the first `day` of creation, as YYYY-MM-DD in UTC (default: of the oldest group)")
 	dayFlag(flags, &filter.EndDate, "to", "the last `day` of creation, as YYYY-MM-DD in UTC (default: of the newest group)")
@@ -54,11 +63,16 @@ func exportGroups(ctx context.Context, p program, args []string) error {
 	if !ok {
 		return usageError(fmt.Sprintf("--format is %q: it must be jsonl or csv", *format))
 	}
+	if *raw {
+		if *format != "csv" {
+			return usageError("--csv-raw is for --format csv alone")
+		}
+		newWriter = newRawCSVWriter
+	}
 	tbl, err := openTable(ctx, p)
 	if err != nil {
 		return err
 	}
-	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
 	return writeGroups(ctx, tbl.Table, *org, filter, newWriter(p.stdout))
 }
 
@@ -119,15 +133,22 @@ func (w *jsonlWriter) write(g *metering.Group) error {
 
 func (w *jsonlWriter) flush() error { return w.out.Flush() }
 
-type csvWriter struct{ out *csv.Writer }
+type csvWriter struct {
+	out *csv.Writer
+	raw bool // texts are written as they are
+}
 
-func newCSVWriter(w io.Writer) groupWriter {
+func newCSVWriter(w io.Writer) groupWriter { return beginCSV(w, false) }
+
+func newRawCSVWriter(w io.Writer) groupWriter { return beginCSV(w, true) }
+
+func beginCSV(w io.Writer, raw bool) groupWriter {
 	out := csv.NewWriter(w)
 	_ = out.Write([]string{ // into the buffer: what fails comes out of flush
 		"id", "organizationID", "buyerID", "entitlementID", "productID", "partner", "status", "records", "metaInfo",
 		"serialID", "usageRecordReportID", "creationTime", "lastUpdateTime", "reportedTime",
 	})
-	return csvWriter{out}
+	return csvWriter{out, raw}
 }
 
 func (w csvWriter) write(g *metering.Group) error {
@@ -136,11 +157,26 @@ func (w csvWriter) write(g *metering.Group) error {
 		reported = metering.FormatTime(g.ReportedTime)
 	}
 	return w.out.Write([]string{
-		g.ID, g.OrganizationID, g.BuyerID, g.EntitlementID, g.ProductID, string(g.Partner), string(g.Status),
+		w.text(g.ID), w.text(g.OrganizationID), w.text(g.BuyerID), w.text(g.EntitlementID), w.text(g.ProductID),
+		w.text(string(g.Partner)), w.text(string(g.Status)),
 		string(apijson.AppendQuantities(nil, g.Records)), string(apijson.AppendMetaInfo(nil, &g.MetaInfo)),
-		strconv.Itoa(int(g.SerialID)), g.UsageRecordReportID,
+		strconv.Itoa(int(g.SerialID)), w.text(g.UsageRecordReportID),
 		metering.FormatTime(g.CreationTime), metering.FormatTime(g.LastUpdateTime), reported,
 	})
+}
+
+// text returns the cell of a text that a client may have chosen: exportHelp has the rule. Quotes around a cell do not
+// help, because a spreadsheet takes them off first.
+func (w csvWriter) text(text string) string {
+	const begins = "=+-@＝＋－＠\t\r\n"
+	inside := strings.TrimLeftFunc(text, func(r rune) bool {
+		return (unicode.IsSpace(r) || !unicode.IsPrint(r)) && !strings.ContainsRune(begins, r)
+	})
+	first, _ := utf8.DecodeRuneInString(inside)
+	if !w.raw && (strings.HasPrefix(text, "'") || inside != "" && strings.ContainsRune(begins, first)) {
+		return "'" + text
+	}
+	return text
 }
 
 func (w csvWriter) flush() error {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -233,5 +234,83 @@ func TestOrgFlag_PercentIsTakenWhereNothingIsStored(t *testing.T) {
 		if status, _, stderr := onTable(t, name, "", c.args...); status != c.status || !strings.Contains(stderr, c.told) {
 			t.Errorf("%q: %d %s; want %d %s", c.args, status, stderr, c.status, c.told)
 		}
+	}
+}
+
+func TestExport_NeutralizesFormulasInCSV(t *testing.T) {
+	t.Parallel()
+	texts := []string{
+		"=1+1", "+1", "-1", "-", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\u00a0+1", "\ufeff@x", "\u200b-1", "＝1", "＋1", "－1", "＠x", "'=1", "'", `="a","b"`, "=a\r\nb",
+		"plain", "a=1", "1-2", `"=1"`, "a\n=1", " a", ",=1", "é",
+	}
+	neutral := func(text string) string {
+		if slices.Index(texts, text) < slices.Index(texts, "plain") {
+			return "'" + text
+		}
+		return text
+	}
+	columns := map[string]int{"id": 0, "buyerID": 2, "entitlementID": 3, "productID": 4, "usageRecordReportID": 10}
+	var groups []metering.Group
+	for i, text := range texts {
+		g, err := apijson.DecodeGroup([]byte(lineOf(fmt.Sprint("g", i), "serialID", "7", "records", `{"a":-1.5}`)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.OrganizationID, g.ID, g.BuyerID, g.EntitlementID, g.ProductID, g.UsageRecordReportID = "o1", text, text, text, text, text
+		groups = append(groups, g)
+	}
+	for _, raw := range []bool{false, true} {
+		var out strings.Builder
+		w := beginCSV(&out, raw)
+		for _, g := range groups {
+			if err := w.write(&g); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.flush(); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := csv.NewReader(strings.NewReader(out.String())).ReadAll()
+		if err != nil || len(rows) != len(texts)+1 {
+			t.Fatal(len(rows), err)
+		}
+		for i, row := range rows[1:] {
+			want := texts[i]
+			if !raw {
+				want = neutral(want)
+			}
+			want = strings.ReplaceAll(want, "\r\n", "\n") // the reader of Go changes these
+			for column, at := range columns {
+				if row[at] != want {
+					t.Errorf("raw %v: %s is %q; want %q", raw, column, row[at], want)
+				}
+			}
+			if row[7] != `{"a":-1.5}` || row[9] != "7" || row[5] != "AWS" {
+				t.Errorf("raw %v: %q", raw, row)
+			}
+		}
+	}
+}
+
+func TestExport_CSVRawIsAFlag(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	if status, _, stderr := onTable(t, name, lineOf("g1", "buyerID", "=1"), "import", "--org", "o1", "-"); status != 0 {
+		t.Fatal(stderr)
+	}
+	for _, test := range []struct {
+		flags []string
+		want  string
+	}{
+		{[]string{"--format", "csv"}, "g1,o1,'=1,"},
+		{[]string{"--format", "csv", "--csv-raw"}, "g1,o1,=1,"},
+		{nil, `"buyerID":"=1"`},
+	} {
+		if status, stdout, stderr := onTable(t, name, "", append([]string{"export", "--org", "o1"}, test.flags...)...); status != 0 || !strings.Contains(stdout, test.want) {
+			t.Errorf("%q: %d, %s%s", test.flags, status, stdout, stderr)
+		}
+	}
+	if status, _, stderr := onTable(t, name, "", "export", "--org", "o1", "--csv-raw"); status != 2 || !strings.Contains(stderr, "--csv-raw is for --format csv alone") {
+		t.Errorf("of JSON lines: %d, %s", status, stderr)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/marketmeter/marketmeter/internal/build"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 )
 
@@ -63,7 +64,16 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		unavailable(w, "marketmeter can't serve: the log has the reason")
 		return
 	}
-	writeText(w, http.StatusOK, "ok")
+	writeHealth(w)
+}
+
+// writeHealth says that all is well, and which build it is.
+func writeHealth(w http.ResponseWriter) {
+	b := build.Current()
+	body, _ := json.Marshal(map[string]string{"status": "ok", "version": b.Version, "commit": b.Commit}) // strings always have JSON
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(body)
 }
 
 func unavailable(w http.ResponseWriter, reason string) {

@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -26,7 +27,8 @@ const importHelp = `
 usage: marketmeter import --org ORG [--rewrite-org] FILE
 
 Loads usage record groups into organization ORG: one JSON object a line, as the list operation returns
-it or "marketmeter export" writes it. FILE may be - for standard input. Ids, times and statuses stay as
+it or "marketmeter export" writes it, in UTF-8, plain or compressed with gzip. FILE may be - for standard
+input. Ids, times and statuses stay as
 they are. A group whose id is there is skipped and never overwritten, so an import that was broken off
 can be run again. A bad line is refused, with its number and the reason on standard error, and the rest
 goes on.
@@ -65,12 +67,14 @@ func importGroups(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	show := newProgress(p.stderr, time.Now)
+	show := newProgress(p.stderr, p.getenv, time.Now)
 	counts, err := importLines(ctx, tbl.Table, *org, from, importOptions{
 		rewriteOrg: *rewriteOrg, patience: time.Minute, refused: show.refused, progress: show.counts,
 	})
 	show.clear()
-	fmt.Fprintln(p.stdout, counts)
+	if _, printing := fmt.Fprintln(p.stdout, counts); printing != nil && err == nil {
+		err = fmt.Errorf("%v, which could not be written to standard output: %w", counts, printing)
+	}
 	if err == nil && counts.refused > 0 {
 		return exitStatus(1)
 	}
@@ -117,7 +121,7 @@ func (c importCounts) String() string {
 const (
 	importWorkers  = 16      // puts at the same time
 	maxLine        = 1 << 20 // bytes of a line with its end; a group has at most metering.MaxStored as stored
-	chunkLines     = 256     // lines for which the serial counter is raised at once,
+	chunkLines     = 256     // lines for which the serial counter is changed at once,
 	chunkBytes     = 1 << 20 // and their bytes
 	maxUnderWay    = maxLine // bytes of the lines that wait for their put or are in it
 	finishUnderWay = 3 * time.Second
@@ -128,8 +132,8 @@ const (
 // the first is stored.
 //
 //	PutItem     each line     1 round trip, importWorkers at the same time; 5 write units under 1 KB
-//	UpdateItem  each chunk whose serialIDs are over all before it, and before its groups are put: the
-//	            counter is at or above every group, wherever an import ends
+//	UpdateItem  each chunk whose serialIDs are over all before it, and before its groups are put: no
+//	            new group gets the number of an imported one, wherever an import ends
 //
 // It fails where from or the table does, or when ctx is done: then what is under way is
 // finished, so that the counts are right, and nothing more is begun. A Read that blocks then is left
@@ -166,7 +170,7 @@ func importLines(ctx context.Context, tbl *table.Table, org string, from io.Read
 		err = errors.New("interrupted")
 	}
 	if err != nil {
-		err = fmt.Errorf("%w; run it again to go on: what is there is skipped", err)
+		err = followedBy(err, "; run it again to go on: what is there is skipped")
 	}
 	return im.counts, err
 }
@@ -189,6 +193,9 @@ type groupImport struct {
 	room   *semaphore.Weighted
 	seed   maphash.Seed
 	raised int32 // what the serial counter was raised to
+	limit  int32 // what it was limited to; 0 is not at all
+
+	reached atomic.Bool // a write has succeeded
 
 	mu     sync.Mutex
 	counts importCounts
@@ -201,7 +208,11 @@ type importLine struct {
 }
 
 func (im *groupImport) read(ctx context.Context, from io.Reader) error {
-	input := bufio.NewReaderSize(interruptible(ctx, from), maxLine)
+	text, err := plainText(interruptible(ctx, from))
+	if err != nil {
+		return err
+	}
+	input := bufio.NewReaderSize(text, maxLine)
 	chunk, size := make([]importLine, 0, chunkLines), int64(0)
 	for number := 1; ; number++ {
 		text, err := readLine(input)
@@ -278,17 +289,27 @@ func (im *groupImport) decode(text []byte) (metering.Group, error) {
 	return group, nil
 }
 
-// handOn raises the serial counter to what the chunk needs and gives its lines to the workers.
+// handOn raises or limits the serial counter as the chunk needs it and gives its lines to the workers.
 func (im *groupImport) handOn(ctx context.Context, chunk []importLine) error {
-	largest := im.raised
+	raise, limit := im.raised, im.limit
 	for _, line := range chunk {
-		largest = max(largest, line.group.SerialID)
+		if n := line.group.SerialID; n <= table.MaxRaisedSerial {
+			raise = max(raise, n)
+		} else if limit == 0 || n < limit {
+			limit = n
+		}
 	}
-	if largest > im.raised {
-		if err := im.patiently(ctx, func() error { return im.table.RaiseSerial(ctx, im.org, largest) }); err != nil {
+	if raise > im.raised {
+		if err := im.patiently(ctx, func() error { return im.table.RaiseSerial(ctx, im.org, raise) }); err != nil {
 			return err
 		}
-		im.raised = largest
+		im.raised = raise
+	}
+	if limit != im.limit {
+		if err := im.patiently(ctx, func() error { return im.table.LimitSerial(ctx, im.org, limit) }); err != nil {
+			return err
+		}
+		im.limit = limit
 	}
 	for _, line := range chunk {
 		if err := im.room.Acquire(ctx, line.bytes); err != nil {
@@ -322,10 +343,17 @@ func (im *groupImport) put(ctx context.Context, line importLine) error {
 
 // patiently writes, again and again while the table is unavailable. An import of any size is throttled
 // in AWS sooner or later, for longer than the client's own retries last: an index takes about 1,000
-// groups of an organization a second.
+// groups of an organization a second. If nothing was written yet and DynamoDB can't be reached, the reason is
+// likely to stay: it returns at once.
 func (im *groupImport) patiently(ctx context.Context, write func() error) error {
 	for start := time.Now(); ; {
 		err := write()
+		if err == nil {
+			im.reached.Store(true)
+		}
+		if _, ok := errors.AsType[*accessError](err); ok && !im.reached.Load() {
+			return err
+		}
 		if metering.CodeOf(err) != metering.Unavailable || time.Since(start) >= im.options.patience {
 			return err
 		}
@@ -355,8 +383,8 @@ func (im *groupImport) count(add func(*importCounts)) {
 	}
 }
 
-// progress tells a person how an import goes: on a terminal in a line that is rewritten in place,
-// elsewhere in a line now and then.
+// progress tells a person how an import goes: on a terminal in a line that is rewritten in place, unless
+// the environment refuses control sequences (TERM=dumb or none, NO_COLOR); otherwise in a line now and then.
 type progress struct {
 	to          io.Writer
 	now         func() time.Time
@@ -365,9 +393,10 @@ type progress struct {
 	start, last time.Time
 }
 
-func newProgress(to io.Writer, now func() time.Time) *progress {
+func newProgress(to io.Writer, getenv func(string) string, now func() time.Time) *progress {
 	p := &progress{to: to, now: now, every: 5 * time.Second, start: now(), last: now()}
-	if file, ok := to.(*os.File); ok {
+	terminal := getenv("TERM")
+	if file, ok := to.(*os.File); ok && terminal != "" && terminal != "dumb" && getenv("NO_COLOR") == "" {
 		info, err := file.Stat()
 		p.inPlace = err == nil && info.Mode()&os.ModeCharDevice != 0
 	}

@@ -410,7 +410,7 @@ func TestProgressIsALineNowAndThen(t *testing.T) {
 	} {
 		var out strings.Builder
 		now := time.Unix(0, 0)
-		p := newProgress(&out, func() time.Time { return now })
+		p := newProgress(&out, os.Getenv, func() time.Time { return now })
 		p.inPlace = test.inPlace
 		for n := range 1200 { // a line every 10 ms
 			now = now.Add(10 * time.Millisecond)
@@ -544,4 +544,37 @@ func putItems(b *testing.B, client *dynamodb.Client, name string, items []map[st
 	}
 	close(queue)
 	workers.Wait()
+}
+
+// A single large number, which may be a placeholder of the other service, leaves numbers for new groups.
+func TestImport_LargeSerialsDoNotUseUpTheCounter(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		serials []string
+		want    int32
+	}{
+		{[]string{"2147483647"}, 0},
+		{[]string{"7", "2147483647", "41", "2147483646"}, 41},
+		{[]string{"2000000001", "2000000000"}, 2_000_000_000},
+	} {
+		tbl := tabletest.New(t)
+		var lines, want []string
+		for i, serial := range test.serials {
+			lines = append(lines, lineOf(fmt.Sprint("g", i), "serialID", serial))
+			want = append(want, serial)
+		}
+		counts, err := importLines(t.Context(), tbl, "o1", strings.NewReader(strings.Join(lines, "")), importOptions{})
+		if err != nil || counts.imported != len(lines) {
+			t.Fatal(counts, err)
+		}
+		var got []string
+		for _, g := range storedGroups(t, tbl, "o1") {
+			got = append(got, fmt.Sprint(g.SerialID))
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if serial, err := tbl.Serial(t.Context(), "o1"); err != nil || serial != test.want || !slices.Equal(got, want) {
+			t.Errorf("after %q the counter is %d, %v, and %q are stored; want %d", test.serials, serial, err, got, test.want)
+		}
+	}
 }

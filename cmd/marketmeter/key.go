@@ -117,7 +117,6 @@ func listKeys(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
 	if len(records) == 0 {
 		_, err := fmt.Fprintf(p.stdout, "Organization %s has no keys; `marketmeter key create --org %s` makes one.\n",
 			metering.Quote(*org), shellWord(*org))

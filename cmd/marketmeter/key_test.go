@@ -174,7 +174,7 @@ func wantChanges(t *testing.T, stderr string, want ...map[string]any) {
 		if err != nil || time.Since(at) > time.Hour || !strings.Contains(who, "@") || change["organization"] != "o1" || change["table"] == "" || change["at"] != os.Getenv("DYNAMODB_ENDPOINT") {
 			t.Errorf("%swant who, when, whose and where in it", line)
 		}
-		for _, name := range []string{"time", "level", "msg", "who", "organization", "table", "at", "expiryTime", "newExpiryTime"} {
+		for _, name := range []string{"time", "level", "msg", "version", "commit", "who", "organization", "table", "at", "expiryTime", "newExpiryTime"} {
 			delete(change, name)
 		}
 		got = append(got, change)

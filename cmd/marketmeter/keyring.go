@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
@@ -28,7 +29,7 @@ func openKeyring(ctx context.Context, p program) (*keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newKeyring(ctx, t, slog.New(slog.NewJSONHandler(p.stderr, nil)))
+	return newKeyring(ctx, t, p.log())
 }
 
 // newKeyring fails where there are no credentials to act with.
@@ -54,7 +55,7 @@ func operatorOf(ctx context.Context, t *target) (string, error) {
 	defer cancel()
 	used, err := t.credentials.Retrieve(ctx)
 	if err != nil {
-		return "", fmt.Errorf("the AWS credentials: %w", err)
+		return "", fmt.Errorf("the AWS credentials: %w", tableAt{name: t.name, region: t.at}.explain(&dynamoclient.CredentialsError{Cause: err}))
 	}
 	if used.AccessKeyID != localdb.AccessKeyID {
 		name += " with access key " + used.AccessKeyID
@@ -87,7 +88,7 @@ func mayBeThere(err error, r *apikey.Record) error {
 	if metering.CodeOf(err) == metering.NotFound {
 		return err
 	}
-	return fmt.Errorf("%w; should `marketmeter key list` show a key %s, revoke it: nobody has it", err, r.Hash.ID())
+	return followedBy(err, fmt.Sprintf("; should `marketmeter key list` show a key %s, revoke it: nobody has it", r.Hash.ID()))
 }
 
 // rotate makes a key in place of the old one and ends that after a while, or when it ends anyway;

@@ -18,7 +18,10 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/localdb"
@@ -62,8 +65,11 @@ func (s stack) client(d deadlines) *dynamodb.Client {
 		Credentials: s.credentials(),
 		Transport:   dynamoclient.NewTransport(d.attempt),
 		Call:        d.call,
+		Explain:     s.at().explain,
 	})
 }
+
+func (s stack) at() tableAt { return tableAt{s.table, s.region, s.endpoint} }
 
 func (s stack) credentials() aws.CredentialsProvider {
 	return credentials.NewStaticCredentialsProvider(s.accessKeyID, s.secretAccessKey, s.sessionToken)
@@ -179,6 +185,9 @@ func readEnv(file string) (map[string]string, error) {
 // says.
 func openTable(ctx context.Context, p program) (*target, error) {
 	if endpoint := p.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
+		if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return nil, fmt.Errorf("DYNAMODB_ENDPOINT is %q: it must be a URL, as in http://127.0.0.1:8000", endpoint)
+		}
 		t := stackAt(endpoint, p.getenv).open(forCommands)
 		fmt.Fprintf(p.stderr, "table %s at %s, from DYNAMODB_ENDPOINT\n", t.name, t.at)
 		return t, nil
@@ -210,21 +219,43 @@ func openTable(ctx context.Context, p program) (*target, error) {
 	return s.open(forCommands), nil
 }
 
+// hostLabel is what a region must be: a part of the host's name.
+var hostLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+
 // openInAWS opens a table with what the AWS SDK finds in the environment and in its files.
 func openInAWS(ctx context.Context, name string) (*target, error) {
-	// Where credentials come from over the network, their service is waited for no longer than the table.
-	found, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(forCommands.attempt)))
+	metadata := new(ec2Metadata)
+	// A credentials service on the network is waited for no longer than the table.
+	found, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{}),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(forCommands.attempt)),
+		config.WithEC2RoleCredentialOptions(func(o *ec2rolecreds.Options) { o.Client = metadata }))
 	if err != nil {
-		return nil, fmt.Errorf("the AWS configuration: %w", err)
+		return nil, fmt.Errorf("the AWS configuration can't be read: check AWS_PROFILE, AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE: %w", err)
 	}
+	metadata.client = imds.NewFromConfig(found)
 	if found.Region == "" {
 		return nil, errors.New("which region? Set AWS_REGION, or DYNAMODB_ENDPOINT for a DynamoDB that is not in AWS")
 	}
+	if !hostLabel.MatchString(found.Region) {
+		return nil, fmt.Errorf("the AWS region is %q: it must be the name of one, as in AWS_REGION=eu-central-1", found.Region)
+	}
+	at := tableAt{name: name, region: found.Region}
 	client := dynamoclient.New(dynamoclient.Options{
 		Region: found.Region, Credentials: found.Credentials,
-		Transport: dynamoclient.NewTransport(forCommands.attempt), Call: forCommands.call,
+		Transport: dynamoclient.NewTransport(forCommands.attempt), Call: forCommands.call, Explain: at.explain,
 	})
 	return &target{table.New(client, name), name, found.Region, found.Credentials}, nil
+}
+
+// ec2Metadata asks the metadata service of EC2, which is the last place that the SDK looks for credentials at.
+// Outside of EC2 nothing may respond there; within, it takes milliseconds. So a lookup has a second, and
+// not the SDK's five.
+type ec2Metadata struct{ client *imds.Client }
+
+func (m *ec2Metadata) GetMetadata(ctx context.Context, in *imds.GetMetadataInput, options ...func(*imds.Options)) (*imds.GetMetadataOutput, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return m.client.GetMetadata(ctx, in, options...)
 }
 
 // listens fails where nothing takes connections at the endpoint.

@@ -46,11 +46,28 @@ var commands = []command{
 	{"export", "write the usage record groups of an organization to standard output", exportGroups},
 	{"key", "make, list, rotate and revoke the API keys of an organization", keys},
 	{"with-dynamodb", "run a command with a DynamoDB Local of its own", withDynamoDB},
+	{"version", "print the version and the commit of this program", printVersion},
 }
 
-// run runs the command that args name and returns the exit status: 2 where they name none.
+// brokenPipe is the exit status that a shell reports of a program that SIGPIPE has ended.
+const brokenPipe = 128 + int(syscall.SIGPIPE)
+
+// run runs the command that args name and returns the exit status: 2 if they name none, 1 if the result could not be
+// written to standard output.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return program{getenv, stdin, stdout, stderr}.dispatch(ctx, "marketmeter", "", commands, args)
+	out := &standardOutput{to: stdout}
+	if len(args) > 0 && strings.TrimLeft(args[0], "-") == "version" {
+		args = append([]string{"version"}, args[1:]...)
+	}
+	status := program{getenv, stdin, out, stderr}.dispatch(ctx, "marketmeter", "", commands, args)
+	if err := out.err(); err != nil && status == 0 {
+		if errors.Is(err, syscall.EPIPE) { // the reader has seen enough, and SIGPIPE was ignored
+			return brokenPipe
+		}
+		fmt.Fprintf(stderr, "marketmeter: the result could not be written to standard output: %v\n", err)
+		return 1
+	}
+	return status
 }
 
 // dispatch runs that one of the commands that args name. What these are commands of is called name,
@@ -61,8 +78,11 @@ func (p program) dispatch(ctx context.Context, name, about string, commands []co
 		return 2
 	}
 	if word := strings.TrimLeft(args[0], "-"); word == "help" || word == "h" {
-		fmt.Fprint(p.stdout, usage(name, commands), about)
-		return 0
+		if len(args) == 1 || strings.TrimLeft(args[1], "-") == "help" {
+			fmt.Fprint(p.stdout, usage(name, commands), about)
+			return 0
+		}
+		args = append([]string{args[1], "-h"}, args[2:]...) // help COMMAND is COMMAND -h
 	}
 	for _, c := range commands {
 		if c.name == args[0] {
@@ -79,7 +99,7 @@ func usage(name string, commands []command) string {
 	for _, c := range commands {
 		fmt.Fprintf(&text, "  %-14s %s\n", c.name, c.does)
 	}
-	fmt.Fprintf(&text, "\n`%s COMMAND -h` tells more of one.\n", name)
+	fmt.Fprintf(&text, "\n`%s help COMMAND` says more of one.\n", name)
 	return text.String()
 }
 
@@ -99,6 +119,9 @@ func (p program) exit(name string, err error) int {
 	}
 	if status, ok := errors.AsType[exitStatus](err); ok {
 		return int(status)
+	}
+	if access, ok := errors.AsType[*accessError](err); ok {
+		err = errors.New(access.sentence)
 	}
 	fmt.Fprintf(p.stderr, "%s: %v\n", name, err)
 	if _, ok := errors.AsType[usageError](err); ok {

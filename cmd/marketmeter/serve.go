@@ -138,7 +138,7 @@ func (s *server) start(ctx context.Context, sample bool) error {
 			return err
 		}
 	}
-	log := slog.New(slog.NewJSONHandler(s.stderr, nil))
+	log := s.log()
 	if err := s.tell(ctx, at, sample, log); err != nil {
 		return err
 	}

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,7 +23,8 @@ const withDynamoDBHelp = `
 usage: marketmeter with-dynamodb [--sample] [--containers] [--] COMMAND [ARGUMENT...]
 
 Starts a DynamoDB Local in memory on a free port, runs COMMAND, stops the database, and exits with
-COMMAND's status. COMMAND finds the database by DYNAMODB_ENDPOINT, TABLE_NAME, AWS_REGION,
+COMMAND's status: 128 and the signal that ended it, 126 if it can't be executed, 127 if there is none.
+COMMAND finds the database by DYNAMODB_ENDPOINT, TABLE_NAME, AWS_REGION,
 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and with --sample MARKETMETER_ORG and MARKETMETER_KEY, a key
 for the sample data that is good for a day. Where DYNAMODB_ENDPOINT is set already, the DynamoDB that
 it names is used and none is started. A signal is passed on to COMMAND; the database outlives it.
@@ -80,7 +83,7 @@ func (p program) makeSample(ctx context.Context, s stack, say func(string)) (api
 	if err := loadSample(ctx, t.Table, time.Now(), say); err != nil {
 		return "", err
 	}
-	log := slog.New(slog.NewJSONHandler(p.stderr, nil))
+	log := p.log()
 	return addDemoKey(ctx, t, log, "demo of with-dynamodb", day, time.Now()) // no command takes longer
 }
 
@@ -94,6 +97,9 @@ func (p program) makeSample(ctx context.Context, s stack, say func(string)) (api
 func (p program) runChild(args []string, variables []variable) error {
 	child := exec.Command(args[0], args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = p.stdin, p.stdout, p.stderr
+	if out, ok := p.stdout.(*standardOutput); ok { // the file itself, which may be a terminal
+		child.Stdout = out.to
+	}
 	child.Env = os.Environ()
 	for _, v := range variables {
 		child.Env = append(child.Env, v.name+"="+v.value)
@@ -106,6 +112,9 @@ func (p program) runChild(args []string, variables []variable) error {
 	defer signal.Stop(signals)
 	if err := child.Start(); err != nil {
 		fmt.Fprintf(p.stderr, "marketmeter with-dynamodb: %v\n", err)
+		if exists(args[0]) {
+			return exitStatus(126)
+		}
 		return exitStatus(127)
 	}
 	ended := make(chan error, 1)
@@ -122,6 +131,19 @@ func (p program) runChild(args []string, variables []variable) error {
 			return childStatus(err)
 		}
 	}
+}
+
+// exists reports whether there is a file that the command's name means, in the folders of PATH if it is a
+// name alone: a shell exits with 126 then, and with 127 if there is none.
+func exists(command string) bool {
+	if strings.Contains(command, "/") {
+		_, err := os.Stat(command)
+		return err == nil || errors.Is(err, os.ErrPermission)
+	}
+	return command != "" && slices.ContainsFunc(filepath.SplitList(os.Getenv("PATH")), func(dir string) bool {
+		found, err := os.Stat(filepath.Join(dir, command))
+		return err == nil && !found.IsDir()
+	})
 }
 
 func hasTerminal() bool {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -88,6 +90,46 @@ func TestWithDynamoDBTellsHowTheCommandEnded(t *testing.T) {
 		p := begin(t, t.TempDir(), []string{"DYNAMODB_ENDPOINT=http://127.0.0.1:1"}, append([]string{"with-dynamodb"}, test.command...)...)
 		if status := p.status(t); status != test.want {
 			t.Errorf("%q: exit status %d; want %d; standard error:\n%s", test.command, status, test.want, p.stderr)
+		}
+	}
+}
+
+// The statuses are those of a shell, and of env(1): 126 for what is there and can't be executed.
+func TestWithDynamoDB_StatusOfWhatCannotRun(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	file("in-path", "#!/bin/sh\n", 0o644)
+	for _, test := range []struct {
+		command string
+		want    int
+	}{
+		{file("not-executable", "#!/bin/sh\n", 0o644), 126},
+		{dir, 126},
+		{dir + "/", 126},
+		{"in-path", 126},
+		{file("no-format", "\x00\x01", 0o755), 126},
+		{file("no-interpreter", "#!/nowhere/sh\n", 0o755), 126},
+		{dir + "/not-executable/below", 127},
+		{dir + "/none", 127},
+		{"no-command-of-this-name", 127},
+		{"", 127},
+	} {
+		p := begin(t, dir, []string{"DYNAMODB_ENDPOINT=http://127.0.0.1:1", "PATH=" + os.Getenv("PATH") + ":" + dir}, "with-dynamodb", "--", test.command)
+		if status := p.status(t); status != test.want || !strings.Contains(p.stderr.String(), "marketmeter with-dynamodb: ") {
+			t.Errorf("%q: exit status %d; want %d; standard error:\n%s", test.command, status, test.want, p.stderr)
+		}
+	}
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGKILL, syscall.SIGSEGV, syscall.SIGPIPE} {
+		p := begin(t, dir, []string{"DYNAMODB_ENDPOINT=http://127.0.0.1:1"}, "with-dynamodb", "--", "sh", "-c", fmt.Sprintf("kill -%d $$", signal))
+		if status := p.status(t); status != 128+int(signal) {
+			t.Errorf("%v: exit status %d", signal, status)
 		}
 	}
 }

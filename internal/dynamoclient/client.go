@@ -3,6 +3,7 @@
 package dynamoclient
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go/middleware"
 )
 
 // Options are what a client needs; Region and Credentials are required.
@@ -23,6 +25,28 @@ type Options struct {
 	Endpoint    string            // empty is the region's own
 	Transport   http.RoundTripper // nil is NewTransport of AnswerTimeout
 	Call        time.Duration     // bounds a call with all its attempts; 0 leaves that to the context
+
+	// Explain, unless it is nil, gets the error of each failed call, after the last attempt, and
+	// returns the error that takes its place in the SDK's. It must keep the error in the chain.
+	Explain func(error) error
+}
+
+// CredentialsError is the failure of a call for which there were no credentials: nothing was sent.
+type CredentialsError struct{ Cause error }
+
+func (e *CredentialsError) Error() string { return "no AWS credentials: " + e.Cause.Error() }
+
+func (e *CredentialsError) Unwrap() error { return e.Cause }
+
+// namedCredentials makes the failures of a provider, to which the SDK gives no type, CredentialsErrors.
+type namedCredentials struct{ aws.CredentialsProvider }
+
+func (p namedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	found, err := p.CredentialsProvider.Retrieve(ctx)
+	if err != nil && ctx.Err() == nil {
+		err = &CredentialsError{err}
+	}
+	return found, err
 }
 
 // maxAttempts bounds the tries of one call and so, with backoff, the waiting between them to 1.5
@@ -61,7 +85,7 @@ func New(o Options) *dynamodb.Client {
 	}
 	options := dynamodb.Options{
 		Region:      o.Region,
-		Credentials: aws.NewCredentialsCache(o.Credentials),
+		Credentials: aws.NewCredentialsCache(namedCredentials{o.Credentials}),
 		HTTPClient:  &http.Client{Transport: checkedTransport{transport}},
 		Retryer: retry.NewStandard(func(s *retry.StandardOptions) {
 			s.MaxAttempts = maxAttempts
@@ -78,7 +102,24 @@ func New(o Options) *dynamodb.Client {
 	if o.Endpoint != "" {
 		options.BaseEndpoint = aws.String(o.Endpoint)
 	}
+	if o.Explain != nil {
+		options.APIOptions = append(options.APIOptions, explained(o.Explain))
+	}
 	return dynamodb.New(options)
+}
+
+// explained adds a step around all others of a call, the retries among them.
+func explained(explain func(error) error) func(*middleware.Stack) error {
+	return func(stack *middleware.Stack) error {
+		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("Explain",
+			func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+				out, metadata, err := next.HandleInitialize(ctx, in)
+				if err != nil {
+					err = explain(err)
+				}
+				return out, metadata, err
+			}), middleware.Before)
+	}
 }
 
 // AnswerTimeout bounds an attempt of a request that a client waits for: one that takes longer is given up for

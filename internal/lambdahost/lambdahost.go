@@ -25,6 +25,7 @@ import (
 	"github.com/awslabs/aws-lambda-go-api-proxy/core"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/build"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 )
 
@@ -47,13 +48,13 @@ func noUnits(ctx context.Context) (context.Context, func() (read, write float64)
 // Log is the log that Lambda keeps.
 func Log() *slog.Logger { return newLog(os.Stdout, os.Getenv("METRICS_NAMESPACE")) }
 
-// newLog writes lines of JSON; with a namespace those of requests are metrics too.
+// newLog writes lines of JSON that name the build; with a namespace those of requests are metrics too.
 func newLog(to io.Writer, namespace string) *slog.Logger {
 	var handler slog.Handler = slog.NewJSONHandler(to, nil)
 	if namespace != "" {
 		handler = metricsHandler{handler, namespace}
 	}
-	return slog.New(handler)
+	return slog.New(handler).With(build.Current().LogAttributes()...)
 }
 
 // Handler makes handler a Lambda function of payload-2.0 events. Whatever the event holds, it returns

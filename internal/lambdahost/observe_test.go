@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/build"
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -195,5 +196,22 @@ func TestWithoutADaemonNothingIsTraced(t *testing.T) {
 	var log bytes.Buffer
 	if Traced(next, "nowhere", slog.New(slog.NewJSONHandler(&log, nil))) != next || !strings.Contains(log.String(), "not traced") {
 		t.Errorf("a daemon that can't be: %s", &log)
+	}
+}
+
+func TestLog_NamesTheBuildInEachLine(t *testing.T) {
+	t.Parallel()
+	want := build.Current()
+	for _, namespace := range []string{"", "marketmeter/test"} {
+		for _, line := range requestLines(t, namespace) {
+			if line["version"] != want.Version || line["commit"] != want.Commit {
+				t.Errorf("namespace %q: %v; want version %s and commit %s", namespace, line, want.Version, want.Commit)
+			}
+		}
+	}
+	var out bytes.Buffer
+	newLog(&out, "marketmeter/test").Warn("of no request")
+	if !strings.Contains(out.String(), `"version":"`+want.Version+`","commit":"`+want.Commit+`"`) {
+		t.Errorf("of no request: %s", &out)
 	}
 }

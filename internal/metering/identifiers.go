@@ -42,32 +42,32 @@ func CheckStoredEntitlementID(id string) error { return checkBytes(id, 256, once
 // CheckStoredGroupID is CheckGroupID for a group that may be stored already.
 func CheckStoredGroupID(id string) error { return checkCharacters(id, 36, onceInPath) }
 
-// place is where an identifier is used, which decides what it may hold.
-type place struct{ forbidden, rule string }
+// idUse is where an identifier is used, which decides what it may hold.
+type idUse struct{ forbidden, rule string }
 
 // API Gateway decodes a path twice, so that the path of a%2541, which names a%41, reaches the service as
 // that of aA (decision 28).
 var (
-	anywhere   = place{}
-	inPath     = place{"/?%", `it must not hold "/", "?" or "%" and not be "." or ".."`}
-	onceInPath = place{"/?", `it must not hold "/" or "?" and not be "." or ".."`}
+	anywhere   = idUse{}
+	inPath     = idUse{"/?%", `it must not hold "/", "?" or "%" and not be "." or ".."`}
+	onceInPath = idUse{"/?", `it must not hold "/" or "?" and not be "." or ".."`}
 )
 
-func checkBytes(id string, most int, in place) error {
+func checkBytes(id string, most int, in idUse) error {
 	if id == "" || len(id) > most {
 		return fmt.Errorf("it must have 1 to %d bytes", most)
 	}
 	return checkText(id, in)
 }
 
-func checkCharacters(id string, most int, in place) error {
+func checkCharacters(id string, most int, in idUse) error {
 	if id == "" || utf8.RuneCountInString(id) > most {
 		return fmt.Errorf("it must have 1 to %d characters", most)
 	}
 	return checkText(id, in)
 }
 
-func checkText(id string, in place) error {
+func checkText(id string, in idUse) error {
 	if !utf8.ValidString(id) {
 		return errors.New("it must be UTF-8")
 	}

@@ -3,7 +3,6 @@ package table
 import (
 	"context"
 	"errors"
-	"strconv"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -54,54 +53,4 @@ func (t *Table) putNew(ctx context.Context, operation Operation, item map[string
 		return isMine(found, attrOperation, operation), nil
 	}
 	return false, err
-}
-
-// RaiseSerial makes the organization's serial counter at least atLeast.
-//
-//	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit
-func (t *Table) RaiseSerial(ctx context.Context, org string, atLeast int32) error {
-	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName:           &t.name,
-		Key:                 itemKey(orgKey(org), serialKey),
-		UpdateExpression:    aws.String("SET serialID = :n"),
-		ConditionExpression: aws.String("attribute_not_exists(serialID) OR serialID < :n"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{
-			":n": number(strconv.Itoa(int(atLeast))),
-		},
-		ReturnConsumedCapacity: wantUnits(ctx),
-	})
-	if err == nil {
-		countWrite(ctx, out.ConsumedCapacity)
-		return nil
-	}
-	if _, ok := failedCondition(err); ok {
-		return nil // it is there already, by us or by another
-	}
-	return storageError("raise the serial counter", err)
-}
-
-// Serial is the organization's serial counter: at or above the serialID of each of its groups, and
-// 0 where none was given yet. Read consistently.
-//
-//	GetItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 read unit
-func (t *Table) Serial(ctx context.Context, org string) (int32, error) {
-	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName:              &t.name,
-		Key:                    itemKey(orgKey(org), serialKey),
-		ConsistentRead:         aws.Bool(true),
-		ReturnConsumedCapacity: wantUnits(ctx),
-	})
-	if err != nil {
-		return 0, storageError("read the serial counter", err)
-	}
-	countRead(ctx, out.ConsumedCapacity)
-	if out.Item == nil {
-		return 0, nil
-	}
-	r := itemReader{item: out.Item}
-	n := r.int32("serialID")
-	if r.err != nil {
-		return 0, storageError("read the serial counter", r.err)
-	}
-	return n, nil
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go"
 
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
@@ -140,6 +141,9 @@ func storageError(doing string, err error) error {
 // unavailable tells the failures that pass: time ran out, the table is throttled, the network or
 // DynamoDB itself failed more often than the client retries.
 func unavailable(err error) bool {
+	if _, ok := errors.AsType[*dynamoclient.CredentialsError](err); ok {
+		return false
+	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return true
 	}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"github.com/aws/smithy-go"
+
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
+)
+
+// accessError is a failed call that a person can do something about. The program prints the sentence alone;
+// the cause is for logs.
+type accessError struct {
+	sentence string
+	cause    error
+}
+
+func (e *accessError) Error() string { return e.sentence + ": " + e.cause.Error() }
+
+func (e *accessError) Unwrap() error { return e.cause }
+
+// followedBy adds to an error what to do then, and to the sentence of an accessError in it.
+func followedBy(err error, what string) error {
+	if access, ok := errors.AsType[*accessError](err); ok {
+		return &accessError{access.sentence + what, err}
+	}
+	return fmt.Errorf("%w%s", err, what)
+}
+
+// tableAt names the table that a command uses and where it is: at an endpoint of its own or, if that
+// is empty, in the region of AWS.
+type tableAt struct{ name, region, endpoint string }
+
+func (t tableAt) String() string {
+	if t.endpoint != "" {
+		return fmt.Sprintf("table %s at %s", t.name, t.endpoint)
+	}
+	return fmt.Sprintf("table %s in AWS region %s", t.name, t.region)
+}
+
+// explain returns an accessError of a failed call, and the error itself if it is of another kind.
+func (t tableAt) explain(err error) error {
+	sentence := ""
+	if missing, ok := errors.AsType[*dynamoclient.CredentialsError](err); ok {
+		sentence = t.noCredentials(missing.Cause)
+	} else if api, ok := errors.AsType[smithy.APIError](err); ok {
+		sentence = t.refused(api)
+	} else if !errors.Is(err, context.Canceled) {
+		sentence = t.unreachable(err)
+	}
+	if sentence == "" {
+		return err
+	}
+	return &accessError{sentence, err}
+}
+
+func (t tableAt) noCredentials(err error) string {
+	return fmt.Sprintf("no AWS credentials to use %v with: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "+
+		"(and AWS_SESSION_TOKEN, if they are temporary), or log in with `aws sso login` (%v)", t, onOneLine(err))
+}
+
+// refused explains what DynamoDB, or AWS before it, refuses whatever is asked. The codes are those of
+// DynamoDB and, since other endpoints send them, of AWS's common errors.
+func (t tableAt) refused(api smithy.APIError) string {
+	message := onOneLine(fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage()))
+	switch api.ErrorCode() {
+	case "ResourceNotFoundException", "TableNotFoundException":
+		if t.endpoint != "" {
+			return fmt.Sprintf("there is no %v, in region %s: check TABLE_NAME, DYNAMODB_ENDPOINT and AWS_REGION (%s)", t, t.region, message)
+		}
+		return fmt.Sprintf("there is no %v: either the name is wrong or the region; check TABLE_NAME and AWS_REGION "+
+			"against the stack's output TableName and its region (%s)", t, message)
+	case "ExpiredTokenException", "ExpiredToken", "TokenRefreshRequired":
+		return fmt.Sprintf("the AWS credentials have expired: get new ones, as with `aws sso login`, and use %v again (%s)", t, message)
+	case "UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "AuthFailure":
+		return fmt.Sprintf("AWS does not know the access key of the credentials: check AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN "+
+			"(which temporary credentials need and others must not have), and that the account has enabled region %s (%s)", t.region, message)
+	case "InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture":
+		if wrongClock(api) {
+			return fmt.Sprintf("the clock of this machine is wrong: AWS refuses requests that differ from its time by more than "+
+				"a few minutes; set the clock (%s)", message)
+		}
+		return fmt.Sprintf("AWS refuses the signature: check that AWS_SECRET_ACCESS_KEY belongs to the access key, and that it is whole (%s)", message)
+	case "MissingAuthenticationTokenException", "MissingAuthenticationToken", "IncompleteSignatureException", "IncompleteSignature":
+		return fmt.Sprintf("AWS can't read the signature: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for characters that do not "+
+			"belong there, and proxies that change requests (%s)", message)
+	case "AccessDeniedException", "AccessDenied", "NotAuthorized", "UnauthorizedOperation", "KMSAccessDeniedException":
+		return fmt.Sprintf("the AWS credentials lack a permission on %v: have their policy, and those above it, allow what AWS names (%s)", t, message)
+	case "OptInRequired", "SubscriptionRequiredException":
+		return fmt.Sprintf("the AWS account can't use DynamoDB in region %s: enable the region, or complete the account's sign-up (%s)", t.region, message)
+	case "ValidationException":
+		if strings.Contains(message, "does not have the specified index") || strings.Contains(message, "does not match the schema") {
+			return fmt.Sprintf("%v is not one of marketmeter, as template.yaml defines it: check TABLE_NAME (%s)", t, message)
+		}
+	}
+	return ""
+}
+
+func wrongClock(api smithy.APIError) bool {
+	switch api.ErrorCode() {
+	case "RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture":
+		return true
+	}
+	message := strings.ToLower(api.ErrorMessage())
+	return strings.Contains(message, "signature expired") || strings.Contains(message, "signature not yet current")
+}
+
+// unreachable explains why no response came that is DynamoDB's.
+func (t tableAt) unreachable(err error) string {
+	check, host := "check AWS_REGION and the network", "dynamodb."+t.region+".amazonaws.com"
+	if t.endpoint != "" {
+		check, host = "check DYNAMODB_ENDPOINT and the network", t.endpoint
+	}
+	if name, ok := errors.AsType[*net.DNSError](err); ok {
+		return fmt.Sprintf("the host %s of %v is not found: %s (%v)", name.Name, t, check, name)
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Sprintf("nothing listens at %s: %s, or start the DynamoDB there", host, check)
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Sprintf("the certificate of %s is not trusted: %s, and proxies in between (%v)", host, check, onOneLine(rootOf(err)))
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return fmt.Sprintf("%s does not respond in time: %s, proxies and firewalls in between (%v)", host, check, onOneLine(rootOf(err)))
+	}
+	if _, ok := errors.AsType[*url.Error](err); ok {
+		return fmt.Sprintf("%s does not respond as DynamoDB does: %s (%v)", host, check, onOneLine(rootOf(err)))
+	}
+	return ""
+}
+
+// rootOf returns what went wrong with a request, without the names that the layers above put before it.
+func rootOf(err error) error {
+	if request, ok := errors.AsType[*url.Error](err); ok {
+		return request.Err
+	}
+	return err
+}
+
+func onOneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

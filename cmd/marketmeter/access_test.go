@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
+	"github.com/marketmeter/marketmeter/internal/localdb"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// refusing is a listener that refuses each request as AWS does, with the code and the message.
+func refusing(t *testing.T, code, message string) (url string, requests *atomic.Int64) {
+	t.Helper()
+	requests = new(atomic.Int64)
+	body, err := json.Marshal(map[string]string{"__type": code, "message": message})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.Header().Set("X-Amz-Crc32", fmt.Sprint(crc32.ChecksumIEEE(body)))
+		w.Header().Set("X-Amzn-Requestid", "6O0D5B3K1Q5N6JEXAMPLE")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write(body)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, requests
+}
+
+const coral, dynamo = "com.amazon.coral.service#", "com.amazonaws.dynamodb.v20120810#"
+
+// refusals are what AWS and DynamoDB respond, and what a person must read of it.
+var refusals = []struct{ name, code, message, want string }{
+	{"no table", dynamo + "ResourceNotFoundException", "Requested resource not found", "there is no table mine"},
+	{"an expired token", coral + "ExpiredTokenException", "The security token included in the request is expired", "the AWS credentials have expired: get new ones"},
+	{"an unknown access key", coral + "UnrecognizedClientException", "The security token included in the request is invalid.", "AWS does not know the access key"},
+	{
+		"a wrong secret", coral + "InvalidSignatureException",
+		"The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details.",
+		"check that AWS_SECRET_ACCESS_KEY belongs to the access key",
+	},
+	{
+		"a slow clock", coral + "InvalidSignatureException", "Signature expired: 20261126T100000Z is now earlier than 20261126T215500Z (20261126T220000Z - 5 min.)",
+		"the clock of this machine is wrong",
+	},
+	{
+		"a fast clock", coral + "InvalidSignatureException", "Signature not yet current: 20261126T230000Z is still later than 20261126T220500Z (20261126T220000Z + 5 min.)",
+		"the clock of this machine is wrong",
+	},
+	{
+		"a denied permission", coral + "AccessDeniedException",
+		"User: arn:aws:iam::123456789012:user/ann is not authorized to perform: dynamodb:X on resource: arn:aws:dynamodb:us-east-1:123456789012:table/mine because no identity-based policy allows the dynamodb:X action",
+		"lack a permission on table mine",
+	},
+	{"no signature", coral + "MissingAuthenticationTokenException", "Request is missing Authentication Token", "AWS can't read the signature"},
+	{"no sign-up", coral + "SubscriptionRequiredException", "The AWS Access Key Id needs a subscription for the service", "the AWS account can't use DynamoDB"},
+}
+
+// everyCommand is each command that uses a table, with a standard input.
+var everyCommand = []struct {
+	args  []string
+	stdin string
+}{
+	{[]string{"import", "--org", "o1", "-"}, lineOf("g1", "serialID", "3")},
+	{[]string{"import", "--org", "o1", "-"}, lineOf("g1") + lineOf("g2")},
+	{[]string{"export", "--org", "o1"}, ""},
+	{[]string{"export", "--org", "o1", "--format", "csv"}, ""},
+	{[]string{"key", "create", "--org", "o1"}, ""},
+	{[]string{"key", "list", "--org", "o1"}, ""},
+	{[]string{"key", "rotate", "--org", "o1", "abcdef0123456789"}, ""},
+	{[]string{"key", "revoke", "--org", "o1", "abcdef0123456789"}, ""},
+	{[]string{"serve"}, ""},
+	{[]string{"with-dynamodb", "--sample", "true"}, ""},
+}
+
+// runIn runs a command with no more of an environment than the variables.
+func runIn(t *testing.T, variables map[string]string, stdin string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	environment := map[string]string{"ADDR": "127.0.0.1:0", "LOCAL_DIR": t.TempDir()}
+	for name, value := range variables {
+		environment[name] = value
+	}
+	var out, errs output
+	status = run(t.Context(), args, func(name string) string { return environment[name] }, strings.NewReader(stdin), &out, &errs)
+	return status, out.String(), errs.String()
+}
+
+func TestCommands_SayAtOnceWhatAWSRefuses(t *testing.T) {
+	t.Parallel()
+	for _, refusal := range refusals {
+		t.Run(refusal.name, func(t *testing.T) {
+			t.Parallel()
+			for _, c := range everyCommand {
+				url, requests := refusing(t, refusal.code, refusal.message)
+				status, _, stderr := runIn(t, map[string]string{"DYNAMODB_ENDPOINT": url, "TABLE_NAME": "mine"}, c.stdin, c.args...)
+				_, code, _ := strings.Cut(refusal.code, "#")
+				if status != 1 || !strings.Contains(stderr, refusal.want) || !strings.Contains(stderr, code+": "+refusal.message) {
+					t.Errorf("%q: exit status %d\n%swant 1, and: %s", c.args, status, stderr, refusal.want)
+				}
+				if strings.Contains(stderr, "try again") || requests.Load() > 2*6 { // 2 lines, 6 attempts of the SDK
+					t.Errorf("%q: %d requests\n%swant it not to try again", c.args, requests.Load(), stderr)
+				}
+			}
+		})
+	}
+}
+
+// A name that does not exist in the region and a region that the table is not in look alike.
+func TestExplain_MissingTableNamesTheRegion(t *testing.T) {
+	t.Parallel()
+	url, _ := refusing(t, dynamo+"ResourceNotFoundException", "Requested resource not found")
+	tbl := table.New(dynamoclient.New(dynamoclient.Options{
+		Region: "eu-west-1", Endpoint: url, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
+		Explain: tableAt{name: "mine", region: "eu-west-1"}.explain,
+	}), "mine")
+	var stderr bytes.Buffer
+	status := program{stderr: &stderr}.exit("marketmeter x", tbl.Ping(t.Context()))
+	const want = "marketmeter x: there is no table mine in AWS region eu-west-1: either the name is wrong or the region; " +
+		"check TABLE_NAME and AWS_REGION against the stack's output TableName and its region (ResourceNotFoundException: Requested resource not found)\n"
+	if status != 1 || stderr.String() != want {
+		t.Errorf("%d\n%swant\n%s", status, &stderr, want)
+	}
+}
+
+func TestCommands_SayAtOnceWhatCannotBeReached(t *testing.T) {
+	t.Parallel()
+	other := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(other.Close)
+	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
+	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	untrusted.StartTLS()
+	t.Cleanup(untrusted.Close)
+	for name, test := range map[string]struct{ endpoint, want string }{
+		"nothing listens":      {"http://127.0.0.1:1", "127.0.0.1:1"},
+		"no such host":         {"http://dynamodb.invalid", "dynamodb.invalid"},
+		"no URL":               {"127.0.0.1:8000", "it must be a URL, as in http://127.0.0.1:8000"},
+		"another server":       {other.URL, "does not respond as DynamoDB does"},
+		"an unknown authority": {untrusted.URL, "is not trusted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, c := range everyCommand {
+				want := test.want
+				if c.args[0] == "serve" || c.args[0] == "with-dynamodb" {
+					want = "" // serve connects first, and says in its own words that it can't
+				}
+				status, _, stderr := runIn(t, map[string]string{"DYNAMODB_ENDPOINT": test.endpoint, "TABLE_NAME": "mine"}, c.stdin, c.args...)
+				if status != 1 || !strings.Contains(stderr, want) || strings.Contains(stderr, "try again") {
+					t.Errorf("%q: exit status %d\n%swant 1, and: %s", c.args, status, stderr, want)
+				}
+			}
+		})
+	}
+}
+
+// The environment of these is the process's own: the SDK reads it.
+func TestCommands_SayAtOnceThatThereAreNoCredentials(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and never responds: a metadata service out of reach
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	refused := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(refused.Close)
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "AWS_") {
+			t.Setenv(name, "")
+		}
+	}
+	for name, value := range map[string]string{
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_REGION": "eu-west-1",
+		"AWS_EC2_METADATA_SERVICE_ENDPOINT": "", "AWS_EC2_METADATA_DISABLED": "",
+	} {
+		t.Setenv(name, value)
+	}
+	for _, test := range []struct {
+		name      string
+		variables map[string]string
+	}{
+		{"no metadata service", map[string]string{"AWS_EC2_METADATA_DISABLED": "true"}},
+		{"a metadata service without a role", map[string]string{"AWS_EC2_METADATA_SERVICE_ENDPOINT": refused.URL}},
+		{"a metadata service that is silent", map[string]string{"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://" + silent.Addr().String()}},
+		{"half of the credentials", map[string]string{"AWS_EC2_METADATA_DISABLED": "true", "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for name, value := range test.variables {
+				t.Setenv(name, value)
+			}
+			for _, c := range everyCommand {
+				if c.args[0] == "serve" || c.args[0] == "with-dynamodb" {
+					continue // they use no AWS
+				}
+				status, _, stderr := runIn(t, map[string]string{"TABLE_NAME": "mine"}, c.stdin, c.args...)
+				const want = ": no AWS credentials to use table mine in AWS region eu-west-1 with: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+				if status != 1 || !strings.Contains(stderr, want) || strings.Contains(stderr, "try again") || strings.Count(stderr, "\n") != 2 {
+					t.Errorf("%q: exit status %d\n%swant 1, and: %s", c.args, status, stderr, want)
+				}
+			}
+		})
+	}
+
+	// On EC2 the metadata service has them.
+	role := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodPut:
+			w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
+			_, _ = io.WriteString(w, "token")
+		case strings.HasSuffix(r.URL.Path, "/operator"):
+			_, _ = io.WriteString(w, `{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"ASIAROLE","SecretAccessKey":"s","Token":"t","AccountId":"123456789012","LastUpdated":"2026-01-01T00:00:00Z","Expiration":"2099-01-01T00:00:00Z"}`)
+		default:
+			_, _ = io.WriteString(w, "operator")
+		}
+	}))
+	t.Cleanup(role.Close)
+	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", role.URL)
+	opened, err := openInAWS(t.Context(), "mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := opened.credentials.Retrieve(t.Context()); err != nil || found.AccessKeyID != "ASIAROLE" {
+		t.Errorf("on EC2: %s, %v", found.AccessKeyID, err)
+	}
+}
+
+func TestOpenTable_RefusesWhatIsNoRegion(t *testing.T) {
+	for _, region := range []string{"us east", "eu-west-1/", "-", "eu_west_1", strings.Repeat("a", 64)} {
+		t.Setenv("AWS_REGION", region)
+		if _, err := openInAWS(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "it must be the name of one") {
+			t.Errorf("AWS_REGION=%q: %v", region, err)
+		}
+	}
+}
+
+func TestOpenTable_NamesTheProfileThatIsMissing(t *testing.T) {
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
+	t.Setenv("AWS_PROFILE", "nobody")
+	if _, err := openInAWS(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "check AWS_PROFILE") || !strings.Contains(err.Error(), "nobody") {
+		t.Error(err)
+	}
+}
+
+// What passes is waited for once the table has been reached, and what does not pass ends the import.
+func TestImport_WaitsForWhatMayPassAlone(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	expired := func(func() (*http.Response, error)) (*http.Response, error) {
+		return &http.Response{
+			StatusCode: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}}, ContentLength: -1,
+			Body: io.NopCloser(strings.NewReader(`{"__type":"` + coral + `ExpiredTokenException","message":"The security token included in the request is expired"}`)),
+		}, nil
+	}
+	unreachable := func(func() (*http.Response, error)) (*http.Response, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	}
+	for _, test := range []struct {
+		name     string
+		fault    tabletest.Fault
+		from, to int // requests that go wrong
+		imported int
+		want     string
+	}{
+		{"out of reach for a while", unreachable, 1, 14, 2, ""},
+		{"out of reach from the start", unreachable, 0, 1000, 0, "nothing listens at " + os.Getenv("DYNAMODB_ENDPOINT")},
+		{"an expired token", expired, 2, 1000, 1, "the AWS credentials have expired"},
+	} {
+		faults := tabletest.Planned(func(try int, _ *http.Request) tabletest.Fault {
+			if test.from <= try && try < test.to {
+				return test.fault
+			}
+			return nil
+		})
+		client := dynamoclient.New(dynamoclient.Options{
+			Region: localdb.Region, Endpoint: os.Getenv("DYNAMODB_ENDPOINT"), Transport: faults,
+			Credentials: credentials.NewStaticCredentialsProvider(localdb.AccessKeyID, localdb.SecretAccessKey, ""),
+			Explain:     tableAt{name, localdb.Region, os.Getenv("DYNAMODB_ENDPOINT")}.explain,
+		})
+		// The serial counter is first, then a group at a time: both have one id, and so one worker.
+		lines := lineOf("g1", "serialID", "1") + lineOf("g1")
+		counts, err := importLines(t.Context(), table.New(client, name), "o-"+strings.ReplaceAll(test.name, " ", "-"), strings.NewReader(lines), importOptions{patience: time.Minute})
+		access, explained := errors.AsType[*accessError](err)
+		if counts.lines() != test.imported || (err != nil) != (test.want != "") || explained != (test.want != "") ||
+			explained && (!strings.HasPrefix(access.sentence, test.want) || !strings.HasSuffix(access.sentence, "; run it again to go on: what is there is skipped")) {
+			t.Errorf("%s: %v, %v; want %d lines done and %q", test.name, counts, err, test.imported, test.want)
+		}
+	}
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// plainText returns the text of an input: the input itself or, if it is gzip, what that holds. It fails if the input
+// begins as no JSON lines do, and names what it is, instead of having each line refused. It waits for 4 bytes
+// of the input.
+func plainText(from io.Reader) (io.Reader, error) {
+	input := bufio.NewReader(from)
+	compressed, err := formatOf(input)
+	if err != nil || !compressed {
+		return input, err
+	}
+	inside, err := gzip.NewReader(input)
+	if err != nil {
+		return nil, damagedGzip(err)
+	}
+	text := bufio.NewReader(gzipReader{inside})
+	if compressed, err = formatOf(text); compressed {
+		err = errors.New("the input is gzip within gzip: decompress it once")
+	}
+	return text, err
+}
+
+// formats are the beginnings of what is often taken for a file of JSON lines. The longer come before those that they
+// begin with.
+var formats = []struct{ begin, name, remedy string }{
+	{"\xff\xfe\x00\x00", "UTF-32", "`iconv -f UTF-32 -t UTF-8`"},
+	{"\x00\x00\xfe\xff", "UTF-32", "`iconv -f UTF-32 -t UTF-8`"},
+	{"\xff\xfe", "UTF-16", "`iconv -f UTF-16 -t UTF-8`"},
+	{"\xfe\xff", "UTF-16", "`iconv -f UTF-16 -t UTF-8`"},
+	{"\x28\xb5\x2f\xfd", "compressed with zstd", "`zstd -dc`"},
+	{"\xfd7zXZ", "compressed with xz", "`xz -dc`"},
+	{"BZh", "compressed with bzip2", "`bzip2 -dc`"},
+	{"\x04\x22\x4d\x18", "compressed with lz4", "`lz4 -dc`"},
+	{"\x1f\x9d", "compressed with compress", "`uncompress -c`"},
+	{"PK\x03\x04", "a zip archive", "`unzip -p`"},
+	{"7z\xbc\xaf", "a 7z archive", "`7z e -so`"},
+	{"id,organizationID,", "CSV, as `marketmeter export --format csv` writes it", "an export of JSON lines, the default"},
+}
+
+// formatOf reports whether what r reads next is gzip. It fails if that is another thing that can't be JSON lines.
+func formatOf(r *bufio.Reader) (isGzip bool, err error) {
+	if _, err := r.Peek(4); err != nil && !errors.Is(err, io.EOF) {
+		return false, nil //nolint:nilerr // the next Read returns it
+	}
+	begin, _ := r.Peek(min(r.Buffered(), 512)) // never fails
+	if bytes.HasPrefix(begin, []byte("\x1f\x8b")) {
+		return true, nil
+	}
+	text := bytes.TrimPrefix(begin, []byte("\ufeff"))
+	for _, f := range formats {
+		if bytes.HasPrefix(text, []byte(f.begin)) {
+			return false, fmt.Errorf("the input is %s: it must be JSON lines in UTF-8, plain or with gzip; convert it with %s first", f.name, f.remedy)
+		}
+	}
+	if len(begin) > 262 && string(begin[257:262]) == "ustar" {
+		return false, errors.New("the input is a tar archive: it must be JSON lines in UTF-8, plain or with gzip; convert it with `tar -xO` first")
+	}
+	// A character of ASCII has a zero byte before or behind it in UTF-16, and three in UTF-32. JSON has none.
+	if i := bytes.IndexByte(begin, 0); i >= 0 {
+		name, zeros := "UTF-16", bytes.Count(begin, []byte{0})
+		switch {
+		case zeros*2 > len(begin)+2:
+			name = "UTF-32"
+		case zeros*4 < len(begin):
+			return false, fmt.Errorf("the input is no text: its byte %d is zero; it must be JSON lines in UTF-8, plain or with gzip", i+1)
+		}
+		order := "LE"
+		if i%2 == 0 {
+			order = "BE"
+		}
+		return false, fmt.Errorf("the input is %s: it must be JSON lines in UTF-8, plain or with gzip; convert it with `iconv -f %s%s -t UTF-8` first", name, name, order)
+	}
+	return false, nil
+}
+
+// gzipReader names gzip in what goes wrong with it.
+type gzipReader struct{ *gzip.Reader }
+
+func (r gzipReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = damagedGzip(err)
+	}
+	return n, err
+}
+
+func damagedGzip(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the gzip data is cut off: it ends too early")
+	}
+	return fmt.Errorf("the gzip data can't be read: %w", err)
+}
