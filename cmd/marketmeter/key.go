@@ -280,18 +280,26 @@ func rotateKey(ctx context.Context, p program, args []string) error {
 
 const revokeKeyHelp = `
 usage: marketmeter key revoke --org ORG ID
+       marketmeter key revoke --from-audit FILE [--org ORG]
 
 Ends the key ID of organization ORG now and for good. That a key has been revoked already is no failure, nor
 that what is stored of it cannot be read.
 
-` + keyIDHelp
+` + keyIDHelp + auditHelp
 
 func revokeKey(ctx context.Context, p program, args []string) error {
 	flags := flag.NewFlagSet("revoke", flag.ContinueOnError)
-	org := flags.String("org", "", "the `organization` that the key is of; required")
+	org := flags.String("org", "", "the `organization` that the key is of; required with ID")
+	audit := flags.String("from-audit", "", "revoke what the audit lines in a `file` revoked, or - for standard input")
 	ids, err := p.parseKeyIDs(flags, revokeKeyHelp, args)
 	if err != nil {
 		return err
+	}
+	if *audit != "" {
+		if len(ids) > 0 {
+			return usageError("it takes --from-audit or an ID, not both")
+		}
+		return revokeFromAudit(ctx, p, *audit, *org)
 	}
 	ring, hash, err := p.findKey(ctx, *org, ids)
 	if err != nil {

@@ -272,6 +272,9 @@ func TestKeyCommandsTellWhatIsWrong(t *testing.T) {
 		{[]string{"revoke", "--org", secret, secret}, 2, "--org holds a key"},
 		{[]string{"revoke", "--org", "o1", id(secret) + strings.Repeat("0", 47)}, 2, "the 64 digits of the whole hash"},
 		{[]string{"revoke", "--org", "o1", apikey.Key(secret).Hash().String()}, 1, `organization "o1" has no key ` + id(secret)},
+		{[]string{"revoke", "--from-audit", "-", "abcd"}, 2, "not both"},
+		{[]string{"revoke", "--from-audit", "-", "--org", secret}, 2, "--org holds a key"},
+		{[]string{"revoke", "--from-audit", "no-such-file"}, 1, "no such file"},
 		{[]string{"create", "--org", "o1", "--scope", "red"}, 2, `"red" is no scope: they are read, write, config, admin`},
 		{[]string{"create", "--org", "o1", "--scope", ""}, 2, "they are read, write, config, admin"},
 		{[]string{"create", "--org", "o1", "--expires", "90"}, 2, "as in 90d or 12h, or never"},
@@ -387,7 +390,8 @@ func TestKeyCommands_UnwritableOutputIsAFailure(t *testing.T) {
 	for what, open := range unwritable {
 		t.Run(what, func(t *testing.T) {
 			variables := []string{endpoint(t), "TABLE_NAME=" + name}
-			key := newKey(t, t.TempDir(), variables, "--org", "o1")
+			key, other := newKey(t, t.TempDir(), variables, "--org", "o1"), newKey(t, t.TempDir(), variables, "--org", "o1")
+			line := fmt.Sprintf(`{"msg":"key changed","what":"revoked","organization":"o1","keyId":"%s"}`, id(other))
 			for _, test := range []struct {
 				stdin string
 				args  []string
@@ -395,6 +399,7 @@ func TestKeyCommands_UnwritableOutputIsAFailure(t *testing.T) {
 			}{
 				{"", []string{"revoke", "--org", "o1", id(key)}, "the key " + id(key) + " is revoked, which could not be written to standard output: "},
 				{"", []string{"revoke", "--org", "o1", id(key)}, "the key " + id(key) + " is revoked, which could not be written to standard output: "},
+				{line, []string{"revoke", "--from-audit", "-"}, "what was done could not be written to standard output: "},
 			} {
 				if status, stderr := writesTo(t, open(t), name, test.stdin, test.args...); status != 1 || !strings.Contains(stderr, test.want) {
 					t.Errorf("%q: exit status %d\n%s\nwant 1 and %q", test.args, status, stderr, test.want)
@@ -406,7 +411,7 @@ func TestKeyCommands_UnwritableOutputIsAFailure(t *testing.T) {
 					t.Errorf("list of %s: exit status %d\n%s", org, status, stderr)
 				}
 			}
-			for _, key := range []string{key} {
+			for _, key := range []string{key, other} {
 				r, err := table.New(client, name).APIKey(t.Context(), apikey.Key(key).Hash())
 				if err != nil || r.State(time.Now()) != apikey.Revoked {
 					t.Errorf("%+v, %v; want it revoked", r, err)

@@ -174,6 +174,26 @@ func (k *keyring) revoke(ctx context.Context, org string, hash apikey.Hash, now 
 	return r, changed, nil
 }
 
+// end lets a key of the organization end at the time given, if it would not end sooner; changed is false if it would.
+func (k *keyring) end(ctx context.Context, org string, hash apikey.Hash, ends, now time.Time) (changed bool, err error) {
+	r, err := k.read(ctx, org, hash)
+	if err != nil {
+		return false, err
+	}
+	switch state := r.State(now); {
+	case state == apikey.Revoked, !r.ExpiryTime.IsZero() && !r.ExpiryTime.After(ends):
+		return false, nil
+	case state == apikey.Unreadable:
+		return false, fmt.Errorf("what is stored of the key %s cannot be read: %s; revoke it", hash.ID(), strings.Join(r.Unreadable, ", "))
+	}
+	if err := k.EndAPIKey(ctx, org, hash, ends); err != nil {
+		return false, err
+	}
+	r.ExpiryTime = ends
+	k.changed("ended", &r)
+	return true, nil
+}
+
 // read is what is kept of a key of the organization, or of one whose record does not say whose it is.
 func (k *keyring) read(ctx context.Context, org string, hash apikey.Hash) (apikey.Record, error) {
 	r, err := k.APIKey(ctx, hash)
@@ -197,7 +217,7 @@ func (k *keyring) changed(what string, r *apikey.Record, rest ...any) {
 	if !r.ExpiryTime.IsZero() {
 		line = append(line, "expiryTime", metering.FormatTime(r.ExpiryTime))
 	}
-	k.log.Info("key changed", append(line, rest...)...)
+	k.log.Info(changedMessage, append(line, rest...)...)
 }
 
 // find is the hash of the key that text names, which checkKeyID has let through: the key itself, its hash, or the
