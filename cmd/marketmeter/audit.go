@@ -41,8 +41,8 @@ type keyEnd struct {
 	at           time.Time // of a key that was rotated or ended
 }
 
-// parseAuditLine reads a line. ok is false if it is whole and no key ends by it: another log line, or the line of a key
-// that was made.
+// parseAuditLine reads a line. ok is false if it is whole and no key ends by it: another log line,
+// or the line of a key that was made.
 func parseAuditLine(text []byte) (end keyEnd, ok bool, err error) {
 	if text[0] != '{' {
 		if isOwnText(text) {
@@ -92,7 +92,8 @@ func parseAuditLine(text []byte) (end keyEnd, ok bool, err error) {
 	return end, true, nil
 }
 
-// isOwnText reports whether the line is one that the program itself writes to standard error beside the audit lines.
+// isOwnText reports whether the line is one that the program itself writes to standard error beside
+// the audit lines.
 func isOwnText(text []byte) bool {
 	for _, start := range []string{"table ", "marketmeter ", "marketmeter: ", "`marketmeter "} {
 		if bytes.HasPrefix(text, []byte(start)) {

@@ -56,7 +56,8 @@ func (b *backedUp) restore(t *testing.T) {
 	}
 }
 
-// What ended since a backup ends again after its restore, by the standard error of the commands alone.
+// What ended since a backup ends again after its restore, by the standard error of the commands
+// alone.
 func TestRevokeFromAudit_EndsAgainWhatHadEnded(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -158,7 +159,8 @@ func TestRevokeFromAudit_EndsAgainWhatHadEnded(t *testing.T) {
 	}
 }
 
-// What the command itself changes is in its audit lines, so that it can be done after another restore.
+// What the command itself changes is in its audit lines, so that it can be done after another
+// restore.
 func TestRevokeFromAudit_LeavesAuditLinesOfItsOwn(t *testing.T) {
 	t.Parallel()
 	ring := ringOn(t)
@@ -201,36 +203,36 @@ func TestRevokeFromAudit_ReportsWhatItCannotDo(t *testing.T) {
 	alive := lastLine(t, stdout, new(bytes.Buffer))
 	line := func(members string) string { return `{"msg":"key changed",` + members + `}` }
 	whole := line(`"what":"revoked","organization":"o1","keyId":"` + id(alive) + `"`)
-	for text, want := range map[string]string{
-		whole[:len(whole)-9]:         "it is not a line of JSON: unexpected end of JSON input",
-		whole[5:]:                    "it is not a line of JSON",
-		whole + whole:                "it is not a line of JSON: invalid character '{' after top-level value",
-		"null":                       "it is not a line of JSON",
-		"\x00\x00\x00":               "it is not a line of JSON",
-		strings.Repeat("x", maxLine): "it is too long",
-		line(`"what":"revoked","organization":"o1"`):                                                                                              "keyId is not 16 digits of 0-9 and a-f",
-		line(`"what":"revoked","organization":"o1","keyId":"` + id(alive)[:8] + `"`):                                                              "keyId is not 16 digits",
-		line(`"what":"revoked","organization":"o1","keyId":5`):                                                                                    "it is not an audit line: ",
-		line(`"what":"revoked","keyId":"` + id(alive) + `"`):                                                                                      "organization is missing",
-		line(`"what":"revoked","organization":"o1","keyId":"` + id(alive) + `","keyHash":"00"`):                                                   "keyHash is not 64 digits",
-		line(`"what":"revoked","organization":"o1","keyId":"0123456789abcdef","keyHash":"` + apikey.Key(alive).Hash().String() + `"`):             "keyHash is not 64 digits of 0-9 and a-f that begin with keyId",
-		line(`"what":"rotated","organization":"o1","keyId":"` + id(alive) + `"`):                                                                  `expiryTime is "": `,
-		line(`"what":"paused","organization":"o1","keyId":"` + id(alive) + `"`):                                                                   `what is "paused": this version knows created, rotated, revoked and ended`,
-		line(`"organization":"o1"`):                                                                                                               `what is "": `,
-		line(`"what":"revoked","organization":"o1","keyId":"0123456789abcdef"`):                                                                   `organization "o1" has no key 0123456789abcdef`,
-		line(`"what":"revoked","organization":"o2","keyId":"` + id(alive) + `"`):                                                                  `organization "o2" has no key ` + id(alive),
-		line(`"what":"revoked","organization":"o2","keyId":"` + id(alive) + `","keyHash":"` + apikey.Key(alive).Hash().String() + `"`):            `organization "o2" has no key ` + id(alive),
-		line(`"what":"rotated","organization":"o2","expiryTime":"2026-03-01T09:30:00.000Z","keyId":"0123456789abcdef"`):                           `organization "o2" has no key 0123456789abcdef`,
-		line(`"what":"ended","organization":"o1","expiryTime":"2026-03-01T09:30:00.000Z","keyId":"0123456789abcdef","keyHash":"` + zeros() + `"`): "keyHash is not 64 digits of 0-9 and a-f that begin with keyId",
+	for _, test := range []struct{ text, want string }{
+		{whole[:len(whole)-9], "it is not a line of JSON: unexpected end of JSON input"},
+		{whole[5:], "it is not a line of JSON"},
+		{whole + whole, "it is not a line of JSON: invalid character '{' after top-level value"},
+		{"null", "it is not a line of JSON"},
+		{"\x00\x00\x00", "it is not a line of JSON"},
+		{strings.Repeat("x", maxLine), "it is too long"},
+		{line(`"what":"revoked","organization":"o1"`), "keyId is not 16 digits of 0-9 and a-f"},
+		{line(`"what":"revoked","organization":"o1","keyId":"` + id(alive)[:8] + `"`), "keyId is not 16 digits"},
+		{line(`"what":"revoked","organization":"o1","keyId":5`), "it is not an audit line: "},
+		{line(`"what":"revoked","keyId":"` + id(alive) + `"`), "organization is missing"},
+		{line(`"what":"revoked","organization":"o1","keyId":"` + id(alive) + `","keyHash":"00"`), "keyHash is not 64 digits"},
+		{line(`"what":"revoked","organization":"o1","keyId":"0123456789abcdef","keyHash":"` + apikey.Key(alive).Hash().String() + `"`), "keyHash is not 64 digits of 0-9 and a-f that begin with keyId"},
+		{line(`"what":"rotated","organization":"o1","keyId":"` + id(alive) + `"`), `expiryTime is "": `},
+		{line(`"what":"paused","organization":"o1","keyId":"` + id(alive) + `"`), `what is "paused": this version knows created, rotated, revoked and ended`},
+		{line(`"organization":"o1"`), `what is "": `},
+		{line(`"what":"revoked","organization":"o1","keyId":"0123456789abcdef"`), `organization "o1" has no key 0123456789abcdef`},
+		{line(`"what":"revoked","organization":"o2","keyId":"` + id(alive) + `"`), `organization "o2" has no key ` + id(alive)},
+		{line(`"what":"revoked","organization":"o2","keyId":"` + id(alive) + `","keyHash":"` + apikey.Key(alive).Hash().String() + `"`), `organization "o2" has no key ` + id(alive)},
+		{line(`"what":"rotated","organization":"o2","expiryTime":"2026-03-01T09:30:00.000Z","keyId":"0123456789abcdef"`), `organization "o2" has no key 0123456789abcdef`},
+		{line(`"what":"ended","organization":"o1","expiryTime":"2026-03-01T09:30:00.000Z","keyId":"0123456789abcdef","keyHash":"` + zeros() + `"`), "keyHash is not 64 digits of 0-9 and a-f that begin with keyId"},
 	} {
 		status, stdout, stderr := onTable(t, name, "", "key", "create", "--org", "o1")
 		if status != 0 {
 			t.Fatal(stderr)
 		}
 		next := id(lastLine(t, stdout, new(bytes.Buffer)))
-		status, stdout, stderr = onTable(t, name, "\ufeff\r\n"+text+"\n"+line(`"what":"revoked","organization":"o1","keyId":"`+next+`"`), "key", "revoke", "--from-audit", "-")
-		if status != 1 || !strings.HasPrefix(stderr, "line 2: "+want) || stdout != "line 3: revoked key "+next+" of organization \"o1\"\nrevoked 1, ended 0, unchanged 0, failed 1\n" {
-			t.Errorf("%.200q: exit status %d\n%s%s\nwant line 2 to be reported: %s", text, status, stdout, stderr, want)
+		status, stdout, stderr = onTable(t, name, "\ufeff\r\n"+test.text+"\n"+line(`"what":"revoked","organization":"o1","keyId":"`+next+`"`), "key", "revoke", "--from-audit", "-")
+		if status != 1 || !strings.HasPrefix(stderr, "line 2: "+test.want) || stdout != "line 3: revoked key "+next+" of organization \"o1\"\nrevoked 1, ended 0, unchanged 0, failed 1\n" {
+			t.Errorf("%.200q: exit status %d\n%s%s\nwant line 2 to be reported: %s", test.text, status, stdout, stderr, test.want)
 		}
 	}
 	if status, stdout, stderr := onTable(t, name, "", "key", "revoke", "--from-audit", "-"); status != 0 || stdout != "revoked 0, ended 0, unchanged 0, failed 0\n" {
@@ -243,7 +245,8 @@ func TestRevokeFromAudit_ReportsWhatItCannotDo(t *testing.T) {
 
 func zeros() string { return strings.Repeat("0", 64) }
 
-// A key that was revoked, or whose expiry cannot be read, is not ended; the one is done, the other reported.
+// A key that was revoked, or whose expiry cannot be read, is not ended; the one is done, the other
+// reported.
 func TestRevokeFromAudit_EndsOnlyWhatItCanRead(t *testing.T) {
 	t.Parallel()
 	ring := ringOn(t)
@@ -262,8 +265,8 @@ func TestRevokeFromAudit_EndsOnlyWhatItCanRead(t *testing.T) {
 	}
 }
 
-// FuzzAuditLine looks for a line that is taken for the end of a key and does not say whose, which and when; and for one
-// that is read otherwise once the program has written it itself.
+// FuzzAuditLine looks for a line that is taken for the end of a key and does not say whose, which
+// and when; and for one that is read otherwise once the program has written it itself.
 func FuzzAuditLine(f *testing.F) {
 	hash := apikey.Hash{0xd5}
 	for _, line := range []string{

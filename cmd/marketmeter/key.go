@@ -49,8 +49,8 @@ func keys(ctx context.Context, p program, args []string) error {
 	return nil
 }
 
-// redacting keeps keys out of what is written, such as one in a command line that an error quotes. Each message is
-// one Write.
+// redacting keeps keys out of what is written, such as one in a command line that an error quotes.
+// Each message is one Write.
 type redacting struct{ to io.Writer }
 
 func (r redacting) Write(text []byte) (int, error) {
@@ -105,7 +105,8 @@ func createKey(ctx context.Context, p program, args []string) error {
 	return p.showKey(key, &record, fmt.Sprintf("Made %s.", describe(&record)))
 }
 
-// checkKeyOrg allows an organization, and no key in its place, which would be shown and logged as one.
+// checkKeyOrg allows an organization, and no key in its place, which would be shown and logged as
+// one.
 func checkKeyOrg(org string) error {
 	if holdsKey(org) {
 		return usageError("--org holds a key: it must be the organization")
@@ -396,8 +397,8 @@ const (
 	mostOfID  = 16
 )
 
-// checkKeyID allows the digits of an id, a hash or a key. It never repeats the text, which may be a secret
-// with a typo.
+// checkKeyID allows the digits of an id, a hash or a key. It never repeats the text, which may be a
+// secret with a typo.
 func checkKeyID(text string) error {
 	if _, err := apikey.Parse(text); err == nil {
 		return nil

@@ -340,7 +340,8 @@ var unwritable = map[string]func(*testing.T) *os.File{
 	},
 }
 
-// writesTo runs `marketmeter key` with that standard output and returns its exit status and standard error.
+// writesTo runs `marketmeter key` with that standard output and returns its exit status and
+// standard error.
 func writesTo(t *testing.T, stdout *os.File, name, stdin string, args ...string) (status int, stderr string) {
 	t.Helper()
 	program, err := buildProgram()
@@ -421,7 +422,8 @@ func TestKeyCommands_UnwritableOutputIsAFailure(t *testing.T) {
 	}
 }
 
-// damage are changes of a key's item that another version or a fault might make, and what the list shows of them.
+// damage are changes of a key's item that another version or a fault might make, and what the list
+// shows of them.
 var damage = []struct {
 	expression string
 	value      types.AttributeValue
@@ -510,7 +512,8 @@ func item(pk, sk string) map[string]types.AttributeValue {
 	return map[string]types.AttributeValue{"PK": &types.AttributeValueMemberS{Value: pk}, "SK": &types.AttributeValueMemberS{Value: sk}}
 }
 
-// A key of which no list knows is ended by what leads to its record: its hash, or the key itself, which is repeated nowhere.
+// A key of which no list knows is ended by what leads to its record: its hash, or the key itself,
+// which is repeated nowhere.
 func TestRevoke_EndsAKeyThatIsNotListed(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

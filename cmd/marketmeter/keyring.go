@@ -174,7 +174,8 @@ func (k *keyring) revoke(ctx context.Context, org string, hash apikey.Hash, now 
 	return r, changed, nil
 }
 
-// end lets a key of the organization end at the time given, if it would not end sooner; changed is false if it would.
+// end lets a key of the organization end at the time given, if it would not end sooner; changed is
+// false if it would.
 func (k *keyring) end(ctx context.Context, org string, hash apikey.Hash, ends, now time.Time) (changed bool, err error) {
 	r, err := k.read(ctx, org, hash)
 	if err != nil {
@@ -194,7 +195,8 @@ func (k *keyring) end(ctx context.Context, org string, hash apikey.Hash, ends, n
 	return true, nil
 }
 
-// read is what is kept of a key of the organization, or of one whose record does not say whose it is.
+// read is what is kept of a key of the organization, or of one whose record does not say whose it
+// is.
 func (k *keyring) read(ctx context.Context, org string, hash apikey.Hash) (apikey.Record, error) {
 	r, err := k.APIKey(ctx, hash)
 	if metering.CodeOf(err) == metering.NotFound || err == nil && r.Organization != org && metering.CheckOrganizationID(r.Organization) == nil {
@@ -220,9 +222,10 @@ func (k *keyring) changed(what string, r *apikey.Record, rest ...any) {
 	k.log.Info(changedMessage, append(line, rest...)...)
 }
 
-// find is the hash of the key that text names, which checkKeyID has let through: the key itself, its hash, or the
-// digits that its id begins with, if the organization has one such key. It reads no record: nothing that is stored of
-// another key is in the way. Whether the organization has a key of that hash is for the caller to see.
+// find is the hash of the key that text names, which checkKeyID has let through: the key itself,
+// its hash, or the digits that its id begins with, if the organization has one such key. It reads
+// no record: nothing that is stored of another key is in the way. Whether the organization has a
+// key of that hash is for the caller to see.
 func (k *keyring) find(ctx context.Context, org, text string) (apikey.Hash, error) {
 	if key, err := apikey.Parse(text); err == nil {
 		return key.Hash(), nil

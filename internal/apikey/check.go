@@ -31,9 +31,10 @@ const (
 )
 
 // Check reads an Authorization header: "Key <key>", "Bearer <key>" or the bare key. It returns
-// Unauthenticated with the reason, or what Records failed with. What has not the form and the checksum
-// of a key costs no read. A key whose record cannot be read lets nobody in: that is Internal. The first use in an
-// hour is noted with the key; that this fails is logged and nothing more.
+// Unauthenticated with the reason, or what Records failed with. What has not the form and the
+// checksum of a key costs no read. A key whose record cannot be read lets nobody in: that is
+// Internal. The first use in an hour is noted with the key; that this fails is logged and nothing
+// more.
 func (c *Checker) Check(ctx context.Context, authorization string) (Identity, error) {
 	key, err := parseAuthorization(authorization)
 	if err != nil {

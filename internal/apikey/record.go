@@ -28,8 +28,9 @@ type Record struct {
 	UnknownScopes     string   // names of scopes, joined by commas, that this version does not know: they allow nothing
 	UnknownAttributes []string // what else is stored that this version does not know: it changes nothing
 
-	// Unreadable names what is stored of the key and cannot be read: it is damaged, or a newer version writes it in
-	// another way. The fields of these attributes are empty, and the key lets nobody in.
+	// Unreadable names what is stored of the key and cannot be read: it is damaged, or a newer
+	// version writes it in another way. The fields of these attributes are empty, and the key lets
+	// nobody in.
 	Unreadable []string
 }
 
@@ -50,8 +51,8 @@ func CheckLabel(label string) error {
 // State is whether a key is good.
 type State string
 
-// The states of a key. A key that has been revoked and has expired too is revoked; one of which something cannot be
-// read and that has ended anyway is not Unreadable.
+// The states of a key. A key that has been revoked and has expired too is revoked; one of which
+// something cannot be read and that has ended anyway is not Unreadable.
 const (
 	Active     State = "active"
 	Expired    State = "expired"

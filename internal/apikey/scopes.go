@@ -32,9 +32,10 @@ func ParseScopes(text string) (Scopes, error) {
 	return s, nil
 }
 
-// ReadScopes reads the names of scopes that a stored key or the authorizer has, which a newer version may have
-// written. The unknown names allow nothing; they are returned as they are, separated by commas. ok is false if the
-// text is no names at all: it is empty, or one of the names is.
+// ReadScopes reads the names of scopes that a stored key or the authorizer has, which a newer
+// version may have written. The unknown names allow nothing; they are returned as they are,
+// separated by commas. ok is false if the text is no names at all: it is empty, or one of the names
+// is.
 func ReadScopes(text string) (known Scopes, unknown string, ok bool) {
 	var others []string
 	for name := range strings.SplitSeq(text, ",") {

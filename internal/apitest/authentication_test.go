@@ -427,7 +427,8 @@ func TestAStoredKeyThatCantBeReadLetsNobodyIn(t *testing.T) {
 	})
 }
 
-// What a newer version has given a key and this one does not know allows nothing, and takes nothing away.
+// What a newer version has given a key and this one does not know allows nothing, and takes nothing
+// away.
 func TestUnknownScopesOfAStoredKeyBreakNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))

@@ -64,9 +64,9 @@ func identify(ctx context.Context, keys *apikey.Checker, event events.APIGateway
 }
 
 // Identity is whom the authorizer has told, by the request context of the event: what the adapter
-// passes with the request, and nothing that a client sends. It returns Unauthenticated where there is
-// none, or one that our authorizer would not have told. The names of scopes may be of a newer version's: the unknown
-// ones allow nothing.
+// passes with the request, and nothing that a client sends. It returns Unauthenticated where there
+// is none, or one that our authorizer would not have told. The names of scopes may be of a newer
+// version's: the unknown ones allow nothing.
 func Identity(r *http.Request) (apikey.Identity, error) {
 	gateway, ok := core.GetAPIGatewayV2ContextFromContext(r.Context())
 	if !ok || gateway.Authorizer == nil || gateway.Authorizer.Lambda == nil {

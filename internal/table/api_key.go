@@ -25,7 +25,8 @@ func apiKeyItemKey(hash apikey.Hash) map[string]types.AttributeValue {
 }
 
 // APIKey is what is kept of the key with that hash, read consistently: a key that was revoked is
-// revoked at once. It returns NotFound where there is none. What of it cannot be read is named in the record.
+// revoked at once. It returns NotFound where there is none. What of it cannot be read is named in
+// the record.
 //
 //	GetItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 read unit
 func (t *Table) APIKey(ctx context.Context, hash apikey.Hash) (apikey.Record, error) {
@@ -73,10 +74,11 @@ func (t *Table) APIKeyUsed(ctx context.Context, hash apikey.Hash, hour time.Time
 	return storageError("note the use of an API key", err)
 }
 
-// APIKeys are the organization's keys, ended ones too, oldest first, read consistently. What of a key cannot be read
-// is named in its record, and keeps no other key from being listed. That includes its place among the organization's
-// keys: one that is no hash of a key has a record with a zero Hash, and one that leads to no record, or to another
-// organization's, has a record of which nothing but the Hash is known.
+// APIKeys are the organization's keys, ended ones too, oldest first, read consistently. What of a
+// key cannot be read is named in its record, and keeps no other key from being listed. That
+// includes its place among the organization's keys: one that is no hash of a key has a record with
+// a zero Hash, and one that leads to no record, or to another organization's, has a record of which
+// nothing but the Hash is known.
 //
 //	Query         PK = ORG#<org>, begins_with(SK, KEY#)   1 round trip, 1 read unit per 50 keys or so
 //	BatchGetItem  PK = KEY#<hash>, SK = KEY for each      1 round trip for 100 keys, 1 read unit a key
@@ -112,8 +114,8 @@ func (t *Table) APIKeys(ctx context.Context, org string) ([]apikey.Record, error
 	return records, nil
 }
 
-// FindAPIKeys returns the hashes of the organization's keys whose id begins with digits, ended ones too. It reads no
-// record, so that what cannot be read of a key is in the way of nothing.
+// FindAPIKeys returns the hashes of the organization's keys whose id begins with digits, ended ones
+// too. It reads no record, so that what cannot be read of a key is in the way of nothing.
 //
 //	Query  PK = ORG#<org>, begins_with(SK, KEY#<digits>)   1 round trip, 1 read unit per 50 keys or so
 func (t *Table) FindAPIKeys(ctx context.Context, org, digits string) ([]apikey.Hash, error) {
@@ -133,7 +135,8 @@ func (t *Table) FindAPIKeys(ctx context.Context, org, digits string) ([]apikey.H
 // maxBatchGet is how many items a BatchGetItem takes.
 const maxBatchGet = 100
 
-// apiKeyPlaces are the sort keys of the places among the organization's keys that begin with digits.
+// apiKeyPlaces are the sort keys of the places among the organization's keys that begin with
+// digits.
 func (t *Table) apiKeyPlaces(ctx context.Context, org, digits string) ([]string, error) {
 	query := &dynamodb.QueryInput{
 		TableName:              &t.name,
@@ -204,8 +207,8 @@ func (t *Table) apiKeysOf(ctx context.Context, org string, hashes []apikey.Hash)
 	return slices.Collect(maps.Values(found)), nil
 }
 
-// isNowhere reports whether a record does not say whose the key is, so that no organization has it but the one that
-// has its place.
+// isNowhere reports whether a record does not say whose the key is, so that no organization has it
+// but the one that has its place.
 func isNowhere(r *apikey.Record) bool { return metering.CheckOrganizationID(r.Organization) != nil }
 
 // AddAPIKey stores a new key.
@@ -279,9 +282,10 @@ func failedConditionOf(err error) bool {
 	})
 }
 
-// RevokeAPIKey ends a key of the organization for good and returns what is kept of it, whatever of that cannot be read.
-// One that has been revoked stays as it is. It returns NotFound if the organization has no such key. A key whose record
-// does not say whose it is can be revoked for any organization.
+// RevokeAPIKey ends a key of the organization for good and returns what is kept of it, whatever of
+// that cannot be read. One that has been revoked stays as it is. It returns NotFound if the
+// organization has no such key. A key whose record does not say whose it is can be revoked for any
+// organization.
 //
 //	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit; 2 if the record does not say whose the key is
 //
@@ -321,8 +325,8 @@ func (t *Table) RevokeAPIKey(ctx context.Context, org string, hash apikey.Hash, 
 	}
 }
 
-// EndAPIKey lets a key of the organization end at the time given, or sooner if it would anyway. It returns NotFound if
-// the organization has no such key, or one that was revoked or ends sooner.
+// EndAPIKey lets a key of the organization end at the time given, or sooner if it would anyway. It
+// returns NotFound if the organization has no such key, or one that was revoked or ends sooner.
 //
 //	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit
 func (t *Table) EndAPIKey(ctx context.Context, org string, hash apikey.Hash, ends time.Time) error {
@@ -353,7 +357,8 @@ var knownAttributes = []string{
 	apikey.RevocationAttribute, "revokedBy", "replacedBy",
 }
 
-// itemAPIKey is what an item of a key says. What of it cannot be read, or is not known, is named in the record.
+// itemAPIKey is what an item of a key says. What of it cannot be read, or is not known, is named in
+// the record.
 func itemAPIKey(item map[string]types.AttributeValue) apikey.Record {
 	var record apikey.Record
 	r := itemReader{item: item}

@@ -111,7 +111,8 @@ func setKey(t *testing.T, client *dynamodb.Client, name string, hash apikey.Hash
 	}
 }
 
-// A place among an organization's keys that leads to none of its keys is named, and shows nothing of another's key.
+// A place among an organization's keys that leads to none of its keys is named, and shows nothing
+// of another's key.
 func TestAPIKeys_DamagedPlaceIsNamed(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -391,7 +392,8 @@ var unreadable = []struct {
 	{"replacedBy", "SET replacedBy = :v", &types.AttributeValueMemberN{Value: "1"}},
 }
 
-// What cannot be read of a key is named; the key lets nobody in, is listed beside the others, and can be revoked.
+// What cannot be read of a key is named; the key lets nobody in, is listed beside the others, and
+// can be revoked.
 func TestAPIKeys_UnreadableRecordIsInNobodysWay(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
