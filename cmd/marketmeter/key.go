@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -41,10 +42,22 @@ stack that runs in this folder.
 `
 
 func keys(ctx context.Context, p program, args []string) error {
+	p.stderr = redacting{p.stderr}
 	if status := p.dispatch(ctx, "marketmeter key", keyHelp, keyCommands, args); status != 0 {
 		return exitStatus(status)
 	}
 	return nil
+}
+
+// redacting keeps keys out of what is written, such as one in a command line that an error quotes.
+// Each message is one Write.
+type redacting struct{ to io.Writer }
+
+func (r redacting) Write(text []byte) (int, error) {
+	if _, err := io.WriteString(r.to, apikey.Redact(string(text))); err != nil {
+		return 0, err
+	}
+	return len(text), nil
 }
 
 const createKeyHelp = `
@@ -72,8 +85,11 @@ func createKey(ctx context.Context, p program, args []string) error {
 	if err := noArguments(flags); err != nil {
 		return err
 	}
-	if err := checkOrg(record.Organization); err != nil {
+	if err := checkKeyOrg(record.Organization, checkOrg); err != nil {
 		return err
+	}
+	if holdsKey(record.Label) {
+		return usageError("--label holds a key, which must not be stored")
 	}
 	if err := apikey.CheckLabel(record.Label); err != nil {
 		return usageError(fmt.Sprintf("--label is %s: %v", metering.Quote(record.Label), err))
@@ -89,11 +105,27 @@ func createKey(ctx context.Context, p program, args []string) error {
 	return p.showKey(key, &record, fmt.Sprintf("Made %s.", describe(&record)))
 }
 
+// checkKeyOrg allows an organization, and no key in its place, which would be shown and logged as
+// one.
+func checkKeyOrg(org string, check func(string) error) error {
+	if holdsKey(org) {
+		return usageError("--org holds a key: it must be the organization")
+	}
+	return check(org)
+}
+
+func holdsKey(text string) bool { return apikey.Redact(text) != text }
+
 const listKeysHelp = `
 usage: marketmeter key list --org ORG
 
 Lists all keys of organization ORG that there ever were, oldest first. Times are in UTC; the last use is
-told to the hour.
+shown to the hour.
+
+STATE is active, expired, revoked or unreadable. It also names what is stored of a key and cannot be read,
+because it is damaged or a newer version wrote it, and what this version does not know. A key of which
+something cannot be read lets nobody in; "marketmeter key revoke" ends it. A scope that is not known allows
+nothing. The exit status is 0 if all keys are listed, those too.
 
 `
 
@@ -106,7 +138,7 @@ func listKeys(ctx context.Context, p program, args []string) error {
 	if err := noArguments(flags); err != nil {
 		return err
 	}
-	if err := checkStoredOrg(*org); err != nil {
+	if err := checkKeyOrg(*org, checkStoredOrg); err != nil {
 		return err
 	}
 	tbl, err := openTable(ctx, p)
@@ -118,11 +150,15 @@ func listKeys(ctx context.Context, p program, args []string) error {
 		return err
 	}
 	if len(records) == 0 {
-		_, err := fmt.Fprintf(p.stdout, "Organization %s has no keys; `marketmeter key create --org %s` makes one.\n",
+		_, err = fmt.Fprintf(p.stdout, "Organization %s has no keys; `marketmeter key create --org %s` makes one.\n",
 			metering.Quote(*org), shellWord(*org))
-		return err
+	} else {
+		err = writeKeys(p.stdout, records, time.Now())
 	}
-	return writeKeys(p.stdout, records, time.Now())
+	if err != nil {
+		return fmt.Errorf("the list is not written whole: %w", err)
+	}
+	return nil
 }
 
 // writeKeys writes a line a key.
@@ -131,19 +167,46 @@ func writeKeys(w io.Writer, records []apikey.Record, now time.Time) error {
 	fmt.Fprintln(columns, "ID\tLABEL\tSCOPES\tCREATED\tCREATED BY\tEXPIRES\tLAST USED\tSTATE")
 	for i := range records {
 		r := &records[i]
-		state := string(r.State(now))
-		if !r.RevocationTime.IsZero() {
-			state += " " + toTheMinute(r.RevocationTime) + " by " + printable(r.RevokedBy)
+		id := r.Hash.ID()
+		if r.Hash == (apikey.Hash{}) {
+			id = "-"
 		}
-		if r.ReplacedBy != "" {
-			state += ", rotated to " + r.ReplacedBy
+		at := func(name string, t time.Time) string {
+			if slices.Contains(r.Unreadable, name) || slices.Contains(r.Unreadable, apikey.WholeRecord) {
+				return "?"
+			}
+			return toTheMinute(t)
 		}
 		fmt.Fprintln(columns, strings.Join([]string{
-			r.Hash.ID(), printable(r.Label), r.Scopes.String(), toTheMinute(r.CreationTime), printable(r.CreatedBy),
-			toTheMinute(r.ExpiryTime), toTheMinute(r.LastUsedTime), state,
+			id, printable(r.Label), printable(r.Scopes.String()), at("creationTime", r.CreationTime), printable(r.CreatedBy),
+			at("expiryTime", r.ExpiryTime), at("lastUsedTime", r.LastUsedTime), stateOf(r, now),
 		}, "\t"))
 	}
 	return columns.Flush()
+}
+
+// stateOf is a key's state and what belongs to it, as the list shows it.
+func stateOf(r *apikey.Record, now time.Time) string {
+	state := string(r.State(now))
+	if !r.RevocationTime.IsZero() {
+		state += " " + toTheMinute(r.RevocationTime) + " by " + printable(r.RevokedBy)
+	}
+	if len(r.Unreadable) > 0 {
+		if r.State(now) != apikey.Unreadable {
+			state += ", unreadable"
+		}
+		state += ": " + strings.Join(r.Unreadable, ", ")
+	}
+	if r.ReplacedBy != "" {
+		state += ", rotated to " + printable(r.ReplacedBy)
+	}
+	if r.UnknownScopes != "" {
+		state += ", unknown scopes: " + printable(metering.Quote(r.UnknownScopes))
+	}
+	if len(r.UnknownAttributes) > 0 {
+		state += ", unknown attributes: " + printable(metering.Quote(strings.Join(r.UnknownAttributes, ",")))
+	}
+	return state
 }
 
 // toTheMinute is a time as the list shows it.
@@ -177,7 +240,8 @@ output and nowhere else: it is shown this once.
 
 ` + keyIDHelp
 
-const keyIDHelp = `ID is what "marketmeter key list" shows, or the first digits of it, at least 4, or the key itself.
+const keyIDHelp = `ID is what "marketmeter key list" shows, or the first digits of it, at least 4, or the key's whole hash,
+64 digits, or the key itself. By hash or key a key is found that is not listed.
 
 `
 
@@ -190,7 +254,16 @@ func rotateKey(ctx context.Context, p program, args []string) error {
 	})
 	lifetime := likeTheOld
 	lifetimeFlag(flags, &lifetime, "90d, or never where the old key never expires")
-	ring, old, err := p.findKey(ctx, flags, rotateKeyHelp, args)
+	org := flags.String("org", "", "the `organization` that the key is of; required")
+	ids, err := p.parseKeyIDs(flags, rotateKeyHelp, args)
+	if err != nil {
+		return err
+	}
+	ring, hash, err := p.findKey(ctx, *org, ids)
+	if err != nil {
+		return err
+	}
+	old, err := ring.read(ctx, *org, hash)
 	if err != nil {
 		return err
 	}
@@ -207,47 +280,64 @@ func rotateKey(ctx context.Context, p program, args []string) error {
 
 const revokeKeyHelp = `
 usage: marketmeter key revoke --org ORG ID
+       marketmeter key revoke --from-audit FILE [--org ORG]
 
-Ends the key ID of organization ORG now and for good. That a key has been revoked already is no failure.
+Ends the key ID of organization ORG now and for good. That a key has been revoked already is no failure, nor
+that what is stored of it cannot be read.
 
-` + keyIDHelp
+` + keyIDHelp + auditHelp
 
 func revokeKey(ctx context.Context, p program, args []string) error {
 	flags := flag.NewFlagSet("revoke", flag.ContinueOnError)
-	ring, found, err := p.findKey(ctx, flags, revokeKeyHelp, args)
+	org := flags.String("org", "", "the `organization` that the key is of; required with ID")
+	audit := flags.String("from-audit", "", "revoke what the audit lines in a `file` revoked, or - for standard input")
+	ids, err := p.parseKeyIDs(flags, revokeKeyHelp, args)
 	if err != nil {
 		return err
 	}
-	record, changed, err := ring.revoke(ctx, found.Organization, found.Hash, time.Now())
+	if *audit != "" {
+		if len(ids) > 0 {
+			return usageError("it takes --from-audit or an ID, not both")
+		}
+		return revokeFromAudit(ctx, p, *audit, *org)
+	}
+	ring, hash, err := p.findKey(ctx, *org, ids)
 	if err != nil {
 		return err
 	}
-	at := metering.FormatTime(record.RevocationTime)
+	record, changed, err := ring.revoke(ctx, *org, hash, time.Now())
+	if err != nil {
+		return err
+	}
+	sentence := fmt.Sprintf("Revoked key %s of organization %s,%s. In AWS, API Gateway may let it in for up to %d seconds more; the local server refuses it at once.",
+		record.Hash.ID(), metering.Quote(record.Organization), atTime(record.RevocationTime), gatewayLag/time.Second)
 	if !changed {
-		fmt.Fprintf(p.stdout, "Key %s was revoked before, at %s by %s: nothing has changed.\n", record.Hash.ID(), at, printable(record.RevokedBy))
-		return nil
+		sentence = fmt.Sprintf("Key %s was revoked before,%s by %s: nothing has changed.", record.Hash.ID(), atTime(record.RevocationTime), printable(record.RevokedBy))
 	}
-	fmt.Fprintf(p.stdout, "Revoked key %s of organization %s, at %s. In AWS, API Gateway may let it in for up to %d seconds more; the local server refuses it at once.\n",
-		record.Hash.ID(), metering.Quote(record.Organization), at, gatewayLag/time.Second)
+	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
+	if _, err := fmt.Fprintln(p.stdout, sentence); err != nil {
+		return fmt.Errorf("the key %s is revoked, which could not be written to standard output: %w", record.Hash.ID(), err)
+	}
 	return nil
 }
 
-// findKey reads the command line of a command on one key of an organization, and finds the key.
-func (p program) findKey(ctx context.Context, flags *flag.FlagSet, text string, args []string) (*keyring, apikey.Record, error) {
-	org := flags.String("org", "", "the `organization` that the key is of; required")
-	id, err := p.parseKeyID(flags, text, args)
-	if err != nil {
-		return nil, apikey.Record{}, err
+// findKey finds the key of the organization that the one of the ids names.
+func (p program) findKey(ctx context.Context, org string, ids []string) (*keyring, apikey.Hash, error) {
+	if len(ids) != 1 {
+		return nil, apikey.Hash{}, usageError(fmt.Sprintf("it takes one ID of a key; there are %d", len(ids)))
 	}
-	if err := checkStoredOrg(*org); err != nil {
-		return nil, apikey.Record{}, err
+	if err := checkKeyID(ids[0]); err != nil {
+		return nil, apikey.Hash{}, err
+	}
+	if err := checkKeyOrg(org, checkStoredOrg); err != nil {
+		return nil, apikey.Hash{}, err
 	}
 	ring, err := openKeyring(ctx, p)
 	if err != nil {
-		return nil, apikey.Record{}, err
+		return nil, apikey.Hash{}, err
 	}
-	found, err := ring.find(ctx, *org, id)
-	return ring, found, err
+	hash, err := ring.find(ctx, org, ids[0])
+	return ring, hash, err
 }
 
 // gatewayLag is how long API Gateway keeps what the authorizer has told of a key: ReauthorizeEvery of
@@ -288,22 +378,17 @@ func noArguments(flags *flag.FlagSet) error {
 	return nil
 }
 
-// parseKeyID reads flags, and the one argument of a key's id before, between or after them.
-func (p program) parseKeyID(flags *flag.FlagSet, text string, args []string) (id string, err error) {
-	var ids []string
+// parseKeyIDs reads flags, and the ids of keys before, between and after them.
+func (p program) parseKeyIDs(flags *flag.FlagSet, text string, args []string) (ids []string, err error) {
 	for {
 		if err := p.parse(flags, text, args); err != nil {
-			return "", err
+			return nil, err
 		}
 		if flags.NArg() == 0 {
-			break
+			return ids, nil
 		}
 		ids, args = append(ids, flags.Arg(0)), flags.Args()[1:]
 	}
-	if len(ids) != 1 {
-		return "", usageError(fmt.Sprintf("it takes one ID of a key; there are %d", len(ids)))
-	}
-	return ids[0], checkKeyID(ids[0])
 }
 
 const (
@@ -311,15 +396,18 @@ const (
 	mostOfID  = 16
 )
 
-// checkKeyID allows the digits of an id, or a key. It never repeats the text, which may be a secret
-// with a typo.
+// checkKeyID allows the digits of an id, a hash or a key. It never repeats the text, which may be a
+// secret with a typo.
 func checkKeyID(text string) error {
 	if _, err := apikey.Parse(text); err == nil {
 		return nil
 	}
+	if _, ok := apikey.ParseHash(text); ok {
+		return nil
+	}
 	if len(text) < leastOfID || len(text) > mostOfID || strings.Trim(text, "0123456789abcdef") != "" {
-		return usageError(fmt.Sprintf("what stands for ID is none: it must be %d to %d digits of 0-9 and a-f, as `marketmeter key list` shows them, or the key itself",
-			leastOfID, mostOfID))
+		return usageError(fmt.Sprintf("what stands for ID is none: it must be %d to %d digits of 0-9 and a-f, as `marketmeter key list` shows them, the %d digits of the whole hash, or the key itself",
+			leastOfID, mostOfID, len(apikey.Hash{}.String())))
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/marketmeter/marketmeter"
@@ -174,7 +174,10 @@ func wantChanges(t *testing.T, stderr string, want ...map[string]any) {
 		if err != nil || time.Since(at) > time.Hour || !strings.Contains(who, "@") || change["organization"] != "o1" || change["table"] == "" || change["at"] != os.Getenv("DYNAMODB_ENDPOINT") {
 			t.Errorf("%swant who, when, whose and where in it", line)
 		}
-		for _, name := range []string{"time", "level", "msg", "version", "commit", "who", "organization", "table", "at", "expiryTime", "newExpiryTime"} {
+		if hash, _ := change["keyHash"].(string); len(hash) != 64 || !strings.HasPrefix(hash, fmt.Sprint(change["keyId"])) {
+			t.Errorf("%swant the key's hash in it", line)
+		}
+		for _, name := range []string{"time", "level", "msg", "version", "commit", "who", "organization", "table", "at", "expiryTime", "newExpiryTime", "keyHash"} {
 			delete(change, name)
 		}
 		got = append(got, change)
@@ -260,6 +263,18 @@ func TestKeyCommandsTellWhatIsWrong(t *testing.T) {
 		{[]string{"create"}, 2, "--org is missing"},
 		{[]string{"create", "--org", "a/b"}, 2, `--org is "a/b": `},
 		{[]string{"create", "--org", "o1", secret}, 2, "it takes flags alone"},
+		{[]string{"create", "--org", secret}, 2, "--org holds a key"},
+		{[]string{"create", "--org", "o1", "--label", "the key " + secret}, 2, "--label holds a key"},
+		{[]string{"create", "--org", "o1", "--scope", secret}, 2, "is no scope"},
+		{[]string{"create", "--org", "o1", "--" + secret}, 2, "not defined: -mm_..."},
+		{[]string{"list", "--org", secret}, 2, "--org holds a key"},
+		{[]string{"rotate", "--org", "o1", "--keep", secret, "abcd"}, 2, "as in 90d or 12h"},
+		{[]string{"revoke", "--org", secret, secret}, 2, "--org holds a key"},
+		{[]string{"revoke", "--org", "o1", id(secret) + strings.Repeat("0", 47)}, 2, "the 64 digits of the whole hash"},
+		{[]string{"revoke", "--org", "o1", apikey.Key(secret).Hash().String()}, 1, `organization "o1" has no key ` + id(secret)},
+		{[]string{"revoke", "--from-audit", "-", "abcd"}, 2, "not both"},
+		{[]string{"revoke", "--from-audit", "-", "--org", secret}, 2, "--org holds a key"},
+		{[]string{"revoke", "--from-audit", "no-such-file"}, 1, "no such file"},
 		{[]string{"create", "--org", "o1", "--scope", "red"}, 2, `"red" is no scope: they are read, write, config, admin`},
 		{[]string{"create", "--org", "o1", "--scope", ""}, 2, "they are read, write, config, admin"},
 		{[]string{"create", "--org", "o1", "--expires", "90"}, 2, "as in 90d or 12h, or never"},
@@ -306,49 +321,229 @@ func TestNoKeyIsShownThatIsNotThere(t *testing.T) {
 	}
 }
 
-// A key that could not be shown is there, and nobody has it.
-func TestAKeyThatCannotBeShownIsTold(t *testing.T) {
-	t.Parallel()
-	_, name := tabletest.Client(t)
-	closed := func(t *testing.T) *os.File {
+// unwritable are standard outputs that take nothing.
+var unwritable = map[string]func(*testing.T) *os.File{
+	"a closed pipe": func(t *testing.T) *os.File {
 		reader, writer, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
 		reader.Close()
 		return writer
-	}
-	full := func(t *testing.T) *os.File {
+	},
+	"a full disk": func(t *testing.T) *os.File {
 		file, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 		if err != nil {
 			programtest.Skip(t, err.Error())
 		}
 		return file
+	},
+}
+
+// writesTo runs `marketmeter key` with that standard output and returns its exit status and
+// standard error.
+func writesTo(t *testing.T, stdout *os.File, name, stdin string, args ...string) (status int, stderr string) {
+	t.Helper()
+	program, err := buildProgram()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for what, open := range map[string]func(*testing.T) *os.File{"a closed pipe": closed, "a full disk": full} {
+	defer stdout.Close()
+	var errs bytes.Buffer
+	command := exec.Command(program, append([]string{"key"}, args...)...)
+	command.Env, command.Stdout, command.Stderr = []string{endpoint(t), "TABLE_NAME=" + name}, stdout, &errs
+	command.Stdin = strings.NewReader(stdin)
+	if err := command.Run(); err != nil && command.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return command.ProcessState.ExitCode(), errs.String()
+}
+
+// A key that could not be shown is there, and nobody has it.
+func TestAKeyThatCannotBeShownIsTold(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	for what, open := range unwritable {
 		t.Run(what, func(t *testing.T) {
-			program, err := buildProgram()
-			if err != nil {
-				t.Fatal(err)
-			}
-			stdout := open(t)
-			defer stdout.Close()
-			var stderr bytes.Buffer
-			create := exec.Command(program, "key", "create", "--org", "o1")
-			create.Env, create.Stdout, create.Stderr = []string{endpoint(t), "TABLE_NAME=" + name}, stdout, &stderr
-			err = create.Run()
-			if failed, ok := errors.AsType[*exec.ExitError](err); !ok || failed.ExitCode() != 1 {
-				t.Errorf("it ended with %v; want exit status 1", err)
-			}
-			revoke := regexp.MustCompile("the key ([0-9a-f]{16}) has been made and could not be shown: .*; end it with `marketmeter key revoke --org o1 ([0-9a-f]{16})`").
-				FindStringSubmatch(stderr.String())
-			if revoke == nil || revoke[1] != revoke[2] || strings.Contains(stderr.String(), "mm_") {
-				t.Fatalf("standard error:\n%s\nwant to be told to revoke the key", &stderr)
-			}
-			if status, _, stderr := onTable(t, name, "", "key", "revoke", "--org", "o1", revoke[1]); status != 0 {
-				t.Errorf("revoke: %d\n%s", status, stderr)
+			old := newKey(t, t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}, "--org", "o1")
+			for _, args := range [][]string{{"create", "--org", "o1"}, {"rotate", "--org", "o1", id(old)}} {
+				status, stderr := writesTo(t, open(t), name, "", args...)
+				if status != 1 {
+					t.Errorf("%s: exit status %d; want 1", args[0], status)
+				}
+				revoke := regexp.MustCompile("the key ([0-9a-f]{16}) has been made and could not be shown: .*; end it with `marketmeter key revoke --org o1 ([0-9a-f]{16})`").
+					FindStringSubmatch(stderr)
+				if revoke == nil || revoke[1] != revoke[2] || strings.Contains(stderr, "mm_") {
+					t.Fatalf("%s: standard error:\n%s\nwant to be told to revoke the key", args[0], stderr)
+				}
+				if status, _, stderr := onTable(t, name, "", "key", "revoke", "--org", "o1", revoke[1]); status != 0 {
+					t.Errorf("revoke: %d\n%s", status, stderr)
+				}
 			}
 		})
+	}
+}
+
+// What could not be written is a failure, also if the change was made: then the error says so.
+func TestKeyCommands_UnwritableOutputIsAFailure(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	for what, open := range unwritable {
+		t.Run(what, func(t *testing.T) {
+			variables := []string{endpoint(t), "TABLE_NAME=" + name}
+			key, other := newKey(t, t.TempDir(), variables, "--org", "o1"), newKey(t, t.TempDir(), variables, "--org", "o1")
+			line := fmt.Sprintf(`{"msg":"key changed","what":"revoked","organization":"o1","keyId":"%s"}`, id(other))
+			for _, test := range []struct {
+				stdin string
+				args  []string
+				want  string
+			}{
+				{"", []string{"revoke", "--org", "o1", id(key)}, "the key " + id(key) + " is revoked, which could not be written to standard output: "},
+				{"", []string{"revoke", "--org", "o1", id(key)}, "the key " + id(key) + " is revoked, which could not be written to standard output: "},
+				{line, []string{"revoke", "--from-audit", "-"}, "what was done could not be written to standard output: "},
+			} {
+				if status, stderr := writesTo(t, open(t), name, test.stdin, test.args...); status != 1 || !strings.Contains(stderr, test.want) {
+					t.Errorf("%q: exit status %d\n%s\nwant 1 and %q", test.args, status, stderr, test.want)
+				}
+			}
+			for _, org := range []string{"o1", "of-no-keys"} { // what only reads may end as other filters do when its reader has gone
+				if status, stderr := writesTo(t, open(t), name, "", "list", "--org", org); what == "a full disk" &&
+					(status != 1 || !strings.Contains(stderr, "the list is not written whole: ")) {
+					t.Errorf("list of %s: exit status %d\n%s", org, status, stderr)
+				}
+			}
+			for _, key := range []string{key, other} {
+				r, err := table.New(client, name).APIKey(t.Context(), apikey.Key(key).Hash())
+				if err != nil || r.State(time.Now()) != apikey.Revoked {
+					t.Errorf("%+v, %v; want it revoked", r, err)
+				}
+			}
+		})
+	}
+}
+
+// damage are changes of a key's item that another version or a fault might make, and what the list
+// shows of them.
+var damage = []struct {
+	expression string
+	value      types.AttributeValue
+	shown      string // in the line of the list
+	rotation   string // why the key is not rotated
+}{
+	{"SET scopes = :v", &types.AttributeValueMemberS{Value: "read,report"}, `active, unknown scopes: "report"`, `it has scopes that this version does not know: "report"`},
+	{"SET scopes = :v", &types.AttributeValueMemberS{Value: "report"}, `active, unknown scopes: "report"`, `does not know: "report"`},
+	{"SET scopes = :v", &types.AttributeValueMemberS{Value: "READ,\x1b[2J"}, `active, unknown scopes: "READ,\x1b[2J"`, `does not know: "READ,`},
+	{"SET team = :v", &types.AttributeValueMemberS{Value: "x"}, `active, unknown attributes: "team"`, `it has attributes that this version does not know: "team"`},
+	{"SET scopes = :v", &types.AttributeValueMemberN{Value: "3"}, "unreadable: scopes", "cannot be read: scopes"},
+	{"REMOVE scopes", nil, "unreadable: scopes", "cannot be read: scopes"},
+	{"SET expiryTime = :v", &types.AttributeValueMemberS{Value: "soon"}, "unreadable: expiryTime", "cannot be read: expiryTime"},
+	{"SET label = :v", &types.AttributeValueMemberN{Value: "3"}, "unreadable: label", "cannot be read: label"},
+	{"REMOVE creationTime, createdBy", nil, "unreadable: createdBy, creationTime", "cannot be read: createdBy, creationTime"},
+	{"REMOVE organizationID", nil, "unreadable: organizationID", "cannot be read: organizationID"},
+	{"SET revokedBy = :v", &types.AttributeValueMemberN{Value: "3"}, "unreadable: revokedBy", "cannot be read: revokedBy"},
+	{"SET revocationTime = :v", &types.AttributeValueMemberN{Value: "3"}, "revoked, unreadable: revocationTime", "was revoked, and only a key that is good is rotated"},
+}
+
+func TestKeyCommands_UnreadableRecordIsInNobodysWay(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	key := func(args ...string) (status int, stdout, stderr string) {
+		return onTable(t, name, "", append([]string{"key"}, args...)...)
+	}
+	for i, d := range damage {
+		org := fmt.Sprintf("o%d", i)
+		var hashes []apikey.Hash
+		for range 3 { // one that is damaged, one to revoke, one to rotate
+			r := apikey.Record{Hash: apikey.New().Hash(), Organization: org, Scopes: apikey.Read, Label: "l", CreatedBy: "c", CreationTime: ringTime}
+			if err := tbl.AddAPIKey(t.Context(), &r); err != nil {
+				t.Fatal(err)
+			}
+			hashes = append(hashes, r.Hash)
+		}
+		change(t, client, name, hashes[0], d.expression, d.value)
+		put(t, client, name, "ORG#"+org, "KEY#damaged")
+
+		status, stdout, stderr := key("list", "--org", org)
+		if status != 0 || stderr != "" || strings.Count(stdout, "\n") != 5 || strings.Count(stdout, "  active\n") != 2 ||
+			!regexp.MustCompile(`(?m)^`+hashes[0].ID()+` .*  `+regexp.QuoteMeta(d.shown)+`$`).MatchString(stdout) ||
+			!regexp.MustCompile(`(?m)^- .*  unreadable: record, SK "KEY#damaged"$`).MatchString(stdout) {
+			t.Errorf("%s: listed is, with exit status %d\n%s%s\nwant %q", d.expression, status, stdout, stderr, d.shown)
+		}
+		for _, args := range [][]string{{"revoke", "--org", org, hashes[1].ID()}, {"rotate", "--org", org, hashes[2].ID()}} {
+			if status, stdout, stderr := key(args...); status != 0 {
+				t.Errorf("%s: %q: exit status %d\n%s%s", d.expression, args, status, stdout, stderr)
+			}
+		}
+		if status, stdout, stderr := key("rotate", "--org", org, hashes[0].ID()); status != 1 || stdout != "" || !strings.Contains(stderr, d.rotation) {
+			t.Errorf("%s: rotated: exit status %d\n%s%s\nwant %q", d.expression, status, stdout, stderr, d.rotation)
+		}
+		if status, stdout, stderr := key("revoke", "--org", org, hashes[0].ID()[:8]); status != 0 || !strings.Contains(stdout, hashes[0].ID()) {
+			t.Errorf("%s: revoked: exit status %d\n%s%s", d.expression, status, stdout, stderr)
+		}
+		if r, err := tbl.APIKey(t.Context(), hashes[0]); err != nil || r.State(ringTime) != apikey.Revoked {
+			t.Errorf("%s: revoked it is %+v, %v", d.expression, r, err)
+		}
+	}
+}
+
+// change changes the item of a key past the service.
+func change(t *testing.T, client *dynamodb.Client, name string, hash apikey.Hash, expression string, value types.AttributeValue) {
+	t.Helper()
+	var values map[string]types.AttributeValue
+	if value != nil {
+		values = map[string]types.AttributeValue{":v": value}
+	}
+	if _, err := client.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+		TableName: &name, Key: item("KEY#"+hash.String(), "KEY"), UpdateExpression: &expression, ExpressionAttributeValues: values,
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func put(t *testing.T, client *dynamodb.Client, name, pk, sk string) {
+	t.Helper()
+	if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &name, Item: item(pk, sk)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func item(pk, sk string) map[string]types.AttributeValue {
+	return map[string]types.AttributeValue{"PK": &types.AttributeValueMemberS{Value: pk}, "SK": &types.AttributeValueMemberS{Value: sk}}
+}
+
+// A key of which no list knows is ended by what leads to its record: its hash, or the key itself,
+// which is repeated nowhere.
+func TestRevoke_EndsAKeyThatIsNotListed(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	for _, named := range []func(apikey.Key) string{
+		func(k apikey.Key) string { return string(k) },
+		func(k apikey.Key) string { return k.Hash().String() },
+		func(k apikey.Key) string { return strings.ToUpper(k.Hash().String()) },
+	} {
+		key := apikey.New()
+		if err := tbl.AddAPIKey(t.Context(), &apikey.Record{Hash: key.Hash(), Organization: "o1", Scopes: apikey.Read, CreationTime: ringTime}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: &name, Key: item("ORG#o1", "KEY#"+key.Hash().String())}); err != nil {
+			t.Fatal(err)
+		}
+		if status, _, stderr := onTable(t, name, "", "key", "revoke", "--org", "o1", key.Hash().ID()); status != 1 || !strings.Contains(stderr, "by its whole hash or by the key itself") {
+			t.Errorf("by its id: exit status %d\n%s", status, stderr)
+		}
+		if status, _, stderr := onTable(t, name, "", "key", "revoke", "--org", "o2", named(key)); status != 1 || !strings.Contains(stderr, "has no key "+key.Hash().ID()) {
+			t.Errorf("of another organization: exit status %d\n%s", status, stderr)
+		}
+		status, stdout, stderr := onTable(t, name, "", "key", "revoke", "--org", "o1", named(key))
+		if status != 0 || !strings.Contains(stdout, "Revoked key "+key.Hash().ID()) || strings.Contains(stdout+stderr, "mm_") ||
+			!strings.Contains(stderr, `"what":"revoked"`) {
+			t.Errorf("exit status %d\n%s%s", status, stdout, stderr)
+		}
+		if r, err := tbl.APIKey(t.Context(), key.Hash()); err != nil || r.State(time.Now()) != apikey.Revoked {
+			t.Errorf("%+v, %v", r, err)
+		}
 	}
 }
 
@@ -367,6 +562,11 @@ func TestListShowsKeysAsTheyAre(t *testing.T) {
 			Hash: hash(3), Label: "x", Scopes: apikey.Config, CreatedBy: "ann@host", CreationTime: now, ExpiryTime: now.Add(day),
 			RevocationTime: now.Add(time.Minute), RevokedBy: "bob@host",
 		},
+		{
+			Hash: hash(4), Scopes: apikey.Read, CreatedBy: "c", CreationTime: now, UnknownScopes: "report,\x1b[2J", UnknownAttributes: []string{"a", "\n"},
+			ReplacedBy: "05\r", Unreadable: []string{"label", "expiryTime"},
+		},
+		{Unreadable: []string{"record", `SK "KEY#x"`}},
 	}, now); err != nil {
 		t.Fatal(err)
 	}
@@ -374,6 +574,8 @@ func TestListShowsKeysAsTheyAre(t *testing.T) {
 0100000000000000  é �ci�[2J  read,admin  2026-03-01T09:30Z  ann@a b     never              2026-03-01T09:00Z  active
 0200000000000000  -          config      2026-03-01T09:30Z  ann@host    2026-03-01T09:30Z  never              expired
 0300000000000000  x          config      2026-03-01T09:30Z  ann@host    2026-03-02T09:30Z  never              revoked 2026-03-01T09:31Z by bob@host
+0400000000000000  -          read        2026-03-01T09:30Z  c           ?                  never              unreadable: label, expiryTime, rotated to 05�, unknown scopes: "report,\x1b[2J", unknown attributes: "a,\n"
+-                 -          -           ?                  -           ?                  ?                  unreadable: record, SK "KEY#x"
 `
 	if diff := cmp.Diff(want, got.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

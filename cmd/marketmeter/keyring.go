@@ -125,28 +125,51 @@ func (k *keyring) rotate(ctx context.Context, old *apikey.Record, keep, lifetime
 
 func rotatable(r *apikey.Record, now time.Time) error {
 	how := ""
-	switch r.State(now) {
-	case apikey.Revoked:
-		how = "was revoked at " + metering.FormatTime(r.RevocationTime)
-	case apikey.Expired:
+	switch state := r.State(now); {
+	case state == apikey.Revoked:
+		how = "was revoked" + atTime(r.RevocationTime)
+	case state == apikey.Expired:
 		how = "expired at " + metering.FormatTime(r.ExpiryTime)
+	case state == apikey.Unreadable:
+		return notHandedOn(r, "what is stored of it cannot be read: "+strings.Join(r.Unreadable, ", "))
+	case r.UnknownScopes != "":
+		return notHandedOn(r, "it has scopes that this version does not know: "+metering.Quote(r.UnknownScopes))
+	case len(r.UnknownAttributes) > 0:
+		return notHandedOn(r, "it has attributes that this version does not know: "+metering.Quote(strings.Join(r.UnknownAttributes, ",")))
+	case r.ReplacedBy != "":
+		how = "was rotated before, to the key " + printable(r.ReplacedBy)
 	default:
-		if r.ReplacedBy == "" {
-			return nil
-		}
-		how = "was rotated before, to the key " + r.ReplacedBy
+		return nil
 	}
 	return fmt.Errorf("the key %s %s, and only a key that is good is rotated, once: make a new one with `marketmeter key create --org %s`",
 		r.Hash.ID(), how, shellWord(r.Organization))
+}
+
+// notHandedOn refuses to rotate a key of which a part would be missing in the new one.
+func notHandedOn(r *apikey.Record, why string) error {
+	return fmt.Errorf("the key %s is not rotated, because the new key would not be as this one: %s; "+
+		"rotate it with the version that made it, or make a new key with `marketmeter key create` and revoke this one", r.Hash.ID(), why)
+}
+
+// atTime is empty for a time that is not known.
+func atTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return " at " + metering.FormatTime(t)
 }
 
 // revoke ends a key of the organization. changed tells whether it had not been revoked before.
 func (k *keyring) revoke(ctx context.Context, org string, hash apikey.Hash, now time.Time) (r apikey.Record, changed bool, err error) {
 	now = now.Truncate(time.Millisecond)
 	r, err = k.RevokeAPIKey(ctx, org, hash, now, k.operator)
+	if metering.CodeOf(err) == metering.NotFound {
+		return apikey.Record{}, false, noKey(org, hash.ID())
+	}
 	if err != nil {
 		return apikey.Record{}, false, err
 	}
+	r.Organization = org // of a record that does not say it, too
 	changed = r.RevocationTime.Equal(now) && r.RevokedBy == k.operator
 	if changed {
 		k.changed("revoked", &r)
@@ -154,43 +177,79 @@ func (k *keyring) revoke(ctx context.Context, org string, hash apikey.Hash, now 
 	return r, changed, nil
 }
 
+// end lets a key of the organization end at the time given, if it would not end sooner; changed is
+// false if it would.
+func (k *keyring) end(ctx context.Context, org string, hash apikey.Hash, ends, now time.Time) (changed bool, err error) {
+	r, err := k.read(ctx, org, hash)
+	if err != nil {
+		return false, err
+	}
+	switch state := r.State(now); {
+	case state == apikey.Revoked, !r.ExpiryTime.IsZero() && !r.ExpiryTime.After(ends):
+		return false, nil
+	case state == apikey.Unreadable:
+		return false, fmt.Errorf("what is stored of the key %s cannot be read: %s; revoke it", hash.ID(), strings.Join(r.Unreadable, ", "))
+	}
+	if err := k.EndAPIKey(ctx, org, hash, ends); err != nil {
+		return false, err
+	}
+	r.ExpiryTime = ends
+	k.changed("ended", &r)
+	return true, nil
+}
+
+// read is what is kept of a key of the organization, or of one whose record does not say whose it
+// is.
+func (k *keyring) read(ctx context.Context, org string, hash apikey.Hash) (apikey.Record, error) {
+	r, err := k.APIKey(ctx, hash)
+	if metering.CodeOf(err) == metering.NotFound || err == nil && r.Organization != org && metering.CheckStoredOrganizationID(r.Organization) == nil {
+		return apikey.Record{}, noKey(org, hash.ID())
+	}
+	return r, err
+}
+
+func noKey(org, id string) error {
+	return metering.Errorf(metering.NotFound, "organization %s has no key %s: `marketmeter key list --org %s` shows those that it has; "+
+		"a key that is not listed can be named by its whole hash or by the key itself", metering.Quote(org), id, shellWord(org))
+}
+
 // changed leaves the log line of a change: what, of which key, who; the logger says when.
 func (k *keyring) changed(what string, r *apikey.Record, rest ...any) {
 	line := []any{
-		"what", what, "who", k.operator, "organization", r.Organization, "keyId", r.Hash.ID(),
-		"scopes", r.Scopes.String(), "table", k.name, "at", k.at,
+		"what", what, "who", k.operator, "organization", r.Organization, "keyId", r.Hash.ID(), "keyHash", r.Hash.String(),
+		"scopes", r.Identity().ScopeNames(), "table", k.name, "at", k.at,
 	}
 	if !r.ExpiryTime.IsZero() {
 		line = append(line, "expiryTime", metering.FormatTime(r.ExpiryTime))
 	}
-	k.log.Info("key changed", append(line, rest...)...)
+	k.log.Info(changedMessage, append(line, rest...)...)
 }
 
-// find is the key of the organization that text names, which checkKeyID has let through: by the
-// digits that its id begins with, as it is the only one, or by the key itself.
-func (k *keyring) find(ctx context.Context, org, text string) (apikey.Record, error) {
+// find is the hash of the key that text names, which checkKeyID has let through: the key itself,
+// its hash, or the digits that its id begins with, if the organization has one such key. It reads
+// no record: nothing that is stored of another key is in the way. Whether the organization has a
+// key of that hash is for the caller to see.
+func (k *keyring) find(ctx context.Context, org, text string) (apikey.Hash, error) {
 	if key, err := apikey.Parse(text); err == nil {
-		text = key.Hash().ID()
+		return key.Hash(), nil
 	}
-	records, err := k.APIKeys(ctx, org)
+	if hash, ok := apikey.ParseHash(text); ok {
+		return hash, nil
+	}
+	found, err := k.FindAPIKeys(ctx, org, text)
 	if err != nil {
-		return apikey.Record{}, err
+		return apikey.Hash{}, err
 	}
-	var found apikey.Record
-	var ids []string
-	for _, r := range records {
-		if strings.HasPrefix(r.Hash.ID(), text) {
-			found, ids = r, append(ids, r.Hash.ID())
-		}
-	}
-	switch len(ids) {
+	switch len(found) {
 	case 0:
-		return apikey.Record{}, fmt.Errorf("organization %s has no key %s: `marketmeter key list --org %s` shows those that it has",
-			metering.Quote(org), text, shellWord(org))
+		return apikey.Hash{}, noKey(org, text)
 	case 1:
-		return found, nil
-	default:
-		return apikey.Record{}, fmt.Errorf("%d keys of organization %s begin with %s: give more digits of one, %s",
-			len(ids), metering.Quote(org), text, strings.Join(ids, ", "))
+		return found[0], nil
 	}
+	var ids []string
+	for _, hash := range found {
+		ids = append(ids, hash.ID())
+	}
+	return apikey.Hash{}, fmt.Errorf("%d keys of organization %s begin with %s: give more digits of one, %s",
+		len(found), metering.Quote(org), text, strings.Join(ids, ", "))
 }

@@ -133,13 +133,43 @@ func TestScopes(t *testing.T) {
 	}
 }
 
+func TestReadScopes_UnknownNamesAllowNothing(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]struct {
+		known   apikey.Scopes
+		unknown string
+		ok      bool
+	}{
+		"read,report":           {apikey.Read, "report", true},
+		" report , config,Read": {apikey.Config, "report,Read", true},
+		"report":                {0, "report", true},
+		"read;write":            {0, "read;write", true},
+		"admin,admin":           {apikey.Admin, "", true},
+		"":                      {}, ",": {}, "read,": {}, " ,read": {}, "read,,report": {},
+	} {
+		if known, unknown, ok := apikey.ReadScopes(text); known != want.known || unknown != want.unknown || ok != want.ok {
+			t.Errorf("%q is read as %s and %q, %v", text, known, unknown, ok)
+		}
+	}
+	err := apikey.Identity{Organization: "o1", UnknownScopes: "report"}.Authorize("o1", apikey.Read, time.Time{})
+	if metering.CodeOf(err) != metering.Forbidden || err.Error() != "the key has no scope that is known here: this takes one of read,admin" {
+		t.Error(err)
+	}
+}
+
 func TestStates(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		expiry, revocation time.Time
 		want               apikey.State
+		unreadable         []string
 	}{
+		{unreadable: []string{"label"}, want: apikey.Unreadable},
+		{unreadable: []string{"record"}, expiry: at, want: apikey.Expired},
+		{unreadable: []string{"label"}, expiry: at.Add(time.Millisecond), want: apikey.Unreadable},
+		{unreadable: []string{"label"}, revocation: at, want: apikey.Revoked},
+		{unreadable: []string{"label", "revocationTime"}, want: apikey.Revoked},
 		{want: apikey.Active},
 		{expiry: at.Add(time.Millisecond), want: apikey.Active},
 		{expiry: at, want: apikey.Expired},
@@ -148,7 +178,7 @@ func TestStates(t *testing.T) {
 		{revocation: at.Add(time.Hour), want: apikey.Revoked}, // another clock
 		{expiry: at.Add(-2 * time.Hour), revocation: at.Add(-time.Hour), want: apikey.Revoked},
 	} {
-		r := apikey.Record{ExpiryTime: c.expiry, RevocationTime: c.revocation}
+		r := apikey.Record{ExpiryTime: c.expiry, RevocationTime: c.revocation, Unreadable: c.unreadable}
 		if got := r.State(at); got != c.want {
 			t.Errorf("expiry %v, revocation %v: %s, want %s", c.expiry, c.revocation, got, c.want)
 		}

@@ -2,6 +2,7 @@ package apikey
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -30,9 +31,10 @@ const (
 )
 
 // Check reads an Authorization header: "Key <key>", "Bearer <key>" or the bare key. It returns
-// Unauthenticated with the reason, or what Records failed with. What has not the form and the checksum
-// of a key costs no read. The first use in an hour is noted with the key; that this fails is logged
-// and nothing more.
+// Unauthenticated with the reason, or what Records failed with. What has not the form and the
+// checksum of a key costs no read. A key whose record cannot be read lets nobody in: that is
+// Internal. The first use in an hour is noted with the key; that this fails is logged and nothing
+// more.
 func (c *Checker) Check(ctx context.Context, authorization string) (Identity, error) {
 	key, err := parseAuthorization(authorization)
 	if err != nil {
@@ -48,13 +50,25 @@ func (c *Checker) Check(ctx context.Context, authorization string) (Identity, er
 	now := c.Now()
 	switch record.State(now) {
 	case Revoked:
-		return Identity{}, metering.Errorf(metering.Unauthenticated, "the key %s was revoked at %s",
-			record.Hash.ID(), metering.FormatTime(record.RevocationTime))
+		return Identity{}, metering.Errorf(metering.Unauthenticated, "the key %s was revoked%s", record.Hash.ID(), record.atRevocation())
 	case Expired:
 		return Identity{}, expired(record.Hash.ID(), record.ExpiryTime)
+	case Unreadable:
+		return Identity{}, &metering.Error{
+			Code: metering.Internal, Message: "internal error",
+			Cause: fmt.Errorf("the record of the key %s can't be read: %s", record.Hash.ID(), strings.Join(record.Unreadable, ", ")),
+		}
 	}
 	c.noteUse(ctx, &record, now)
 	return record.Identity(), nil
+}
+
+// atRevocation is empty if the record does not say when.
+func (r *Record) atRevocation() string {
+	if r.RevocationTime.IsZero() {
+		return ""
+	}
+	return " at " + metering.FormatTime(r.RevocationTime)
 }
 
 func (c *Checker) noteUse(ctx context.Context, record *Record, now time.Time) {
@@ -99,6 +113,8 @@ func (i Identity) Authorize(organization string, needed Scopes, now time.Time) e
 		return expired(i.KeyID, i.ExpiryTime)
 	case i.Organization != organization:
 		return metering.Errorf(metering.Forbidden, "the key is not one of organization %s", metering.Quote(organization))
+	case i.Scopes == 0:
+		return metering.Errorf(metering.Forbidden, "the key has no scope that is known here: this takes one of %s", needed|Admin)
 	case !i.Scopes.Allow(needed):
 		return metering.Errorf(metering.Forbidden, "the key has the scopes %s: this takes one of %s", i.Scopes, needed|Admin)
 	}

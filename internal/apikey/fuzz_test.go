@@ -25,7 +25,7 @@ func FuzzAuthorization(f *testing.F) {
 	for _, header := range []string{
 		"", "Key", "Key " + key, "\tbEARER \t " + key + " ", key, "Basic " + key, "Key Key " + key, key + "," + key, "Key " + key[:40] + "V", key + "0",
 		"mm_mm_" + key, "see mm_ and " + key + key[3:], "ü" + key + "\x00", "\u212Aey " + key,
-		"d2f980555642babb8d3d722a879db1353746d84f28f0fb50f42fbba58b051d3c", "read, write,admin", "config,config",
+		"d2f980555642babb8d3d722a879db1353746d84f28f0fb50f42fbba58b051d3c", "read, write,admin", "config,config", "read,report,READ", ",read", "read,,write",
 	} {
 		f.Add(header)
 	}
@@ -56,6 +56,13 @@ func FuzzAuthorization(f *testing.F) {
 			t.Fatalf("%q is the hash %s, %v", text, hash, ok)
 		}
 		scopes, err := ParseScopes(text)
+		known, unknown, ok := ReadScopes(text)
+		if err == nil && (!ok || known != scopes || unknown != "") || err != nil && ok && unknown == "" {
+			t.Fatalf("%q has the scopes %s, %v, and is read as %s and %q, %v", text, scopes, err, known, unknown, ok)
+		}
+		if again, same, fine := ReadScopes((&Record{Scopes: known, UnknownScopes: unknown}).Identity().ScopeNames()); ok && (!fine || again != known || same != unknown) {
+			t.Fatalf("%q is read as %s and %q, and again as %s and %q, %v", text, known, unknown, again, same, fine)
+		}
 		if err != nil {
 			return
 		}

@@ -2,6 +2,7 @@ package apikey
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -23,7 +24,21 @@ type Record struct {
 
 	CreatedBy, RevokedBy string // the operator
 	ReplacedBy           string // the ID of the key that it was rotated to; empty where it was not
+
+	UnknownScopes     string   // names of scopes, joined by commas, that this version does not know: they allow nothing
+	UnknownAttributes []string // what else is stored that this version does not know: it changes nothing
+
+	// Unreadable names what is stored of the key and cannot be read: it is damaged, or a newer
+	// version writes it in another way. The fields of these attributes are empty, and the key lets
+	// nobody in.
+	Unreadable []string
 }
+
+// Names in Record.Unreadable.
+const (
+	WholeRecord         = "record"         // it is missing or another organization's; nothing but the Hash is known, if that
+	RevocationAttribute = "revocationTime" // the key is revoked, nobody can say when
+)
 
 // CheckLabel allows up to 100 characters of one line.
 func CheckLabel(label string) error {
@@ -36,20 +51,24 @@ func CheckLabel(label string) error {
 // State is whether a key is good.
 type State string
 
-// The states of a key. A key that has been revoked and has expired too is revoked.
+// The states of a key. A key that has been revoked and has expired too is revoked; one of which
+// something cannot be read and that has ended anyway is not Unreadable.
 const (
-	Active  State = "active"
-	Expired State = "expired"
-	Revoked State = "revoked"
+	Active     State = "active"
+	Expired    State = "expired"
+	Revoked    State = "revoked"
+	Unreadable State = "unreadable"
 )
 
 // State is the state at that time.
 func (r *Record) State(now time.Time) State {
 	switch {
-	case !r.RevocationTime.IsZero():
+	case !r.RevocationTime.IsZero() || slices.Contains(r.Unreadable, RevocationAttribute):
 		return Revoked
 	case ended(r.ExpiryTime, now):
 		return Expired
+	case len(r.Unreadable) > 0:
+		return Unreadable
 	default:
 		return Active
 	}
@@ -64,9 +83,22 @@ type Identity struct {
 	KeyID        string
 	Scopes       Scopes
 	ExpiryTime   time.Time // zero is never
+
+	UnknownScopes string // as in Record: another version of the service may know them
 }
 
 // Identity is whom the key stands for.
 func (r *Record) Identity() Identity {
-	return Identity{Organization: r.Organization, KeyID: r.Hash.ID(), Scopes: r.Scopes, ExpiryTime: r.ExpiryTime}
+	return Identity{
+		Organization: r.Organization, KeyID: r.Hash.ID(), Scopes: r.Scopes, ExpiryTime: r.ExpiryTime, UnknownScopes: r.UnknownScopes,
+	}
+}
+
+// ScopeNames are the names of all scopes, the unknown ones too, as ReadScopes reads them.
+func (i Identity) ScopeNames() string {
+	names := i.Scopes.String()
+	if names != "" && i.UnknownScopes != "" {
+		names += ","
+	}
+	return names + i.UnknownScopes
 }

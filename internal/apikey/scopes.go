@@ -32,6 +32,26 @@ func ParseScopes(text string) (Scopes, error) {
 	return s, nil
 }
 
+// ReadScopes reads the names of scopes that a stored key or the authorizer has, which a newer
+// version may have written. The unknown names allow nothing; they are returned as they are,
+// separated by commas. ok is false if the text is no names at all: it is empty, or one of the names
+// is.
+func ReadScopes(text string) (known Scopes, unknown string, ok bool) {
+	var others []string
+	for name := range strings.SplitSeq(text, ",") {
+		name = strings.TrimSpace(name)
+		if name == "" {
+			return 0, "", false
+		}
+		if i := slices.Index(scopeNames, name); i >= 0 {
+			known |= 1 << i
+		} else {
+			others = append(others, name)
+		}
+	}
+	return known, strings.Join(others, ","), true
+}
+
 // String is the names of the scopes, separated by commas, as ParseScopes reads them.
 func (s Scopes) String() string {
 	var names []string

@@ -394,12 +394,12 @@ func TestAStoredKeyThatCantBeReadLetsNobodyIn(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
 		for _, change := range []string{
-			"SET scopes = :none", "SET scopes = :unknown", "SET scopes = :capitals", "REMOVE scopes", "SET scopes = :number", "REMOVE organizationID",
+			"SET scopes = :none", "SET scopes = :capitals", "REMOVE scopes", "SET scopes = :number", "REMOVE organizationID",
 			"SET organizationID = :number", "SET expiryTime = :unknown", "SET revocationTime = :none", "REMOVE creationTime",
 		} {
 			key := a.newKey(t, "acme", allScopes)
 			values := map[string]types.AttributeValue{
-				":none": text(""), ":unknown": text("read,everything"), ":capitals": text("READ"), ":number": &types.AttributeValueMemberN{Value: "15"},
+				":none": text(""), ":unknown": text("soon"), ":capitals": text("READ"), ":number": &types.AttributeValueMemberN{Value: "15"},
 			}
 			for name := range values {
 				if !strings.HasSuffix(change, name) {
@@ -423,6 +423,34 @@ func TestAStoredKeyThatCantBeReadLetsNobodyIn(t *testing.T) {
 				}
 			}
 			wantSame(t, before, a.dump(t))
+		}
+	})
+}
+
+// What a newer version has given a key and this one does not know allows nothing, and takes nothing
+// away.
+func TestUnknownScopesOfAStoredKeyBreakNothing(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.put(t, "acme", group("g1"))
+		for scopes, statuses := range map[string]map[string]int{
+			"read,report":                  {"list": 200, "config-put": 403, "delete": 403, "batchvalidate": 200},
+			"report, config,adminX":        {"list": 403, "config-put": 200, "config-get": 200, "delete": 403},
+			"report":                       {"list": 403, "config-put": 403, "config-get": 403, "delete": 403, "batchvalidate": 403},
+			"READ,Admin,read write,\u00e9": {"list": 403, "config-put": 403, "config-get": 403, "delete": 403, "batchvalidate": 403},
+			"report,admin":                 {"list": 200, "config-put": 200, "config-get": 200, "batchvalidate": 200},
+		} {
+			key := a.newKey(t, "acme", allScopes)
+			a.setAttribute(t, key, "scopes", scopes)
+			a.setAttribute(t, key, "team", "an attribute that this version does not know")
+			for operation, status := range statuses {
+				got := a.do(t, everyOperation("acme")[operation].with(key))
+				if got.status != status {
+					t.Errorf("%q: %s: %d %s; want %d", scopes, operation, got.status, got.body, status)
+				}
+				if got.status == http.StatusForbidden {
+					wantError(t, got, http.StatusForbidden, "this takes one of")
+				}
+			}
 		}
 	})
 }

@@ -46,7 +46,7 @@ func Authorizer(keys *apikey.Checker) func(context.Context, events.APIGatewayV2C
 		told := map[string]any{
 			contextOrganization: identity.Organization,
 			contextKeyID:        identity.KeyID,
-			contextScopes:       identity.Scopes.String(),
+			contextScopes:       identity.ScopeNames(),
 		}
 		if !identity.ExpiryTime.IsZero() {
 			told[contextExpiryTime] = metering.FormatTime(identity.ExpiryTime)
@@ -64,8 +64,9 @@ func identify(ctx context.Context, keys *apikey.Checker, event events.APIGateway
 }
 
 // Identity is whom the authorizer has told, by the request context of the event: what the adapter
-// passes with the request, and nothing that a client sends. It returns Unauthenticated where there is
-// none, or one that our authorizer would not have told.
+// passes with the request, and nothing that a client sends. It returns Unauthenticated where there
+// is none, or one that our authorizer would not have told. The names of scopes may be of a newer
+// version's: the unknown ones allow nothing.
 func Identity(r *http.Request) (apikey.Identity, error) {
 	gateway, ok := core.GetAPIGatewayV2ContextFromContext(r.Context())
 	if !ok || gateway.Authorizer == nil || gateway.Authorizer.Lambda == nil {
@@ -76,8 +77,11 @@ func Identity(r *http.Request) (apikey.Identity, error) {
 		return value
 	}
 	identity := apikey.Identity{Organization: told(contextOrganization), KeyID: told(contextKeyID)}
-	scopes, err := apikey.ParseScopes(told(contextScopes))
-	identity.Scopes = scopes
+	var err error
+	identity.Scopes, identity.UnknownScopes, ok = apikey.ReadScopes(told(contextScopes))
+	if !ok {
+		err = errors.New("it has no " + contextScopes)
+	}
 	if _, expires := gateway.Authorizer.Lambda[contextExpiryTime]; expires && err == nil {
 		identity.ExpiryTime, err = metering.ParseTime(told(contextExpiryTime))
 	}

@@ -3,7 +3,7 @@ package table
 import (
 	"context"
 	"errors"
-	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +25,8 @@ func apiKeyItemKey(hash apikey.Hash) map[string]types.AttributeValue {
 }
 
 // APIKey is what is kept of the key with that hash, read consistently: a key that was revoked is
-// revoked at once. It returns NotFound where there is none.
+// revoked at once. It returns NotFound where there is none. What of it cannot be read is named in
+// the record.
 //
 //	GetItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 read unit
 func (t *Table) APIKey(ctx context.Context, hash apikey.Hash) (apikey.Record, error) {
@@ -42,7 +43,7 @@ func (t *Table) APIKey(ctx context.Context, hash apikey.Hash) (apikey.Record, er
 	if out.Item == nil {
 		return apikey.Record{}, noSuchKey(hash)
 	}
-	return itemAPIKey(out.Item)
+	return itemAPIKey(out.Item), nil
 }
 
 func noSuchKey(hash apikey.Hash) error {
@@ -73,37 +74,36 @@ func (t *Table) APIKeyUsed(ctx context.Context, hash apikey.Hash, hour time.Time
 	return storageError("note the use of an API key", err)
 }
 
-// APIKeys are the organization's keys, ended ones too, oldest first, read consistently.
+// APIKeys are the organization's keys, ended ones too, oldest first, read consistently. What of a
+// key cannot be read is named in its record, and keeps no other key from being listed. That
+// includes its place among the organization's keys: one that is no hash of a key has a record with
+// a zero Hash, and one that leads to no record, or to another organization's, has a record of which
+// nothing but the Hash is known.
 //
 //	Query         PK = ORG#<org>, begins_with(SK, KEY#)   1 round trip, 1 read unit per 50 keys or so
 //	BatchGetItem  PK = KEY#<hash>, SK = KEY for each      1 round trip for 100 keys, 1 read unit a key
 func (t *Table) APIKeys(ctx context.Context, org string) ([]apikey.Record, error) {
-	var records []apikey.Record
-	query := &dynamodb.QueryInput{
-		TableName:              &t.name,
-		KeyConditionExpression: aws.String("PK = :org AND begins_with(SK, :key)"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{
-			":org": text(orgKey(org)), ":key": text(apiKeyPrefix),
-		},
-		ConsistentRead:         aws.Bool(true),
-		Limit:                  aws.Int32(maxBatchGet),
-		ReturnConsumedCapacity: wantUnits(ctx),
+	places, err := t.apiKeyPlaces(ctx, org, "")
+	if err != nil {
+		return nil, err
 	}
-	for {
-		page, err := t.client.Query(ctx, query)
-		if err != nil {
-			return nil, storageError("list the API keys", err)
+	var records []apikey.Record
+	var hashes []apikey.Hash
+	for _, place := range places {
+		if hash, ok := hashOfPlace(place); ok {
+			hashes = append(hashes, hash)
+		} else {
+			records = append(records, apikey.Record{
+				Organization: org, Unreadable: []string{apikey.WholeRecord, attrSK + " " + metering.Quote(place)},
+			})
 		}
-		countRead(ctx, page.ConsumedCapacity)
-		more, err := t.apiKeysOf(ctx, org, page.Items)
+	}
+	for chunk := range slices.Chunk(hashes, maxBatchGet) {
+		of, err := t.apiKeysOf(ctx, org, chunk)
 		if err != nil {
 			return nil, err
 		}
-		records = append(records, more...)
-		if page.LastEvaluatedKey == nil {
-			break
-		}
-		query.ExclusiveStartKey = page.LastEvaluatedKey
+		records = append(records, of...)
 	}
 	slices.SortFunc(records, func(a, b apikey.Record) int {
 		if c := a.CreationTime.Compare(b.CreationTime); c != 0 {
@@ -114,22 +114,72 @@ func (t *Table) APIKeys(ctx context.Context, org string) ([]apikey.Record, error
 	return records, nil
 }
 
+// FindAPIKeys returns the hashes of the organization's keys whose id begins with digits, ended ones
+// too. It reads no record, so that what cannot be read of a key is in the way of nothing.
+//
+//	Query  PK = ORG#<org>, begins_with(SK, KEY#<digits>)   1 round trip, 1 read unit per 50 keys or so
+func (t *Table) FindAPIKeys(ctx context.Context, org, digits string) ([]apikey.Hash, error) {
+	places, err := t.apiKeyPlaces(ctx, org, digits)
+	if err != nil {
+		return nil, err
+	}
+	var hashes []apikey.Hash
+	for _, place := range places {
+		if hash, ok := hashOfPlace(place); ok {
+			hashes = append(hashes, hash)
+		}
+	}
+	return hashes, nil
+}
+
 // maxBatchGet is how many items a BatchGetItem takes.
 const maxBatchGet = 100
 
-// apiKeysOf reads the keys whose places among the organization's are given, at most maxBatchGet. A place
-// that leads to another organization's key is an error: nothing of ours makes one.
-func (t *Table) apiKeysOf(ctx context.Context, org string, places []map[string]types.AttributeValue) ([]apikey.Record, error) {
-	var keys []map[string]types.AttributeValue
-	for _, place := range places {
-		r := itemReader{item: place}
-		hash, ok := apikey.ParseHash(strings.TrimPrefix(r.text(attrSK), apiKeyPrefix))
-		if !ok {
-			return nil, storageError("list the API keys", fmt.Errorf("%v is no hash of a key", place[attrSK]))
-		}
-		keys = append(keys, apiKeyItemKey(hash))
+// apiKeyPlaces are the sort keys of the places among the organization's keys that begin with
+// digits.
+func (t *Table) apiKeyPlaces(ctx context.Context, org, digits string) ([]string, error) {
+	query := &dynamodb.QueryInput{
+		TableName:              &t.name,
+		KeyConditionExpression: aws.String("PK = :org AND begins_with(SK, :key)"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{
+			":org": text(orgKey(org)), ":key": text(apiKeyPrefix + digits),
+		},
+		ConsistentRead:         aws.Bool(true),
+		Limit:                  aws.Int32(maxBatchGet),
+		ReturnConsumedCapacity: wantUnits(ctx),
 	}
-	var records []apikey.Record
+	var places []string
+	for {
+		page, err := t.client.Query(ctx, query)
+		if err != nil {
+			return nil, storageError("list the API keys", err)
+		}
+		countRead(ctx, page.ConsumedCapacity)
+		for _, item := range page.Items {
+			r := itemReader{item: item}
+			places = append(places, r.text(attrSK))
+		}
+		if page.LastEvaluatedKey == nil {
+			return places, nil
+		}
+		query.ExclusiveStartKey = page.LastEvaluatedKey
+	}
+}
+
+// hashOfPlace is the hash in a place's sort key, as newAPIKey writes it.
+func hashOfPlace(place string) (hash apikey.Hash, ok bool) {
+	hash, ok = apikey.ParseHash(strings.TrimPrefix(place, apiKeyPrefix))
+	return hash, ok && place == apiKeyPrefix+hash.String()
+}
+
+// apiKeysOf reads the keys that have a place among the organization's, at most maxBatchGet.
+func (t *Table) apiKeysOf(ctx context.Context, org string, hashes []apikey.Hash) ([]apikey.Record, error) {
+	var keys []map[string]types.AttributeValue
+	found := map[apikey.Hash]apikey.Record{}
+	for _, hash := range hashes {
+		keys = append(keys, apiKeyItemKey(hash))
+		found[hash] = apikey.Record{Hash: hash, Organization: org, Unreadable: []string{apikey.WholeRecord}}
+	}
 	for try := 0; len(keys) > 0; try++ {
 		out, err := t.client.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{
 			RequestItems: map[string]types.KeysAndAttributes{
@@ -144,14 +194,9 @@ func (t *Table) apiKeysOf(ctx context.Context, org string, places []map[string]t
 			countRead(ctx, &out.ConsumedCapacity[i])
 		}
 		for _, item := range out.Responses[t.name] {
-			record, err := itemAPIKey(item)
-			if err != nil {
-				return nil, err
+			if record := itemAPIKey(item); record.Organization == org || isNowhere(&record) {
+				found[record.Hash] = record
 			}
-			if record.Organization != org {
-				return nil, storageError("list the API keys", fmt.Errorf("the key %s is not one of %q", record.Hash.ID(), org))
-			}
-			records = append(records, record)
 		}
 		if keys = out.UnprocessedKeys[t.name].Keys; len(keys) > 0 {
 			if err := pause(ctx, try); err != nil {
@@ -159,7 +204,13 @@ func (t *Table) apiKeysOf(ctx context.Context, org string, places []map[string]t
 			}
 		}
 	}
-	return records, nil
+	return slices.Collect(maps.Values(found)), nil
+}
+
+// isNowhere reports whether a record does not say whose the key is, so that no organization has it
+// but the one that has its place.
+func isNowhere(r *apikey.Record) bool {
+	return metering.CheckStoredOrganizationID(r.Organization) != nil
 }
 
 // AddAPIKey stores a new key.
@@ -233,65 +284,137 @@ func failedConditionOf(err error) bool {
 	})
 }
 
-// RevokeAPIKey ends a key of the organization for good and returns what is kept of it. One that has
-// been revoked stays as it is. It returns NotFound where the organization has no such key.
+// RevokeAPIKey ends a key of the organization for good and returns what is kept of it, whatever of
+// that cannot be read. One that has been revoked stays as it is. It returns NotFound if the
+// organization has no such key. A key whose record does not say whose it is can be revoked for any
+// organization.
 //
-//	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit
+//	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit; 2 if the record does not say whose the key is
+//
+// A retry after a lost response finds its own time and operator, as the caller does.
 func (t *Table) RevokeAPIKey(ctx context.Context, org string, hash apikey.Hash, now time.Time, by string) (apikey.Record, error) {
-	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName: &t.name,
-		Key:       apiKeyItemKey(hash),
-		UpdateExpression: aws.String("SET revocationTime = if_not_exists(revocationTime, :now), " +
-			"revokedBy = if_not_exists(revokedBy, :by)"),
-		ConditionExpression: aws.String("organizationID = :org"),
+	update := &dynamodb.UpdateItemInput{
+		TableName:           &t.name,
+		Key:                 apiKeyItemKey(hash),
+		UpdateExpression:    aws.String("SET revocationTime = :now, revokedBy = :by"),
+		ConditionExpression: aws.String("organizationID = :org AND attribute_not_exists(revocationTime)"),
 		ExpressionAttributeValues: map[string]types.AttributeValue{
 			":now": text(metering.FormatTime(now)), ":by": text(by), ":org": text(org),
 		},
-		ReturnValues:           types.ReturnValueAllNew,
+		ReturnValues:                        types.ReturnValueAllNew,
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              wantUnits(ctx),
+	}
+	for {
+		out, err := t.client.UpdateItem(ctx, update)
+		if err == nil {
+			countWrite(ctx, out.ConsumedCapacity)
+			return itemAPIKey(out.Attributes), nil
+		}
+		item, ok := failedCondition(err)
+		if !ok {
+			return apikey.Record{}, storageError("revoke the API key", err)
+		}
+		found := itemAPIKey(item)
+		switch {
+		case item == nil || found.Organization != org && !isNowhere(&found):
+			return apikey.Record{}, noSuchKey(hash)
+		case found.State(now) == apikey.Revoked:
+			return found, nil
+		}
+		update.ConditionExpression = aws.String("attribute_exists(PK) AND attribute_not_exists(revocationTime)")
+		delete(update.ExpressionAttributeValues, ":org")
+	}
+}
+
+// EndAPIKey lets a key of the organization end at the time given, or sooner if it would anyway. It
+// returns NotFound if the organization has no such key, or one that was revoked or ends sooner.
+//
+//	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit
+func (t *Table) EndAPIKey(ctx context.Context, org string, hash apikey.Hash, ends time.Time) error {
+	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName:        &t.name,
+		Key:              apiKeyItemKey(hash),
+		UpdateExpression: aws.String("SET expiryTime = :ends"),
+		ConditionExpression: aws.String("organizationID = :org AND attribute_not_exists(revocationTime) AND " +
+			"(attribute_not_exists(expiryTime) OR expiryTime >= :ends)"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{
+			":ends": text(metering.FormatTime(ends)), ":org": text(org),
+		},
 		ReturnConsumedCapacity: wantUnits(ctx),
 	})
 	if err == nil {
 		countWrite(ctx, out.ConsumedCapacity)
-		return itemAPIKey(out.Attributes)
+		return nil
 	}
 	if _, ok := failedCondition(err); ok {
-		return apikey.Record{}, noSuchKey(hash)
+		return metering.Errorf(metering.NotFound, "there is no key %s to end: it is not there, or it was revoked or ends sooner meanwhile", hash.ID())
 	}
-	return apikey.Record{}, storageError("revoke the API key", err)
+	return storageError("end the API key", err)
 }
 
-func itemAPIKey(item map[string]types.AttributeValue) (apikey.Record, error) {
+// knownAttributes are those of a key's item.
+var knownAttributes = []string{
+	attrPK, attrSK, "organizationID", "scopes", "label", "createdBy", "creationTime", "expiryTime", "lastUsedTime",
+	apikey.RevocationAttribute, "revokedBy", "replacedBy",
+}
+
+// itemAPIKey is what an item of a key says. What of it cannot be read, or is not known, is named in
+// the record.
+func itemAPIKey(item map[string]types.AttributeValue) apikey.Record {
+	var record apikey.Record
 	r := itemReader{item: item}
-	hash, ok := apikey.ParseHash(strings.TrimPrefix(r.text(attrPK), apiKeyPrefix))
-	if !ok {
-		r.fail(attrPK, "the hash of a key")
-	}
-	record := apikey.Record{
-		Hash:         hash,
-		Organization: r.text("organizationID"),
-		Label:        r.text("label"),
-		CreatedBy:    r.text("createdBy"),
-		CreationTime: r.time("creationTime"),
-	}
-	scopes, err := apikey.ParseScopes(r.text("scopes"))
-	if err != nil {
-		r.fail("scopes", "names of scopes")
-	}
-	record.Scopes = scopes
-	for name, at := range map[string]*time.Time{
-		"expiryTime": &record.ExpiryTime, "lastUsedTime": &record.LastUsedTime, "revocationTime": &record.RevocationTime,
+	record.Hash, _ = apikey.ParseHash(strings.TrimPrefix(r.text(attrPK), apiKeyPrefix)) // the item was asked for by it
+	unreadable := func(name string) { record.Unreadable = append(record.Unreadable, name) }
+	for _, member := range []struct {
+		name     string
+		optional bool
+		value    *string
+	}{
+		{"organizationID", false, &record.Organization},
+		{"label", false, &record.Label},
+		{"createdBy", false, &record.CreatedBy},
+		{"revokedBy", true, &record.RevokedBy},
+		{"replacedBy", true, &record.ReplacedBy},
 	} {
-		if r.has(name) {
-			*at = r.time(name)
+		r := itemReader{item: item}
+		if member.optional && !r.has(member.name) {
+			continue
+		}
+		if *member.value = r.text(member.name); r.err != nil || member.name == "organizationID" && isNowhere(&record) {
+			unreadable(member.name)
 		}
 	}
-	for name, value := range map[string]*string{"revokedBy": &record.RevokedBy, "replacedBy": &record.ReplacedBy} {
-		if r.has(name) {
-			*value = r.text(name)
+	for _, member := range []struct {
+		name     string
+		optional bool
+		value    *time.Time
+	}{
+		{"creationTime", false, &record.CreationTime},
+		{"expiryTime", true, &record.ExpiryTime},
+		{"lastUsedTime", true, &record.LastUsedTime},
+		{apikey.RevocationAttribute, true, &record.RevocationTime},
+	} {
+		r := itemReader{item: item}
+		if member.optional && !r.has(member.name) {
+			continue
+		}
+		if at := r.time(member.name); r.err != nil || at.IsZero() { // a zero time is none
+			unreadable(member.name)
+		} else {
+			*member.value = at
 		}
 	}
-	if r.err != nil {
-		return apikey.Record{}, storageError("read the API key "+hash.ID(), r.err)
+	scopes := itemReader{item: item}
+	var ok bool
+	if record.Scopes, record.UnknownScopes, ok = apikey.ReadScopes(scopes.text("scopes")); !ok {
+		unreadable("scopes")
 	}
-	return record, nil
+	for name := range item {
+		if !slices.Contains(knownAttributes, name) {
+			record.UnknownAttributes = append(record.UnknownAttributes, name)
+		}
+	}
+	slices.Sort(record.UnknownAttributes)
+	return record
 }

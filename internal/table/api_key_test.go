@@ -10,11 +10,11 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -94,22 +94,65 @@ func TestAHashIsStoredOnce(t *testing.T) {
 	wantKeys(t, tbl, "o2")
 }
 
-func TestAPlaceThatLeadsToAnothersKeyIsTold(t *testing.T) {
+// setKey stores an item of a key as another version might, or as damage leaves it.
+func setKey(t *testing.T, client *dynamodb.Client, name string, hash apikey.Hash, expression string, value types.AttributeValue) {
+	t.Helper()
+	var values map[string]types.AttributeValue
+	if value != nil {
+		values = map[string]types.AttributeValue{":v": value}
+	}
+	if _, err := client.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+		TableName: &name, UpdateExpression: &expression, ExpressionAttributeValues: values,
+		Key: map[string]types.AttributeValue{
+			"PK": &types.AttributeValueMemberS{Value: "KEY#" + hash.String()}, "SK": &types.AttributeValueMemberS{Value: "KEY"},
+		},
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A place among an organization's keys that leads to none of its keys is named, and shows nothing
+// of another's key.
+func TestAPIKeys_DamagedPlaceIsNamed(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
-	others := newKey("o2")
+	own, others, missing := newKey("o1"), newKey("o2"), apikey.New().Hash()
+	addKey(t, tbl, own)
 	addKey(t, tbl, others)
-	if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &name, Item: map[string]types.AttributeValue{
-		"PK": &types.AttributeValueMemberS{Value: "ORG#o1"}, "SK": &types.AttributeValueMemberS{Value: "KEY#" + others.Hash.String()},
-	}}); err != nil {
-		t.Fatal(err)
+	for _, sk := range []string{
+		"KEY#" + others.Hash.String(), "KEY#" + missing.String(), "KEY#", "KEY#0123456789abcdef", "KEY#" + strings.ToUpper(own.Hash.String()),
+	} {
+		if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &name, Item: map[string]types.AttributeValue{
+			"PK": &types.AttributeValueMemberS{Value: "ORG#o1"}, "SK": &types.AttributeValueMemberS{Value: sk},
+		}}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	keys, err := tbl.APIKeys(t.Context(), "o1")
-	wantCode(t, err, metering.Internal)
-	if keys != nil {
-		t.Error(keys)
+	if err != nil {
+		t.Fatal(err)
 	}
+	place := func(sk string) apikey.Record {
+		return apikey.Record{Organization: "o1", Unreadable: []string{"record", `SK "` + sk + `"`}}
+	}
+	none := func(hash apikey.Hash) apikey.Record {
+		return apikey.Record{Hash: hash, Organization: "o1", Unreadable: []string{"record"}}
+	}
+	want := []apikey.Record{
+		*own, place("KEY#"), place("KEY#0123456789abcdef"), place("KEY#" + strings.ToUpper(own.Hash.String())), none(others.Hash), none(missing),
+	}
+	for _, records := range [][]apikey.Record{want, keys} {
+		slices.SortFunc(records, func(a, b apikey.Record) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	}
+	wantSame(t, want, keys)
+	found, err := tbl.FindAPIKeys(t.Context(), "o1", own.Hash.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSame(t, []apikey.Hash{own.Hash}, found)
+	_, err = tbl.RevokeAPIKey(t.Context(), "o1", others.Hash, now, "")
+	wantCode(t, err, metering.NotFound)
 }
 
 func TestManyAPIKeysAreListed(t *testing.T) {
@@ -324,35 +367,148 @@ func (halfBatches) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-func TestStoredNonsenseInAKeyIsTold(t *testing.T) {
+// unreadable are changes of a key's item after which an attribute cannot be read.
+var unreadable = []struct {
+	attribute, expression string
+	value                 types.AttributeValue
+}{
+	{"scopes", "SET scopes = :v", &types.AttributeValueMemberS{Value: ""}},
+	{"scopes", "SET scopes = :v", &types.AttributeValueMemberS{Value: "read,"}},
+	{"scopes", "SET scopes = :v", &types.AttributeValueMemberSS{Value: []string{"read", "write"}}},
+	{"scopes", "REMOVE scopes", nil},
+	{"organizationID", "SET organizationID = :v", &types.AttributeValueMemberN{Value: "1"}},
+	{"organizationID", "SET organizationID = :v", &types.AttributeValueMemberS{Value: ""}},
+	{"organizationID", "SET organizationID = :v", &types.AttributeValueMemberS{Value: "a/b"}},
+	{"organizationID", "REMOVE organizationID", nil},
+	{"expiryTime", "SET expiryTime = :v", &types.AttributeValueMemberS{Value: "never"}},
+	{"expiryTime", "SET expiryTime = :v", &types.AttributeValueMemberS{Value: "0001-01-01T00:00:00.000Z"}},
+	{"lastUsedTime", "SET lastUsedTime = :v", &types.AttributeValueMemberN{Value: "1"}},
+	{"creationTime", "SET creationTime = :v", &types.AttributeValueMemberS{Value: "2026-13-01T00:00:00.000Z"}},
+	{"creationTime", "REMOVE creationTime", nil},
+	{"label", "SET label = :v", &types.AttributeValueMemberM{Value: map[string]types.AttributeValue{}}},
+	{"label", "REMOVE label", nil},
+	{"createdBy", "SET createdBy = :v", &types.AttributeValueMemberL{}},
+	{"revokedBy", "SET revokedBy = :v", &types.AttributeValueMemberBOOL{Value: true}},
+	{"replacedBy", "SET replacedBy = :v", &types.AttributeValueMemberN{Value: "1"}},
+}
+
+// What cannot be read of a key is named; the key lets nobody in, is listed beside the others, and
+// can be revoked.
+func TestAPIKeys_UnreadableRecordIsInNobodysWay(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
-	for attribute, value := range map[string]types.AttributeValue{
-		"scopes":         &types.AttributeValueMemberS{Value: "root"},
-		"organizationID": &types.AttributeValueMemberN{Value: "1"},
-		"expiryTime":     &types.AttributeValueMemberS{Value: "never"},
-		"revocationTime": &types.AttributeValueMemberNULL{Value: true},
-		"lastUsedTime":   &types.AttributeValueMemberN{Value: "1"},
-	} {
-		r := newKey("o1")
+	for i, c := range unreadable {
+		org := fmt.Sprintf("o%d", i)
+		good, bad, key := newKey(org), newKey(org), apikey.New()
+		bad.Hash = key.Hash()
+		addKey(t, tbl, good)
+		addKey(t, tbl, bad)
+		setKey(t, client, name, bad.Hash, c.expression, c.value)
+
+		checker := apikey.Checker{Records: tbl, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}
+		_, err := checker.Check(t.Context(), "Key "+string(key))
+		if wantCode(t, err, metering.Internal); !strings.Contains(fmt.Sprint(err), c.attribute) {
+			t.Errorf("%s: the error does not name %s: %v", c.expression, c.attribute, err)
+		}
+		records, err := tbl.APIKeys(t.Context(), org)
+		if err != nil || len(records) != 2 {
+			t.Fatalf("%s: %v, %v", c.expression, records, err)
+		}
+		for _, r := range records {
+			if r.Hash == good.Hash {
+				wantSame(t, *good, r)
+			} else if r.Hash != bad.Hash || r.State(now) != apikey.Unreadable || !slices.Equal(r.Unreadable, []string{c.attribute}) {
+				t.Errorf("%s: it is %+v", c.expression, r)
+			}
+		}
+		for range 2 {
+			revoked, err := tbl.RevokeAPIKey(t.Context(), org, bad.Hash, now, "me")
+			if err != nil || revoked.State(now) != apikey.Revoked || !revoked.RevocationTime.Equal(now) || revoked.RevokedBy != "me" {
+				t.Errorf("%s: revoked it is %+v, %v", c.expression, revoked, err)
+			}
+		}
+		_, err = checker.Check(t.Context(), "Key "+string(key))
+		wantCode(t, err, metering.Unauthenticated)
+	}
+}
+
+// A key whose revocation says no time is revoked all the same.
+func TestAPIKeys_RevocationWithoutATimeIsOne(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	key, r := apikey.New(), newKey("o1")
+	r.Hash = key.Hash()
+	addKey(t, tbl, r)
+	setKey(t, client, name, r.Hash, "SET revocationTime = :v", &types.AttributeValueMemberNULL{Value: true})
+	checker := apikey.Checker{Records: tbl, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}
+	_, err := checker.Check(t.Context(), "Key "+string(key))
+	wantCode(t, err, metering.Unauthenticated)
+	if !strings.HasSuffix(fmt.Sprint(err), "the key "+r.Hash.ID()+" was revoked") {
+		t.Error(err)
+	}
+	r.Unreadable = []string{"revocationTime"}
+	got, err := tbl.RevokeAPIKey(t.Context(), "o1", r.Hash, now, "me")
+	if err != nil || got.State(now) != apikey.Revoked {
+		t.Errorf("%+v, %v", got, err)
+	}
+	wantKeys(t, tbl, "o1", *r)
+}
+
+// What a newer version might store beside is known by name and allows nothing.
+func TestAPIKeys_UnknownPartsAreNamed(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	r := newKey("o1")
+	addKey(t, tbl, r)
+	setKey(t, client, name, r.Hash, "SET scopes = :v", &types.AttributeValueMemberS{Value: "read, report,READ,config"})
+	setKey(t, client, name, r.Hash, "SET team = :v, network = :v", &types.AttributeValueMemberL{})
+	r.UnknownScopes, r.UnknownAttributes = "report,READ", []string{"network", "team"}
+	wantKeys(t, tbl, "o1", *r)
+	if identity := r.Identity(); identity.Scopes != apikey.Read|apikey.Config || identity.ScopeNames() != "read,config,report,READ" || r.State(now) != apikey.Active {
+		t.Errorf("%+v", identity)
+	}
+}
+
+func TestEndAPIKey_EndsNoLaterThanBefore(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	forever, long, short, revoked := newKey("o1"), newKey("o1"), newKey("o1"), newKey("o1")
+	forever.ExpiryTime = time.Time{}
+	long.ExpiryTime = now.Add(2 * time.Hour)
+	short.ExpiryTime = now.Add(time.Minute)
+	ends := now.Add(time.Hour)
+	for _, r := range []*apikey.Record{forever, long, short, revoked} {
 		addKey(t, tbl, r)
-		if _, err := client.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
-			TableName: &name, UpdateExpression: aws.String("SET #a = :v"),
-			Key: map[string]types.AttributeValue{
-				"PK": &types.AttributeValueMemberS{Value: "KEY#" + r.Hash.String()}, "SK": &types.AttributeValueMemberS{Value: "KEY"},
-			},
-			ExpressionAttributeNames:  map[string]string{"#a": attribute},
-			ExpressionAttributeValues: map[string]types.AttributeValue{":v": value},
-		}); err != nil {
+	}
+	if _, err := tbl.RevokeAPIKey(t.Context(), "o1", revoked.Hash, now, "me"); err != nil {
+		t.Fatal(err)
+	}
+	faulty, _ := tabletest.NewFaults(tabletest.Lose)
+	for _, r := range []*apikey.Record{forever, long} {
+		wantCode(t, tbl.EndAPIKey(t.Context(), "o2", r.Hash, ends), metering.NotFound)
+		for _, over := range []*table.Table{table.New(faulty, name), tbl} { // the first response is lost; and again
+			if err := over.EndAPIKey(t.Context(), "o1", r.Hash, ends); err != nil {
+				t.Error(err)
+			}
+		}
+		got, err := tbl.APIKey(t.Context(), r.Hash)
+		if r.ExpiryTime = ends; err != nil {
 			t.Fatal(err)
 		}
-		_, err := tbl.APIKey(t.Context(), r.Hash)
-		wantCode(t, err, metering.Internal)
-		if !strings.Contains(fmt.Sprint(err), attribute) {
-			t.Errorf("%s: the error does not name it: %v", attribute, err)
-		}
+		wantSame(t, *r, got)
 	}
+	for _, hash := range []apikey.Hash{short.Hash, revoked.Hash, apikey.New().Hash()} {
+		wantCode(t, tbl.EndAPIKey(t.Context(), "o1", hash, ends), metering.NotFound)
+	}
+	got, err := tbl.APIKey(t.Context(), short.Hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSame(t, *short, got)
 }
 
 // Noting that a key was used fails or hangs; who sends the request is told all the same.
@@ -429,6 +585,8 @@ func TestUnitsOfKeysAreCounted(t *testing.T) {
 		{"read", func(ctx context.Context) error { _, err := tbl.APIKey(ctx, old.Hash); return err }, 1, 0},
 		{"use", func(ctx context.Context) error { return tbl.APIKeyUsed(ctx, old.Hash, now) }, 0, 1},
 		{"list", func(ctx context.Context) error { _, err := tbl.APIKeys(ctx, "o1"); return err }, 3, 0},
+		{"find", func(ctx context.Context) error { _, err := tbl.FindAPIKeys(ctx, "o1", old.Hash.ID()); return err }, 1, 0},
+		{"end", func(ctx context.Context) error { return tbl.EndAPIKey(ctx, "o1", old.Hash, now) }, 0, 1},
 		{"revoke", func(ctx context.Context) error { _, err := tbl.RevokeAPIKey(ctx, "o1", old.Hash, now, ""); return err }, 0, 1},
 	} {
 		ctx, consumed := table.CountUnits(t.Context())

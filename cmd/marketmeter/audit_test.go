@@ -1,0 +1,337 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"pgregory.net/rapid"
+
+	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+)
+
+// backedUp is a table that can be put back to what it was, as a restore from a backup does.
+type backedUp struct {
+	client *dynamodb.Client
+	name   string
+	items  []map[string]types.AttributeValue
+}
+
+func backup(t *testing.T, client *dynamodb.Client, name string) *backedUp {
+	t.Helper()
+	return &backedUp{client, name, itemsOf(t, client, name)}
+}
+
+func itemsOf(t *testing.T, client *dynamodb.Client, name string) []map[string]types.AttributeValue {
+	t.Helper()
+	all, err := client.Scan(t.Context(), &dynamodb.ScanInput{TableName: &name})
+	if err != nil || all.LastEvaluatedKey != nil {
+		t.Fatal(err, all)
+	}
+	return all.Items
+}
+
+func (b *backedUp) restore(t *testing.T) {
+	t.Helper()
+	for _, item := range itemsOf(t, b.client, b.name) {
+		if _, err := b.client.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{
+			TableName: &b.name, Key: map[string]types.AttributeValue{"PK": item["PK"], "SK": item["SK"]},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, item := range b.items {
+		if _, err := b.client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &b.name, Item: item}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What ended since a backup ends again after its restore, by the standard error of the commands
+// alone.
+func TestRevokeFromAudit_EndsAgainWhatHadEnded(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
+	audit := filepath.Join(t.TempDir(), "audit.jsonl")
+	file, err := os.Create(audit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var rest bytes.Buffer
+	run := func(args ...string) (stdout string) {
+		t.Helper()
+		status, stdout, stderr := onTable(t, name, "", append([]string{"key"}, args...)...)
+		if status != 0 {
+			t.Fatalf("%q: exit status %d\n%s", args, status, stderr)
+		}
+		// As `2>>audit.jsonl` of a shell has it, which other programs use too.
+		fmt.Fprintf(file, "table %s at %s, from DYNAMODB_ENDPOINT\r\n%s\n  {\"time\":\"2026-01-01T00:00:00Z\",\"msg\":\"request\",\"keyId\":5}\n", name, os.Getenv("DYNAMODB_ENDPOINT"), stderr)
+		return stdout
+	}
+	create := func(args ...string) string {
+		t.Helper()
+		return lastLine(t, run(append([]string{"create"}, args...)...), &rest)
+	}
+	record := func(key string) apikey.Record {
+		t.Helper()
+		r, err := tbl.APIKey(t.Context(), apikey.Key(key).Hash())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	before := create("--org", "o1")
+	untouched := create("--org", "o1")
+	revoked := create("--org", "o1")
+	others := create("--org", "o#2")
+	rotated := create("--org", "o1", "--expires", "never")
+	sooner := create("--org", "o1", "--expires", "1h")
+	unlisted := create("--org", "o1")
+	run("revoke", "--org", "o1", before)
+	if _, err := client.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{
+		TableName: &name, Key: item("ORG#o1", "KEY#"+apikey.Key(unlisted).Hash().String()),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	saved := backup(t, client, name)
+
+	run("revoke", "--org", "o1", id(revoked))
+	run("revoke", "--org", "o#2", id(others))
+	run("revoke", "--org", "o1", unlisted)
+	run("rotate", "--org", "o1", "--keep", "2h", id(rotated))
+	run("rotate", "--org", "o1", "--keep", "2h", id(sooner))
+	ends := record(rotated).ExpiryTime
+	saved.restore(t)
+	for _, key := range []string{untouched, revoked, others, rotated, sooner, unlisted} {
+		if r := record(key); r.State(time.Now().Add(30*time.Minute)) != apikey.Active {
+			t.Fatalf("after the restore it is %+v", r)
+		}
+	}
+
+	again := func(args ...string) string {
+		t.Helper()
+		status, stdout, stderr := onTable(t, name, "", append([]string{"key", "revoke", "--from-audit", audit}, args...)...)
+		if status != 0 {
+			t.Fatalf("exit status %d\n%s%s", status, stdout, stderr)
+		}
+		return stdout + stderr
+	}
+	if out := again("--org", "o#2"); !strings.Contains(out, "\nrevoked 1, ended 0, unchanged 0, failed 0\n") || !strings.Contains(out, "revoked key "+id(others)+` of organization "o#2"`) {
+		t.Errorf("of one organization:\n%s", out)
+	}
+	if out := again(); !strings.Contains(out, "\nrevoked 2, ended 1, unchanged 3, failed 0\n") || strings.Contains(out, "mm_") {
+		t.Errorf("of all:\n%s", out)
+	}
+	check := func() {
+		t.Helper()
+		for _, key := range []string{before, revoked, others, unlisted} {
+			if r := record(key); r.State(time.Now()) != apikey.Revoked {
+				t.Errorf("%s is %+v; want it revoked", id(key), r)
+			}
+		}
+		if r := record(rotated); !r.ExpiryTime.Equal(ends) || r.State(time.Now()) != apikey.Active || r.ReplacedBy != "" {
+			t.Errorf("%s is %+v; want it to end at %s", id(rotated), r, ends)
+		}
+		for _, key := range []string{untouched, sooner} {
+			if r := record(key); r.State(time.Now()) != apikey.Active || r.ExpiryTime.Sub(r.CreationTime) != map[string]time.Duration{untouched: 90 * day, sooner: time.Hour}[key] {
+				t.Errorf("%s is %+v; want it as it was", id(key), r)
+			}
+		}
+	}
+	check()
+	if out := again(); !strings.HasPrefix(out, "revoked 0, ended 0, unchanged 6, failed 0\n") {
+		t.Errorf("once more:\n%s", out)
+	}
+	check()
+	if text, err := os.ReadFile(audit); err != nil || strings.Contains(string(text), "mm_") {
+		t.Errorf("%v; the audit lines hold a key:\n%s", err, text)
+	}
+}
+
+// What the command itself changes is in its audit lines, so that it can be done after another
+// restore.
+func TestRevokeFromAudit_LeavesAuditLinesOfItsOwn(t *testing.T) {
+	t.Parallel()
+	ring := ringOn(t)
+	now := ringTime.Truncate(time.Millisecond)
+	revoked, ended := ring.add(t, forever, ringTime), ring.add(t, forever, ringTime)
+	saved := backup(t, clientOf(t), ring.name)
+	audit := fmt.Sprintf(`{"msg":"key changed","what":"revoked","organization":"o1","keyId":"%s"}
+{"msg":"key changed","what":"rotated","organization":"o1","keyId":"%s","expiryTime":"2026-03-01T10:30:00.000Z"}`, revoked.Hash.ID(), ended.Hash.ID())
+	for range 3 {
+		var log, out, errs bytes.Buffer
+		ring.log = slog.New(slog.NewJSONHandler(&log, nil))
+		replay := &auditReplay{ring: ring, stdout: &out, stderr: &errs, now: func() time.Time { return ringTime }}
+		if err := replay.lines(t.Context(), strings.NewReader(audit)); err != nil || replay.revoked != 1 || replay.ended != 1 || replay.failed != 0 {
+			t.Fatalf("%v, %+v\n%s", err, replay, &errs)
+		}
+		want := revoked
+		want.RevocationTime, want.RevokedBy = now, "ann@host"
+		ring.wantKept(t, want)
+		want = ended
+		want.ExpiryTime = time.Date(2026, 3, 1, 10, 30, 0, 0, time.UTC)
+		ring.wantKept(t, want)
+		audit = log.String()
+		saved.restore(t)
+	}
+}
+
+func clientOf(t *testing.T) *dynamodb.Client {
+	t.Helper()
+	client, _ := tabletest.Client(t)
+	return client
+}
+
+func TestRevokeFromAudit_ReportsWhatItCannotDo(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	status, stdout, stderr := onTable(t, name, "", "key", "create", "--org", "o1")
+	if status != 0 {
+		t.Fatal(stderr)
+	}
+	alive := lastLine(t, stdout, new(bytes.Buffer))
+	line := func(members string) string { return `{"msg":"key changed",` + members + `}` }
+	whole := line(`"what":"revoked","organization":"o1","keyId":"` + id(alive) + `"`)
+	for _, test := range []struct{ text, want string }{
+		{whole[:len(whole)-9], "it is not a line of JSON: unexpected end of JSON input"},
+		{whole[5:], "it is not a line of JSON"},
+		{whole + whole, "it is not a line of JSON: invalid character '{' after top-level value"},
+		{"null", "it is not a line of JSON"},
+		{"\x00\x00\x00", "it is not a line of JSON"},
+		{strings.Repeat("x", maxLine), "it is too long"},
+		{line(`"what":"revoked","organization":"o1"`), "keyId is not 16 digits of 0-9 and a-f"},
+		{line(`"what":"revoked","organization":"o1","keyId":"` + id(alive)[:8] + `"`), "keyId is not 16 digits"},
+		{line(`"what":"revoked","organization":"o1","keyId":5`), "it is not an audit line: "},
+		{line(`"what":"revoked","keyId":"` + id(alive) + `"`), "organization is missing"},
+		{line(`"what":"revoked","organization":"o1","keyId":"` + id(alive) + `","keyHash":"00"`), "keyHash is not 64 digits"},
+		{line(`"what":"revoked","organization":"o1","keyId":"0123456789abcdef","keyHash":"` + apikey.Key(alive).Hash().String() + `"`), "keyHash is not 64 digits of 0-9 and a-f that begin with keyId"},
+		{line(`"what":"rotated","organization":"o1","keyId":"` + id(alive) + `"`), `expiryTime is "": `},
+		{line(`"what":"paused","organization":"o1","keyId":"` + id(alive) + `"`), `what is "paused": this version knows created, rotated, revoked and ended`},
+		{line(`"organization":"o1"`), `what is "": `},
+		{line(`"what":"revoked","organization":"o1","keyId":"0123456789abcdef"`), `organization "o1" has no key 0123456789abcdef`},
+		{line(`"what":"revoked","organization":"o2","keyId":"` + id(alive) + `"`), `organization "o2" has no key ` + id(alive)},
+		{line(`"what":"revoked","organization":"o2","keyId":"` + id(alive) + `","keyHash":"` + apikey.Key(alive).Hash().String() + `"`), `organization "o2" has no key ` + id(alive)},
+		{line(`"what":"rotated","organization":"o2","expiryTime":"2026-03-01T09:30:00.000Z","keyId":"0123456789abcdef"`), `organization "o2" has no key 0123456789abcdef`},
+		{line(`"what":"ended","organization":"o1","expiryTime":"2026-03-01T09:30:00.000Z","keyId":"0123456789abcdef","keyHash":"` + zeros() + `"`), "keyHash is not 64 digits of 0-9 and a-f that begin with keyId"},
+	} {
+		status, stdout, stderr := onTable(t, name, "", "key", "create", "--org", "o1")
+		if status != 0 {
+			t.Fatal(stderr)
+		}
+		next := id(lastLine(t, stdout, new(bytes.Buffer)))
+		status, stdout, stderr = onTable(t, name, "\ufeff\r\n"+test.text+"\n"+line(`"what":"revoked","organization":"o1","keyId":"`+next+`"`), "key", "revoke", "--from-audit", "-")
+		if status != 1 || !strings.HasPrefix(stderr, "line 2: "+test.want) || stdout != "line 3: revoked key "+next+" of organization \"o1\"\nrevoked 1, ended 0, unchanged 0, failed 1\n" {
+			t.Errorf("%.200q: exit status %d\n%s%s\nwant line 2 to be reported: %s", test.text, status, stdout, stderr, test.want)
+		}
+	}
+	if status, stdout, stderr := onTable(t, name, "", "key", "revoke", "--from-audit", "-"); status != 0 || stdout != "revoked 0, ended 0, unchanged 0, failed 0\n" {
+		t.Errorf("of no lines: exit status %d\n%s%s", status, stdout, stderr)
+	}
+	if status, _, stderr := onTable(t, name, "", "key", "revoke", "--from-audit", t.TempDir()); status != 1 || !strings.Contains(stderr, "reading line 1: ") {
+		t.Errorf("of a folder: exit status %d\n%s", status, stderr)
+	}
+}
+
+func zeros() string { return strings.Repeat("0", 64) }
+
+// A key that was revoked, or whose expiry cannot be read, is not ended; the one is done, the other
+// reported.
+func TestRevokeFromAudit_EndsOnlyWhatItCanRead(t *testing.T) {
+	t.Parallel()
+	ring := ringOn(t)
+	client := clientOf(t)
+	ends := ringTime.Add(time.Hour)
+	revoked, unreadable := ring.add(t, forever, ringTime), ring.add(t, forever, ringTime)
+	if _, _, err := ring.revoke(t.Context(), "o1", revoked.Hash, ringTime); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := ring.end(t.Context(), "o1", revoked.Hash, ends, ringTime); changed || err != nil {
+		t.Errorf("revoked: %v, %v", changed, err)
+	}
+	change(t, client, ring.name, unreadable.Hash, "SET expiryTime = :v", &types.AttributeValueMemberN{Value: "1"})
+	if changed, err := ring.end(t.Context(), "o1", unreadable.Hash, ends, ringTime); changed || err == nil || !strings.Contains(err.Error(), "cannot be read: expiryTime; revoke it") {
+		t.Errorf("unreadable: %v, %v", changed, err)
+	}
+}
+
+// FuzzAuditLine looks for a line that is taken for the end of a key and does not say whose, which
+// and when; and for one that is read otherwise once the program has written it itself.
+func FuzzAuditLine(f *testing.F) {
+	hash := apikey.Hash{0xd5}
+	for _, line := range []string{
+		`{"msg":"key changed","what":"revoked","organization":"o1","keyId":"` + hash.ID() + `"}`,
+		`{"time":"2026-11-23T18:37:56.3Z","level":"INFO","msg":"key changed","what":"rotated","organization":"o\u00231","keyId":"` + hash.ID() +
+			`","keyHash":"` + hash.String() + `","expiryTime":"2026-11-24T18:37:56.357Z","newKeyId":"b5f438f6715ace75"}`,
+		`{"msg":"key changed","what":"ended","organization":"o1","keyId":"` + hash.ID() + `","expiryTime":"1990-12-31T23:59:59.1234+01:00","keyHash":"` + hash.String() + `"}`,
+		`{"msg":"key changed","what":"ended","organization":"o1","keyId":"` + hash.ID() + `","expiryTime":"0001-01-01T00:00:00Z"}`,
+		`{"msg":"key changed","what":"created"}`, `{"msg":"request","keyId":5}`, `{"MSG":"key changed","What":"revoked"}`,
+		"table marketmeter at eu-central-1", "marketmeter key revoke: no", "{", "null", `{"msg":"key changed"}{`,
+	} {
+		f.Add([]byte(line))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if text = bytes.Trim(text, " \t\r\n"); len(text) == 0 {
+			return
+		}
+		end, ok, err := parseAuditLine(text)
+		if ok && err != nil || !ok && end != (keyEnd{}) {
+			t.Fatalf("%q is read as %+v, %v, %v", text, end, ok, err)
+		}
+		if !ok {
+			return
+		}
+		if end.organization == "" || len(end.id) != mostOfID || checkKeyID(end.id) != nil || end.revoked != end.at.IsZero() ||
+			end.hash != (apikey.Hash{}) && end.hash.ID() != end.id {
+			t.Fatalf("%q is read as %+v", text, end)
+		}
+		if end.hash == (apikey.Hash{}) {
+			return // of old lines
+		}
+		what := "revoked"
+		if !end.revoked {
+			what = "ended"
+		}
+		var log bytes.Buffer
+		ring := &keyring{target: &target{}, log: slog.New(slog.NewJSONHandler(&log, nil))}
+		ring.changed(what, &apikey.Record{Hash: end.hash, Organization: end.organization, ExpiryTime: end.at})
+		if again, ok, err := parseAuditLine(bytes.TrimSpace(log.Bytes())); again != end || !ok || err != nil {
+			t.Fatalf("%q is read as %+v, and again as %+v, %v, %v", text, end, again, ok, err)
+		}
+	})
+}
+
+// For all lines that the keyring can write, what is read of one is what was done.
+func TestParseAuditLine_ReadsWhatIsWritten(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		r := apikey.Record{
+			Hash: apikey.New().Hash(), Organization: rapid.StringN(1, 64, -1).Draw(t, "organization"), Scopes: apikey.Read,
+			ExpiryTime: ringTime.Truncate(time.Millisecond),
+		}
+		what := rapid.SampledFrom([]string{"created", "rotated", "ended", "revoked"}).Draw(t, "what")
+		var log bytes.Buffer
+		ring := &keyring{target: &target{}, log: slog.New(slog.NewJSONHandler(&log, nil))}
+		ring.changed(what, &r, "newKeyId", "0123456789abcdef")
+		got, ok, err := parseAuditLine(bytes.TrimSpace(log.Bytes()))
+		want := keyEnd{organization: strings.ToValidUTF8(r.Organization, "\ufffd"), id: r.Hash.ID(), hash: r.Hash, revoked: what == "revoked"}
+		if what == "created" {
+			want = keyEnd{}
+		} else if !want.revoked {
+			want.at = r.ExpiryTime
+		}
+		if got != want || ok != (what != "created") || err != nil {
+			t.Fatalf("%sis read as %+v, %v, %v", &log, got, ok, err)
+		}
+	})
+}
