@@ -14,9 +14,10 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 )
 
-// checkUTF8 returns an error, and its status, if the path, the query or the body of a request is not
-// UTF-8. encoding/json puts U+FFFD in place of what is not, so that the handler would read another text
-// than the client sent, which the local server reads as it is and refuses with the same status.
+// checkUTF8 returns an error, and its status, if the path, the query or the body of a request is
+// not UTF-8. encoding/json puts U+FFFD in place of what is not, so that the handler would read
+// another text than the client sent, which the local server reads as it is and refuses with the
+// same status.
 //
 // A header may be anything, as on the local server: none is stored.
 func checkUTF8(payload []byte, event *events.APIGatewayV2HTTPRequest) (status int, err error) {
@@ -47,8 +48,8 @@ func checkUTF8(payload []byte, event *events.APIGatewayV2HTTPRequest) (status in
 
 var errBodyNotUTF8 = errors.New("the body is not UTF-8")
 
-// replacesText reports whether encoding/json replaces something in that JSON: bytes that are not UTF-8,
-// or an escaped half of a surrogate pair.
+// replacesText reports whether encoding/json replaces something in that JSON: bytes that are not
+// UTF-8, or an escaped half of a surrogate pair.
 func replacesText(valid []byte) bool {
 	if !utf8.Valid(valid) {
 		return true

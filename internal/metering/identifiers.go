@@ -9,8 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// The Check functions check an identifier against the contract's limits. The error is the second half
-// of a sentence: what the identifier must be. Identifiers are UTF-8 and compared byte by byte.
+// The Check functions check an identifier against the contract's limits. The error is the second
+// half of a sentence: what the identifier must be. Identifiers are UTF-8 and compared byte by
+// byte.
 
 // CheckOrganizationID allows 1 to 64 bytes that can travel in a path.
 func CheckOrganizationID(id string) error { return checkBytes(id, 64, inPath) }
@@ -30,8 +31,8 @@ func CheckGroupID(id string) error { return checkCharacters(id, 36, inPath) }
 // CheckKey allows a dimension or metric key: 1 to 255 characters.
 func CheckKey(key string) error { return checkCharacters(key, 255, anywhere) }
 
-// The CheckStored functions allow "%" too: earlier versions stored identifiers with it. They are for
-// what reads, filters and exports.
+// The CheckStored functions allow "%" too: earlier versions stored identifiers with it. They are
+// for what reads, filters and exports.
 
 // CheckStoredOrganizationID is CheckOrganizationID for an organization that may exist already.
 func CheckStoredOrganizationID(id string) error { return checkBytes(id, 64, onceInPath) }
@@ -45,7 +46,7 @@ func CheckStoredGroupID(id string) error { return checkCharacters(id, 36, onceIn
 // idUse is where an identifier is used, which decides what it may hold.
 type idUse struct{ forbidden, rule string }
 
-// API Gateway decodes a path twice, so that the path of a%2541, which names a%41, reaches the service as
+// API Gateway decodes a path twice: that of the id a%41, which is a%2541, reaches the service as
 // that of aA (decision 28).
 var (
 	anywhere   = idUse{}
