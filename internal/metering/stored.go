@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -19,7 +20,7 @@ const maxName = 64<<10 - 1
 // ValidateBatch approves them.
 func (g *Group) CheckStorable() error {
 	for i, r := range g.MetaInfo.BillableRecords {
-		if err := checkProperties(r.Properties, func() string { return fmt.Sprintf("metaInfo.billableRecords[%d].properties", i) }); err != nil {
+		if err := checkProperties(r.Properties, "metaInfo.billableRecords["+strconv.Itoa(i)+"].properties"); err != nil {
 			return err
 		}
 	}
@@ -33,27 +34,72 @@ func checkStoredSize(g *Group, has string) error {
 	return nil
 }
 
-// checkProperties checks the names in a document, at any depth, in an order that does not change.
-// path is where the document is.
-func checkProperties(document any, path func() string) error {
+// checkProperties checks the names in the properties of a billable record, at any depth. It returns the
+// first in an order that does not change; properties are at path.
+func checkProperties(properties map[string]any, path string) error {
+	if namesFit(properties) {
+		return nil
+	}
+	return misnamed(properties, path)
+}
+
+func nameFits(name string) bool { return name != "" && len(name) <= maxName }
+
+func namesFit(document any) bool {
+	switch value := document.(type) {
+	case map[string]any:
+		for name, member := range value {
+			if !nameFits(name) || !namesFit(member) {
+				return false
+			}
+		}
+	case []any:
+		for _, element := range value {
+			if !namesFit(element) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// misnamed is the error for a name in the document at path that does not fit, nil if all fit.
+func misnamed(document any, path string) error {
 	switch value := document.(type) {
 	case map[string]any:
 		for _, name := range slices.Sorted(maps.Keys(value)) {
-			if name == "" || len(name) > maxName {
-				return fmt.Errorf("%s has a member named %s, of %d bytes: a name must have 1 to %d bytes", path(), Quote(name), len(name), maxName)
+			if !nameFits(name) {
+				return fmt.Errorf("%s has a member named %s, of %d bytes: a name must have 1 to %d bytes", path, Quote(name), len(name), maxName)
 			}
-			if err := checkProperties(value[name], func() string { return path() + "[" + Quote(name) + "]" }); err != nil {
-				return err
+			if !namesFit(value[name]) {
+				return misnamed(value[name], path+"["+Quote(name)+"]")
 			}
 		}
 	case []any:
 		for i, element := range value {
-			if err := checkProperties(element, func() string { return fmt.Sprintf("%s[%d]", path(), i) }); err != nil {
-				return err
+			if !namesFit(element) {
+				return misnamed(element, fmt.Sprintf("%s[%d]", path, i))
 			}
 		}
 	}
 	return nil
+}
+
+// surelyFits reports whether g is so small that largest need not be measured. Of almost all groups it is true.
+func (g *NewGroup) surelyFits() bool {
+	const ids, number, record = 8 << 10, 32, 64 // bytes at most
+	size := ids
+	for _, r := range g.Records {
+		size += 2 * (len(r.Key) + number)
+	}
+	billable, _ := g.billable()
+	for _, r := range billable {
+		size += record + 3*(len(r.Key)+number) + sizeOfDocument(r.Properties)
+	}
+	for name, value := range g.MetaInfo.Carried {
+		size += len(name) + number + sizeOfDocument(value)
+	}
+	return size <= MaxStored
 }
 
 // largest is the largest group that a report of g to the organization stores, if no mapping changes

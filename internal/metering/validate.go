@@ -101,6 +101,9 @@ func (g *NewGroup) validate(org string, now time.Time) error {
 	if err := g.validateRecords(); err != nil {
 		return err
 	}
+	if g.surelyFits() {
+		return nil
+	}
 	largest := g.largest(org)
 	return checkStoredSize(&largest, "the group may have %d bytes as stored, where records stand twice and an id that is not given counts as the longest")
 }
@@ -137,7 +140,7 @@ func (g *NewGroup) validateRecords() error {
 		if err := CheckKey(r.Key); err != nil {
 			return fmt.Errorf("%s[%d].key is %s: %w", billablePath, i, Quote(r.Key), err)
 		}
-		if err := checkProperties(r.Properties, func() string { return fmt.Sprintf("%s[%d].properties", billablePath, i) }); err != nil {
+		if err := checkProperties(r.Properties, billablePath+"["+strconv.Itoa(i)+"].properties"); err != nil {
 			return err
 		}
 		if r.Quantity == "" {
