@@ -60,62 +60,10 @@ func AppendQuantities(b []byte, quantities map[string]metering.Quantity) []byte 
 	return append(b, '}')
 }
 
-// AppendConfig appends the config as the API returns it and the table stores it.
+// AppendConfig appends the config as the API returns it and the table stores it, the members of each
+// object in the order of their names.
 func AppendConfig(b []byte, c metering.Config) []byte {
-	b = append(b, `{"partnerUsageMeteringConfigs":[`...)
-	for i, p := range c.Partners {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, '{')
-		if p.DimensionMapping != nil {
-			b = append(appendName(b, "dimensionMapping"), '{')
-			for _, key := range slices.Sorted(maps.Keys(p.DimensionMapping)) {
-				b = appendMappingValue(appendName(b, key), p.DimensionMapping[key])
-			}
-			b = append(b, '}')
-		}
-		if p.DimensionMappingV2 != nil {
-			b = append(appendName(b, "dimensionMappingV2"), '{')
-			for _, key := range slices.Sorted(maps.Keys(p.DimensionMappingV2)) {
-				b = append(appendName(b, key), '[')
-				for i, value := range p.DimensionMappingV2[key] {
-					if i > 0 {
-						b = append(b, ',')
-					}
-					b = appendMappingValue(b, value)
-				}
-				b = append(b, ']')
-			}
-			b = append(b, '}')
-		}
-		b = appendFlag(b, "enableBillableDimension", p.EnableBillableDimension)
-		b = appendFlag(b, "enableCommitWithAdditionalUsageAtListPrice", p.EnableCommitWithAdditionalUsageAtListPrice)
-		b = appendFlag(b, "enableCommitWithAdditionalUsageMetering", p.EnableCommitWithAdditionalUsageMetering)
-		b = appendFlag(b, "enableDimensionMapping", p.EnableDimensionMapping)
-		b = appendTextMember(b, "partner", p.Partner)
-		b = append(b, '}')
-	}
-	return append(b, "]}"...)
-}
-
-func appendMappingValue(b []byte, v metering.MappingValue) []byte {
-	b = append(b, '{')
-	if v.ConvertionMultiplier != nil {
-		b = append(appendName(b, "convertionMultiplier"), v.ConvertionMultiplier.String()...)
-	}
-	b = appendTextMember(b, "dimensionKey", v.DimensionKey)
-	if v.MappingMode != nil {
-		b = appendTextMember(b, "mappingMode", string(*v.MappingMode))
-	}
-	return append(b, '}')
-}
-
-func appendFlag(b []byte, name string, flag *bool) []byte {
-	if flag == nil {
-		return b
-	}
-	return strconv.AppendBool(appendName(b, name), *flag)
+	return appendDocument(b, map[string]any(c))
 }
 
 // appendDocument appends one of metering's documents.
@@ -129,6 +77,8 @@ func appendDocument(b []byte, value any) []byte {
 		return AppendText(b, value)
 	case metering.Number:
 		return append(b, value.String()...)
+	case metering.Numeral:
+		return append(b, value...)
 	case []any:
 		b = append(b, '[')
 		for i, element := range value {
