@@ -17,23 +17,27 @@ func AppendGroup(b []byte, g *metering.Group) []byte {
 	return appendGroup(b, g, false)
 }
 
-// AppendGroupForExport appends the group with its productID, where it has one, as DecodeGroup
-// reads it.
+// AppendGroupForExport appends the group with its productID, if it has one, as DecodeGroup reads it, and
+// with the members that this version does not know, for a version that does.
 func AppendGroupForExport(b []byte, g *metering.Group) []byte {
 	return appendGroup(b, g, true)
 }
 
-func appendGroup(b []byte, g *metering.Group, withProduct bool) []byte {
+func appendGroup(b []byte, g *metering.Group, export bool) []byte {
 	b = append(b, '{')
 	b = appendTextMember(b, "buyerID", g.BuyerID)
 	b = appendTimeMember(b, "creationTime", g.CreationTime)
 	b = appendTextMember(b, "entitlementID", g.EntitlementID)
 	b = appendTextMember(b, "id", g.ID)
 	b = appendTimeMember(b, "lastUpdateTime", g.LastUpdateTime)
-	b = AppendMetaInfo(appendName(b, "metaInfo"), &g.MetaInfo)
+	metaInfo := g.MetaInfo.Document()
+	if export {
+		metaInfo = g.MetaInfo.FullDocument()
+	}
+	b = appendDocument(appendName(b, "metaInfo"), metaInfo)
 	b = appendTextMember(b, "organizationID", g.OrganizationID)
 	b = appendTextMember(b, "partner", string(g.Partner))
-	if withProduct && g.ProductID != "" {
+	if export && g.ProductID != "" {
 		b = appendTextMember(b, "productID", g.ProductID)
 	}
 	b = AppendQuantities(appendName(b, "records"), g.Records)
@@ -43,12 +47,17 @@ func appendGroup(b []byte, g *metering.Group, withProduct bool) []byte {
 	b = strconv.AppendInt(appendName(b, "serialID"), int64(g.SerialID), 10)
 	b = appendTextMember(b, "status", string(g.Status))
 	b = appendTextMember(b, "usageRecordReportID", g.UsageRecordReportID)
+	if export {
+		for _, name := range slices.Sorted(maps.Keys(g.Unknown)) {
+			b = appendDocument(appendName(b, name), g.Unknown[name])
+		}
+	}
 	return append(b, '}')
 }
 
-// AppendMetaInfo appends a group's metaInfo, of whose members those are there that are present.
-func AppendMetaInfo(b []byte, m *metering.MetaInfo) []byte {
-	return appendDocument(b, m.Document())
+// AppendMetaInfoForExport appends a group's metaInfo as AppendGroupForExport does.
+func AppendMetaInfoForExport(b []byte, m *metering.MetaInfo) []byte {
+	return appendDocument(b, m.FullDocument())
 }
 
 // AppendQuantities appends an object of quantities by key.

@@ -1,9 +1,9 @@
 package reliability
 
 import (
-	"crypto/sha256"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"

@@ -512,6 +512,10 @@ func TestAMemberOfANewerVersionIsPassedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if page, err := tbl.List(t.Context(), "o1", listing(now, 10), nil); err != nil || page.Count != 1 || strings.Contains(string(page.JSON), "newe") {
+		t.Errorf("%s, %v", page.JSON, err)
+	}
+	g.Unknown, g.MetaInfo.Unknown = map[string]any{"newest": "x"}, map[string]any{"newer": "x"} // for an export alone
 	wantSame(t, []metering.Group{*g}, all(t, tbl, "o1"))
 }
 
