@@ -123,13 +123,17 @@ func TestConfigOfANewerVersion_PatchKeepsWhatItDoesNotName(t *testing.T) {
 			{entry(`"dimensionMapping": {"cpu": {}, "gpu": {}, "ram": {}}`), newerConfig},
 			{entry(`"dimensionMapping": {"cpu": {"convertionMultiplier": 2.5}}`), newerConfig},
 			{entry(`"dimensionMapping": {"new": {"dimensionKey": "n", "convertionMultiplier": 1}}`), newerConfigWith(t, `"str": "CpuHours"`, `"str": "CpuHours", "new": {"dimensionKey": "n", "convertionMultiplier": 1}`)},
-			{entry(`"dimensionMapping": {"gpu": null}, "dimensionMappingV2": {"old": null}`),
-				newerConfigWith(t, `"gpu": {"dimensionKey": "Gpu", "mappingMode": "TIERED"},`, ``, `, "old": "all"`, ``)},
+			{
+				entry(`"dimensionMapping": {"gpu": null}, "dimensionMappingV2": {"old": null}`),
+				newerConfigWith(t, `"gpu": {"dimensionKey": "Gpu", "mappingMode": "TIERED"},`, ``, `, "old": "all"`, ``),
+			},
 			// What is named and of another type is replaced (RFC 7396).
 			{entry(`"dimensionMapping": {"str": {"dimensionKey": "s", "convertionMultiplier": 1}}`), newerConfigWith(t, `"str": "CpuHours"`, `"str": {"dimensionKey": "s", "convertionMultiplier": 1}`)},
 			{entry(`"dimensionMappingV2": {"old": []}`), newerConfigWith(t, `"all"`, `[]`)},
-			{`{"partnerUsageMeteringConfigs": [{"partner": "GCP", "dimensionMapping": {"a": {"dimensionKey": "A", "mappingMode": "AMOUNT"}}}]}`,
-				newerConfigWith(t, `"dimensionMapping": []`, `"dimensionMapping": {"a": {"dimensionKey": "A", "mappingMode": "AMOUNT"}}`)},
+			{
+				`{"partnerUsageMeteringConfigs": [{"partner": "GCP", "dimensionMapping": {"a": {"dimensionKey": "A", "mappingMode": "AMOUNT"}}}]}`,
+				newerConfigWith(t, `"dimensionMapping": []`, `"dimensionMapping": {"a": {"dimensionKey": "A", "mappingMode": "AMOUNT"}}`),
+			},
 			{`{"partnerUsageMeteringConfigs": null}`, `{"schema": {"v": 2, "n": 1.50}, "partnerUsageMeteringConfigs": []}`},
 		} {
 			org := fmt.Sprint("acme ", i)
