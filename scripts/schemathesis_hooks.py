@@ -6,6 +6,7 @@ import schemathesis
 
 DIGITS = r"does not fit: a quantity has at most 19 digits|a number has at most 38 significant digits"
 ONCE = r"there may be at most one entry a partner"
+CONDITIONS = r"If-Match is |If-None-Match is "
 
 # By operation, what a 400 may say to a request that the description allows.
 REASONS = {
@@ -13,8 +14,9 @@ REASONS = {
     rf"|{DIGITS}|cursor is |offset and cursor are given",
     "delete": r"only a group that is CREATED or INVALID can be deleted",
     "batchvalidate": DIGITS,
-    "config-put": rf"{DIGITS}|{ONCE}|If-Match is ",
-    "config-patch": rf"{DIGITS}|{ONCE}|If-Match is |: it must have 1 to 255 characters|convertionMultiplier is ",
+    "config-get": CONDITIONS,
+    "config-put": rf"{DIGITS}|{ONCE}|{CONDITIONS}",
+    "config-patch": rf"{DIGITS}|{ONCE}|{CONDITIONS}|: it must have 1 to 255 characters|convertionMultiplier is ",
 }
 
 

@@ -9,6 +9,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -36,6 +38,10 @@ taking one leading ' off each text gives what is stored. The columns records, me
 those of times are no texts and never have one. --csv-raw writes texts as they are stored, for programs.
 
 A group that was written less than a second ago may not be there yet.
+
+Members that a newer version has stored and this one does not know are exported too, for an import by
+that version. Nothing is left out silently: a group that can't be read, or a member that the format can't
+hold, is named on standard error, the rest is exported, and the exit status is 1.
 
 `
 
@@ -73,7 +79,7 @@ func exportGroups(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	return writeGroups(ctx, tbl.Table, *org, filter, newWriter(p.stdout))
+	return writeGroups(ctx, tbl.Table, *org, filter, newWriter(p.stdout), p.stderr)
 }
 
 func dayFlag(flags *flag.FlagSet, day *metering.Day, name, usage string) {
@@ -85,7 +91,8 @@ func dayFlag(flags *flag.FlagSet, day *metering.Day, name, usage string) {
 
 // groupWriter writes groups in a format. After an error it is of no more use.
 type groupWriter interface {
-	write(*metering.Group) error
+	// write returns the paths of members that the format can't hold, which it has left out.
+	write(*metering.Group) (leftOut []string, err error)
 	flush() error
 }
 
@@ -95,17 +102,28 @@ var groupWriters = map[string]func(io.Writer) groupWriter{
 }
 
 // writeGroups writes the organization's groups of the filter, newest first. It holds a page of
-// them in memory, however many there are.
+// them in memory, however many there are. What it can't write it names on stderr, and fails at the end.
 //
 //	Query  a round trip and about 128 read units per 1 MB
-func writeGroups(ctx context.Context, tbl *table.Table, org string, filter metering.GroupFilter, w groupWriter) error {
+func writeGroups(ctx context.Context, tbl *table.Table, org string, filter metering.GroupFilter, w groupWriter, stderr io.Writer) error {
 	var reading, writing error
+	incomplete := 0
 	for group, err := range tbl.Groups(ctx, org, filter) {
-		if reading = err; err == nil {
-			writing = w.write(group)
+		if err != nil {
+			if reading != nil {
+				fmt.Fprintln(stderr, reading)
+			}
+			reading = err
+			continue // to the groups after one that can't be read; nothing comes after an error of the table
 		}
-		if reading != nil || writing != nil {
+		var leftOut []string
+		if leftOut, writing = w.write(group); writing != nil {
 			break
+		}
+		if len(leftOut) > 0 {
+			incomplete++
+			fmt.Fprintf(stderr, "group %s is written without %s: a newer version stored it, and this format can't hold it\n",
+				metering.Quote(group.ID), strings.Join(leftOut, ", "))
 		}
 	}
 	if writing == nil {
@@ -117,6 +135,9 @@ func writeGroups(ctx context.Context, tbl *table.Table, org string, filter meter
 	if err := cmp.Or(reading, writing); err != nil {
 		return fmt.Errorf("what was written is not all: %w", err)
 	}
+	if incomplete > 0 {
+		return fmt.Errorf("what was written is not all: of %d groups a member is missing; export them by the version that stored them", incomplete)
+	}
 	return nil
 }
 
@@ -125,10 +146,10 @@ type jsonlWriter struct {
 	line []byte
 }
 
-func (w *jsonlWriter) write(g *metering.Group) error {
+func (w *jsonlWriter) write(g *metering.Group) ([]string, error) {
 	w.line = append(apijson.AppendGroupForExport(w.line[:0], g), '\n')
 	_, err := w.out.Write(w.line)
-	return err
+	return g.Unexportable, err
 }
 
 func (w *jsonlWriter) flush() error { return w.out.Flush() }
@@ -151,15 +172,17 @@ func beginCSV(w io.Writer, raw bool) groupWriter {
 	return csvWriter{out, raw}
 }
 
-func (w csvWriter) write(g *metering.Group) error {
+// write has no column for members of the group itself that it does not know.
+func (w csvWriter) write(g *metering.Group) ([]string, error) {
 	reported := ""
 	if !g.ReportedTime.IsZero() {
 		reported = metering.FormatTime(g.ReportedTime)
 	}
-	return w.out.Write([]string{
+	leftOut := slices.Concat(slices.Sorted(maps.Keys(g.Unknown)), g.Unexportable)
+	return leftOut, w.out.Write([]string{
 		w.text(g.ID), w.text(g.OrganizationID), w.text(g.BuyerID), w.text(g.EntitlementID), w.text(g.ProductID),
 		w.text(string(g.Partner)), w.text(string(g.Status)),
-		string(apijson.AppendQuantities(nil, g.Records)), string(apijson.AppendMetaInfo(nil, &g.MetaInfo)),
+		string(apijson.AppendQuantities(nil, g.Records)), string(apijson.AppendMetaInfoForExport(nil, &g.MetaInfo)),
 		strconv.Itoa(int(g.SerialID)), w.text(g.UsageRecordReportID),
 		metering.FormatTime(g.CreationTime), metering.FormatTime(g.LastUpdateTime), reported,
 	})

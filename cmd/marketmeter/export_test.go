@@ -4,9 +4,15 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -154,10 +160,141 @@ func TestExportEndsWhereItsReaderHasGone(t *testing.T) {
 	}
 	for format, newWriter := range groupWriters {
 		for _, room := range []int{0, 10_000} {
-			err := writeGroups(t.Context(), tbl, "o1", metering.GroupFilter{}, newWriter(&closedPipe{room}))
+			err := writeGroups(t.Context(), tbl, "o1", metering.GroupFilter{}, newWriter(&closedPipe{room}), io.Discard)
 			if err == nil || err.Error() != "what was written is not all: write |1: broken pipe" {
 				t.Errorf("%s into a pipe that closes after %d bytes: %v", format, room, err)
 			}
+		}
+	}
+}
+
+// setAttribute writes into a stored group what a newer version might write.
+func setAttribute(t *testing.T, client *dynamodb.Client, tableName, org, id, path string, value types.AttributeValue) {
+	t.Helper()
+	names, placeholders := map[string]string{}, []string{}
+	for i, name := range strings.Split(path, ".") {
+		placeholder := fmt.Sprint("#", i)
+		name, index, isElement := strings.Cut(name, "[")
+		names[placeholder] = name
+		if isElement {
+			placeholder += "[" + index
+		}
+		placeholders = append(placeholders, placeholder)
+	}
+	_, err := client.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+		TableName: &tableName, UpdateExpression: aws.String("SET " + strings.Join(placeholders, ".") + " = :v"), ExpressionAttributeNames: names,
+		Key: map[string]types.AttributeValue{
+			"PK": &types.AttributeValueMemberS{Value: "ORG#" + org}, "SK": &types.AttributeValueMemberS{Value: "GROUP#" + id},
+		},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":v": value},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func groupLine(id string) string {
+	return `{"id":"` + id + `","buyerID":"b","entitlementID":"e","partner":"AWS","status":"CREATED","creationTime":"2026-03-01T12:00:0` + id + `.000Z",` +
+		`"metaInfo":{"billableRecords":[{"key":"k","quantity":1.5}],"source":"API"}}` + "\n"
+}
+
+func textValue(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
+
+// An export by an older version loses nothing that a newer one has stored.
+func TestExport_KeepsWhatANewerVersionStored(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	if status, _, stderr := onTable(t, name, groupLine("1")+groupLine("2"), "import", "--org", "o", "-"); status != 0 {
+		t.Fatal(stderr)
+	}
+	object := &types.AttributeValueMemberM{Value: map[string]types.AttributeValue{
+		"code": textValue("TOO_OLD"), "n": &types.AttributeValueMemberN{Value: "0.10"}, "none": &types.AttributeValueMemberNULL{Value: true},
+	}}
+	for path, value := range map[string]types.AttributeValue{
+		"problems": &types.AttributeValueMemberL{Value: []types.AttributeValue{object}}, "reportBy": textValue("2026-03-01T13:00:00.000Z"),
+		"status": textValue("HELD"), "partner": textValue("NEWCLOUD"), "metaInfo.source": textValue("NEWSOURCE"),
+		"metaInfo.newcloudInvoice": object, "metaInfo.timestamp": &types.AttributeValueMemberN{Value: "1772366400"},
+		"metaInfo.lagoAmount": object, "metaInfo.billableRecords[0].unit": textValue("GB"),
+		"_work": textValue("ORG#o#WORK#7"), "_due": textValue("2026-03-01T12:05:00.000Z"), "expiresAt": &types.AttributeValueMemberN{Value: "99999999999"},
+	} {
+		setAttribute(t, client, name, "o", "2", path, value)
+	}
+	status, exported, stderr := onTable(t, name, "", "export", "--org", "o")
+	want := []string{
+		`"problems":[{"code":"TOO_OLD","n":0.1,"none":null}]`, `"reportBy":"2026-03-01T13:00:00.000Z"`, `"status":"HELD"`, `"partner":"NEWCLOUD"`,
+		`"source":"NEWSOURCE"`, `"newcloudInvoice":{"code":"TOO_OLD","n":0.1,"none":null}`, `"timestamp":1772366400`, `"lagoAmount":{"code"`,
+		`"billableRecords":[{"key":"k","quantity":1.5,"unit":"GB"}]`,
+	}
+	lines := slices.Collect(strings.Lines(exported))
+	if status != 0 || stderr != "" || len(lines) != 2 {
+		t.Fatalf("export: %d, %q\n%s", status, stderr, exported)
+	}
+	for _, text := range want {
+		if !strings.Contains(lines[0], text) {
+			t.Errorf("there is no %s in %s", text, lines[0])
+		}
+	}
+	for _, own := range []string{"_work", "_due", "expiresAt", "_op", "PK"} { // the service's own
+		if strings.Contains(exported, own) {
+			t.Errorf("%s was exported: %s", own, exported)
+		}
+	}
+	// This version imports the one that it knows, and names what it does not know of the other.
+	if status, stdout, stderr := onTable(t, name, exported, "import", "--org", "o3", "--rewrite-org", "-"); status != 1 ||
+		stdout != "imported 1, skipped 0, refused 1\n" || !strings.HasPrefix(stderr, "line 1: ") {
+		t.Errorf("import: %d, %q, %q", status, stdout, stderr)
+	}
+	known := strings.NewReplacer(`"HELD"`, `"CREATED"`, `"NEWCLOUD"`, `"AWS"`, `"NEWSOURCE"`, `"API"`, `,"timestamp":1772366400`, ``).Replace(lines[0])
+	known = regexp.MustCompile(`"(lagoAmount|newcloudInvoice)":\{[^}]*\},`).ReplaceAllString(known, "")
+	for _, member := range []string{`,"unit":"GB"`, `,"problems":[{"code":"TOO_OLD","n":0.1,"none":null}]`, `,"reportBy":"2026-03-01T13:00:00.000Z"`} {
+		path := strings.Trim(strings.Split(member, ":")[0], `,"`)
+		status, _, stderr := onTable(t, name, known, "import", "--org", "o4", "--rewrite-org", "-")
+		if status != 1 || !strings.Contains(stderr, path+" is unknown") {
+			t.Errorf("import of %s: %d, %q", known, status, stderr)
+		}
+		known = strings.Replace(known, member, "", 1)
+	}
+	if status, _, stderr := onTable(t, name, known, "import", "--org", "o4", "--rewrite-org", "-"); status != 0 {
+		t.Errorf("import of %s: %q", known, stderr)
+	}
+
+	// A table has no column for them.
+	status, exported, stderr = onTable(t, name, "", "export", "--org", "o", "--format", "csv")
+	if status != 1 || !strings.Contains(stderr, `group "2" is written without problems, reportBy`) || !strings.Contains(stderr, "what was written is not all") ||
+		strings.Count(exported, "\n") != 3 || !strings.Contains(exported, "newcloudInvoice") || !strings.Contains(exported, `""unit"":""GB""`) {
+		t.Errorf("export as CSV: %d, %q\n%s", status, stderr, exported)
+	}
+}
+
+// What no JSON can hold is named, with its group, and so is a group that can't be read; the others are exported.
+func TestExport_NamesWhatItCantWrite(t *testing.T) {
+	t.Parallel()
+	client, name := tabletest.Client(t)
+	var input strings.Builder
+	for _, id := range []string{"1", "2", "3", "4", "5"} {
+		input.WriteString(groupLine(id))
+	}
+	if status, _, stderr := onTable(t, name, input.String(), "import", "--org", "o", "-"); status != 0 {
+		t.Fatal(stderr)
+	}
+	set := &types.AttributeValueMemberSS{Value: []string{"a"}}
+	setAttribute(t, client, name, "o", "5", "tags", set)
+	setAttribute(t, client, name, "o", "4", "metaInfo.tags", set)
+	setAttribute(t, client, name, "o", "4", "metaInfo.billableRecords[0].blob", &types.AttributeValueMemberB{Value: []byte{1}})
+	setAttribute(t, client, name, "o", "3", "serialID", textValue("seven"))
+	setAttribute(t, client, name, "o", "2", "records", set)
+	for format, lines := range map[string]int{"jsonl": 3, "csv": 4} {
+		status, exported, stderr := onTable(t, name, "", "export", "--org", "o", "--format", format)
+		for _, text := range []string{
+			`group "5" is written without tags`, `group "4" is written without metaInfo.billableRecords[0].blob, metaInfo.tags`,
+			`the stored group "3"`, "serialID", `the stored group "2"`, "records", "what was written is not all",
+		} {
+			if !strings.Contains(stderr, text) {
+				t.Errorf("%s: standard error does not say %s: %s", format, text, stderr)
+			}
+		}
+		if status != 1 || strings.Count(exported, "\n") != lines {
+			t.Errorf("%s: %d\n%s", format, status, exported)
 		}
 	}
 }
@@ -263,7 +400,7 @@ func TestExport_NeutralizesFormulasInCSV(t *testing.T) {
 		var out strings.Builder
 		w := beginCSV(&out, raw)
 		for _, g := range groups {
-			if err := w.write(&g); err != nil {
+			if _, err := w.write(&g); err != nil {
 				t.Fatal(err)
 			}
 		}

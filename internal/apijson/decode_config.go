@@ -1,36 +1,72 @@
 package apijson
 
-import "github.com/marketmeter/marketmeter/internal/metering"
+import (
+	"bytes"
+	"errors"
+	"io"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// DecodeConfig reads a stored config leniently: any JSON object is one, whatever its members are.
+func DecodeConfig(stored []byte) (metering.Config, error) {
+	d := &decoder{jsontext.NewDecoder(bytes.NewBuffer(stored), jsontext.AllowDuplicateNames(true))}
+	value, err := d.document(len(stored), func(text string) (any, error) { return metering.Numeral(text), nil })
+	if err != nil {
+		return nil, err
+	}
+	config, ok := value.(map[string]any)
+	if _, end := d.json.ReadToken(); !ok || !errors.Is(end, io.EOF) {
+		return nil, metering.Errorf(metering.Invalid, "it must be one JSON object")
+	}
+	return config, nil
+}
 
 // DecodeConfigPatch reads a merge patch of the usage metering config. A whole config is one too: a
 // patch of the empty config.
 func DecodeConfigPatch(body []byte) (metering.ConfigPatch, error) {
-	return decode(body, func(d *decoder) (p metering.ConfigPatch, err error) {
-		err = d.object("a usage metering config, an object", func(name string) (err error) {
+	return decode(body, func(d *decoder) (metering.ConfigPatch, error) {
+		patch := metering.ConfigPatch{}
+		err := d.object("a usage metering config, an object", func(name string) (err error) {
 			if name != "partnerUsageMeteringConfigs" {
 				return d.unknown(name, []string{"partnerUsageMeteringConfigs"})
 			}
-			p.Partners, err = patchMember(d, d.partnerPatches)
+			patch[name], err = orNull(d, func() ([]any, error) { return d.anyArray("an array of partner configs", d.partnerPatch) })
 			return err
 		})
-		return p, err
+		return patch, err
 	})
 }
 
-// patchMember reads a member of a merge patch, null included.
-func patchMember[T any](d *decoder, read func() (T, error)) (metering.PatchMember[T], error) {
-	value, err := optional(d, read)
-	return metering.PatchMember[T]{Set: true, Value: value}, err
+// orNull reads a value of a document, or nil if the JSON has null.
+func orNull[T any](d *decoder, read func() (T, error)) (any, error) {
+	if d.null() {
+		return nil, nil
+	}
+	return read()
 }
 
-func (d *decoder) partnerPatches() ([]metering.PartnerPatch, error) {
-	patches := []metering.PartnerPatch{}
-	err := d.array("an array of partner configs", func(int) error {
-		patch, err := d.partnerPatch()
-		patches = append(patches, patch)
+// anyObject reads an object as a document.
+func (d *decoder) anyObject(due string, member func(name string) (any, error)) (map[string]any, error) {
+	object := map[string]any{}
+	err := d.object(due, func(name string) (err error) {
+		object[name], err = member(name)
 		return err
 	})
-	return patches, err
+	return object, err
+}
+
+// anyArray reads an array as a document.
+func (d *decoder) anyArray(due string, element func() (map[string]any, error)) ([]any, error) {
+	array := []any{}
+	err := d.array(due, func(int) error {
+		value, err := element()
+		array = append(array, value)
+		return err
+	})
+	return array, err
 }
 
 var partnerConfigMembers = []string{
@@ -38,77 +74,54 @@ var partnerConfigMembers = []string{
 	"enableCommitWithAdditionalUsageMetering", "enableDimensionMapping", "partner",
 }
 
-func (d *decoder) partnerPatch() (p metering.PartnerPatch, err error) {
-	err = d.object("a partner config, an object", func(name string) (err error) {
+func (d *decoder) partnerPatch() (map[string]any, error) {
+	return d.anyObject("a partner config, an object", func(name string) (any, error) {
 		switch name {
 		case "partner":
-			p.Partner, err = orZero(d, d.text)
-		case "enableDimensionMapping":
-			p.EnableDimensionMapping, err = patchMember(d, d.boolean)
-		case "enableBillableDimension":
-			p.EnableBillableDimension, err = patchMember(d, d.boolean)
-		case "enableCommitWithAdditionalUsageMetering":
-			p.EnableCommitWithAdditionalUsageMetering, err = patchMember(d, d.boolean)
-		case "enableCommitWithAdditionalUsageAtListPrice":
-			p.EnableCommitWithAdditionalUsageAtListPrice, err = patchMember(d, d.boolean)
+			return orNull(d, d.text)
+		case "enableDimensionMapping", "enableBillableDimension", "enableCommitWithAdditionalUsageMetering", "enableCommitWithAdditionalUsageAtListPrice":
+			return orNull(d, d.boolean)
 		case "dimensionMapping":
-			p.DimensionMapping, err = patchMember(d, d.mappingPatches)
+			return orNull(d, func() (map[string]any, error) {
+				return d.anyObject("an object of mapping values by source key", func(string) (any, error) { return orNull(d, d.mappingPatch) })
+			})
 		case "dimensionMappingV2":
-			p.DimensionMappingV2, err = patchMember(d, d.mappingArrays)
+			return orNull(d, func() (map[string]any, error) {
+				return d.anyObject("an object of arrays of mapping values by source key", func(string) (any, error) {
+					return orNull(d, func() ([]any, error) { return d.anyArray("an array of mapping values", d.mappingValue) })
+				})
+			})
 		default:
-			err = d.unknown(name, partnerConfigMembers)
+			return nil, d.unknown(name, partnerConfigMembers)
 		}
-		return err
 	})
-	return p, err
-}
-
-func (d *decoder) mappingPatches() (map[string]*metering.MappingPatch, error) {
-	patches := map[string]*metering.MappingPatch{}
-	err := d.object("an object of mapping values by source key", func(key string) (err error) {
-		patches[key], err = optional(d, d.mappingPatch)
-		return err
-	})
-	return patches, err
-}
-
-func (d *decoder) mappingArrays() (map[string][]metering.MappingValue, error) {
-	arrays := map[string][]metering.MappingValue{}
-	err := d.object("an object of arrays of mapping values by source key", func(key string) (err error) {
-		arrays[key], err = orZero(d, d.mappingValues)
-		return err
-	})
-	return arrays, err
-}
-
-func (d *decoder) mappingValues() ([]metering.MappingValue, error) {
-	values := []metering.MappingValue{}
-	err := d.array("an array of mapping values", func(int) error {
-		patch, err := d.mappingPatch()
-		values = append(values, patch.Apply(metering.MappingValue{}))
-		return err
-	})
-	return values, err
 }
 
 var mappingValueMembers = []string{"convertionMultiplier", "dimensionKey", "mappingMode"}
 
-func (d *decoder) mappingPatch() (p metering.MappingPatch, err error) {
-	err = d.object("a mapping value, an object", func(name string) (err error) {
+func (d *decoder) mappingPatch() (map[string]any, error) {
+	return d.anyObject("a mapping value, an object", func(name string) (any, error) {
 		switch name {
-		case "dimensionKey":
-			p.DimensionKey, err = patchMember(d, d.text)
-		case "mappingMode":
-			p.MappingMode, err = patchMember(d, func() (metering.MappingMode, error) {
-				text, err := d.text()
-				return metering.MappingMode(text), err
-			})
+		case "dimensionKey", "mappingMode":
+			return orNull(d, d.text)
 		case "convertionMultiplier":
-			p.ConvertionMultiplier, err = patchMember(d, d.quantity)
+			return orNull(d, func() (metering.Numeral, error) {
+				q, err := d.quantity()
+				return metering.Numeral(q.String()), err
+			})
 		default:
-			err = d.unknown(name, mappingValueMembers)
+			return nil, d.unknown(name, mappingValueMembers)
 		}
-		return err
 	})
-	return p, err
+}
+
+// mappingValue reads a whole mapping value, in which null is as if the member were absent.
+func (d *decoder) mappingValue() (map[string]any, error) {
+	value, err := d.mappingPatch()
+	for name, member := range value {
+		if member == nil {
+			delete(value, name)
+		}
+	}
+	return value, err
 }

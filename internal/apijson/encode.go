@@ -17,23 +17,27 @@ func AppendGroup(b []byte, g *metering.Group) []byte {
 	return appendGroup(b, g, false)
 }
 
-// AppendGroupForExport appends the group with its productID, where it has one, as DecodeGroup
-// reads it.
+// AppendGroupForExport appends the group with its productID, if it has one, as DecodeGroup reads it, and
+// with the members that this version does not know, for a version that does.
 func AppendGroupForExport(b []byte, g *metering.Group) []byte {
 	return appendGroup(b, g, true)
 }
 
-func appendGroup(b []byte, g *metering.Group, withProduct bool) []byte {
+func appendGroup(b []byte, g *metering.Group, export bool) []byte {
 	b = append(b, '{')
 	b = appendTextMember(b, "buyerID", g.BuyerID)
 	b = appendTimeMember(b, "creationTime", g.CreationTime)
 	b = appendTextMember(b, "entitlementID", g.EntitlementID)
 	b = appendTextMember(b, "id", g.ID)
 	b = appendTimeMember(b, "lastUpdateTime", g.LastUpdateTime)
-	b = AppendMetaInfo(appendName(b, "metaInfo"), &g.MetaInfo)
+	metaInfo := g.MetaInfo.Document()
+	if export {
+		metaInfo = g.MetaInfo.FullDocument()
+	}
+	b = appendDocument(appendName(b, "metaInfo"), metaInfo)
 	b = appendTextMember(b, "organizationID", g.OrganizationID)
 	b = appendTextMember(b, "partner", string(g.Partner))
-	if withProduct && g.ProductID != "" {
+	if export && g.ProductID != "" {
 		b = appendTextMember(b, "productID", g.ProductID)
 	}
 	b = AppendQuantities(appendName(b, "records"), g.Records)
@@ -43,12 +47,17 @@ func appendGroup(b []byte, g *metering.Group, withProduct bool) []byte {
 	b = strconv.AppendInt(appendName(b, "serialID"), int64(g.SerialID), 10)
 	b = appendTextMember(b, "status", string(g.Status))
 	b = appendTextMember(b, "usageRecordReportID", g.UsageRecordReportID)
+	if export {
+		for _, name := range slices.Sorted(maps.Keys(g.Unknown)) {
+			b = appendDocument(appendName(b, name), g.Unknown[name])
+		}
+	}
 	return append(b, '}')
 }
 
-// AppendMetaInfo appends a group's metaInfo, of whose members those are there that are present.
-func AppendMetaInfo(b []byte, m *metering.MetaInfo) []byte {
-	return appendDocument(b, m.Document())
+// AppendMetaInfoForExport appends a group's metaInfo as AppendGroupForExport does.
+func AppendMetaInfoForExport(b []byte, m *metering.MetaInfo) []byte {
+	return appendDocument(b, m.FullDocument())
 }
 
 // AppendQuantities appends an object of quantities by key.
@@ -60,62 +69,10 @@ func AppendQuantities(b []byte, quantities map[string]metering.Quantity) []byte 
 	return append(b, '}')
 }
 
-// AppendConfig appends the config as the API returns it and the table stores it.
+// AppendConfig appends the config as the API returns it and the table stores it, the members of each
+// object in the order of their names.
 func AppendConfig(b []byte, c metering.Config) []byte {
-	b = append(b, `{"partnerUsageMeteringConfigs":[`...)
-	for i, p := range c.Partners {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, '{')
-		if p.DimensionMapping != nil {
-			b = append(appendName(b, "dimensionMapping"), '{')
-			for _, key := range slices.Sorted(maps.Keys(p.DimensionMapping)) {
-				b = appendMappingValue(appendName(b, key), p.DimensionMapping[key])
-			}
-			b = append(b, '}')
-		}
-		if p.DimensionMappingV2 != nil {
-			b = append(appendName(b, "dimensionMappingV2"), '{')
-			for _, key := range slices.Sorted(maps.Keys(p.DimensionMappingV2)) {
-				b = append(appendName(b, key), '[')
-				for i, value := range p.DimensionMappingV2[key] {
-					if i > 0 {
-						b = append(b, ',')
-					}
-					b = appendMappingValue(b, value)
-				}
-				b = append(b, ']')
-			}
-			b = append(b, '}')
-		}
-		b = appendFlag(b, "enableBillableDimension", p.EnableBillableDimension)
-		b = appendFlag(b, "enableCommitWithAdditionalUsageAtListPrice", p.EnableCommitWithAdditionalUsageAtListPrice)
-		b = appendFlag(b, "enableCommitWithAdditionalUsageMetering", p.EnableCommitWithAdditionalUsageMetering)
-		b = appendFlag(b, "enableDimensionMapping", p.EnableDimensionMapping)
-		b = appendTextMember(b, "partner", p.Partner)
-		b = append(b, '}')
-	}
-	return append(b, "]}"...)
-}
-
-func appendMappingValue(b []byte, v metering.MappingValue) []byte {
-	b = append(b, '{')
-	if v.ConvertionMultiplier != nil {
-		b = append(appendName(b, "convertionMultiplier"), v.ConvertionMultiplier.String()...)
-	}
-	b = appendTextMember(b, "dimensionKey", v.DimensionKey)
-	if v.MappingMode != nil {
-		b = appendTextMember(b, "mappingMode", string(*v.MappingMode))
-	}
-	return append(b, '}')
-}
-
-func appendFlag(b []byte, name string, flag *bool) []byte {
-	if flag == nil {
-		return b
-	}
-	return strconv.AppendBool(appendName(b, name), *flag)
+	return appendDocument(b, map[string]any(c))
 }
 
 // appendDocument appends one of metering's documents.
@@ -129,6 +86,8 @@ func appendDocument(b []byte, value any) []byte {
 		return AppendText(b, value)
 	case metering.Number:
 		return append(b, value.String()...)
+	case metering.Numeral:
+		return append(b, value...)
 	case []any:
 		b = append(b, '[')
 		for i, element := range value {

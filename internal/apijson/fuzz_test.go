@@ -115,7 +115,7 @@ func FuzzConfig(f *testing.F) {
 	}
 	config := members{"partnerUsageMeteringConfigs": orNull(arrayOf(entry.shape))}
 	f.Fuzz(func(t *testing.T, first, second []byte) {
-		var current metering.Config
+		current := metering.EmptyConfig()
 		for _, body := range [][]byte{first, second} {
 			patch, err := apijson.DecodeConfigPatch(body)
 			value, isJSON := read(body)
@@ -137,13 +137,16 @@ func FuzzConfig(f *testing.F) {
 			if err != nil {
 				t.Fatalf("%s is written and not read: %v", written, err)
 			}
-			reread, err := again.Apply(metering.Config{})
+			reread, err := again.Apply(metering.EmptyConfig())
 			if rewritten := apijson.AppendConfig(nil, reread); err != nil || !bytes.Equal(written, rewritten) {
 				t.Fatalf("%s\nis read as\n%s, %v", written, rewritten, err)
 			}
 			twice, err := patch.Apply(changed)
 			if rewritten := apijson.AppendConfig(nil, twice); err != nil || !bytes.Equal(written, rewritten) {
 				t.Fatalf("%s\nis changed by the same patch again to\n%s, %v", written, rewritten, err)
+			}
+			if stored, err := apijson.DecodeConfig(written); err != nil || !stored.Equal(changed) {
+				t.Fatalf("%s is stored and read as %v, %v", written, stored, err)
 			}
 			current = changed
 		}

@@ -239,6 +239,17 @@ func (got *answer) decompress() error {
 
 // wrong tells what of the answer is other than in all answers.
 func (got answer) wrong(r request) (wrong []string) {
+	if got.status == http.StatusNotModified {
+		for _, name := range []string{"Content-Type", "Content-Length", "Content-Encoding"} {
+			if has := got.headers.Get(name); has != "" {
+				wrong = append(wrong, fmt.Sprintf("a 304 with the %s %q", name, has))
+			}
+		}
+		if got.body != "" || got.headers.Get("ETag") == "" {
+			wrong = append(wrong, fmt.Sprintf("a 304 with the body %q and the ETag %q", got.body, got.headers.Get("ETag")))
+		}
+		return wrong
+	}
 	contentType := "application/json; charset=utf-8"
 	if got.ofGateway {
 		contentType = "application/json"

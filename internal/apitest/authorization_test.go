@@ -486,11 +486,11 @@ func TestAChangeOfTheConfigIsTraced(t *testing.T) {
 			{"PATCH", off, nil, 200, nil},
 			{"PATCH", `{}`, nil, 200, nil},
 			{"PATCH", on, nil, 200, nil}, // it names nothing that differs
-			{"PUT", on, map[string]string{"If-Match": `"1"`}, 412, nil},
+			{"PUT", on, map[string]string{"If-Match": etagOf(1, `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`)}, 412, nil},
 			{"PUT", `{"partnerUsageMeteringConfigs": [{"partner": "NONE"}]}`, nil, 400, nil},
 			{"PUT", `x`, nil, 400, nil},
 			{"PUT", on, map[string]string{"Content-Type": "text/plain"}, 415, nil},
-			{"PUT", on, map[string]string{"If-Match": `"2"`}, 200, doc{"item": "config", "fromVersion": 2.0, "toVersion": 3.0}},
+			{"PUT", on, map[string]string{"If-Match": etagOf(2, `{"partnerUsageMeteringConfigs":[{"enableDimensionMapping":true,"partner":"AWS"}]}`)}, 200, doc{"item": "config", "fromVersion": 2.0, "toVersion": 3.0}},
 			{"GET", "", nil, 200, nil},
 		} {
 			before := len(a.log.all(t))

@@ -1,6 +1,7 @@
 package apitest
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -35,6 +36,12 @@ func strongETag(t testing.TB, got answer) string {
 		t.Fatalf("the ETag is %q: it must be a strong one", etag)
 	}
 	return etag
+}
+
+// etagOf is the ETag of a version of a config, by its bytes.
+func etagOf(version int, stored string) string {
+	sum := sha256.Sum256([]byte(stored))
+	return fmt.Sprintf(`"%d-%x"`, version, sum[:16])
 }
 
 func (a *api) sendConfig(t testing.TB, method, org, body string, headers map[string]string) answer {

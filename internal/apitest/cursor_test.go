@@ -140,7 +140,7 @@ func TestAForgedCursorOpensNothing(t *testing.T) {
 			window + "#", window + "g001", window + "#g001", window + time, window + time + "#", window + time + "g001",
 			window + "2099-07-28T15:50:28Z#g001", window + "2099-07-28t15:50:28.071z#g001", window + "2099-07-32T15:50:28.071Z#g001",
 			window + "2099-07-29T15:50:28.071+00:00#g001", window + " " + time + "#g001",
-			window + time + "#a/b", window + time + "#..", window + time + "#\x00", window + time + "#\xff", window + time + "#" + strings.Repeat("x", 37),
+			window + time + "#\xff", window + time + "#" + strings.Repeat("x", 1000), // more than a key holds
 			window + "2099-06-30T23:59:59.999Z#g001", window + "2099-09-01T00:00:00.000Z#g001", // outside of the window
 			"2~2099-08-31~2099-07-01~" + time + "#g001", "2~~~" + time + "#g001", "2~2099-07-1~2099-08-31~" + time + "#g001", "2~0~9~" + time + "#g001",
 			"-1~2099-07-01~2099-08-31~" + time + "#g001", "x~2099-07-01~2099-08-31~" + time + "#g001", "~2099-07-01~2099-08-31~" + time + "#g001",
@@ -154,6 +154,11 @@ func TestAForgedCursorOpensNothing(t *testing.T) {
 			milliseconds(later.Add(-90*1e9)) + "#secret":               {"g002", "g003"},
 			"2099-08-31T23:59:59.999Z#" + strings.Repeat("\uffff", 36): {"g000", "g001"},
 			"2099-07-01T00:00:00.000Z#!":                               {},
+			// An id that only another version allows.
+			time + "#a/b":                        {"g002", "g003"},
+			time + "#..":                         {"g002", "g003"},
+			time + "#\x00":                       {"g002", "g003"},
+			time + "#" + strings.Repeat("x", 37): {"g001", "g002"},
 		} {
 			got := ask(forged(window + place))
 			want(t, got, http.StatusOK)

@@ -59,12 +59,16 @@ func TestStoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		for operation, r := range tableRequests {
+			if operation == "config-put" {
+				continue
+			}
 			line := a.wantInternalError(t, operation, r)
 			if text, _ := line["error"].(string); !strings.Contains(text, "serialID") && !strings.Contains(text, "config") {
 				t.Errorf("%s: the log does not tell what is wrong: %v", operation, line)
 			}
 		}
 		want(t, a.delete(t, "acme", "g2", ""), http.StatusOK)
+		want(t, a.do(t, tableRequests["config-put"]), http.StatusOK) // it replaces what it need not read
 	})
 }
 

@@ -422,8 +422,14 @@ func (s *scenario) genStep(t *rapid.T) step {
 		r.query = sample("query", "", "", "creationDate=2024-07-28")
 	case "config":
 		r.method, r.path = sample("method", "GET", "PUT", "PATCH"), configPath(org)
-		if ifMatch := sample("If-Match", "", "", "*", `"0"`, `"1"`, `"2"`); ifMatch != "" {
-			r.headers["If-Match"] = ifMatch
+		seen := []string{"", "", "*", etagOf(0, `{"partnerUsageMeteringConfigs":[]}`)}
+		for version := range 2 {
+			seen = append(seen, etagOf(version+1, `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`))
+		}
+		for _, name := range []string{"If-Match", "If-None-Match"} {
+			if tags := sample(name, seen...); tags != "" {
+				r.headers[name] = tags
+			}
 		}
 		if r.method != "GET" {
 			r.body = sample("body", `{}`, `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`, `{"partnerUsageMeteringConfigs":[{"partner":"GCP","enableDimensionMapping":true}]}`,

@@ -30,7 +30,7 @@ type Table interface {
 	List(ctx context.Context, org string, request metering.ListRequest, buffer []byte) (metering.GroupPage, error)
 	Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error)
 	Config(ctx context.Context, org string) (metering.ConfigVersion, error)
-	ChangeConfig(ctx context.Context, org string, now time.Time, change func(metering.ConfigVersion) (metering.Config, error)) (metering.ConfigVersion, error)
+	ChangeConfig(ctx context.Context, org string, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error)
 }
 
 // API answers the operations of Routes.

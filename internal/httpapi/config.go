@@ -3,7 +3,6 @@ package httpapi
 import (
 	"log/slog"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -18,31 +17,41 @@ func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
 	if _, err := queryParameters(r); err != nil {
 		return err
 	}
+	conditions, err := readConditions(r)
+	if err != nil {
+		return err
+	}
 	current, err := a.Table.Config(r.Context(), organization(r))
 	if err != nil {
 		return err
+	}
+	switch {
+	case current.Err != nil:
+		return current.Err
+	case !conditions.Matches(current):
+		return metering.Errorf(metering.ConfigChanged, "the config is not the one that If-Match names: its ETag is %s now", etag(current))
+	case !conditions.NoneMatches(current):
+		w.Header().Set("ETag", etag(current))
+		w.WriteHeader(http.StatusNotModified)
+		return nil
 	}
 	writeConfig(w, current)
 	return nil
 }
 
 func (a *API) putConfig(w http.ResponseWriter, r *http.Request) error {
-	return a.changeConfig(w, r, []string{"application/json"}, func(_ metering.Config, body metering.ConfigPatch) (metering.Config, error) {
-		return body.Apply(metering.Config{})
-	})
+	return a.changeConfig(w, r, true, "application/json")
 }
 
 func (a *API) patchConfig(w http.ResponseWriter, r *http.Request) error {
-	return a.changeConfig(w, r, []string{"application/json", "application/merge-patch+json"}, func(current metering.Config, body metering.ConfigPatch) (metering.Config, error) {
-		return body.Apply(current)
-	})
+	return a.changeConfig(w, r, false, "application/json", "application/merge-patch+json")
 }
 
-func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, mediaTypes []string, apply func(current metering.Config, body metering.ConfigPatch) (metering.Config, error)) error {
+func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, replace bool, mediaTypes ...string) error {
 	if _, err := queryParameters(r); err != nil {
 		return err
 	}
-	condition, err := ifMatch(r)
+	conditions, err := readConditions(r)
 	if err != nil {
 		return err
 	}
@@ -54,45 +63,67 @@ func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, mediaTypes []
 	if err != nil {
 		return err
 	}
-	var before int
-	changed, err := a.Table.ChangeConfig(r.Context(), organization(r), a.Now(), func(current metering.ConfigVersion) (metering.Config, error) {
-		before = current.Version
-		if !condition(current) {
-			return metering.Config{}, metering.Errorf(metering.ConfigChanged,
-				"the config is not the one that If-Match names: its ETag is %s now; nothing was written", etag(current))
-		}
-		return apply(current.Config, patch)
-	})
+	change := metering.ConfigChange{Conditions: conditions, Patch: patch, Replace: replace}
+	after, written, err := a.Table.ChangeConfig(r.Context(), organization(r), a.Now(), change)
 	if err != nil {
 		return err
 	}
-	if changed.Version != before {
-		exchangeOf(r).change = slog.Group("change", "item", "config", "fromVersion", before, "toVersion", changed.Version)
+	if written {
+		exchangeOf(r).change = slog.Group("change", "item", "config", "fromVersion", after.Version-1, "toVersion", after.Version)
 	}
-	writeConfig(w, changed)
+	w.Header().Set("Content-Location", contentLocation(r))
+	writeConfig(w, after)
 	return nil
+}
+
+// contentLocation says that the body of a response is the config as GET returns it, and so that its
+// ETag is that of the body, not of what was sent (RFC 9110, 8.7). It is relative: the path that the
+// client sees may have a stage in front of ours.
+func contentLocation(r *http.Request) string {
+	return r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
 }
 
 func writeConfig(w http.ResponseWriter, v metering.ConfigVersion) {
 	w.Header().Set("ETag", etag(v))
-	writeJSON(w, http.StatusOK, apijson.AppendConfig(nil, v.Config))
+	writeJSON(w, http.StatusOK, v.Stored)
 }
 
-// etag is strong: a version is written once.
-func etag(v metering.ConfigVersion) string { return strconv.Quote(strconv.Itoa(v.Version)) }
+// etag is strong: a tag names the bytes of one version.
+func etag(v metering.ConfigVersion) string { return strconv.Quote(v.Tag()) }
 
-// ifMatch reads the If-Match header (RFC 9110, 13.1.1) as a condition on the current config. Without
-// one any config meets it; a weak ETag meets none.
-func ifMatch(r *http.Request) (func(metering.ConfigVersion) bool, error) {
-	header := strings.Join(r.Header.Values("If-Match"), ",")
-	if len(r.Header.Values("If-Match")) == 0 || strings.TrimSpace(header) == "*" {
-		return func(metering.ConfigVersion) bool { return true }, nil
+// readConditions reads If-Match and If-None-Match (RFC 9110, 13.1.1 and 13.1.2). If-Match compares
+// strongly, so a weak ETag in it names nothing; If-None-Match compares weakly.
+func readConditions(r *http.Request) (c metering.ConfigConditions, err error) {
+	if c.IfMatch, err = tags(r, "If-Match", false); err != nil {
+		return c, err
 	}
-	wanted, ok := entityTags(header)
+	c.IfNoneMatch, err = tags(r, "If-None-Match", true)
+	return c, err
+}
+
+// tags reads the header of that name; nil is absent.
+func tags(r *http.Request, name string, weak bool) (*metering.Tags, error) {
+	values := r.Header.Values(name)
+	if len(values) == 0 {
+		return nil, nil
+	}
+	header := strings.Join(values, ",")
+	if strings.TrimSpace(header) == "*" {
+		return &metering.Tags{Any: true}, nil
+	}
+	listed, ok := entityTags(header)
 	if !ok {
-		return nil, metering.Errorf(metering.Invalid, `If-Match is %s: it must be * or ETags in quotes, such as "3"`, metering.Quote(header))
+		return nil, metering.Errorf(metering.Invalid, `%s is %s: it must be * or ETags in quotes, such as "3-5d41402abc4b2a76b9719d911017c592"`,
+			name, metering.Quote(header))
 	}
-	return func(current metering.ConfigVersion) bool { return slices.Contains(wanted, etag(current)) }, nil
+	t := &metering.Tags{}
+	for _, tag := range listed {
+		opaque, isWeak := strings.CutPrefix(tag, "W/")
+		if weak || !isWeak {
+			t.Listed = append(t.Listed, opaque[1:len(opaque)-1])
+		}
+	}
+	return t, nil
 }
 
 // entityTags splits a list of ETags, one at least, in any of which a comma may stand.

@@ -43,7 +43,7 @@ func FuzzListRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, query, header string) {
 		fuzzQuery(t, query)
 		fuzzAcceptEncoding(t, header)
-		fuzzIfMatch(t, header)
+		fuzzConditions(t, header)
 	})
 }
 
@@ -195,24 +195,32 @@ func fuzzAcceptEncoding(t *testing.T, header string) {
 }
 
 // RFC 9110, 8.8.3. What stands in an ETag is not looked at closer.
-var ifMatchList = regexp.MustCompile(`^[ \t,]*(?:W/)?"[^"]*"(?:[ \t]*,[ \t,]*(?:W/)?"[^"]*")*[ \t,]*$`)
+var entityTagList = regexp.MustCompile(`^[ \t,]*(?:W/)?"[^"]*"(?:[ \t]*,[ \t,]*(?:W/)?"[^"]*")*[ \t,]*$`)
 
-func fuzzIfMatch(t *testing.T, header string) {
-	condition, err := ifMatch(&http.Request{Header: http.Header{"If-Match": {header}}})
-	any := strings.TrimSpace(header) == "*"
-	if taken := any || ifMatchList.MatchString(header); taken != (err == nil) {
-		t.Fatalf("If-Match: %q: %v", header, err)
-	}
-	if err != nil {
-		if failure, ok := errors.AsType[*metering.Error](err); !ok || failure.Code != metering.Invalid || !utf8.ValidString(failure.Message) {
-			t.Fatalf("If-Match: %q: %#v", header, err)
+func fuzzConditions(t *testing.T, header string) {
+	for _, name := range []string{"If-Match", "If-None-Match"} {
+		conditions, err := readConditions(&http.Request{Header: http.Header{name: {header}}})
+		any := strings.TrimSpace(header) == "*"
+		if taken := any || entityTagList.MatchString(header); taken != (err == nil) {
+			t.Fatalf("%s: %q: %v", name, header, err)
 		}
-		return
-	}
-	for version := range 12 {
-		strong := regexp.MustCompile(`(^|[ \t,])"` + strconv.Itoa(version) + `"`)
-		if met := condition(metering.ConfigVersion{Version: version}); met && !any && !strong.MatchString(header) {
-			t.Fatalf("If-Match: %q is met by version %d", header, version)
+		if err != nil {
+			if failure, ok := errors.AsType[*metering.Error](err); !ok || failure.Code != metering.Invalid || !utf8.ValidString(failure.Message) {
+				t.Fatalf("%s: %q: %#v", name, header, err)
+			}
+			continue
+		}
+		for number := range 12 {
+			version := metering.ConfigVersion{Version: number}
+			tag := `"` + regexp.QuoteMeta(version.Tag()) + `"`
+			strong := regexp.MustCompile(`(^|[ \t,])` + tag).MatchString(header)
+			weak := strong || regexp.MustCompile(`(^|[ \t,])W/`+tag).MatchString(header)
+			if conditions.Matches(version) && name == "If-Match" && !any && !strong {
+				t.Fatalf("If-Match: %q is met by version %d", header, number)
+			}
+			if !conditions.NoneMatches(version) && !any && !weak {
+				t.Fatalf("If-None-Match: %q excludes version %d", header, number)
+			}
 		}
 	}
 }

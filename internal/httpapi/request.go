@@ -92,12 +92,16 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 		mediaType, parameters, err := mime.ParseMediaType(contentType)
 		charset := parameters["charset"]
 		if err != nil || !slices.Contains(mediaTypes, mediaType) || (charset != "" && !strings.EqualFold(charset, "utf-8")) {
+			if r.Method == http.MethodPatch {
+				w.Header().Set("Accept-Patch", strings.Join(mediaTypes, ", ")) // RFC 5789, 2.2
+			}
 			return nil, metering.Errorf(metering.UnsupportedMediaType, "the Content-Type is %s: it must be %s, in UTF-8",
 				metering.Quote(contentType), strings.Join(mediaTypes, " or "))
 		}
 	}
 	// All values: the adapter for Lambda cuts this header at its commas.
 	if encoding := strings.Join(r.Header.Values("Content-Encoding"), ", "); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		w.Header().Set("Accept-Encoding", "identity") // RFC 9110, 15.5.16
 		return nil, metering.Errorf(metering.UnsupportedMediaType, "the Content-Encoding is %s: the body must be sent as it is", metering.Quote(encoding))
 	}
 	var body []byte

@@ -1,46 +1,112 @@
 package metering
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 )
 
 // Config is an organization's usage metering config: how the usage it reports becomes usage that a
-// marketplace takes (API reference: update usage metering config info). The zero value is the
-// config of an organization that never set one. A nil member is absent.
-type Config struct {
-	Partners []PartnerConfig // at most one a partner, in the order given
+// marketplace accepts (API reference: update usage metering config info). It is a JSON object of
+// nil, bool, string, Numeral, []any and map[string]any, and not a struct: a config may have been
+// written by a newer version, and what this one does not know of it stays as it is (decision 25).
+type Config map[string]any
+
+// Numeral is a JSON number as it is spelled.
+type Numeral string
+
+// The members of a config that this version reads.
+const (
+	configEntries        = "partnerUsageMeteringConfigs"
+	configPartner        = "partner"
+	configMapping        = "dimensionMapping"
+	configMappingV2      = "dimensionMappingV2"
+	mappingDimensionKey  = "dimensionKey"
+	mappingMode          = "mappingMode"
+	mappingMultiplier    = "convertionMultiplier" // the spelling is the API's
+	configTagHashedBytes = 16
+)
+
+// EmptyConfig is the config of an organization that never set one.
+func EmptyConfig() Config { return Config{configEntries: []any{}} }
+
+// Equal reports whether both configs say the same: members in any order, numbers by value.
+func (c Config) Equal(other Config) bool {
+	return sameValue(map[string]any(c), map[string]any(other))
 }
 
-// ConfigVersion is a config and which of its organization's versions it is: 1 is the first that was
-// set, 0 the empty config of an organization that never set one.
+// ConfigVersion is a version of an organization's config as it is stored.
 type ConfigVersion struct {
-	Config  Config
-	Version int
+	Version int    // 1 is the first that was set; 0 is the empty config of an organization that never set one
+	Stored  []byte // the JSON, which is also what clients get
+	Config  Config // what Stored says
+	Err     error  // why Stored can't be read; Config is nil then
 }
 
-// PartnerConfig is the config for one partner.
-type PartnerConfig struct {
-	Partner string // one of ConfigPartners
-
-	// EnableDimensionMapping turns conversion on; without it the origin dimension is used.
-	EnableDimensionMapping                  *bool
-	EnableBillableDimension                 *bool
-	EnableCommitWithAdditionalUsageMetering *bool // usage is reported only once the commit is used up
-	// EnableCommitWithAdditionalUsageAtListPrice has no effect unless
-	// EnableCommitWithAdditionalUsageMetering is true; it is accepted and kept either way.
-	EnableCommitWithAdditionalUsageAtListPrice *bool
-
-	DimensionMapping   map[string]MappingValue   // by source key
-	DimensionMappingV2 map[string][]MappingValue // by source key; wins over DimensionMapping
+// Tag names the version and its content. No other content ever has it, not even that of a version
+// with the same number that is written after a restore of the table.
+func (v ConfigVersion) Tag() string {
+	sum := sha256.Sum256(v.Stored)
+	return strconv.Itoa(v.Version) + "-" + hex.EncodeToString(sum[:configTagHashedBytes])
 }
 
-// MappingValue says what a source dimension becomes.
-type MappingValue struct {
-	DimensionKey         string // the destination, 1 to 255 characters
-	MappingMode          *MappingMode
-	ConvertionMultiplier *Quantity // over 0 in quantity mode (the spelling is the API's)
+// Tags is a list of tags in a condition.
+type Tags struct {
+	Any    bool // "*"
+	Listed []string
+}
+
+// ConfigConditions are the preconditions of a request (RFC 9110, 13). A nil one is absent.
+type ConfigConditions struct {
+	IfMatch     *Tags
+	IfNoneMatch *Tags
+}
+
+// Matches reports whether If-Match holds. "*" matches any config, also that of an organization that
+// never set one.
+func (c ConfigConditions) Matches(v ConfigVersion) bool {
+	return c.IfMatch == nil || c.IfMatch.Any || slices.Contains(c.IfMatch.Listed, v.Tag())
+}
+
+// NoneMatches reports whether If-None-Match holds. "*" matches any config that was set: with it, a
+// change succeeds only as the first.
+func (c ConfigConditions) NoneMatches(v ConfigVersion) bool {
+	switch {
+	case c.IfNoneMatch == nil:
+		return true
+	case c.IfNoneMatch.Any:
+		return v.Version == 0
+	default:
+		return !slices.Contains(c.IfNoneMatch.Listed, v.Tag())
+	}
+}
+
+// ConfigChange is a change of a config, and the conditions under which it is made.
+type ConfigChange struct {
+	Conditions ConfigConditions
+	Patch      ConfigPatch
+	Replace    bool // Patch is the whole config, and the current one need not be readable
+}
+
+// Apply returns the config after the change. It returns ConfigChanged if current does not meet the
+// conditions, Invalid naming the place if the config would break a rule, and the error of current if
+// the change has to read it and can't.
+func (c ConfigChange) Apply(current ConfigVersion) (Config, error) {
+	switch {
+	case !c.Conditions.Matches(current):
+		return nil, Errorf(ConfigChanged, "the config is not the one that If-Match names: its ETag is %q now; nothing was written", current.Tag())
+	case !c.Conditions.NoneMatches(current):
+		return nil, Errorf(ConfigChanged, "the config is one that If-None-Match excludes: its ETag is %q; nothing was written", current.Tag())
+	case c.Replace:
+		return c.Patch.Apply(EmptyConfig())
+	case current.Err != nil:
+		return nil, current.Err
+	default:
+		return c.Patch.Apply(current.Config)
+	}
 }
 
 // MappingMode says what a source value is: a quantity to multiply or an amount of money to divide
@@ -57,80 +123,50 @@ var ConfigPartners = []string{
 	"MARKETO", "METRONOME", "MICROSOFT", "ORACLE", "ORB", "REDHAT", "SALESFORCE", "SLACK", "SNOWFLAKE", "STRIPE", "ZOHO",
 }
 
-// ConfigPatch is a JSON merge patch (RFC 7396) of a Config, with one addition: entries of the
-// array are matched by partner.
-type ConfigPatch struct {
-	Partners PatchMember[[]PartnerPatch]
-}
+// ConfigPatch is a JSON merge patch (RFC 7396) of a Config, with one addition: entries of the array
+// are matched by partner. All its members are known and have their types; a number is a quantity.
+type ConfigPatch map[string]any
 
-// PartnerPatch patches the entry of its partner, or adds it.
-type PartnerPatch struct {
-	Partner                                    string
-	EnableDimensionMapping                     PatchMember[bool]
-	EnableBillableDimension                    PatchMember[bool]
-	EnableCommitWithAdditionalUsageMetering    PatchMember[bool]
-	EnableCommitWithAdditionalUsageAtListPrice PatchMember[bool]
-	DimensionMapping                           PatchMember[map[string]*MappingPatch]  // nil removes the key
-	DimensionMappingV2                         PatchMember[map[string][]MappingValue] // nil removes the key, another array replaces it
-}
-
-// MappingPatch patches one value of DimensionMapping.
-type MappingPatch struct {
-	DimensionKey         PatchMember[string]
-	MappingMode          PatchMember[MappingMode]
-	ConvertionMultiplier PatchMember[Quantity]
-}
-
-// PatchMember is a member of a merge patch. The zero value is absent and leaves the member as it
-// is; Set with a nil Value is null and removes it.
-type PatchMember[T any] struct {
-	Set   bool
-	Value *T
-}
-
-func (m PatchMember[T]) apply(old *T) *T {
-	if !m.Set {
-		return old
-	}
-	return m.Value
-}
-
-// Apply merges the patch into c and validates the whole. It returns Invalid naming the place and
-// what would be right.
+// Apply merges the patch into c, which it leaves as it is, and checks what the patch names: the rest
+// of c is not looked at. A member that the patch leaves at its value keeps its spelling. Apply returns
+// Invalid naming the place and what is accepted.
 func (p ConfigPatch) Apply(c Config) (Config, error) {
-	merged, err := p.Merge(c)
-	if err != nil {
-		return Config{}, err
-	}
-	return merged, merged.validate()
-}
-
-// Merge merges the patch into c, which it leaves as it is, without a look at the values. It
-// returns Invalid where an entry of the patch can't be matched by its partner.
-func (p ConfigPatch) Merge(c Config) (Config, error) {
-	if !p.Partners.Set {
+	value, named := p[configEntries]
+	if !named {
 		return c, nil
 	}
-	if p.Partners.Value == nil {
-		return Config{}, nil
+	patches, _ := value.([]any) // null removes all entries
+	merged := maps.Clone(c)
+	entries := []any{}
+	if stored, ok := c[configEntries].([]any); ok && value != nil {
+		entries = slices.Clone(stored)
 	}
-	merged := Config{Partners: slices.Clone(c.Partners)}
 	seen := map[string]bool{}
-	for i, entry := range *p.Partners.Value {
-		if err := checkConfigPartner(entry.Partner); err != nil {
-			return Config{}, Errorf(Invalid, "partnerUsageMeteringConfigs[%d].partner is %s: %v", i, Quote(entry.Partner), err)
+	for i, element := range patches {
+		patch, _ := element.(map[string]any)
+		partner, _ := patch[configPartner].(string)
+		if err := checkConfigPartner(partner); err != nil {
+			return nil, Errorf(Invalid, "partnerUsageMeteringConfigs[%d].partner is %s: %v", i, Quote(partner), err)
 		}
-		if seen[entry.Partner] {
-			return Config{}, Errorf(Invalid, "partnerUsageMeteringConfigs[%d].partner is %s again: there may be at most one entry a partner", i, Quote(entry.Partner))
+		if seen[partner] {
+			return nil, Errorf(Invalid, "partnerUsageMeteringConfigs[%d].partner is %s again: there may be at most one entry a partner", i, Quote(partner))
 		}
-		seen[entry.Partner] = true
-		at := slices.IndexFunc(merged.Partners, func(pc PartnerConfig) bool { return pc.Partner == entry.Partner })
+		seen[partner] = true
+		at := slices.IndexFunc(entries, func(entry any) bool {
+			object, _ := entry.(map[string]any)
+			return object[configPartner] == partner
+		})
 		if at < 0 {
-			merged.Partners = append(merged.Partners, entry.apply(PartnerConfig{Partner: entry.Partner}))
-		} else {
-			merged.Partners[at] = entry.apply(merged.Partners[at])
+			at, entries = len(entries), append(entries, nil)
 		}
+		before, _ := entries[at].(map[string]any)
+		after, _ := mergePatch(before, patch).(map[string]any)
+		if err := checkEntry(before, after, patch); err != nil {
+			return nil, Errorf(Invalid, "partnerUsageMeteringConfigs of %s: %v", partner, err)
+		}
+		entries[at] = after
 	}
+	merged[configEntries] = entries
 	return merged, nil
 }
 
@@ -144,106 +180,126 @@ func checkConfigPartner(partner string) error {
 	return nil
 }
 
-func (p PartnerPatch) apply(c PartnerConfig) PartnerConfig {
-	c.EnableDimensionMapping = p.EnableDimensionMapping.apply(c.EnableDimensionMapping)
-	c.EnableBillableDimension = p.EnableBillableDimension.apply(c.EnableBillableDimension)
-	c.EnableCommitWithAdditionalUsageMetering = p.EnableCommitWithAdditionalUsageMetering.apply(c.EnableCommitWithAdditionalUsageMetering)
-	c.EnableCommitWithAdditionalUsageAtListPrice = p.EnableCommitWithAdditionalUsageAtListPrice.apply(c.EnableCommitWithAdditionalUsageAtListPrice)
-	c.DimensionMapping = mergeMap(c.DimensionMapping, p.DimensionMapping, func(patch *MappingPatch, old MappingValue) (MappingValue, bool) {
-		if patch == nil {
-			return MappingValue{}, false
+// mergePatch is MergePatch of RFC 7396, section 2, which does not change target. What stays at its
+// value keeps its spelling.
+func mergePatch(target, patch any) any {
+	members, ok := patch.(map[string]any)
+	if !ok {
+		if sameValue(target, patch) {
+			return target
 		}
-		return patch.Apply(old), true
-	})
-	c.DimensionMappingV2 = mergeMap(c.DimensionMappingV2, p.DimensionMappingV2, func(patch, _ []MappingValue) ([]MappingValue, bool) {
-		return patch, patch != nil
-	})
-	return c
-}
-
-// mergeMap applies the patch of an object to old by merging each member that it names; merge says
-// whether the member stays.
-func mergeMap[P, V any](old map[string]V, patch PatchMember[map[string]P], merge func(P, V) (V, bool)) map[string]V {
-	if !patch.Set {
-		return old
+		return patch
 	}
-	if patch.Value == nil {
-		return nil
-	}
-	merged := maps.Clone(old)
-	if merged == nil {
-		merged = make(map[string]V, len(*patch.Value))
-	}
-	for key, member := range *patch.Value {
-		if value, stays := merge(member, merged[key]); stays {
-			merged[key] = value
+	object, _ := target.(map[string]any)
+	merged := make(map[string]any, len(object)+len(members))
+	maps.Copy(merged, object)
+	for name, value := range members {
+		if value == nil {
+			delete(merged, name)
 		} else {
-			delete(merged, key)
+			merged[name] = mergePatch(merged[name], value)
 		}
 	}
 	return merged
 }
 
-// Apply merges the patch into v.
-func (p MappingPatch) Apply(v MappingValue) MappingValue {
-	if key := p.DimensionKey.apply(&v.DimensionKey); key != nil {
-		v.DimensionKey = *key
-	} else {
-		v.DimensionKey = ""
+// sameValue reports whether two JSON values are equal, numbers by value.
+func sameValue(a, b any) bool {
+	switch a := a.(type) {
+	case map[string]any:
+		b, ok := b.(map[string]any)
+		return ok && maps.EqualFunc(a, b, sameValue)
+	case []any:
+		b, ok := b.([]any)
+		return ok && slices.EqualFunc(a, b, sameValue)
+	case Numeral:
+		b, ok := b.(Numeral)
+		if !ok || a == b {
+			return ok
+		}
+		x, errX := ParseNumber(string(a))
+		y, errY := ParseNumber(string(b))
+		return errX == nil && errY == nil && x == y
+	default:
+		switch b.(type) {
+		case map[string]any, []any:
+			return false
+		}
+		return a == b
 	}
-	v.MappingMode = p.MappingMode.apply(v.MappingMode)
-	v.ConvertionMultiplier = p.ConvertionMultiplier.apply(v.ConvertionMultiplier)
-	return v
 }
 
-// validate checks the values of a whole config in an order that does not change, so that the same
-// config has the same error.
-func (c Config) validate() error {
-	for _, p := range c.Partners {
-		entry := "partnerUsageMeteringConfigs of " + p.Partner
-		for _, key := range slices.Sorted(maps.Keys(p.DimensionMapping)) {
-			if err := validateMapping(key, p.DimensionMapping[key]); err != nil {
-				return Errorf(Invalid, "%s: dimensionMapping[%s]%v", entry, Quote(key), err)
-			}
+// checkEntry checks what the patch of an entry names, in an order that does not change, so that the
+// same request has the same error.
+func checkEntry(before, after, patch map[string]any) error {
+	mapping, _ := patch[configMapping].(map[string]any)
+	stored, _ := before[configMapping].(map[string]any)
+	merged, _ := after[configMapping].(map[string]any)
+	for _, key := range slices.Sorted(maps.Keys(mapping)) {
+		named, ok := mapping[key].(map[string]any)
+		if !ok {
+			continue // removed
 		}
-		for _, key := range slices.Sorted(maps.Keys(p.DimensionMappingV2)) {
-			if err := CheckKey(key); err != nil {
-				return Errorf(Invalid, "%s: dimensionMappingV2[%s]: the source key is not allowed: %v", entry, Quote(key), err)
-			}
-			for i, value := range p.DimensionMappingV2[key] {
-				if err := validateMapping(key, value); err != nil {
-					return Errorf(Invalid, "%s: dimensionMappingV2[%s][%d]%v", entry, Quote(key), i, err)
-				}
+		_, isStored := stored[key].(map[string]any)
+		value, _ := merged[key].(map[string]any)
+		if err := checkMapping(key, value, named, !isStored); err != nil {
+			return fmt.Errorf("dimensionMapping[%s]%w", Quote(key), err)
+		}
+	}
+	arrays, _ := patch[configMappingV2].(map[string]any)
+	for _, key := range slices.Sorted(maps.Keys(arrays)) {
+		array, ok := arrays[key].([]any)
+		if !ok {
+			continue // removed
+		}
+		if err := CheckKey(key); err != nil {
+			return fmt.Errorf("dimensionMappingV2[%s]: the source key is not allowed: %w", Quote(key), err)
+		}
+		for i, element := range array {
+			value, _ := element.(map[string]any)
+			if err := checkMapping(key, value, value, true); err != nil {
+				return fmt.Errorf("dimensionMappingV2[%s][%d]%w", Quote(key), i, err)
 			}
 		}
 	}
 	return nil
 }
 
-// validateMapping returns an error whose text continues the path of the value.
-func validateMapping(key string, v MappingValue) error {
+// checkMapping checks a mapping value after a patch: a new one whole; of a stored one the members
+// that the patch names, and that mode and multiplier fit if it names one of them. A stored mode or
+// multiplier that this version does not know fits everything. The error's text continues the path of
+// the value.
+func checkMapping(key string, value, named map[string]any, isNew bool) error {
+	names := func(member string) bool {
+		_, ok := named[member]
+		return ok || isNew
+	}
 	if err := CheckKey(key); err != nil {
 		return fmt.Errorf(": the source key is not allowed: %w", err)
 	}
-	if err := CheckKey(v.DimensionKey); err != nil {
-		return fmt.Errorf(".dimensionKey is %s: %w", Quote(v.DimensionKey), err)
-	}
-	mode := MappingMode("")
-	if v.MappingMode != nil {
-		mode = *v.MappingMode
-	}
-	switch mode {
-	case "AMOUNT":
-		return nil
-	case "", "QUANTITY":
-		if v.ConvertionMultiplier == nil {
-			return fmt.Errorf(".convertionMultiplier is missing: it must be a number over 0, except with the mappingMode AMOUNT")
+	if names(mappingDimensionKey) {
+		destination, _ := value[mappingDimensionKey].(string)
+		if err := CheckKey(destination); err != nil {
+			return fmt.Errorf(".dimensionKey is %s: %w", Quote(destination), err)
 		}
-		if v.ConvertionMultiplier.Sign() <= 0 {
-			return fmt.Errorf(".convertionMultiplier is %s: it must be over 0, except with the mappingMode AMOUNT", *v.ConvertionMultiplier)
-		}
-		return nil
-	default:
-		return fmt.Errorf(".mappingMode is %s: it must be %s", Quote(string(mode)), OneOf(MappingModes))
 	}
+	if !names(mappingMode) && !names(mappingMultiplier) {
+		return nil
+	}
+	mode, isText := value[mappingMode].(string)
+	switch {
+	case isText && !slices.Contains(MappingModes, MappingMode(mode)) && names(mappingMode):
+		return fmt.Errorf(".mappingMode is %s: it must be %s", Quote(mode), OneOf(MappingModes))
+	case isText && !slices.Contains(MappingModes, MappingMode(mode)), !isText && value[mappingMode] != nil, mode == "AMOUNT":
+		return nil
+	}
+	switch multiplier := value[mappingMultiplier].(type) {
+	case nil:
+		return fmt.Errorf(".convertionMultiplier is missing: it must be a number over 0, except with the mappingMode AMOUNT")
+	case Numeral:
+		if q, err := ParseQuantity(string(multiplier)); err == nil && q.Sign() <= 0 {
+			return fmt.Errorf(".convertionMultiplier is %s: it must be over 0, except with the mappingMode AMOUNT", q)
+		}
+	}
+	return nil
 }

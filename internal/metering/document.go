@@ -1,8 +1,15 @@
 package metering
 
+import "maps"
+
 // Document is the metaInfo as the API returns it, for matching and for encoding of what has no
 // type of its own: bool, string, Number, nil, []any and map[string]any.
-func (m MetaInfo) Document() map[string]any {
+func (m MetaInfo) Document() map[string]any { return m.document(false) }
+
+// FullDocument is Document with the members that this version does not know.
+func (m MetaInfo) FullDocument() map[string]any { return m.document(true) }
+
+func (m MetaInfo) document(withUnknown bool) map[string]any {
 	doc := make(map[string]any, len(m.Carried)+5)
 	if m.SkipValidation != nil {
 		doc["SkipValidation"] = *m.SkipValidation
@@ -23,12 +30,16 @@ func (m MetaInfo) Document() map[string]any {
 			if r.Properties != nil {
 				record["properties"] = r.Properties
 			}
+			if withUnknown {
+				maps.Copy(record, r.Unknown)
+			}
 			records[i] = record
 		}
 		doc["billableRecords"] = records
 	}
-	for name, value := range m.Carried {
-		doc[name] = value
+	maps.Copy(doc, m.Carried)
+	if withUnknown {
+		maps.Copy(doc, m.Unknown)
 	}
 	return doc
 }

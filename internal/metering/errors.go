@@ -18,7 +18,7 @@ const (
 	NotDeletable                     // the group's status is neither CREATED nor INVALID
 	NotFound                         // no such group, organization or path
 	MethodNotAllowed                 // the path exists, not with this method
-	ConfigChanged                    // If-Match names a config that is not the current one
+	ConfigChanged                    // the current config does not meet the conditions of the request
 	TooLarge                         // the body is over its limit
 	UnsupportedMediaType             // the body is not JSON by its Content-Type
 	ValidationFailed                 // a group of the batch breaks a rule for new usage

@@ -26,6 +26,12 @@ type Group struct {
 	CreationTime   time.Time // UTC, whole milliseconds, as are the others
 	LastUpdateTime time.Time
 	ReportedTime   time.Time // zero until reported
+
+	// Unknown holds the members that a newer version has stored and this one does not know, as documents, and
+	// optional ones that have another form than this version reads. Clients never get them; an export keeps
+	// them. Unexportable names those that JSON can't hold.
+	Unknown      map[string]any
+	Unexportable []string
 }
 
 // MetaInfo is what a group carries beside its records. A nil member is absent, and stays so.
@@ -39,6 +45,8 @@ type MetaInfo struct {
 	// Carried holds the members of CarriedMembers that are present: a Number for an amount or a
 	// count, a string for a text or a time.
 	Carried map[string]any
+
+	Unknown map[string]any // as of a Group
 }
 
 // BillableRecord is a quantity of a billable metric (usage metering v2).
@@ -46,6 +54,8 @@ type BillableRecord struct {
 	Key        string
 	Properties map[string]any // equal to the metric's filters; values as in Document; nil is absent
 	Quantity   Quantity
+
+	Unknown map[string]any // as of a Group
 }
 
 // CarriedKind is the type of a metaInfo member that an integration carries along.

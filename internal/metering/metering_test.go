@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -145,31 +146,33 @@ func TestCarriedMembersAreFoundByName(t *testing.T) {
 }
 
 func TestAPatchLeavesItsBaseAlone(t *testing.T) {
-	two, _ := ParseQuantity("2")
-	three, _ := ParseQuantity("3")
-	base := Config{Partners: []PartnerConfig{{
-		Partner:            "AWS",
-		DimensionMapping:   map[string]MappingValue{"cpu": {DimensionKey: "c", ConvertionMultiplier: &two}, "old": {DimensionKey: "o", ConvertionMultiplier: &two}},
-		DimensionMappingV2: map[string][]MappingValue{"cpu": {{DimensionKey: "c", ConvertionMultiplier: &two}}},
-	}}}
-	set := func(q *Quantity) PatchMember[Quantity] { return PatchMember[Quantity]{Set: true, Value: q} }
-	mapping := map[string]*MappingPatch{"cpu": {ConvertionMultiplier: set(&three)}, "old": nil}
-	arrays := map[string][]MappingValue{"cpu": nil}
-	entries := []PartnerPatch{{
-		Partner:            "AWS",
-		DimensionMapping:   PatchMember[map[string]*MappingPatch]{Set: true, Value: &mapping},
-		DimensionMappingV2: PatchMember[map[string][]MappingValue]{Set: true, Value: &arrays},
-	}}
-	patch := ConfigPatch{Partners: PatchMember[[]PartnerPatch]{Set: true, Value: &entries}}
+	value := func(destination, multiplier string) map[string]any {
+		return map[string]any{"dimensionKey": destination, "convertionMultiplier": Numeral(multiplier)}
+	}
+	config := func(entry map[string]any) Config {
+		entry["partner"] = "AWS"
+		return Config{"partnerUsageMeteringConfigs": []any{entry}}
+	}
+	makeBase := func() Config {
+		return config(map[string]any{
+			"dimensionMapping":   map[string]any{"cpu": value("c", "2"), "old": value("o", "2")},
+			"dimensionMappingV2": map[string]any{"cpu": []any{value("c", "2")}},
+		})
+	}
+	base := makeBase()
+	patch := ConfigPatch(config(map[string]any{
+		"dimensionMapping":   map[string]any{"cpu": map[string]any{"convertionMultiplier": Numeral("3")}, "old": nil},
+		"dimensionMappingV2": map[string]any{"cpu": nil},
+	}))
 	merged, err := patch.Apply(base)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := merged.Partners[0]; len(got.DimensionMapping) != 1 || *got.DimensionMapping["cpu"].ConvertionMultiplier != three ||
-		got.DimensionMapping["cpu"].DimensionKey != "c" || len(got.DimensionMappingV2) != 0 {
-		t.Errorf("merged: %+v", got)
+	want := config(map[string]any{"dimensionMapping": map[string]any{"cpu": value("c", "3")}, "dimensionMappingV2": map[string]any{}})
+	if !reflect.DeepEqual(merged, want) {
+		t.Errorf("merged: %+v", merged)
 	}
-	if got := base.Partners[0]; len(got.DimensionMapping) != 2 || *got.DimensionMapping["cpu"].ConvertionMultiplier != two || len(got.DimensionMappingV2) != 1 {
-		t.Errorf("base: %+v", got)
+	if !reflect.DeepEqual(base, makeBase()) {
+		t.Errorf("base: %+v", base)
 	}
 }

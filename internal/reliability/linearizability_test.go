@@ -3,6 +3,7 @@ package reliability
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -119,9 +120,18 @@ type configState struct {
 	etag    string
 }
 
+// noConfig is the ETag of an organization that never set a config.
+var noConfig = etagOf(0, `{"partnerUsageMeteringConfigs":[]}`)
+
+// etagOf is the ETag of a version of a config, by its bytes.
+func etagOf(version int, stored string) string {
+	sum := sha256.Sum256([]byte(stored))
+	return fmt.Sprintf(`"%d-%x"`, version, sum[:16])
+}
+
 // configModel is the config. A change that is allowed to takes a new ETag, one that changes nothing keeps it.
 var configModel = porcupine.Model{
-	Init: func() any { return configState{etag: `"0"`} },
+	Init: func() any { return configState{etag: noConfig} },
 	Step: func(state, input, output any) (bool, any) {
 		s, in, out := state.(configState), input.(act), output.(outcome)
 		met := in.ifMatch == "" || in.ifMatch == s.etag
@@ -359,7 +369,7 @@ func TestHistoriesThatMustNotBeAreTold(t *testing.T) {
 		patch3If1 = act{what: "patch", mapping: multipliers{0, 3}, ifMatch: "1"}
 		putEmpty  = act{what: "put"}
 		get       = act{what: "get"}
-		hasNone   = outcome{status: 200, etag: `"0"`}
+		hasNone   = outcome{status: 200, etag: noConfig}
 		hasEmpty  = outcome{status: 200, etag: "1"}
 		has1      = outcome{status: 200, mapping: multipliers{1}, etag: "1"}
 		has12     = outcome{status: 200, mapping: multipliers{1, 2}, etag: "2"}

@@ -388,8 +388,16 @@ func (o *organization) configBody(entries []any) object {
 	return object{"partnerUsageMeteringConfigs": append([]any{}, entries...)}
 }
 
-func getConfig(_ *rapid.T, _ *model, o *organization) (request, rule) {
-	return request{method: "GET", path: "/usageMeteringConfigInfo"}, func(*key) reply {
+func getConfig(t *rapid.T, _ *model, o *organization) (request, rule) {
+	r := request{method: "GET", path: "/usageMeteringConfigInfo", headers: map[string]string{}}
+	matches, noneMatches := o.drawConditions(t, r.headers)
+	return r, func(*key) reply {
+		switch {
+		case !matches():
+			return reply{status: 412}
+		case !noneMatches():
+			return reply{status: 304, version: o.version}
+		}
 		return reply{status: 200, body: o.configBody(o.config), version: o.version}
 	}
 }
@@ -408,17 +416,14 @@ func (o *organization) changeConfig(t *rapid.T, method string, change func(body 
 	if roll(t, "other type", 10) == 9 {
 		r.headers["Content-Type"] = "application/merge-patch+json"
 	}
-	ifMatch, met := o.drawIfMatch(t)
-	if ifMatch != "" {
-		r.headers["If-Match"] = ifMatch
-	}
+	matches, noneMatches := o.drawConditions(t, r.headers)
 	return r, func(*key) reply {
 		switch {
 		case method == "PUT" && r.headers["Content-Type"] != "application/json":
 			return reply{status: 415}
 		case !readable:
 			return reply{status: 400}
-		case !met():
+		case !matches() || !noneMatches():
 			return reply{status: 412}
 		}
 		entries, ok := change(values(body).(object))
@@ -434,8 +439,9 @@ func (o *organization) changeConfig(t *rapid.T, method string, change func(body 
 	}
 }
 
-// drawIfMatch draws the header, and whether the config meets it. An ETag may be one that was seen.
-func (o *organization) drawIfMatch(t *rapid.T) (header string, met func() bool) {
+// drawConditions draws If-Match and If-None-Match, and whether the config meets each. An ETag may be one that
+// was seen.
+func (o *organization) drawConditions(t *rapid.T, headers map[string]string) (matches, noneMatches func() bool) {
 	current := o.etags[o.version]
 	seen := []string{`"never"`, current, current, current}
 	for version := range o.version {
@@ -443,17 +449,27 @@ func (o *organization) drawIfMatch(t *rapid.T) (header string, met func() bool) 
 	}
 	etag := cmp.Or(pick(t, "ETag", seen...), `"none"`)
 	is := func() bool { return etag == current }
+	met := func() bool { return true }
+	matches, noneMatches = met, met
 	switch roll(t, "If-Match", 8) {
 	case 4:
-		return etag, is
+		headers["If-Match"], matches = etag, is
 	case 5:
-		return `"x,y", ` + etag, is
+		headers["If-Match"], matches = `"x,y", `+etag, is
 	case 6:
-		return "W/" + etag, func() bool { return false } // a weak one is none
+		headers["If-Match"], matches = "W/"+etag, func() bool { return false } // a weak one is none
 	case 7:
-		return "*", func() bool { return true }
+		headers["If-Match"] = "*"
 	}
-	return "", func() bool { return true }
+	switch roll(t, "If-None-Match", 12) {
+	case 9:
+		headers["If-None-Match"], noneMatches = etag, func() bool { return !is() }
+	case 10:
+		headers["If-None-Match"], noneMatches = `"x,y", W/`+etag, func() bool { return !is() } // a weak one is as good
+	case 11:
+		headers["If-None-Match"], noneMatches = "*", func() bool { return o.version == 0 }
+	}
+	return matches, noneMatches
 }
 
 // drawConfig draws the body of a change, and tells whether it is one at all.

@@ -67,7 +67,7 @@ var operations = []operation{
 			return w.send(ctx, w.table, "PUT", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`).err()
 		},
 		do: func(ctx context.Context, w *world, over *table.Table) answer {
-			return w.sendIf(ctx, over, `"1"`, "PATCH", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"GCP"}]}`)
+			return w.sendIf(ctx, over, etagOf(1, `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`), "PATCH", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"GCP"}]}`)
 		},
 		again: http.StatusPreconditionFailed,
 	},

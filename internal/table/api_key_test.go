@@ -66,7 +66,7 @@ func TestAPIKeysAreKeptAsTheyAre(t *testing.T) {
 	if err := tbl.RaiseSerial(t.Context(), "o1", 7); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tbl.ChangeConfig(t.Context(), "o1", now, setFlag("AWS")); err != nil {
+	if _, _, err := tbl.ChangeConfig(t.Context(), "o1", now, setFlag("AWS")); err != nil {
 		t.Fatal(err)
 	}
 	second.CreationTime, second.ExpiryTime, second.Label, second.CreatedBy = now.Add(time.Millisecond), time.Time{}, "", ""

@@ -25,6 +25,13 @@ type pageStart struct {
 	startDate, endDate metering.Day
 }
 
+// isInList reports whether the position is one between the days of the list.
+func (s pageStart) isInList() bool {
+	from, to := timeRange(s.startDate, s.endDate)
+	_, ok := idOf(s.position)
+	return ok && from <= s.position && s.position <= to
+}
+
 // How long the items of a list are kept. A stretch is for who was told to try again in a second: until it
 // expires, what has come into it meanwhile is not seen by another list from the same place.
 const (
@@ -67,26 +74,36 @@ func (t *Table) checkpoint(ctx context.Context, partition string, offset int, no
 			":partition": text(partition), ":first": text(checkpointKey(0)), ":offset": text(checkpointKey(offset)), ":now": unixTime(now),
 		},
 	}
-	var out *dynamodb.QueryOutput
 	for {
-		if out, err = t.client.Query(ctx, input); err != nil {
-			return start, false, storageError("read the place of a page", err)
+		out, err := t.client.Query(ctx, input)
+		if err != nil {
+			return start, false, storageError("read the checkpoints of a list", err)
 		}
 		countRead(ctx, out.ConsumedCapacity)
-		if len(out.Items) > 0 {
-			break
+		for _, item := range out.Items {
+			if start, ok := itemCheckpoint(item); ok {
+				return start, true, nil
+			}
 		}
 		if out.LastEvaluatedKey == nil {
 			return start, false, nil
 		}
 		input.ExclusiveStartKey, input.Limit = out.LastEvaluatedKey, nil
 	}
-	r := itemReader{item: out.Items[0]}
-	start = pageStart{position: r.text(attrPosition), startDate: metering.Day(r.text("startDate")), endDate: metering.Day(r.text("endDate"))}
-	if start.offset, err = strconv.Atoi(r.text(attrSK)); err != nil {
-		r.fail(attrSK, "an offset")
+}
+
+// itemCheckpoint reports false for one of a form that this version does not know: a checkpoint only saves
+// reading.
+func itemCheckpoint(item map[string]types.AttributeValue) (start pageStart, ok bool) {
+	r := itemReader{item: item}
+	offset, errOffset := strconv.Atoi(r.text(attrSK))
+	start = pageStart{offset, r.text(attrPosition), metering.Day(r.text("startDate")), metering.Day(r.text("endDate"))}
+	for _, day := range []metering.Day{start.startDate, start.endDate} {
+		if _, err := metering.ParseDay(string(day)); err != nil && day != "" {
+			return start, false
+		}
 	}
-	return start, true, r.storedError("a checkpoint")
+	return start, r.err == nil && errOffset == nil && start.isInList()
 }
 
 // stretch is a part of a list that was read and holds nothing of the list: all after first, up to last and
@@ -102,7 +119,7 @@ func (t *Table) putStretch(ctx context.Context, partition, from string, s stretc
 	return t.putForList(ctx, item, now, until)
 }
 
-// stretch is empty where nothing is kept.
+// stretch is empty if none is stored, or one of a form that this version does not know.
 //
 //	GetItem  PK = ORG#<org>#PAGE#<fingerprint>, SK = AFTER#<from>, consistent   1 round trip, 1 read unit
 func (t *Table) stretch(ctx context.Context, partition, from string, now time.Time) (s stretch, err error) {
@@ -117,10 +134,13 @@ func (t *Table) stretch(ctx context.Context, partition, from string, now time.Ti
 		return s, nil
 	}
 	r := itemReader{item: out.Item}
-	if r.unixTime(attrExpiry) > now.Unix() {
-		s = stretch{r.text("first"), r.text("last")}
+	stored, expiry := stretch{r.text("first"), r.text("last")}, r.unixTime(attrExpiry)
+	_, isFirst := idOf(stored.first)
+	_, isLast := idOf(stored.last)
+	if r.err != nil || !isFirst || !isLast || expiry <= now.Unix() {
+		return s, nil
 	}
-	return s, r.storedError("a stretch")
+	return stored, nil
 }
 
 const (
@@ -156,7 +176,10 @@ func (t *Table) putForList(ctx context.Context, item map[string]types.AttributeV
 		if reflect.DeepEqual(found, item) {
 			return 0, nil
 		}
-		return time.Duration(written-now.UnixMilli()) * time.Millisecond, r.storedError("a place in a list")
+		if r.err != nil {
+			return clockSkew, nil // a number that this version does not write, but a later one
+		}
+		return time.Duration(written-now.UnixMilli()) * time.Millisecond, nil
 	}
 	if err != nil {
 		return 0, storageError("keep the place in a list", err)

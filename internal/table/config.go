@@ -1,7 +1,6 @@
 package table
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -17,7 +16,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Config is the organization's current config: its newest version, read consistently.
+// Config is the organization's current config: its newest version, read consistently. A version that
+// can't be read is returned with its Err, so that it can be replaced.
 //
 //	Query  PK = ORG#<org>, begins_with(SK, CONFIG#), backwards, 1 item   1 round trip, 1 read unit per 4 KB
 func (t *Table) Config(ctx context.Context, org string) (metering.ConfigVersion, error) {
@@ -37,75 +37,65 @@ func (t *Table) Config(ctx context.Context, org string) (metering.ConfigVersion,
 	}
 	countRead(ctx, out.ConsumedCapacity)
 	if len(out.Items) == 0 {
-		return metering.ConfigVersion{}, nil
+		none := metering.EmptyConfig()
+		return metering.ConfigVersion{Config: none, Stored: apijson.AppendConfig(nil, none)}, nil
 	}
-	current, err := itemConfig(out.Items[0])
+	r := itemReader{item: out.Items[0]}
+	version, err := strconv.Atoi(strings.TrimPrefix(r.text(attrSK), configPrefix))
 	if err != nil {
-		return metering.ConfigVersion{}, &metering.Error{
-			Code: metering.Internal, Message: "internal error", Cause: fmt.Errorf("the stored config of %q: %w", org, err),
+		return metering.ConfigVersion{}, storageError("read the version of the config", err)
+	}
+	current := metering.ConfigVersion{Version: version, Stored: []byte(r.text("config"))}
+	if err = r.err; err == nil {
+		current.Config, err = apijson.DecodeConfig(current.Stored)
+	}
+	if err != nil {
+		current.Err = &metering.Error{
+			Code: metering.Internal, Message: "internal error", Cause: fmt.Errorf("version %d of the config of %q: %w", version, org, err),
 		}
 	}
 	return current, nil
 }
 
-func itemConfig(item map[string]types.AttributeValue) (metering.ConfigVersion, error) {
-	r := itemReader{item: item}
-	body, digits := r.text("config"), strings.TrimPrefix(r.text(attrSK), configPrefix)
-	if r.err != nil {
-		return metering.ConfigVersion{}, r.err
-	}
-	version, err := strconv.Atoi(digits)
-	if err != nil {
-		return metering.ConfigVersion{}, err
-	}
-	patch, err := apijson.DecodeConfigPatch([]byte(body))
-	if err != nil {
-		return metering.ConfigVersion{}, err
-	}
-	config, err := patch.Merge(metering.Config{})
-	return metering.ConfigVersion{Config: config, Version: version}, err
-}
-
 // maxConfigBytes keeps the item, with its keys and its other attributes, under DynamoDB's 400 KB.
 const maxConfigBytes = 400*1024 - 1024
 
-// ChangeConfig makes what change returns for the current config the next version. Where another
-// version was written meanwhile it asks change again, with the newer one, until it succeeds or the
-// context ends: then it returns Unavailable and nothing was written. What change fails with comes
-// back as it is. A change that changes nothing writes nothing and returns the current version.
+// ChangeConfig makes the config after the change the next version and returns it; written is false if
+// the change changes nothing, which writes nothing. If another version was written meanwhile, it
+// applies the change again, to the newer one, until it succeeds or the context ends: then it returns
+// Unavailable and nothing was written. An error of the change is returned as it is.
 //
 //	Query    as Config
 //	PutItem  PK = ORG#<org>, SK = CONFIG#<n+1>, attribute_not_exists(PK)   1 round trip, 1 write unit per KB
 //
-// Versions are never overwritten. A retry whose first answer was lost finds its own operation id.
-func (t *Table) ChangeConfig(ctx context.Context, org string, now time.Time, change func(current metering.ConfigVersion) (metering.Config, error)) (metering.ConfigVersion, error) {
-	for try := 0; ; try++ {
+// Versions are never overwritten. A retry whose first response was lost finds its own operation id.
+func (t *Table) ChangeConfig(ctx context.Context, org string, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error) {
+	for attempt := 0; ; attempt++ {
 		current, err := t.Config(ctx, org)
 		if err != nil {
-			return metering.ConfigVersion{}, err
+			return metering.ConfigVersion{}, false, err
 		}
-		config, err := change(current)
+		config, err := change.Apply(current)
 		if err != nil {
-			return metering.ConfigVersion{}, err
+			return metering.ConfigVersion{}, false, err
 		}
-		body := apijson.AppendConfig(nil, config)
-		if bytes.Equal(body, apijson.AppendConfig(nil, current.Config)) {
-			return current, nil
+		if current.Err == nil && config.Equal(current.Config) {
+			return current, false, nil
 		}
-		if len(body) > maxConfigBytes {
-			return metering.ConfigVersion{}, metering.Errorf(metering.Invalid,
-				"the config would have %d bytes: it must have at most %d", len(body), maxConfigBytes)
+		next := metering.ConfigVersion{Version: current.Version + 1, Stored: apijson.AppendConfig(nil, config), Config: config}
+		if len(next.Stored) > maxConfigBytes {
+			return metering.ConfigVersion{}, false, metering.Errorf(metering.Invalid,
+				"the config would have %d bytes: it must have at most %d", len(next.Stored), maxConfigBytes)
 		}
-		next := metering.ConfigVersion{Config: config, Version: current.Version + 1}
-		written, err := t.putConfig(ctx, org, next.Version, body, now)
+		written, err := t.putConfig(ctx, org, next, now)
 		if err != nil {
-			return metering.ConfigVersion{}, err
+			return metering.ConfigVersion{}, false, err
 		}
 		if written {
-			return next, nil
+			return next, true, nil
 		}
-		if err := pause(ctx, try); err != nil {
-			return metering.ConfigVersion{}, &metering.Error{
+		if err := pause(ctx, attempt); err != nil {
+			return metering.ConfigVersion{}, false, &metering.Error{
 				Code: metering.Unavailable, Message: "the config is being changed by too many at once: try again",
 				Cause: err, RetryAfter: time.Second,
 			}
@@ -113,10 +103,10 @@ func (t *Table) ChangeConfig(ctx context.Context, org string, now time.Time, cha
 	}
 }
 
-// putConfig reports false where that version is there already.
-func (t *Table) putConfig(ctx context.Context, org string, version int, body []byte, now time.Time) (bool, error) {
-	item := itemKey(orgKey(org), configKey(version))
-	item["config"] = text(string(body))
+// putConfig reports false if that version exists already.
+func (t *Table) putConfig(ctx context.Context, org string, v metering.ConfigVersion, now time.Time) (bool, error) {
+	item := itemKey(orgKey(org), configKey(v.Version))
+	item["config"] = text(string(v.Stored))
 	item["creationTime"] = text(metering.FormatTime(now))
 	written, err := t.putNew(ctx, NewOperation(), item)
 	if err != nil {
@@ -125,9 +115,9 @@ func (t *Table) putConfig(ctx context.Context, org string, version int, body []b
 	return written, nil
 }
 
-// pause waits before another try: full jitter up to 20 ms, doubling to 640.
-func pause(ctx context.Context, try int) error {
-	timer := time.NewTimer(rand.N(20 * time.Millisecond << min(try, 5)))
+// pause waits before another attempt: full jitter up to 20 ms, doubling to 640.
+func pause(ctx context.Context, attempt int) error {
+	timer := time.NewTimer(rand.N(20 * time.Millisecond << min(attempt, 5)))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -39,9 +39,7 @@ func readCursor(partition, cursor string) (start pageStart, err error) {
 	first, errStart := metering.ParseDay(parts[1])
 	last, errEnd := metering.ParseDay(parts[2])
 	start = pageStart{offset, parts[3], first, last}
-	from, to := timeRange(first, last)
-	_, known := idOf(start.position)
-	if errOffset != nil || offset < 0 || offset > math.MaxInt32 || errStart != nil || errEnd != nil || !known || start.position < from || to < start.position {
+	if errOffset != nil || offset < 0 || offset > math.MaxInt32 || errStart != nil || errEnd != nil || !start.isInList() {
 		return start, foreign
 	}
 	// To the byte: the decoder passes over line breaks, and a number has more than one spelling.

@@ -137,5 +137,7 @@ func isPlace(parts string) bool {
 	_, errStart := time.Parse(time.DateOnly, part[2])
 	_, errEnd := time.Parse(time.DateOnly, part[3])
 	_, errTime := time.Parse("2006-01-02T15:04:05.000Z", part[4])
-	return errors.Join(errOffset, errStart, errEnd, errTime, metering.CheckStoredGroupID(part[6])) == nil && part[2] <= part[5] && part[5] <= part[3]
+	id := part[6] // which another version may allow: it is one as long as DynamoDB can hold it
+	isID := id != "" && utf8.ValidString(id) && len(part[4]+"#"+id) <= 1024 && len("GROUP#"+id)+2*strings.Count(id, "%")+2*strings.Count(id, "#") <= 1024
+	return errors.Join(errOffset, errStart, errEnd, errTime) == nil && isID && part[2] <= part[5] && part[5] <= part[3]
 }

@@ -75,17 +75,20 @@ func (t *Table) deleteAs(ctx context.Context, org, id string, created metering.D
 	if found == nil {
 		return metering.Group{}, noSuchGroup(id, created)
 	}
-	group, err := itemGroup(found)
+	if isMine(found, mark, operation) {
+		return itemGroup(found)
+	}
+	// No more is read than is needed: a newer version may have stored the rest.
+	r := itemReader{item: found}
+	status, creationTime := r.text("status"), r.time("creationTime")
 	switch {
-	case err != nil:
-		return metering.Group{}, err
-	case isMine(found, mark, operation):
-		return group, nil
-	case created != "" && metering.DayOf(group.CreationTime) != created:
+	case r.err != nil:
+		return metering.Group{}, r.storedError("a group")
+	case created != "" && metering.DayOf(creationTime) != created:
 		return metering.Group{}, noSuchGroup(id, created)
 	default:
 		return metering.Group{}, metering.Errorf(metering.NotDeletable,
-			"usage record group %s is %s: only a group that is CREATED or INVALID can be deleted", metering.Quote(id), group.Status)
+			"usage record group %s is %s: only a group that is CREATED or INVALID can be deleted", metering.Quote(id), status)
 	}
 }
 

@@ -2,7 +2,10 @@ package table
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -80,8 +83,18 @@ func documentValue(document any) types.AttributeValue {
 	}
 }
 
-// itemGroup reads a stored group. It fails, naming the attribute, where the item is not one that
-// groupItem made.
+// isGroupAttribute tells the attributes that itemGroup reads or that are the service's own: those of the keys,
+// and all that begin with "_".
+func isGroupAttribute(name string) bool {
+	switch name {
+	case attrPK, attrSK, attrExpiry, "productID":
+		return true
+	}
+	return strings.HasPrefix(name, "_") || slices.ContainsFunc(groupMembers[:], func(m member) bool { return m.name == name })
+}
+
+// itemGroup reads a stored group, which a newer version may have written: what this one does not know is in
+// Unknown. It fails, naming the attribute, if a required one is missing or has another type.
 func itemGroup(item map[string]types.AttributeValue) (metering.Group, error) {
 	r := itemReader{item: item}
 	g := metering.Group{
@@ -97,13 +110,20 @@ func itemGroup(item map[string]types.AttributeValue) (metering.Group, error) {
 		CreationTime:        r.time("creationTime"),
 		LastUpdateTime:      r.time("lastUpdateTime"),
 	}
-	if r.has("productID") {
-		g.ProductID = r.text("productID")
+	if r.has("productID") && !read(&r, &g.ProductID, func(r *itemReader) string { return r.text("productID") }) {
+		r.keepUnknown(&g.Unknown, "productID")
 	}
-	if r.has("reportedTime") {
-		g.ReportedTime = r.time("reportedTime")
+	if r.has("reportedTime") && !read(&r, &g.ReportedTime, func(r *itemReader) time.Time { return r.exactTime("reportedTime") }) {
+		r.keepUnknown(&g.Unknown, "reportedTime")
 	}
 	g.MetaInfo = r.metaInfo("metaInfo")
+	for name := range item {
+		if !isGroupAttribute(name) {
+			r.keepUnknown(&g.Unknown, name)
+		}
+	}
+	slices.Sort(r.unexportable)
+	g.Unexportable = r.unexportable
 	if r.err != nil {
 		return metering.Group{}, &metering.Error{
 			Code: metering.Internal, Message: "internal error",

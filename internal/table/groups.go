@@ -10,7 +10,7 @@ import (
 )
 
 // Groups are the organization's groups that the filter lets through, newest first, ties by id, descending.
-// They end with the first error.
+// They end with the first error, unless it is that of a group that can't be read: the others follow it.
 //
 //	Query  as List   1 round trip and about 128 read units per 1 MB
 //
@@ -32,8 +32,10 @@ func (t *Table) Groups(ctx context.Context, org string, filter metering.GroupFil
 			for _, item := range page.Items {
 				group, err := itemGroup(item)
 				if err != nil {
-					yield(nil, err)
-					return
+					if !yield(nil, err) {
+						return
+					}
+					continue
 				}
 				if (query.metaInfo == nil || query.metaInfo.Matches(group.MetaInfo.Document())) && !yield(&group, nil) {
 					return

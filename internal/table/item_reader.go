@@ -15,6 +15,34 @@ import (
 type itemReader struct {
 	item map[string]types.AttributeValue
 	err  error
+
+	unexportable []string // the paths of unknown members that no document can hold
+}
+
+// read reads what a newer version may have stored in another form, and reports false then. It is no failure
+// of r.
+func read[T any](r *itemReader, to *T, how func(*itemReader) T) bool {
+	in := itemReader{item: r.item}
+	value := how(&in)
+	if in.err != nil {
+		return false
+	}
+	*to = value
+	r.unexportable = append(r.unexportable, in.unexportable...)
+	return true
+}
+
+// keepUnknown keeps an attribute that this version can't read as a document.
+func (r *itemReader) keepUnknown(unknown *map[string]any, name string) {
+	document, err := valueDocument(r.item[name])
+	if err != nil {
+		r.unexportable = append(r.unexportable, name)
+		return
+	}
+	if *unknown == nil {
+		*unknown = map[string]any{}
+	}
+	(*unknown)[name] = document
 }
 
 // storedError is the failure of a reader of a whole item.
@@ -70,6 +98,15 @@ func (r *itemReader) time(name string) time.Time {
 	return t
 }
 
+// exactTime is a time as metering.FormatTime writes it.
+func (r *itemReader) exactTime(name string) time.Time {
+	t := r.time(name)
+	if r.err == nil && metering.FormatTime(t) != r.text(name) {
+		r.fail(name, "a time in UTC with three decimals")
+	}
+	return t
+}
+
 // unixTime is in seconds or milliseconds, as it was stored.
 func (r *itemReader) unixTime(name string) int64 {
 	n, err := strconv.ParseInt(r.number(name), 10, 64)
@@ -106,8 +143,11 @@ func (r *itemReader) quantities(name string) map[string]metering.Quantity {
 	return quantities
 }
 
-// join takes over the failure of a reader of the attribute of that name.
+// join takes over what a reader of the attribute of that name has found.
 func (r *itemReader) join(name string, in itemReader) {
+	for _, path := range in.unexportable {
+		r.unexportable = append(r.unexportable, name+"."+path)
+	}
 	if r.err == nil && in.err != nil {
 		r.err = fmt.Errorf("%s: %w", name, in.err)
 	}
@@ -117,35 +157,71 @@ func (r *itemReader) metaInfo(name string) metering.MetaInfo {
 	in := itemReader{item: r.object(name)}
 	var m metering.MetaInfo
 	for member := range in.item {
-		switch member {
-		case "SkipValidation":
-			if b, ok := in.item[member].(*types.AttributeValueMemberBOOL); ok {
-				m.SkipValidation = &b.Value
-			} else {
-				in.fail(member, "a boolean")
-			}
-		case "source":
-			source := metering.Source(in.text(member))
-			m.Source = &source
-		case "timestamp":
-			t := in.time(member)
-			m.Timestamp = &t
-		case "originRecords":
-			m.OriginRecords = in.quantities(member)
-		case "billableRecords":
-			m.BillableRecords = in.billableRecords(member)
-		default:
-			if _, ok := metering.CarriedMemberNamed(member); !ok {
-				continue // a newer version's: passing it on might break a client, failing would break the list
-			}
-			if m.Carried == nil {
-				m.Carried = map[string]any{}
-			}
-			m.Carried[member] = in.document(member)
+		if !in.metaInfoMember(&m, member) {
+			in.keepUnknown(&m.Unknown, member)
 		}
 	}
 	r.join(name, in)
 	return m
+}
+
+// metaInfoMember reports false if this version does not know the member, or not in this form: passing it on
+// might break a client, failing would break a list.
+func (r *itemReader) metaInfoMember(m *metering.MetaInfo, name string) bool {
+	switch name {
+	case "SkipValidation":
+		return read(r, &m.SkipValidation, func(r *itemReader) *bool { return r.flag(name) })
+	case "source":
+		return read(r, &m.Source, func(r *itemReader) *metering.Source {
+			source := metering.Source(r.text(name))
+			return &source
+		})
+	case "timestamp":
+		return read(r, &m.Timestamp, func(r *itemReader) *time.Time {
+			t := r.exactTime(name)
+			return &t
+		})
+	case "originRecords":
+		return read(r, &m.OriginRecords, func(r *itemReader) map[string]metering.Quantity { return r.quantities(name) })
+	case "billableRecords":
+		return read(r, &m.BillableRecords, func(r *itemReader) []metering.BillableRecord { return r.billableRecords(name) })
+	}
+	carried, known := metering.CarriedMemberNamed(name)
+	var value any
+	if !known || !read(r, &value, func(r *itemReader) any { return r.carried(carried) }) {
+		return false
+	}
+	if m.Carried == nil {
+		m.Carried = map[string]any{}
+	}
+	m.Carried[name] = value
+	return true
+}
+
+func (r *itemReader) flag(name string) *bool {
+	b, ok := r.item[name].(*types.AttributeValueMemberBOOL)
+	if !ok {
+		r.fail(name, "a boolean")
+		return nil
+	}
+	return &b.Value
+}
+
+func (r *itemReader) carried(m metering.CarriedMember) any {
+	switch m.Kind {
+	case metering.CarriedTime:
+		return metering.FormatTime(r.exactTime(m.Name))
+	case metering.CarriedText:
+		return r.text(m.Name)
+	}
+	n, err := metering.ParseNumber(r.number(m.Name))
+	if err == nil && m.Kind == metering.CarriedCount {
+		_, err = strconv.ParseInt(n.String(), 10, 32)
+	}
+	if err != nil {
+		r.fail(m.Name, "a number of its kind")
+	}
+	return n
 }
 
 func (r *itemReader) billableRecords(name string) []metering.BillableRecord {
@@ -167,6 +243,11 @@ func (r *itemReader) billableRecords(name string) []metering.BillableRecord {
 			records[i].Properties, ok = in.document("properties").(map[string]any)
 			if !ok {
 				in.fail("properties", "a map")
+			}
+		}
+		for member := range in.item {
+			if member != "key" && member != "quantity" && member != "properties" {
+				in.keepUnknown(&records[i].Unknown, member)
 			}
 		}
 		r.join(fmt.Sprintf("%s[%d]", name, i), in)

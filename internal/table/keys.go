@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -79,7 +80,11 @@ const apiKeySK = "KEY"
 // the last part, and the time before it has a fixed width.
 func timeKey(created time.Time, id string) string { return metering.FormatTime(created) + "#" + id }
 
-// idOf is the id in a timeKey; ok is false where position is none that timeKey makes.
+// maxSortKey is how many bytes DynamoDB allows in a sort key.
+const maxSortKey = 1024
+
+// idOf is the id in a timeKey; ok is false if position is none that timeKey makes. The id may be one that only
+// another version allows.
 func idOf(position string) (id string, ok bool) {
 	const width = len("2006-01-02T15:04:05.000Z")
 	if len(position) <= width || position[width] != '#' {
@@ -87,7 +92,8 @@ func idOf(position string) (id string, ok bool) {
 	}
 	created, err := metering.ParseTime(position[:width])
 	id = position[width+1:]
-	return id, err == nil && metering.FormatTime(created) == position[:width] && metering.CheckStoredGroupID(id) == nil
+	return id, err == nil && metering.FormatTime(created) == position[:width] && id != "" && utf8.ValidString(id) &&
+		len(position) <= maxSortKey && len(groupKey(id)) <= maxSortKey
 }
 
 // timeRange bounds timeKey to the days from start to end, both included; an empty day is no bound.

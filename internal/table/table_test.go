@@ -188,9 +188,9 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 			if err := faulty(fault).RaiseSerial(t.Context(), how, 5); err != nil {
 				t.Errorf("counter: %v", err)
 			}
-			version, err := faulty(tabletest.Pass, fault).ChangeConfig(t.Context(), how, now, setFlag("AWS"))
-			if err != nil || version.Version != 1 {
-				t.Errorf("config: %v, %v", version, err)
+			version, written, err := faulty(tabletest.Pass, fault).ChangeConfig(t.Context(), how, now, setFlag("AWS"))
+			if err != nil || !written || version.Version != 1 {
+				t.Errorf("config: %v, %v, %v", version, written, err)
 			}
 			if how == "flipped" {
 				return // DynamoDB Local sends no checksum with its errors
@@ -327,13 +327,17 @@ func TestAPutThatIsAskedForAgain(t *testing.T) {
 	}
 }
 
-// setFlag makes a change that adds an entry for the partner.
-func setFlag(partner string) func(metering.ConfigVersion) (metering.Config, error) {
-	return func(current metering.ConfigVersion) (metering.Config, error) {
-		entries := []metering.PartnerPatch{{Partner: partner}}
-		return metering.ConfigPatch{Partners: metering.PatchMember[[]metering.PartnerPatch]{Set: true, Value: &entries}}.Apply(current.Config)
-	}
+// setFlag is a change that adds an entry for the partner.
+func setFlag(partner string) metering.ConfigChange {
+	return patchOf(metering.ConfigPatch{"partnerUsageMeteringConfigs": []any{map[string]any{"partner": partner}}})
 }
+
+func patchOf(patch metering.ConfigPatch) metering.ConfigChange {
+	return metering.ConfigChange{Patch: patch}
+}
+
+// entries are those of a config.
+func entries(c metering.Config) []any { return c["partnerUsageMeteringConfigs"].([]any) }
 
 func TestEachConfigIsAVersion(t *testing.T) {
 	t.Parallel()
@@ -341,17 +345,17 @@ func TestEachConfigIsAVersion(t *testing.T) {
 	tbl := table.New(client, name)
 	partners := metering.ConfigPartners[:12] // past version 9, where digits sort
 	for i, partner := range partners {
-		v, err := tbl.ChangeConfig(t.Context(), "o1", now, setFlag(partner))
-		if err != nil || v.Version != i+1 {
-			t.Fatalf("%v, %v", v, err)
+		v, written, err := tbl.ChangeConfig(t.Context(), "o1", now, setFlag(partner))
+		if err != nil || !written || v.Version != i+1 {
+			t.Fatalf("%v, %v, %v", v, written, err)
 		}
 	}
-	again, err := tbl.ChangeConfig(t.Context(), "o1", now, setFlag(partners[0]))
-	if err != nil || again.Version != len(partners) {
-		t.Errorf("a change that changes nothing: %d, %v", again.Version, err)
+	again, written, err := tbl.ChangeConfig(t.Context(), "o1", now, setFlag(partners[0]))
+	if err != nil || written || again.Version != len(partners) {
+		t.Errorf("a change that changes nothing: %d, %v, %v", again.Version, written, err)
 	}
 	current, err := tbl.Config(t.Context(), "o1")
-	if err != nil || current.Version != len(partners) || len(current.Config.Partners) != len(partners) {
+	if err != nil || current.Version != len(partners) || len(entries(current.Config)) != len(partners) {
 		t.Errorf("%v, %v", current, err)
 	}
 	if other, err := tbl.Config(t.Context(), "o"); err != nil || other.Version != 0 {
@@ -371,15 +375,12 @@ func ptr[T any](v T) *T { return &v }
 func TestFiftyConfigWritersLoseNothing(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
-	multiplier, _ := metering.ParseQuantity("2")
 	var writers sync.WaitGroup
 	for i := range 50 {
 		writers.Go(func() {
-			_, err := tbl.ChangeConfig(t.Context(), "o1", now, func(current metering.ConfigVersion) (metering.Config, error) {
-				mapping := map[string][]metering.MappingValue{fmt.Sprintf("source %d", i): {{DimensionKey: "d", ConvertionMultiplier: &multiplier}}}
-				entries := []metering.PartnerPatch{{Partner: "AWS", DimensionMappingV2: metering.PatchMember[map[string][]metering.MappingValue]{Set: true, Value: &mapping}}}
-				return metering.ConfigPatch{Partners: metering.PatchMember[[]metering.PartnerPatch]{Set: true, Value: &entries}}.Apply(current.Config)
-			})
+			array := []any{map[string]any{"dimensionKey": "d", "convertionMultiplier": metering.Numeral("2")}}
+			entry := map[string]any{"partner": "AWS", "dimensionMappingV2": map[string]any{fmt.Sprintf("source %d", i): array}}
+			_, _, err := tbl.ChangeConfig(t.Context(), "o1", now, patchOf(metering.ConfigPatch{"partnerUsageMeteringConfigs": []any{entry}}))
 			if err != nil {
 				t.Error(err)
 			}
@@ -387,31 +388,37 @@ func TestFiftyConfigWritersLoseNothing(t *testing.T) {
 	}
 	writers.Wait()
 	current, err := tbl.Config(t.Context(), "o1")
-	if err != nil || current.Version != 50 || len(current.Config.Partners[0].DimensionMappingV2) != 50 {
-		t.Errorf("version %d with %d mappings, %v", current.Version, len(current.Config.Partners[0].DimensionMappingV2), err)
+	if err != nil || current.Version != 50 {
+		t.Fatalf("version %d, %v", current.Version, err)
+	}
+	if mapped := entries(current.Config)[0].(map[string]any)["dimensionMappingV2"].(map[string]any); len(mapped) != 50 {
+		t.Errorf("%d mappings", len(mapped))
 	}
 }
 
 // Another writer is first each time: the change ends with its deadline, and has written nothing.
 func TestAContendedConfigIsUnavailableAtTheDeadline(t *testing.T) {
 	t.Parallel()
-	tbl := tabletest.New(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
-	others := 0
-	_, err := tbl.ChangeConfig(ctx, "o1", now, func(current metering.ConfigVersion) (metering.Config, error) {
-		partner := metering.ConfigPartners[others%2] // in turns, so that each is a change
-		if _, err := tbl.ChangeConfig(t.Context(), "o1", now, func(metering.ConfigVersion) (metering.Config, error) {
-			return metering.Config{Partners: []metering.PartnerConfig{{Partner: partner}}}, nil
-		}); err != nil {
+	client, name := tabletest.Client(t)
+	tbl, others := table.New(client, name), 0
+	contended := table.New(tabletest.NewClient(tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
+		if !strings.HasSuffix(request.Header.Get("X-Amz-Target"), ".PutItem") {
+			return nil
+		}
+		first := setFlag(metering.ConfigPartners[others%2]) // in turns, so that each is a change
+		first.Replace = true
+		if _, _, err := tbl.ChangeConfig(t.Context(), "o1", now, first); err != nil {
 			t.Error(err)
 		}
 		others++
-		return setFlag("ZOHO")(current)
-	})
+		return nil
+	})), name)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, _, err := contended.ChangeConfig(ctx, "o1", now, setFlag("ZOHO"))
 	wantUnavailable(t, err)
 	current, err := tbl.Config(t.Context(), "o1")
-	if err != nil || current.Version != others || current.Config.Partners[0].Partner == "ZOHO" {
+	if err != nil || current.Version != others || entries(current.Config)[0].(map[string]any)["partner"] == "ZOHO" {
 		t.Errorf("version %d after %d others, %v", current.Version, others, err)
 	}
 }
@@ -419,19 +426,16 @@ func TestAContendedConfigIsUnavailableAtTheDeadline(t *testing.T) {
 func TestAConfigTooLargeIsRefusedBeforeItIsWritten(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
-	fill := func(n int) func(metering.ConfigVersion) (metering.Config, error) {
-		return func(metering.ConfigVersion) (metering.Config, error) {
-			amount := metering.MappingMode("AMOUNT")
-			values := map[string]metering.MappingValue{}
-			for i := range n {
-				values[fmt.Sprintf("%0250d", i)] = metering.MappingValue{DimensionKey: "d", MappingMode: &amount}
-			}
-			return metering.Config{Partners: []metering.PartnerConfig{{Partner: "AWS", DimensionMapping: values}}}, nil
+	fill := func(n int) metering.ConfigChange {
+		values := map[string]any{}
+		for i := range n {
+			values[fmt.Sprintf("%0250d", i)] = map[string]any{"dimensionKey": "d", "mappingMode": "AMOUNT"}
 		}
+		return patchOf(metering.ConfigPatch{"partnerUsageMeteringConfigs": []any{map[string]any{"partner": "AWS", "dimensionMapping": values}}})
 	}
-	_, err := tbl.ChangeConfig(t.Context(), "o1", now, fill(1400))
+	_, _, err := tbl.ChangeConfig(t.Context(), "o1", now, fill(1400))
 	wantCode(t, err, metering.Invalid)
-	if _, err := tbl.ChangeConfig(t.Context(), "o1", now, fill(1350)); err != nil {
+	if _, _, err := tbl.ChangeConfig(t.Context(), "o1", now, fill(1350)); err != nil {
 		t.Errorf("just under the bound: %v", err)
 	}
 	if v, err := tbl.Config(t.Context(), "o1"); err != nil || v.Version != 1 {
@@ -524,6 +528,10 @@ func TestAMemberOfANewerVersionIsPassedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if page, err := tbl.List(t.Context(), "o1", listing(now, 10), nil); err != nil || page.Count != 1 || strings.Contains(string(page.JSON), "newe") {
+		t.Errorf("%s, %v", page.JSON, err)
+	}
+	g.Unknown, g.MetaInfo.Unknown = map[string]any{"newest": "x"}, map[string]any{"newer": "x"} // for an export alone
 	wantSame(t, []metering.Group{*g}, all(t, tbl, "o1"))
 }
 

@@ -35,8 +35,9 @@ type wireAnswer struct {
 // API's in one pass and makes nothing in between:
 //
 //   - Strings are checked, and keep their escapes as they are; numbers stay as DynamoDB spells them.
-//   - The members of a group are those of groupMembers, held to what they must be. Everything else is
-//     passed over: nothing that is stored for the service alone gets out.
+//   - The members of a group are those of groupMembers, checked for what they must be. Everything else is
+//     passed over: nothing that is stored for the service alone gets out. So is an optional member of another
+//     type, which a newer version may have written.
 //   - An answer that is cut, is not JSON, holds what the API's JSON can't (binary, a set) or has not as
 //     many items as its Count says is an error, never a shorter list.
 //
@@ -224,8 +225,9 @@ type span struct{ first, end uint8 }
 
 type knownMember struct {
 	member
-	in, out string // "status":{"S": and ,"status":
-	tag     byte   // of in
+	optional bool   // and left out if it is of another type
+	in, out  string // "status":{"S": and ,"status":
+	tag      byte   // of in
 }
 
 var (
@@ -249,7 +251,8 @@ func knownMembers(members []member) (k known) {
 	slices.SortFunc(members, func(a, b member) int { return strings.Compare(a.name, b.name) })
 	for i, m := range members {
 		name, tag := `"`+m.name+`":`, m.kind.tag()
-		k.all = append(k.all, knownMember{m, name + `{"` + tag + `":`, "," + name, tagNamed([]byte(tag))})
+		optional := !m.required && m.kind != kindDocument // without its properties, a billable record says another thing
+		k.all = append(k.all, knownMember{m, optional, name + `{"` + tag + `":`, "," + name, tagNamed([]byte(tag))})
 		if m.required {
 			k.required |= 1 << i
 		}
@@ -353,6 +356,7 @@ func (w *wire) copyKnown(known known, depth int) bool {
 			return w.fail("%s is there twice", m.name)
 		}
 		seen |= 1 << place
+		before, value := len(w.out), w.at
 		switch {
 		case m.kind == kindPosition:
 		case len(w.out) > inside:
@@ -362,7 +366,14 @@ func (w *wire) copyKnown(known known, depth int) bool {
 		}
 		begin := len(w.out)
 		if (tag != m.tag || !w.copyPlain(m.kind)) && !w.copyValue(tag, m.kind, depth+1) {
-			return w.fail("%s must be %s", m.name, m.kind)
+			if !m.optional {
+				return w.fail("%s must be %s", m.name, m.kind)
+			}
+			w.err, w.at, w.out = nil, value, w.out[:before]
+			if !w.skip(0) || !w.expect('}') {
+				return false
+			}
+			continue
 		}
 		if m.kind == kindMetaInfo {
 			w.metaInfo = [2]int{begin, len(w.out)}
@@ -452,8 +463,7 @@ func (w *wire) copyValue(tag byte, k kind, depth int) (ok bool) {
 	case tagBool:
 		ok = (k == kindFlag || k == kindAny) && w.copyFlag()
 	case tagNull:
-		ok = k == kindAny && w.word("true")
-		w.out = append(w.out, "null"...)
+		ok = k == kindAny && w.null()
 	default:
 		return w.fail("it is binary or a set")
 	}
@@ -625,6 +635,15 @@ func (w *wire) copyFlag() bool {
 		literal = "true"
 	}
 	w.out = append(w.out, literal...)
+	return w.word(literal)
+}
+
+func (w *wire) null() bool {
+	literal := "true" // and false, which DynamoDB never has, is null to the SDK too
+	if w.peek() == 'f' {
+		literal = "false"
+	}
+	w.out = append(w.out, "null"...)
 	return w.word(literal)
 }
 
