@@ -22,6 +22,7 @@ type Options struct {
 	Credentials aws.CredentialsProvider
 	Endpoint    string            // empty is the region's own
 	Transport   http.RoundTripper // nil is NewTransport of AnswerTimeout
+	Call        time.Duration     // bounds a call with all its attempts; 0 leaves that to the context
 }
 
 // maxAttempts bounds the tries of one call and so, with backoff, the waiting between them to 1.5
@@ -71,25 +72,30 @@ func New(o Options) *dynamodb.Client {
 		DisableValidateResponseChecksum: true,
 		AccountIDEndpointMode:           aws.AccountIDEndpointModeDisabled,
 	}
+	if o.Call > 0 {
+		options.APIOptions = append(options.APIOptions, bounded(o.Call))
+	}
 	if o.Endpoint != "" {
 		options.BaseEndpoint = aws.String(o.Endpoint)
 	}
 	return dynamodb.New(options)
 }
 
-// AnswerTimeout is for requests that someone waits for: a try that takes longer is given up for another.
+// AnswerTimeout bounds an attempt of a request that a client waits for: one that takes longer is given up for
+// another. DynamoDB responds in milliseconds, and a page of a list has 1 MB at most, so this is a link of
+// 200 KB a second.
 const AnswerTimeout = 5 * time.Second
 
-// NewTransport is the transport of a client, without the check of answers; an answer must begin within
-// the time given.
-func NewTransport(answer time.Duration) http.RoundTripper {
-	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
-		TLSHandshakeTimeout:   3 * time.Second,
-		ResponseHeaderTimeout: answer,
-		MaxIdleConnsPerHost:   64,
-		IdleConnTimeout:       90 * time.Second,
-		DisableCompression:    true, // the checksum is of the bytes as sent
-	}
+// NewTransport returns the transport of a client, without the check of responses. An attempt must be over
+// within the time given: connection, request, headers and the whole body of the response, so that a
+// response that stalls, or comes byte by byte, is an error that the SDK retries.
+func NewTransport(attempt time.Duration) http.RoundTripper {
+	return attemptTransport{attempt, &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 3 * time.Second,
+		MaxIdleConnsPerHost: 64,
+		IdleConnTimeout:     90 * time.Second,
+		DisableCompression:  true, // the checksum is of the bytes as sent
+	}}
 }

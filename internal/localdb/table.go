@@ -189,13 +189,25 @@ func expireItems(ctx context.Context, client *dynamodb.Client, name string, want
 	if want == nil || !aws.ToBool(want.Enabled) {
 		return nil
 	}
-	has, err := client.DescribeTimeToLive(ctx, &dynamodb.DescribeTimeToLiveInput{TableName: &name})
-	if err != nil {
+	if on, err := expires(ctx, client, name, want); on || err != nil {
 		return err
 	}
-	if d := has.TimeToLiveDescription; d != nil && aws.ToString(d.AttributeName) == aws.ToString(want.AttributeName) {
+	_, refused := client.UpdateTimeToLive(ctx, &dynamodb.UpdateTimeToLiveInput{TableName: &name, TimeToLiveSpecification: want})
+	if refused == nil {
 		return nil
 	}
-	_, err = client.UpdateTimeToLive(ctx, &dynamodb.UpdateTimeToLiveInput{TableName: &name, TimeToLiveSpecification: want})
-	return err
+	// If the response to the first attempt was lost, the second is refused.
+	if on, err := expires(ctx, client, name, want); !on || err != nil {
+		return refused
+	}
+	return nil
+}
+
+func expires(ctx context.Context, client *dynamodb.Client, name string, want *types.TimeToLiveSpecification) (bool, error) {
+	has, err := client.DescribeTimeToLive(ctx, &dynamodb.DescribeTimeToLiveInput{TableName: &name})
+	if err != nil {
+		return false, err
+	}
+	d := has.TimeToLiveDescription
+	return d != nil && aws.ToString(d.AttributeName) == aws.ToString(want.AttributeName), nil
 }

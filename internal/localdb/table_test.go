@@ -1,8 +1,13 @@
 package localdb_test
 
 import (
+	"context"
+	"crypto/rand"
+	"os"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -74,6 +79,45 @@ func TestCreateTableRefusesAnotherTable(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "TABLE_NAME") {
 			t.Errorf("with %q in the template: %v; want an error with %q and what to do", test.new, err, test.want)
 		}
+	}
+}
+
+// Each of its requests in turn is carried out, and its response stalls: the retry finds what is there.
+func TestCreateTable_RetriesAfterAStall(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	direct := localdb.NewClient(os.Getenv("DYNAMODB_ENDPOINT"))
+	var all sync.WaitGroup
+	stalled := make([]bool, 6)
+	for nth := range stalled {
+		name := "test-" + rand.Text()
+		t.Cleanup(func() {
+			_, err := direct.DeleteTable(context.WithoutCancel(t.Context()), &dynamodb.DeleteTableInput{TableName: &name})
+			if err != nil {
+				t.Errorf("deleting the table of this test: %v", err)
+			}
+		})
+		all.Go(func() {
+			endpoint, _ := tabletest.StallingProxy(t, func(n int) tabletest.Stall {
+				if n != nth {
+					return nil
+				}
+				stalled[nth] = true
+				return tabletest.Stalls["after a byte of the body"]
+			})
+			if _, err := localdb.CreateTable(ctx, localdb.NewClient(endpoint), marketmeter.Template, name); err != nil {
+				t.Errorf("the response to request %d stalls: %v", nth, err)
+			}
+			ttl, err := direct.DescribeTimeToLive(ctx, &dynamodb.DescribeTimeToLiveInput{TableName: &name})
+			if err != nil || ttl.TimeToLiveDescription.TimeToLiveStatus != types.TimeToLiveStatusEnabled {
+				t.Errorf("the response to request %d stalls: items expire: %v, %v", nth, ttl, err)
+			}
+		})
+	}
+	all.Wait()
+	if !stalled[2] {
+		t.Errorf("that stalled: %v; want CreateTable, DescribeTimeToLive and UpdateTimeToLive at least", stalled)
 	}
 }
 
