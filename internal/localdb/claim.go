@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// claim makes the folder data and takes the lock on it, which ends with unlock or this process.
+// claim makes the folder data, this user's alone, and takes the lock on it, which ends with unlock or this process.
 // It fails, naming the holder, where another process has it.
 func claim(data string) (unlock func(), err error) {
-	if err := os.MkdirAll(data, 0o755); err != nil {
-		return nil, fmt.Errorf("the folder of the local database: %w", err)
+	if err := makePrivate(data); err != nil {
+		return nil, err
 	}
-	lock, err := os.OpenFile(filepath.Join(data, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	lock, err := os.OpenFile(filepath.Join(data, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("the lock of the local database: %w", err)
 	}
@@ -55,7 +55,7 @@ func holder(lock string) string {
 func pidFile(data string) string { return filepath.Join(data, "pid") }
 
 func writePID(data string, pid int) error {
-	err := os.WriteFile(pidFile(data), []byte(strconv.Itoa(pid)+"\n"), 0o644)
+	err := os.WriteFile(pidFile(data), []byte(strconv.Itoa(pid)+"\n"), 0o600)
 	if err != nil {
 		return fmt.Errorf("the process id of the local database: %w", err)
 	}
@@ -80,7 +80,7 @@ func stopLeftover(data string) {
 	}
 	ours := func() bool {
 		line := commandLine(pid)
-		return strings.Contains(line, mainClass) && strings.HasSuffix(line, "-dbPath "+data)
+		return strings.Contains(line, "ServerRunner ") && strings.HasSuffix(line, "-dbPath "+data)
 	}
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		if !ours() {

@@ -2,8 +2,8 @@
 // template.yaml.
 //
 // DynamoDB Local is a Java program: Java 17 and Maven run it, or else Docker does. It asks for no
-// password, and as a Java program it can't be told to listen on loopback alone (it has a -port and
-// no address): whoever reaches the machine reaches it. The containers of `sam local` depend on that.
+// password: so it listens on loopback alone, and its data is its user's alone. For the containers of
+// `sam local` it also listens on the address at which they reach this machine.
 //
 // The package needs Unix: flock, signals, process groups.
 package localdb
@@ -41,9 +41,12 @@ const (
 
 // Options say where DynamoDB Local keeps what.
 type Options struct {
-	Data string       // folder of the database, made if need be; empty keeps everything in memory
-	Jars string       // folder in which DynamoDB Local itself is kept, fetched when it is not there
-	Say  func(string) // is told what takes a while
+	Data string // folder of the database, made if need be; empty keeps everything in memory
+	Jars string // folder in which DynamoDB Local itself is kept, fetched when it is not there
+
+	Containers bool // it also listens where the containers of this machine's Docker reach it
+
+	Say func(string) // is told what takes a while
 }
 
 // DB is a DynamoDB Local that runs.

@@ -261,6 +261,19 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 		{"nothing", nil, []string{"there is no java in JAVA_HOME or PATH", "there is no docker in PATH"}},
 		{"old Java", map[string]string{"java": java11}, []string{"/java is Java 11", "there is no docker in PATH"}},
 		{"no Java behind java", map[string]string{"java": "exit 1"}, []string{"does not say which Java it is"}},
+		{
+			"no compiler",
+			map[string]string{"java": `case "$*" in *jdk.compiler*) exit 1 ;; esac; ` + java17, "mvn": ""},
+			[]string{"/java has no compiler (it is a JRE, and a JDK is needed)", "there is no docker in PATH"},
+		},
+		{
+			"another DynamoDB Local than can be bound",
+			map[string]string{
+				"java": `case "$*" in *-version) ` + java17 + ` ;; *) echo 'error: cannot find symbol'; exit 1 ;; esac`,
+				"mvn":  "",
+			},
+			[]string{"compiling what binds DynamoDB Local 3.1.0 to loopback: exit status 1: error: cannot find symbol"},
+		},
 		{"no Maven", map[string]string{"java": java17}, []string{"not Maven (mvn)", "there is no docker in PATH"}},
 		{"no engine", map[string]string{"docker": "exit 1"}, []string{"there is no java", "its engine does not run"}},
 		{
@@ -341,7 +354,7 @@ exec '%s' -port "${port%%:8000}" -inMemory
 	if err := os.WriteFile(docker, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	db, err := startWith(t.Context(), dockerRunner{docker, "a-name"}, "", func() {})
+	db, err := startWith(t.Context(), dockerRunner{docker, "a-name", []string{loopback}}, "", func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +368,7 @@ exec '%s' -port "${port%%:8000}" -inMemory
 func TestContainerCommand(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
-	got := dockerRunner{"/usr/bin/docker", "a-name"}.command(4321, data)
+	got := dockerRunner{"/usr/bin/docker", "a-name", []string{loopback}}.command(4321, data)
 	want := []string{
 		"/usr/bin/docker", "run", "--rm", "--name", "a-name", "-p", "127.0.0.1:4321:8000", "-v", data + ":/data",
 		"amazon/dynamodb-local:3.1.0", "-jar", "DynamoDBLocal.jar", "-sharedDb", "-disableTelemetry", "-port", "8000",
@@ -364,9 +377,9 @@ func TestContainerCommand(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("over a folder (-want +got):\n%s", diff)
 	}
-	got = dockerRunner{"/usr/bin/docker", "a-name"}.command(4321, "")
+	got = dockerRunner{"/usr/bin/docker", "a-name", []string{loopback, "172.17.0.1", "fd00::1"}}.command(4321, "")
 	want = append(slices.DeleteFunc(want[:len(want)-2], func(s string) bool { return s == "-v" || s == data+":/data" }), "-inMemory")
-	want[slices.Index(want, "127.0.0.1:4321:8000")] = "4321:8000" // containers of tests reach it
+	want = slices.Insert(want, slices.Index(want, "127.0.0.1:4321:8000")+1, "-p", "172.17.0.1:4321:8000", "-p", "[fd00::1]:4321:8000")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("in memory (-want +got):\n%s", diff)
 	}

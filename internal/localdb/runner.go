@@ -1,11 +1,13 @@
 package localdb
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,24 +24,40 @@ const minJava = 17
 // Where neither can, the error says what is missing of both.
 func findRunner(ctx context.Context, o Options) (runner, error) {
 	jars, _ := filepath.Abs(jarsDir(o.Jars))
-	java, noJava := findJava(ctx)
+	listen := []string{loopback}
+	if o.Containers {
+		bridge, err := bridgeAddresses(ctx)
+		if err != nil {
+			return nil, err
+		}
+		listen = append(listen, bridge...)
+	}
+	java, mvn, noJava := findJDK(ctx, jars)
 	if noJava == nil {
-		if fetched(jars) {
-			return javaRunner{java, jars}, nil
+		if !fetched(jars) {
+			if err := fetch(ctx, mvn, jars, o.say); err != nil {
+				return nil, err
+			}
 		}
-		if mvn, err := exec.LookPath("mvn"); err == nil {
-			return javaRunner{java, jars}, fetch(ctx, mvn, jars, o.say)
+		if !fetched(launcherDir(jars)) {
+			if err := compile(ctx, java, jars); err != nil {
+				return nil, err
+			}
 		}
-		noJava = fmt.Errorf("%s is here, but not Maven (mvn), which fetches DynamoDB Local", java)
+		return javaRunner{java, jars, listen}, nil
 	}
 	docker, noDocker := findDocker(ctx)
 	if noDocker == nil {
-		return dockerRunner{docker, containerName(o.Data)}, pull(ctx, docker, o.say)
+		err := pull(ctx, docker, o.say)
+		if err == nil && o.Data != "" {
+			err = allowContainer(ctx, docker, o.Data)
+		}
+		return dockerRunner{docker, containerName(o.Data), listen}, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	return nil, fmt.Errorf("DynamoDB Local needs Java %d or newer with Maven, or Docker: %w, and %w; "+
+	return nil, fmt.Errorf("DynamoDB Local needs Java %d or newer (a JDK) with Maven, or Docker: %w, and %w; "+
 		"install one of the two (Debian: apt-get install default-jdk-headless maven), "+
 		"or set DYNAMODB_ENDPOINT to a DynamoDB that runs already", minJava, noJava, noDocker)
 }
@@ -48,6 +66,21 @@ func (o Options) say(text string) {
 	if o.Say != nil {
 		o.Say(text)
 	}
+}
+
+// findJDK returns a java that can run DynamoDB Local, and the Maven to fetch that with if it is not there yet.
+func findJDK(ctx context.Context, jars string) (java, mvn string, err error) {
+	java, err = findJava(ctx)
+	if err == nil && !fetched(launcherDir(jars)) {
+		err = findCompiler(ctx, java)
+	}
+	if err != nil || fetched(jars) {
+		return java, "", err
+	}
+	if mvn, err = exec.LookPath("mvn"); err != nil {
+		err = fmt.Errorf("%s is here, but not Maven (mvn), which fetches DynamoDB Local", java)
+	}
+	return java, mvn, err
 }
 
 // findJava returns the first java, of JAVA_HOME and PATH in this order, that is new enough.
@@ -92,17 +125,20 @@ func javaVersion(text string) (version int, ok bool) {
 	return version, err == nil
 }
 
-const mainClass = "software.amazon.dynamodb.services.local.main.ServerRunner"
+type javaRunner struct {
+	java, jars string
+	listen     []string
+}
 
-type javaRunner struct{ java, jars string }
-
+// command has a shell set what no other process can: that Java makes files that are its user's alone.
 func (r javaRunner) command(port int, data string) []string {
 	command := []string{r.java, "-Djava.library.path=" + r.jars}
 	if data != "" {
-		_ = os.MkdirAll(scratch(data), 0o755)
-		command = append(command, "-Djava.io.tmpdir="+scratch(data))
+		_ = os.MkdirAll(scratch(data), 0o700)
+		command = append([]string{"/bin/sh", "-c", `umask 077; exec "$@"`, "sh"}, append(command, "-Djava.io.tmpdir="+scratch(data))...)
 	}
-	return append(append(command, "-cp", filepath.Join(r.jars, "*"), mainClass,
+	classes := launcherDir(r.jars) + string(os.PathListSeparator) + filepath.Join(r.jars, "*")
+	return append(append(command, "-cp", classes, mainClass, strings.Join(r.listen, ","),
 		"-sharedDb", "-disableTelemetry", "-port", strconv.Itoa(port)), storage(data)...)
 }
 
@@ -155,20 +191,33 @@ func pull(ctx context.Context, docker string, say func(string)) error {
 	return nil
 }
 
-type dockerRunner struct{ docker, name string }
+// allowContainer opens the folder data to the image's own user, which writes there, and to nobody else: root's
+// files in a checkout would be worse.
+func allowContainer(ctx context.Context, docker, data string) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	text, err := exec.CommandContext(ctx, docker, "run", "--rm", "--entrypoint", "id", image, "-u").Output()
+	uid, notANumber := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err := cmp.Or(err, notANumber); err != nil {
+		return fmt.Errorf("the user of the container image %s: %w", image, err)
+	}
+	return allow(data, uid)
+}
 
-// command publishes the port on loopback alone, but for a database in memory: that one is for tests,
-// some of which run in containers. The image's own user writes the data, so the folder is opened to it:
-// root's files in a checkout would be worse.
+type dockerRunner struct {
+	docker, name string
+	listen       []string
+}
+
+// command publishes the port on the addresses of listen alone.
 func (r dockerRunner) command(port int, data string) []string {
 	command := []string{r.docker, "run", "--rm", "--name", r.name}
+	for _, address := range r.listen {
+		command = append(command, "-p", net.JoinHostPort(address, strconv.Itoa(port))+":8000")
+	}
 	inside := ""
-	if data == "" {
-		command = append(command, "-p", fmt.Sprintf("%d:8000", port))
-	} else {
-		command = append(command, "-p", fmt.Sprintf("127.0.0.1:%d:8000", port))
+	if data != "" {
 		inside = "/data"
-		_ = os.Chmod(data, 0o777) // a folder that stays closed is told by the database itself
 		command = append(command, "-v", data+":"+inside)
 	}
 	return append(append(command, image, "-jar", "DynamoDBLocal.jar",
