@@ -50,6 +50,8 @@ func operatorOf(ctx context.Context, t *target) (string, error) {
 	if host, err := os.Hostname(); err == nil {
 		name += "@" + host
 	}
+	ctx, cancel := context.WithTimeout(ctx, forCommands.call)
+	defer cancel()
 	used, err := t.credentials.Retrieve(ctx)
 	if err != nil {
 		return "", fmt.Errorf("the AWS credentials: %w", err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -54,12 +55,13 @@ func ownStack(db *localdb.DB, getenv func(string) string) stack {
 	return s
 }
 
-func (s stack) client() *dynamodb.Client {
+func (s stack) client(d deadlines) *dynamodb.Client {
 	return dynamoclient.New(dynamoclient.Options{
 		Region:      s.region,
 		Endpoint:    s.endpoint,
 		Credentials: s.credentials(),
-		Transport:   dynamoclient.NewTransport(answerTimeout),
+		Transport:   dynamoclient.NewTransport(d.attempt),
+		Call:        d.call,
 	})
 }
 
@@ -67,8 +69,8 @@ func (s stack) credentials() aws.CredentialsProvider {
 	return credentials.NewStaticCredentialsProvider(s.accessKeyID, s.secretAccessKey, s.sessionToken)
 }
 
-func (s stack) open() *target {
-	return &target{table.New(s.client(), s.table), s.table, s.endpoint, s.credentials()}
+func (s stack) open(d deadlines) *target {
+	return &target{table.New(s.client(d), s.table), s.table, s.endpoint, s.credentials()}
 }
 
 // target is the table that a command acts on.
@@ -93,9 +95,17 @@ func (s stack) variables() []variable {
 	return all
 }
 
-// answerTimeout is longer than a function's: DynamoDB Local takes seconds over a group of a hundred
-// thousand numbers, which an import must get through.
-const answerTimeout = time.Minute
+// deadlines bound a call to DynamoDB: each attempt until the end of its response, and all attempts together.
+type deadlines struct{ attempt, call time.Duration }
+
+var (
+	// A command has longer than a function: DynamoDB Local takes seconds over a group of a hundred thousand
+	// numbers, and a page of an export, 1 MB, may come over a link of 50 KB a second. What stalls is tried
+	// three times.
+	forCommands = deadlines{20 * time.Second, time.Minute}
+	// The server has the time of the request that waits, for as many attempts; its http.Server has longer.
+	forServer = deadlines{9 * time.Second, requestTimeout}
+)
 
 type variable struct{ name, value string }
 
@@ -169,12 +179,14 @@ func readEnv(file string) (map[string]string, error) {
 // says.
 func openTable(ctx context.Context, p program) (*target, error) {
 	if endpoint := p.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
-		t := stackAt(endpoint, p.getenv).open()
+		t := stackAt(endpoint, p.getenv).open(forCommands)
 		fmt.Fprintf(p.stderr, "table %s at %s, from DYNAMODB_ENDPOINT\n", t.name, t.at)
 		return t, nil
 	}
 	if name := p.getenv("TABLE_NAME"); name != "" {
-		t, err := openInAWS(ctx, name)
+		within, cancel := context.WithTimeout(ctx, forCommands.call)
+		defer cancel()
+		t, err := openInAWS(within, name)
 		if err != nil {
 			return nil, err
 		}
@@ -195,12 +207,13 @@ func openTable(ctx context.Context, p program) (*target, error) {
 		return nil, fmt.Errorf("the local stack of %s does not run (%w): start it with `make run`, or set TABLE_NAME", file, err)
 	}
 	fmt.Fprintf(p.stderr, "table %s at %s, from %s\n", s.table, s.endpoint, file)
-	return s.open(), nil
+	return s.open(forCommands), nil
 }
 
 // openInAWS opens a table with what the AWS SDK finds in the environment and in its files.
 func openInAWS(ctx context.Context, name string) (*target, error) {
-	found, err := config.LoadDefaultConfig(ctx)
+	// Where credentials come from over the network, their service is waited for no longer than the table.
+	found, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(forCommands.attempt)))
 	if err != nil {
 		return nil, fmt.Errorf("the AWS configuration: %w", err)
 	}
@@ -208,7 +221,8 @@ func openInAWS(ctx context.Context, name string) (*target, error) {
 		return nil, errors.New("which region? Set AWS_REGION, or DYNAMODB_ENDPOINT for a DynamoDB that is not in AWS")
 	}
 	client := dynamoclient.New(dynamoclient.Options{
-		Region: found.Region, Credentials: found.Credentials, Transport: dynamoclient.NewTransport(answerTimeout),
+		Region: found.Region, Credentials: found.Credentials,
+		Transport: dynamoclient.NewTransport(forCommands.attempt), Call: forCommands.call,
 	})
 	return &target{table.New(client, name), name, found.Region, found.Credentials}, nil
 }

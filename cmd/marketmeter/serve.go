@@ -126,7 +126,7 @@ func (s *server) start(ctx context.Context, sample bool) error {
 	if err != nil {
 		return err
 	}
-	created, err := localdb.CreateTable(ctx, at.client(), marketmeter.Template, at.table)
+	created, err := localdb.CreateTable(ctx, at.client(forServer), marketmeter.Template, at.table)
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (s *server) start(ctx context.Context, sample bool) error {
 	} else {
 		s.say("The table " + at.table + " is there")
 	}
-	s.tbl = at.open()
+	s.tbl = at.open(forServer)
 	if sample {
 		if err := loadSample(ctx, s.tbl.Table, time.Now(), s.say); err != nil {
 			return err

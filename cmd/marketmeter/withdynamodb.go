@@ -18,7 +18,7 @@ import (
 )
 
 const withDynamoDBHelp = `
-usage: marketmeter with-dynamodb [--sample] [--] COMMAND [ARGUMENT...]
+usage: marketmeter with-dynamodb [--sample] [--containers] [--] COMMAND [ARGUMENT...]
 
 Starts a DynamoDB Local in memory on a free port, runs COMMAND, stops the database, and exits with
 COMMAND's status. COMMAND finds the database by DYNAMODB_ENDPOINT, TABLE_NAME, AWS_REGION,
@@ -26,11 +26,15 @@ AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and with --sample MARKETMETER_ORG a
 for the sample data that is good for a day. Where DYNAMODB_ENDPOINT is set already, the DynamoDB that
 it names is used and none is started. A signal is passed on to COMMAND; the database outlives it.
 
+The database listens on loopback alone. With --containers it also listens on the address at which the
+containers of this machine's Docker reach it: whoever reaches that address may read and change it.
+
 `
 
 func withDynamoDB(ctx context.Context, p program, args []string) error {
 	flags := flag.NewFlagSet("with-dynamodb", flag.ContinueOnError)
 	sample := flags.Bool("sample", false, "make the table, load the sample data and make a key for it first")
+	containers := flags.Bool("containers", false, "let the containers of this machine's Docker reach the database too")
 	if err := p.parse(flags, withDynamoDBHelp, args); err != nil {
 		return err
 	}
@@ -43,7 +47,7 @@ func withDynamoDB(ctx context.Context, p program, args []string) error {
 	if endpoint := p.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
 		s = stackAt(endpoint, p.getenv)
 	} else {
-		db, err := localdb.Start(ctx, localdb.Options{Jars: jarsDir(p.getenv), Say: say})
+		db, err := localdb.Start(ctx, localdb.Options{Jars: jarsDir(p.getenv), Containers: *containers, Say: say})
 		if err != nil {
 			return err
 		}
@@ -69,10 +73,10 @@ func withDynamoDB(ctx context.Context, p program, args []string) error {
 
 // makeSample makes the table with the sample data where it is not there, and a key for it.
 func (p program) makeSample(ctx context.Context, s stack, say func(string)) (apikey.Key, error) {
-	if _, err := localdb.CreateTable(ctx, s.client(), marketmeter.Template, s.table); err != nil {
+	if _, err := localdb.CreateTable(ctx, s.client(forCommands), marketmeter.Template, s.table); err != nil {
 		return "", err
 	}
-	t := s.open()
+	t := s.open(forCommands)
 	if err := loadSample(ctx, t.Table, time.Now(), say); err != nil {
 		return "", err
 	}
