@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
@@ -98,6 +100,43 @@ func TestCommands_RetryAfterAStall(t *testing.T) {
 	for name, p := range map[string]*process{"import": imported, "key create": created, "key list": listed, "export": exported, "key revoke": revoked} {
 		if status := p.status(t); status != 0 {
 			t.Errorf("%s: exit status %d; standard error:\n%s", name, status, p.stderr)
+		}
+	}
+}
+
+// A server whose table stalls answers that it can't reach it, and works on once it can.
+func TestServe_AnswersWhenTheTableStalls(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	var stalling atomic.Bool
+	endpoint, _ := tabletest.StallingProxy(t, func(int) tabletest.Stall {
+		if !stalling.Load() {
+			return nil
+		}
+		return tabletest.Stalls["before the last byte of the body"]
+	})
+	dir, variables := t.TempDir(), []string{"DYNAMODB_ENDPOINT=" + endpoint, "TABLE_NAME=" + name}
+	url := begin(t, dir, variables, "serve").ready(t)
+	key := newKey(t, dir, variables, "--org", "o1")
+	ctx, cancel := context.WithTimeout(t.Context(), serverLimits.write)
+	defer cancel()
+	for _, want := range []struct {
+		stalls bool
+		status int
+	}{{true, http.StatusServiceUnavailable}, {false, http.StatusOK}} {
+		stalling.Store(want.stalls)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/org/o1/usageRecordGroup", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Key "+key)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != want.status {
+			t.Errorf("the table stalls: %v: %d; want %d", want.stalls, response.StatusCode, want.status)
 		}
 	}
 }

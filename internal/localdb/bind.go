@@ -50,7 +50,7 @@ func compile(ctx context.Context, java, jars string) error {
 	if err != nil {
 		return fmt.Errorf("the folder for DynamoDB Local: %w", err)
 	}
-	defer os.RemoveAll(part)
+	defer func() { _ = os.RemoveAll(part) }()
 	source := filepath.Join(part, mainClass+".java")
 	if err := os.WriteFile(source, launcherSource, 0o600); err != nil {
 		return fmt.Errorf("the folder for DynamoDB Local: %w", err)
@@ -74,9 +74,9 @@ func compile(ctx context.Context, java, jars string) error {
 
 const loopback = "127.0.0.1"
 
-// bridgeAddresses are the addresses at which containers of this machine's Docker engine reach this machine: the
-// gateways of its default network. Docker Desktop's engine is in a machine of its own, which passes on
-// to loopback: then there are none.
+// bridgeAddresses are the addresses at which containers of this machine's Docker engine reach this machine: those
+// of the bridge of its default network, which it calls host-gateway. Docker Desktop's engine has its bridge
+// in a machine of its own, which passes on to loopback: then there are none.
 func bridgeAddresses(ctx context.Context) ([]string, error) {
 	docker, err := findDocker(ctx)
 	if err != nil {
@@ -84,21 +84,23 @@ func bridgeAddresses(ctx context.Context) ([]string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	gateways, err := exec.CommandContext(ctx, docker, "network", "inspect", "bridge",
-		"--format", "{{range .IPAM.Config}}{{.Gateway}} {{end}}").Output()
+	name, err := exec.CommandContext(ctx, docker, "network", "inspect", "bridge",
+		"--format", `{{index .Options "com.docker.network.bridge.name"}}`).Output()
 	if err != nil {
 		return nil, fmt.Errorf("containers are to reach DynamoDB Local, and docker does not say where: %w", err)
 	}
-	own, err := net.InterfaceAddrs()
+	bridge, err := net.InterfaceByName(strings.TrimSpace(string(name)))
 	if err != nil {
-		return nil, fmt.Errorf("the addresses of this machine: %w", err)
+		return nil, nil //nolint:nilerr // it is not on this machine
+	}
+	own, err := bridge.Addrs()
+	if err != nil {
+		return nil, fmt.Errorf("the addresses of the bridge %s: %w", bridge.Name, err)
 	}
 	var addresses []string
-	for _, gateway := range strings.Fields(string(gateways)) {
-		for _, address := range own {
-			if network, ok := address.(*net.IPNet); ok && network.IP.Equal(net.ParseIP(gateway)) {
-				addresses = append(addresses, gateway)
-			}
+	for _, address := range own {
+		if network, ok := address.(*net.IPNet); ok && !network.IP.IsLinkLocalUnicast() && network.IP.String() != loopback {
+			addresses = append(addresses, network.IP.String())
 		}
 	}
 	return addresses, nil

@@ -103,34 +103,64 @@ func TestStart_ListensOnLoopbackAlone(t *testing.T) {
 	}
 }
 
-// An engine that says that its containers reach this machine at another of its addresses, and at one that it
-// has not.
+// An engine whose bridge is the machine's loopback interface, which has another address than 127.0.0.1; without
+// IPv6 it is another interface of the machine.
 func TestStart_ListensForContainersToo(t *testing.T) {
 	javaFor(t)
-	bridge := ""
-	for _, address := range ownAddresses(t) {
-		if address != loopback {
-			bridge = address // ::1 comes first where there is IPv6
-			break
-		}
-	}
-	if bridge == "" {
-		t.Fatal("this machine has no address but 127.0.0.1, not even ::1")
-	}
-	dir := t.TempDir()
-	script := "#!/bin/sh\n[ \"$1\" != network ] || echo '203.0.113.7 " + bridge + " '\n"
-	if err := os.WriteFile(filepath.Join(dir, "docker"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	bridge, want := anotherInterface(t)
+	dockerWithBridge(t, bridge)
 	db, err := Start(t.Context(), Options{Jars: jars, Containers: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Stop)
-	want := []string{loopback, bridge}
-	slices.Sort(want)
 	wantListeners(t, db, want...)
+}
+
+// As Docker Desktop has it.
+func TestBridgeAddresses_AreNoneIfTheBridgeIsElsewhere(t *testing.T) {
+	dockerWithBridge(t, "not-here0")
+	if got, err := bridgeAddresses(t.Context()); err != nil || len(got) != 0 {
+		t.Errorf("%q, %v; want none", got, err)
+	}
+}
+
+func dockerWithBridge(t *testing.T, name string) {
+	t.Helper()
+	dir := t.TempDir()
+	script := "#!/bin/sh\n[ \"$1\" != network ] || echo " + name + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "docker"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// anotherInterface has an address beside 127.0.0.1. A database that listens there too has the addresses listening.
+func anotherInterface(t *testing.T) (name string, listening []string) {
+	t.Helper()
+	all, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range all { // loopback is the first
+		addresses, err := i.Addrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		listening := []string{loopback}
+		for _, address := range addresses {
+			ip := address.(*net.IPNet).IP
+			if ip.String() != loopback && !ip.IsLinkLocalUnicast() {
+				listening = append(listening, ip.String())
+			}
+		}
+		if len(listening) > 1 {
+			slices.Sort(listening)
+			return i.Name, listening
+		}
+	}
+	t.Fatal("this machine has no address but 127.0.0.1, not even ::1")
+	return "", nil
 }
 
 func TestStart_NeedsDockerForContainers(t *testing.T) {

@@ -57,7 +57,7 @@ func findRunner(ctx context.Context, o Options) (runner, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	return nil, fmt.Errorf("DynamoDB Local needs Java %d or newer with Maven, or Docker: %w, and %w; "+
+	return nil, fmt.Errorf("DynamoDB Local needs Java %d or newer (a JDK) with Maven, or Docker: %w, and %w; "+
 		"install one of the two (Debian: apt-get install default-jdk-headless maven), "+
 		"or set DYNAMODB_ENDPOINT to a DynamoDB that runs already", minJava, noJava, noDocker)
 }
