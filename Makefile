@@ -40,7 +40,7 @@ check: $(LINT) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, mod
 	go mod tidy -diff
 	$(SAM) validate --lint
 	$(CFN_LINT) --include-checks I --append-rules cfn_lint_serverless.rules -- template.yaml
-	$(CHECKOV) --file template.yaml --framework cloudformation --skip-download --compact --quiet
+	$(CHECKOV) --config-file .checkov.yaml
 
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt
