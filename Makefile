@@ -43,7 +43,7 @@ check: $(LINT) $(VULN) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, impo
 	GOTOOLCHAIN=$$(awk '$$1 == "toolchain" { print $$2 }' go.mod) $(VULN) -db file://$(CURDIR)/.local/vuln/db ./...
 	$(SAM) validate --lint
 	$(CFN_LINT) --include-checks I --append-rules cfn_lint_serverless.rules -- template.yaml
-	$(CHECKOV) --file template.yaml --framework cloudformation --skip-download --compact --quiet
+	$(CHECKOV) --config-file .checkov.yaml
 
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt
