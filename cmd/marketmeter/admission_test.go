@@ -16,7 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
@@ -236,8 +236,8 @@ func TestABodyMayComeTooLate(t *testing.T) {
 		k := &work{release: make(chan struct{})}
 		validate := (&httpapi.API{
 			Log: logger, Now: time.Now, CountUnits: table.CountUnits,
-			Identify: func(*http.Request) (apikey.Identity, error) {
-				return apikey.Identity{Organization: "o1", Scopes: apikey.Write}, nil
+			Authenticate: func(*http.Request) (auth.Principal, error) {
+				return auth.Principal{Organization: "o1", Scopes: auth.Write}, nil
 			},
 		}).Handler()
 		a := admit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -324,7 +324,7 @@ func TestSlowClientsKeepNobodyFromBeingServed(t *testing.T) {
 		name, key, header, want string
 		clients                 int
 	}{
-		{"without a key", string(apikey.New()), "", "HTTP/1.1 401 ", 100},
+		{"without a key", string(auth.New()), "", "HTTP/1.1 401 ", 100},
 		{"with a key", key, "Expect: 100-continue\r\n", "HTTP/1.1 100 ", inTransit}, // which tells that the body is waited for
 	} {
 		for range client.clients {

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
@@ -35,8 +35,8 @@ const changedMessage = "key changed"
 // keyEnd is the end of a key that an audit line tells of.
 type keyEnd struct {
 	organization string
-	id           string      // 16 digits; known if hash is not
-	hash         apikey.Hash // zero in lines of programs that did not write it
+	id           string    // 16 digits; known if hash is not
+	hash         auth.Hash // zero in lines of programs that did not write it
 	revoked      bool
 	at           time.Time // of a key that was rotated or ended
 }
@@ -81,7 +81,7 @@ func parseAuditLine(text []byte) (end keyEnd, ok bool, err error) {
 		return keyEnd{}, false, errors.New("organization is missing")
 	}
 	if line.KeyHash != "" {
-		if end.hash, ok = apikey.ParseHash(line.KeyHash); !ok || end.hash.ID() != line.KeyID {
+		if end.hash, ok = auth.ParseHash(line.KeyHash); !ok || end.hash.ID() != line.KeyID {
 			return keyEnd{}, false, errors.New("keyHash is not 64 digits of 0-9 and a-f that begin with keyId")
 		}
 		return end, true, nil
@@ -186,7 +186,7 @@ func (r *auditReplay) line(ctx context.Context, number int, text []byte) error {
 		return err
 	}
 	hash := end.hash
-	if hash == (apikey.Hash{}) {
+	if hash == (auth.Hash{}) {
 		if hash, err = r.ring.find(ctx, end.organization, end.id); err != nil {
 			return err
 		}

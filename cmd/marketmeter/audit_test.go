@@ -14,7 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -83,9 +83,9 @@ func TestRevokeFromAudit_EndsAgainWhatHadEnded(t *testing.T) {
 		t.Helper()
 		return lastLine(t, run(append([]string{"create"}, args...)...), &rest)
 	}
-	record := func(key string) apikey.Record {
+	record := func(key string) auth.Record {
 		t.Helper()
-		r, err := tbl.APIKey(t.Context(), apikey.Key(key).Hash())
+		r, err := tbl.APIKey(t.Context(), auth.Key(key).Hash())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +100,7 @@ func TestRevokeFromAudit_EndsAgainWhatHadEnded(t *testing.T) {
 	unlisted := create("--org", "o1")
 	run("revoke", "--org", "o1", before)
 	if _, err := client.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{
-		TableName: &name, Key: item("ORG#o1", "KEY#"+apikey.Key(unlisted).Hash().String()),
+		TableName: &name, Key: item("ORG#o1", "KEY#"+auth.Key(unlisted).Hash().String()),
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestRevokeFromAudit_EndsAgainWhatHadEnded(t *testing.T) {
 	ends := record(rotated).ExpiryTime
 	saved.restore(t)
 	for _, key := range []string{untouched, revoked, others, rotated, sooner, unlisted} {
-		if r := record(key); r.State(time.Now().Add(30*time.Minute)) != apikey.Active {
+		if r := record(key); r.State(time.Now().Add(30*time.Minute)) != auth.Active {
 			t.Fatalf("after the restore it is %+v", r)
 		}
 	}
@@ -136,15 +136,15 @@ func TestRevokeFromAudit_EndsAgainWhatHadEnded(t *testing.T) {
 	check := func() {
 		t.Helper()
 		for _, key := range []string{before, revoked, others, unlisted} {
-			if r := record(key); r.State(time.Now()) != apikey.Revoked {
+			if r := record(key); r.State(time.Now()) != auth.Revoked {
 				t.Errorf("%s is %+v; want it revoked", id(key), r)
 			}
 		}
-		if r := record(rotated); !r.ExpiryTime.Equal(ends) || r.State(time.Now()) != apikey.Active || r.ReplacedBy != "" {
+		if r := record(rotated); !r.ExpiryTime.Equal(ends) || r.State(time.Now()) != auth.Active || r.ReplacedBy != "" {
 			t.Errorf("%s is %+v; want it to end at %s", id(rotated), r, ends)
 		}
 		for _, key := range []string{untouched, sooner} {
-			if r := record(key); r.State(time.Now()) != apikey.Active || r.ExpiryTime.Sub(r.CreationTime) != map[string]time.Duration{untouched: 90 * day, sooner: time.Hour}[key] {
+			if r := record(key); r.State(time.Now()) != auth.Active || r.ExpiryTime.Sub(r.CreationTime) != map[string]time.Duration{untouched: 90 * day, sooner: time.Hour}[key] {
 				t.Errorf("%s is %+v; want it as it was", id(key), r)
 			}
 		}
@@ -215,13 +215,13 @@ func TestRevokeFromAudit_ReportsWhatItCannotDo(t *testing.T) {
 		{line(`"what":"revoked","organization":"o1","keyId":5`), "it is not an audit line: "},
 		{line(`"what":"revoked","keyId":"` + id(alive) + `"`), "organization is missing"},
 		{line(`"what":"revoked","organization":"o1","keyId":"` + id(alive) + `","keyHash":"00"`), "keyHash is not 64 digits"},
-		{line(`"what":"revoked","organization":"o1","keyId":"0123456789abcdef","keyHash":"` + apikey.Key(alive).Hash().String() + `"`), "keyHash is not 64 digits of 0-9 and a-f that begin with keyId"},
+		{line(`"what":"revoked","organization":"o1","keyId":"0123456789abcdef","keyHash":"` + auth.Key(alive).Hash().String() + `"`), "keyHash is not 64 digits of 0-9 and a-f that begin with keyId"},
 		{line(`"what":"rotated","organization":"o1","keyId":"` + id(alive) + `"`), `expiryTime is "": `},
 		{line(`"what":"paused","organization":"o1","keyId":"` + id(alive) + `"`), `what is "paused": this version knows created, rotated, revoked and ended`},
 		{line(`"organization":"o1"`), `what is "": `},
 		{line(`"what":"revoked","organization":"o1","keyId":"0123456789abcdef"`), `organization "o1" has no key 0123456789abcdef`},
 		{line(`"what":"revoked","organization":"o2","keyId":"` + id(alive) + `"`), `organization "o2" has no key ` + id(alive)},
-		{line(`"what":"revoked","organization":"o2","keyId":"` + id(alive) + `","keyHash":"` + apikey.Key(alive).Hash().String() + `"`), `organization "o2" has no key ` + id(alive)},
+		{line(`"what":"revoked","organization":"o2","keyId":"` + id(alive) + `","keyHash":"` + auth.Key(alive).Hash().String() + `"`), `organization "o2" has no key ` + id(alive)},
 		{line(`"what":"rotated","organization":"o2","expiryTime":"2026-03-01T09:30:00.000Z","keyId":"0123456789abcdef"`), `organization "o2" has no key 0123456789abcdef`},
 		{line(`"what":"ended","organization":"o1","expiryTime":"2026-03-01T09:30:00.000Z","keyId":"0123456789abcdef","keyHash":"` + zeros() + `"`), "keyHash is not 64 digits of 0-9 and a-f that begin with keyId"},
 	} {
@@ -268,7 +268,7 @@ func TestRevokeFromAudit_EndsOnlyWhatItCanRead(t *testing.T) {
 // FuzzAuditLine looks for a line that is taken for the end of a key and does not say whose, which
 // and when; and for one that is read otherwise once the program has written it itself.
 func FuzzAuditLine(f *testing.F) {
-	hash := apikey.Hash{0xd5}
+	hash := auth.Hash{0xd5}
 	for _, line := range []string{
 		`{"msg":"key changed","what":"revoked","organization":"o1","keyId":"` + hash.ID() + `"}`,
 		`{"time":"2026-11-23T18:37:56.3Z","level":"INFO","msg":"key changed","what":"rotated","organization":"o\u00231","keyId":"` + hash.ID() +
@@ -292,10 +292,10 @@ func FuzzAuditLine(f *testing.F) {
 			return
 		}
 		if end.organization == "" || len(end.id) != mostOfID || checkKeyID(end.id) != nil || end.revoked != end.at.IsZero() ||
-			end.hash != (apikey.Hash{}) && end.hash.ID() != end.id {
+			end.hash != (auth.Hash{}) && end.hash.ID() != end.id {
 			t.Fatalf("%q is read as %+v", text, end)
 		}
-		if end.hash == (apikey.Hash{}) {
+		if end.hash == (auth.Hash{}) {
 			return // of old lines
 		}
 		what := "revoked"
@@ -304,7 +304,7 @@ func FuzzAuditLine(f *testing.F) {
 		}
 		var log bytes.Buffer
 		ring := &keyring{target: &target{}, log: slog.New(slog.NewJSONHandler(&log, nil))}
-		ring.changed(what, &apikey.Record{Hash: end.hash, Organization: end.organization, ExpiryTime: end.at})
+		ring.changed(what, &auth.Record{Hash: end.hash, Organization: end.organization, ExpiryTime: end.at})
 		if again, ok, err := parseAuditLine(bytes.TrimSpace(log.Bytes())); again != end || !ok || err != nil {
 			t.Fatalf("%q is read as %+v, and again as %+v, %v, %v", text, end, again, ok, err)
 		}
@@ -315,8 +315,8 @@ func FuzzAuditLine(f *testing.F) {
 func TestParseAuditLine_ReadsWhatIsWritten(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		r := apikey.Record{
-			Hash: apikey.New().Hash(), Organization: rapid.StringN(1, 64, -1).Draw(t, "organization"), Scopes: apikey.Read,
+		r := auth.Record{
+			Hash: auth.New().Hash(), Organization: rapid.StringN(1, 64, -1).Draw(t, "organization"), Scopes: auth.Read,
 			ExpiryTime: ringTime.Truncate(time.Millisecond),
 		}
 		what := rapid.SampledFrom([]string{"created", "rotated", "ended", "revoked"}).Draw(t, "what")

@@ -6,19 +6,19 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
 // addDemoKey makes a key for the sample data that may do everything.
-func addDemoKey(ctx context.Context, t *target, log *slog.Logger, label string, lifetime time.Duration, now time.Time) (apikey.Key, error) {
+func addDemoKey(ctx context.Context, t *target, log *slog.Logger, label string, lifetime time.Duration, now time.Time) (auth.Key, error) {
 	ring, err := newKeyring(ctx, t, log)
 	if err != nil {
 		return "", err
 	}
-	r := apikey.Record{
+	r := auth.Record{
 		Organization: sampleOrg,
-		Scopes:       apikey.Read | apikey.Write | apikey.Config | apikey.Admin,
+		Scopes:       auth.Read | auth.Write | auth.Config | auth.Admin,
 		Label:        label,
 	}
 	key, err := ring.create(ctx, &r, lifetime, now)
@@ -30,12 +30,12 @@ func addDemoKey(ctx context.Context, t *target, log *slog.Logger, label string, 
 
 // keptDemoKey is the demo key that an earlier run has left in the env file, so that runs don't heap
 // keys up. It is none where the file has none, or one that is not good in this table for a day more.
-func keptDemoKey(ctx context.Context, t *target, file string, now time.Time) (key apikey.Key, ok bool, err error) {
+func keptDemoKey(ctx context.Context, t *target, file string, now time.Time) (key auth.Key, ok bool, err error) {
 	variables, err := readEnv(file)
 	if err != nil {
 		return "", false, nil // whatever is there is about to be written anew
 	}
-	key, err = apikey.Parse(variables["MARKETMETER_KEY"])
+	key, err = auth.Parse(variables["MARKETMETER_KEY"])
 	if err != nil {
 		return "", false, nil
 	}
@@ -46,6 +46,6 @@ func keptDemoKey(ctx context.Context, t *target, file string, now time.Time) (ke
 	if err != nil {
 		return "", false, err
 	}
-	ok = r.Organization == sampleOrg && r.Scopes.Allow(apikey.Admin) && r.State(now.Add(day)) == apikey.Active
+	ok = r.Organization == sampleOrg && r.Scopes.Allow(auth.Admin) && r.State(now.Add(day)) == auth.Active
 	return key, ok, nil
 }

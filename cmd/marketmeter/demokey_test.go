@@ -5,37 +5,37 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 )
 
 func TestOnlyAGoodDemoKeyIsKept(t *testing.T) {
 	t.Parallel()
 	ring := ringOn(t)
-	added := func(org string, scopes apikey.Scopes, lifetime time.Duration) string {
-		r := apikey.Record{Organization: org, Scopes: scopes}
+	added := func(org string, scopes auth.Scopes, lifetime time.Duration) string {
+		r := auth.Record{Organization: org, Scopes: scopes}
 		key, err := ring.create(t.Context(), &r, lifetime, ringTime)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(key)
 	}
-	revoked := added("demo", apikey.Admin, forever)
-	if _, _, err := ring.revoke(t.Context(), "demo", apikey.Key(revoked).Hash(), ringTime); err != nil {
+	revoked := added("demo", auth.Admin, forever)
+	if _, _, err := ring.revoke(t.Context(), "demo", auth.Key(revoked).Hash(), ringTime); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
 		name, key string
 		want      bool
 	}{
-		{"good for more than a day", added("demo", apikey.Admin, day+time.Hour), true},
-		{"good for ever", added("demo", apikey.Read|apikey.Admin, forever), true},
+		{"good for more than a day", added("demo", auth.Admin, day+time.Hour), true},
+		{"good for ever", added("demo", auth.Read|auth.Admin, forever), true},
 		{"none", "", false},
 		{"no key", "mm_key", false},
-		{"not of this table", string(apikey.New()), false},
-		{"of another organization", added("o1", apikey.Admin, forever), false},
-		{"not for everything", added("demo", apikey.Read|apikey.Write|apikey.Config, forever), false},
-		{"good for a day", added("demo", apikey.Admin, day), false},
-		{"expired", added("demo", apikey.Admin, time.Second), false},
+		{"not of this table", string(auth.New()), false},
+		{"of another organization", added("o1", auth.Admin, forever), false},
+		{"not for everything", added("demo", auth.Read|auth.Write|auth.Config, forever), false},
+		{"good for a day", added("demo", auth.Admin, day), false},
+		{"expired", added("demo", auth.Admin, time.Second), false},
 		{"revoked", revoked, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -58,8 +58,8 @@ func listedPages(t *testing.T, tbl *table.Table, org string, limit int) string {
 	t.Helper()
 	api := httpapi.API{
 		Table: tbl, Log: slog.New(slog.DiscardHandler), Now: time.Now,
-		Identify: func(*http.Request) (apikey.Identity, error) {
-			return apikey.Identity{Organization: org, KeyID: "test", Scopes: apikey.Read}, nil
+		Authenticate: func(*http.Request) (auth.Principal, error) {
+			return auth.Principal{Organization: org, KeyID: "test", Scopes: auth.Read}, nil
 		},
 		CountUnits: table.CountUnits,
 	}

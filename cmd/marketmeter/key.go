@@ -14,7 +14,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
@@ -54,7 +54,7 @@ func keys(ctx context.Context, p program, args []string) error {
 type redacting struct{ to io.Writer }
 
 func (r redacting) Write(text []byte) (int, error) {
-	if _, err := io.WriteString(r.to, apikey.Redact(string(text))); err != nil {
+	if _, err := io.WriteString(r.to, auth.Redact(string(text))); err != nil {
 		return 0, err
 	}
 	return len(text), nil
@@ -70,10 +70,10 @@ shown this once.
 
 func createKey(ctx context.Context, p program, args []string) error {
 	flags := flag.NewFlagSet("create", flag.ContinueOnError)
-	record := apikey.Record{Scopes: apikey.Read | apikey.Write}
+	record := auth.Record{Scopes: auth.Read | auth.Write}
 	flags.StringVar(&record.Organization, "org", "", "the `organization` that the key is for; required")
 	flags.Func("scope", "what the key may do: `scopes`, separated by commas, out of read, write, config, admin (default read,write)", func(text string) (err error) {
-		record.Scopes, err = apikey.ParseScopes(text)
+		record.Scopes, err = auth.ParseScopes(text)
 		return err
 	})
 	lifetime := defaultLifetime
@@ -91,7 +91,7 @@ func createKey(ctx context.Context, p program, args []string) error {
 	if holdsKey(record.Label) {
 		return usageError("--label holds a key, which must not be stored")
 	}
-	if err := apikey.CheckLabel(record.Label); err != nil {
+	if err := auth.CheckLabel(record.Label); err != nil {
 		return usageError(fmt.Sprintf("--label is %s: %v", metering.Quote(record.Label), err))
 	}
 	ring, err := openKeyring(ctx, p)
@@ -114,7 +114,7 @@ func checkKeyOrg(org string, check func(string) error) error {
 	return check(org)
 }
 
-func holdsKey(text string) bool { return apikey.Redact(text) != text }
+func holdsKey(text string) bool { return auth.Redact(text) != text }
 
 const listKeysHelp = `
 usage: marketmeter key list --org ORG
@@ -162,17 +162,17 @@ func listKeys(ctx context.Context, p program, args []string) error {
 }
 
 // writeKeys writes a line a key.
-func writeKeys(w io.Writer, records []apikey.Record, now time.Time) error {
+func writeKeys(w io.Writer, records []auth.Record, now time.Time) error {
 	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(columns, "ID\tLABEL\tSCOPES\tCREATED\tCREATED BY\tEXPIRES\tLAST USED\tSTATE")
 	for i := range records {
 		r := &records[i]
 		id := r.Hash.ID()
-		if r.Hash == (apikey.Hash{}) {
+		if r.Hash == (auth.Hash{}) {
 			id = "-"
 		}
 		at := func(name string, t time.Time) string {
-			if slices.Contains(r.Unreadable, name) || slices.Contains(r.Unreadable, apikey.WholeRecord) {
+			if slices.Contains(r.Unreadable, name) || slices.Contains(r.Unreadable, auth.WholeRecord) {
 				return "?"
 			}
 			return toTheMinute(t)
@@ -186,13 +186,13 @@ func writeKeys(w io.Writer, records []apikey.Record, now time.Time) error {
 }
 
 // stateOf is a key's state and what belongs to it, as the list shows it.
-func stateOf(r *apikey.Record, now time.Time) string {
+func stateOf(r *auth.Record, now time.Time) string {
 	state := string(r.State(now))
 	if !r.RevocationTime.IsZero() {
 		state += " " + toTheMinute(r.RevocationTime) + " by " + printable(r.RevokedBy)
 	}
 	if len(r.Unreadable) > 0 {
-		if r.State(now) != apikey.Unreadable {
+		if r.State(now) != auth.Unreadable {
 			state += ", unreadable"
 		}
 		state += ": " + strings.Join(r.Unreadable, ", ")
@@ -322,19 +322,19 @@ func revokeKey(ctx context.Context, p program, args []string) error {
 }
 
 // findKey finds the key of the organization that the one of the ids names.
-func (p program) findKey(ctx context.Context, org string, ids []string) (*keyring, apikey.Hash, error) {
+func (p program) findKey(ctx context.Context, org string, ids []string) (*keyring, auth.Hash, error) {
 	if len(ids) != 1 {
-		return nil, apikey.Hash{}, usageError(fmt.Sprintf("it takes one ID of a key; there are %d", len(ids)))
+		return nil, auth.Hash{}, usageError(fmt.Sprintf("it takes one ID of a key; there are %d", len(ids)))
 	}
 	if err := checkKeyID(ids[0]); err != nil {
-		return nil, apikey.Hash{}, err
+		return nil, auth.Hash{}, err
 	}
 	if err := checkKeyOrg(org, checkStoredOrg); err != nil {
-		return nil, apikey.Hash{}, err
+		return nil, auth.Hash{}, err
 	}
 	ring, err := openKeyring(ctx, p)
 	if err != nil {
-		return nil, apikey.Hash{}, err
+		return nil, auth.Hash{}, err
 	}
 	hash, err := ring.find(ctx, org, ids[0])
 	return ring, hash, err
@@ -345,7 +345,7 @@ func (p program) findKey(ctx context.Context, org string, ids []string) (*keyrin
 const gatewayLag = 60 * time.Second
 
 // describe names a new key with what it is good for.
-func describe(r *apikey.Record) string {
+func describe(r *auth.Record) string {
 	until := "it never expires"
 	if !r.ExpiryTime.IsZero() {
 		until = "it expires at " + metering.FormatTime(r.ExpiryTime)
@@ -360,7 +360,7 @@ func describe(r *apikey.Record) string {
 
 // showKey prints the sentences and then the key, alone on the last line. Where that fails there is a
 // key that nobody has: the error says so.
-func (p program) showKey(key apikey.Key, record *apikey.Record, sentences string) error {
+func (p program) showKey(key auth.Key, record *auth.Record, sentences string) error {
 	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
 	_, err := fmt.Fprintf(p.stdout, "%s\nThis is the only time that the key is shown, and it is stored nowhere. Keep it as you keep a password:\n%s\n", sentences, key)
 	if err != nil {
@@ -399,15 +399,15 @@ const (
 // checkKeyID allows the digits of an id, a hash or a key. It never repeats the text, which may be a
 // secret with a typo.
 func checkKeyID(text string) error {
-	if _, err := apikey.Parse(text); err == nil {
+	if _, err := auth.Parse(text); err == nil {
 		return nil
 	}
-	if _, ok := apikey.ParseHash(text); ok {
+	if _, ok := auth.ParseHash(text); ok {
 		return nil
 	}
 	if len(text) < leastOfID || len(text) > mostOfID || strings.Trim(text, "0123456789abcdef") != "" {
 		return usageError(fmt.Sprintf("what stands for ID is none: it must be %d to %d digits of 0-9 and a-f, as `marketmeter key list` shows them, the %d digits of the whole hash, or the key itself",
-			leastOfID, mostOfID, len(apikey.Hash{}.String())))
+			leastOfID, mostOfID, len(auth.Hash{}.String())))
 	}
 	return nil
 }

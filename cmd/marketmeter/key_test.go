@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/marketmeter/marketmeter"
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
@@ -144,14 +144,14 @@ func lastLine(t *testing.T, stdout string, rest *bytes.Buffer) string {
 	t.Helper()
 	text, ended := strings.CutSuffix(stdout, "\n")
 	before, key, _ := strings.Cut(text, "\nmm_")
-	if _, err := apikey.Parse("mm_" + key); err != nil || !ended {
+	if _, err := auth.Parse("mm_" + key); err != nil || !ended {
 		t.Fatalf("standard output is\n%s\nwant a key alone on its last line", stdout)
 	}
 	rest.WriteString(before)
 	return "mm_" + key
 }
 
-func id(key string) string { return apikey.Key(key).Hash().ID() }
+func id(key string) string { return auth.Key(key).Hash().ID() }
 
 func wantStatus(t *testing.T, what, url, key string, want int) {
 	t.Helper()
@@ -252,7 +252,7 @@ func TestKeysOpenTheirOrganizationAndScopesAlone(t *testing.T) {
 func TestKeyCommandsTellWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
-	secret := string(apikey.New())
+	secret := string(auth.New())
 	typo := secret[:len(secret)-1] + "_"
 	long := strings.Repeat("x", 101)
 	for _, test := range []struct {
@@ -271,7 +271,7 @@ func TestKeyCommandsTellWhatIsWrong(t *testing.T) {
 		{[]string{"rotate", "--org", "o1", "--keep", secret, "abcd"}, 2, "as in 90d or 12h"},
 		{[]string{"revoke", "--org", secret, secret}, 2, "--org holds a key"},
 		{[]string{"revoke", "--org", "o1", id(secret) + strings.Repeat("0", 47)}, 2, "the 64 digits of the whole hash"},
-		{[]string{"revoke", "--org", "o1", apikey.Key(secret).Hash().String()}, 1, `organization "o1" has no key ` + id(secret)},
+		{[]string{"revoke", "--org", "o1", auth.Key(secret).Hash().String()}, 1, `organization "o1" has no key ` + id(secret)},
 		{[]string{"revoke", "--from-audit", "-", "abcd"}, 2, "not both"},
 		{[]string{"revoke", "--from-audit", "-", "--org", secret}, 2, "--org holds a key"},
 		{[]string{"revoke", "--from-audit", "no-such-file"}, 1, "no such file"},
@@ -413,8 +413,8 @@ func TestKeyCommands_UnwritableOutputIsAFailure(t *testing.T) {
 				}
 			}
 			for _, key := range []string{key, other} {
-				r, err := table.New(client, name).APIKey(t.Context(), apikey.Key(key).Hash())
-				if err != nil || r.State(time.Now()) != apikey.Revoked {
+				r, err := table.New(client, name).APIKey(t.Context(), auth.Key(key).Hash())
+				if err != nil || r.State(time.Now()) != auth.Revoked {
 					t.Errorf("%+v, %v; want it revoked", r, err)
 				}
 			}
@@ -453,9 +453,9 @@ func TestKeyCommands_UnreadableRecordIsInNobodysWay(t *testing.T) {
 	}
 	for i, d := range damage {
 		org := fmt.Sprintf("o%d", i)
-		var hashes []apikey.Hash
+		var hashes []auth.Hash
 		for range 3 { // one that is damaged, one to revoke, one to rotate
-			r := apikey.Record{Hash: apikey.New().Hash(), Organization: org, Scopes: apikey.Read, Label: "l", CreatedBy: "c", CreationTime: ringTime}
+			r := auth.Record{Hash: auth.New().Hash(), Organization: org, Scopes: auth.Read, Label: "l", CreatedBy: "c", CreationTime: ringTime}
 			if err := tbl.AddAPIKey(t.Context(), &r); err != nil {
 				t.Fatal(err)
 			}
@@ -481,14 +481,14 @@ func TestKeyCommands_UnreadableRecordIsInNobodysWay(t *testing.T) {
 		if status, stdout, stderr := key("revoke", "--org", org, hashes[0].ID()[:8]); status != 0 || !strings.Contains(stdout, hashes[0].ID()) {
 			t.Errorf("%s: revoked: exit status %d\n%s%s", d.expression, status, stdout, stderr)
 		}
-		if r, err := tbl.APIKey(t.Context(), hashes[0]); err != nil || r.State(ringTime) != apikey.Revoked {
+		if r, err := tbl.APIKey(t.Context(), hashes[0]); err != nil || r.State(ringTime) != auth.Revoked {
 			t.Errorf("%s: revoked it is %+v, %v", d.expression, r, err)
 		}
 	}
 }
 
 // change changes the item of a key past the service.
-func change(t *testing.T, client *dynamodb.Client, name string, hash apikey.Hash, expression string, value types.AttributeValue) {
+func change(t *testing.T, client *dynamodb.Client, name string, hash auth.Hash, expression string, value types.AttributeValue) {
 	t.Helper()
 	var values map[string]types.AttributeValue
 	if value != nil {
@@ -518,13 +518,13 @@ func TestRevoke_EndsAKeyThatIsNotListed(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
-	for _, named := range []func(apikey.Key) string{
-		func(k apikey.Key) string { return string(k) },
-		func(k apikey.Key) string { return k.Hash().String() },
-		func(k apikey.Key) string { return strings.ToUpper(k.Hash().String()) },
+	for _, named := range []func(auth.Key) string{
+		func(k auth.Key) string { return string(k) },
+		func(k auth.Key) string { return k.Hash().String() },
+		func(k auth.Key) string { return strings.ToUpper(k.Hash().String()) },
 	} {
-		key := apikey.New()
-		if err := tbl.AddAPIKey(t.Context(), &apikey.Record{Hash: key.Hash(), Organization: "o1", Scopes: apikey.Read, CreationTime: ringTime}); err != nil {
+		key := auth.New()
+		if err := tbl.AddAPIKey(t.Context(), &auth.Record{Hash: key.Hash(), Organization: "o1", Scopes: auth.Read, CreationTime: ringTime}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := client.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: &name, Key: item("ORG#o1", "KEY#"+key.Hash().String())}); err != nil {
@@ -541,7 +541,7 @@ func TestRevoke_EndsAKeyThatIsNotListed(t *testing.T) {
 			!strings.Contains(stderr, `"what":"revoked"`) {
 			t.Errorf("exit status %d\n%s%s", status, stdout, stderr)
 		}
-		if r, err := tbl.APIKey(t.Context(), key.Hash()); err != nil || r.State(time.Now()) != apikey.Revoked {
+		if r, err := tbl.APIKey(t.Context(), key.Hash()); err != nil || r.State(time.Now()) != auth.Revoked {
 			t.Errorf("%+v, %v", r, err)
 		}
 	}
@@ -550,20 +550,20 @@ func TestRevoke_EndsAKeyThatIsNotListed(t *testing.T) {
 func TestListShowsKeysAsTheyAre(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 9, 30, 59, 999e6, time.UTC)
-	hash := func(first byte) (h apikey.Hash) { h[0] = first; return h }
+	hash := func(first byte) (h auth.Hash) { h[0] = first; return h }
 	var got bytes.Buffer
-	if err := writeKeys(&got, []apikey.Record{
+	if err := writeKeys(&got, []auth.Record{
 		{
-			Hash: hash(1), Label: "é \u202eci\x1b[2J", Scopes: apikey.Read | apikey.Admin, CreatedBy: "ann@a b", CreationTime: now,
+			Hash: hash(1), Label: "é \u202eci\x1b[2J", Scopes: auth.Read | auth.Admin, CreatedBy: "ann@a b", CreationTime: now,
 			LastUsedTime: now.Truncate(time.Hour),
 		},
-		{Hash: hash(2), Scopes: apikey.Config, CreatedBy: "ann@host", CreationTime: now, ExpiryTime: now},
+		{Hash: hash(2), Scopes: auth.Config, CreatedBy: "ann@host", CreationTime: now, ExpiryTime: now},
 		{
-			Hash: hash(3), Label: "x", Scopes: apikey.Config, CreatedBy: "ann@host", CreationTime: now, ExpiryTime: now.Add(day),
+			Hash: hash(3), Label: "x", Scopes: auth.Config, CreatedBy: "ann@host", CreationTime: now, ExpiryTime: now.Add(day),
 			RevocationTime: now.Add(time.Minute), RevokedBy: "bob@host",
 		},
 		{
-			Hash: hash(4), Scopes: apikey.Read, CreatedBy: "c", CreationTime: now, UnknownScopes: "report,\x1b[2J", UnknownAttributes: []string{"a", "\n"},
+			Hash: hash(4), Scopes: auth.Read, CreatedBy: "c", CreationTime: now, UnknownScopes: "report,\x1b[2J", UnknownAttributes: []string{"a", "\n"},
 			ReplacedBy: "05\r", Unreadable: []string{"label", "expiryTime"},
 		},
 		{Unreadable: []string{"record", `SK "KEY#x"`}},

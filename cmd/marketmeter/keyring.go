@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -64,7 +64,7 @@ func operatorOf(ctx context.Context, t *target) (string, error) {
 }
 
 // create makes a key for the record's organization, with its scopes and label, and fills in the rest.
-func (k *keyring) create(ctx context.Context, r *apikey.Record, lifetime time.Duration, now time.Time) (apikey.Key, error) {
+func (k *keyring) create(ctx context.Context, r *auth.Record, lifetime time.Duration, now time.Time) (auth.Key, error) {
 	key := k.newKey(r, lifetime, now)
 	if err := k.AddAPIKey(ctx, r); err != nil {
 		return "", mayBeThere(err, r)
@@ -73,8 +73,8 @@ func (k *keyring) create(ctx context.Context, r *apikey.Record, lifetime time.Du
 	return key, nil
 }
 
-func (k *keyring) newKey(r *apikey.Record, lifetime time.Duration, now time.Time) apikey.Key {
-	key := apikey.New()
+func (k *keyring) newKey(r *auth.Record, lifetime time.Duration, now time.Time) auth.Key {
+	key := auth.New()
 	now = now.Truncate(time.Millisecond) // as it is stored
 	r.Hash, r.CreationTime, r.CreatedBy = key.Hash(), now, k.operator
 	if lifetime != forever {
@@ -84,7 +84,7 @@ func (k *keyring) newKey(r *apikey.Record, lifetime time.Duration, now time.Time
 }
 
 // mayBeThere adds to a failure of a write whose answer may only have been lost.
-func mayBeThere(err error, r *apikey.Record) error {
+func mayBeThere(err error, r *auth.Record) error {
 	if metering.CodeOf(err) == metering.NotFound {
 		return err
 	}
@@ -94,9 +94,9 @@ func mayBeThere(err error, r *apikey.Record) error {
 // rotate makes a key in place of the old one and ends that after a while, or when it ends anyway;
 // it sets old's ExpiryTime to that. It refuses a key that has ended, of which there is nothing
 // to keep alive, and one that was rotated before: two would be in its place.
-func (k *keyring) rotate(ctx context.Context, old *apikey.Record, keep, lifetime time.Duration, now time.Time) (apikey.Key, apikey.Record, error) {
+func (k *keyring) rotate(ctx context.Context, old *auth.Record, keep, lifetime time.Duration, now time.Time) (auth.Key, auth.Record, error) {
 	if err := rotatable(old, now); err != nil {
-		return "", apikey.Record{}, err
+		return "", auth.Record{}, err
 	}
 	switch {
 	case lifetime != likeTheOld:
@@ -109,10 +109,10 @@ func (k *keyring) rotate(ctx context.Context, old *apikey.Record, keep, lifetime
 	if !old.ExpiryTime.IsZero() && old.ExpiryTime.Before(ends) {
 		ends = old.ExpiryTime
 	}
-	r := apikey.Record{Organization: old.Organization, Scopes: old.Scopes, Label: old.Label}
+	r := auth.Record{Organization: old.Organization, Scopes: old.Scopes, Label: old.Label}
 	key := k.newKey(&r, lifetime, now)
 	if err := k.RotateAPIKey(ctx, old.Hash, ends, &r); err != nil {
-		return "", apikey.Record{}, mayBeThere(err, &r)
+		return "", auth.Record{}, mayBeThere(err, &r)
 	}
 	old.ExpiryTime, old.ReplacedBy = ends, r.Hash.ID()
 	rest := []any{"newKeyId", r.Hash.ID()}
@@ -123,14 +123,14 @@ func (k *keyring) rotate(ctx context.Context, old *apikey.Record, keep, lifetime
 	return key, r, nil
 }
 
-func rotatable(r *apikey.Record, now time.Time) error {
+func rotatable(r *auth.Record, now time.Time) error {
 	how := ""
 	switch state := r.State(now); {
-	case state == apikey.Revoked:
+	case state == auth.Revoked:
 		how = "was revoked" + atTime(r.RevocationTime)
-	case state == apikey.Expired:
+	case state == auth.Expired:
 		how = "expired at " + metering.FormatTime(r.ExpiryTime)
-	case state == apikey.Unreadable:
+	case state == auth.Unreadable:
 		return notHandedOn(r, "what is stored of it cannot be read: "+strings.Join(r.Unreadable, ", "))
 	case r.UnknownScopes != "":
 		return notHandedOn(r, "it has scopes that this version does not know: "+metering.Quote(r.UnknownScopes))
@@ -146,7 +146,7 @@ func rotatable(r *apikey.Record, now time.Time) error {
 }
 
 // notHandedOn refuses to rotate a key of which a part would be missing in the new one.
-func notHandedOn(r *apikey.Record, why string) error {
+func notHandedOn(r *auth.Record, why string) error {
 	return fmt.Errorf("the key %s is not rotated, because the new key would not be as this one: %s; "+
 		"rotate it with the version that made it, or make a new key with `marketmeter key create` and revoke this one", r.Hash.ID(), why)
 }
@@ -160,14 +160,14 @@ func atTime(t time.Time) string {
 }
 
 // revoke ends a key of the organization. changed tells whether it had not been revoked before.
-func (k *keyring) revoke(ctx context.Context, org string, hash apikey.Hash, now time.Time) (r apikey.Record, changed bool, err error) {
+func (k *keyring) revoke(ctx context.Context, org string, hash auth.Hash, now time.Time) (r auth.Record, changed bool, err error) {
 	now = now.Truncate(time.Millisecond)
 	r, err = k.RevokeAPIKey(ctx, org, hash, now, k.operator)
 	if metering.CodeOf(err) == metering.NotFound {
-		return apikey.Record{}, false, noKey(org, hash.ID())
+		return auth.Record{}, false, noKey(org, hash.ID())
 	}
 	if err != nil {
-		return apikey.Record{}, false, err
+		return auth.Record{}, false, err
 	}
 	r.Organization = org // of a record that does not say it, too
 	changed = r.RevocationTime.Equal(now) && r.RevokedBy == k.operator
@@ -179,15 +179,15 @@ func (k *keyring) revoke(ctx context.Context, org string, hash apikey.Hash, now 
 
 // end lets a key of the organization end at the time given, if it would not end sooner; changed is
 // false if it would.
-func (k *keyring) end(ctx context.Context, org string, hash apikey.Hash, ends, now time.Time) (changed bool, err error) {
+func (k *keyring) end(ctx context.Context, org string, hash auth.Hash, ends, now time.Time) (changed bool, err error) {
 	r, err := k.read(ctx, org, hash)
 	if err != nil {
 		return false, err
 	}
 	switch state := r.State(now); {
-	case state == apikey.Revoked, !r.ExpiryTime.IsZero() && !r.ExpiryTime.After(ends):
+	case state == auth.Revoked, !r.ExpiryTime.IsZero() && !r.ExpiryTime.After(ends):
 		return false, nil
-	case state == apikey.Unreadable:
+	case state == auth.Unreadable:
 		return false, fmt.Errorf("what is stored of the key %s cannot be read: %s; revoke it", hash.ID(), strings.Join(r.Unreadable, ", "))
 	}
 	if err := k.EndAPIKey(ctx, org, hash, ends); err != nil {
@@ -200,10 +200,10 @@ func (k *keyring) end(ctx context.Context, org string, hash apikey.Hash, ends, n
 
 // read is what is kept of a key of the organization, or of one whose record does not say whose it
 // is.
-func (k *keyring) read(ctx context.Context, org string, hash apikey.Hash) (apikey.Record, error) {
+func (k *keyring) read(ctx context.Context, org string, hash auth.Hash) (auth.Record, error) {
 	r, err := k.APIKey(ctx, hash)
 	if metering.CodeOf(err) == metering.NotFound || err == nil && r.Organization != org && metering.CheckStoredOrganizationID(r.Organization) == nil {
-		return apikey.Record{}, noKey(org, hash.ID())
+		return auth.Record{}, noKey(org, hash.ID())
 	}
 	return r, err
 }
@@ -214,10 +214,10 @@ func noKey(org, id string) error {
 }
 
 // changed leaves the log line of a change: what, of which key, who; the logger says when.
-func (k *keyring) changed(what string, r *apikey.Record, rest ...any) {
+func (k *keyring) changed(what string, r *auth.Record, rest ...any) {
 	line := []any{
 		"what", what, "who", k.operator, "organization", r.Organization, "keyId", r.Hash.ID(), "keyHash", r.Hash.String(),
-		"scopes", r.Identity().ScopeNames(), "table", k.name, "at", k.at,
+		"scopes", r.Principal().ScopeNames(), "table", k.name, "at", k.at,
 	}
 	if !r.ExpiryTime.IsZero() {
 		line = append(line, "expiryTime", metering.FormatTime(r.ExpiryTime))
@@ -229,20 +229,20 @@ func (k *keyring) changed(what string, r *apikey.Record, rest ...any) {
 // its hash, or the digits that its id begins with, if the organization has one such key. It reads
 // no record: nothing that is stored of another key is in the way. Whether the organization has a
 // key of that hash is for the caller to see.
-func (k *keyring) find(ctx context.Context, org, text string) (apikey.Hash, error) {
-	if key, err := apikey.Parse(text); err == nil {
+func (k *keyring) find(ctx context.Context, org, text string) (auth.Hash, error) {
+	if key, err := auth.Parse(text); err == nil {
 		return key.Hash(), nil
 	}
-	if hash, ok := apikey.ParseHash(text); ok {
+	if hash, ok := auth.ParseHash(text); ok {
 		return hash, nil
 	}
 	found, err := k.FindAPIKeys(ctx, org, text)
 	if err != nil {
-		return apikey.Hash{}, err
+		return auth.Hash{}, err
 	}
 	switch len(found) {
 	case 0:
-		return apikey.Hash{}, noKey(org, text)
+		return auth.Hash{}, noKey(org, text)
 	case 1:
 		return found[0], nil
 	}
@@ -250,6 +250,6 @@ func (k *keyring) find(ctx context.Context, org, text string) (apikey.Hash, erro
 	for _, hash := range found {
 		ids = append(ids, hash.ID())
 	}
-	return apikey.Hash{}, fmt.Errorf("%d keys of organization %s begin with %s: give more digits of one, %s",
+	return auth.Hash{}, fmt.Errorf("%d keys of organization %s begin with %s: give more digits of one, %s",
 		len(found), metering.Quote(org), text, strings.Join(ids, ", "))
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
@@ -29,9 +29,9 @@ func ringOn(t *testing.T) *keyring {
 }
 
 // add makes a key of organization o1 and returns what is kept of it.
-func (k *keyring) add(t *testing.T, lifetime time.Duration, at time.Time) apikey.Record {
+func (k *keyring) add(t *testing.T, lifetime time.Duration, at time.Time) auth.Record {
 	t.Helper()
-	r := apikey.Record{Organization: "o1", Scopes: apikey.Read | apikey.Config, Label: "ci"}
+	r := auth.Record{Organization: "o1", Scopes: auth.Read | auth.Config, Label: "ci"}
 	key, err := k.create(t.Context(), &r, lifetime, at)
 	if err != nil || key.Hash() != r.Hash {
 		t.Fatal(r, err)
@@ -40,7 +40,7 @@ func (k *keyring) add(t *testing.T, lifetime time.Duration, at time.Time) apikey
 	return r
 }
 
-func (k *keyring) wantKept(t *testing.T, want apikey.Record) {
+func (k *keyring) wantKept(t *testing.T, want auth.Record) {
 	t.Helper()
 	got, err := k.APIKey(t.Context(), want.Hash)
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
@@ -75,7 +75,7 @@ func TestRotationEndsTheOldKeyInTime(t *testing.T) {
 			}
 			wantOld.ReplacedBy = key.Hash().ID()
 			ring.wantKept(t, wantOld)
-			ring.wantKept(t, apikey.Record{
+			ring.wantKept(t, auth.Record{
 				Hash: key.Hash(), Organization: "o1", Scopes: old.Scopes, Label: "ci",
 				CreationTime: made, CreatedBy: "ann@host", ExpiryTime: test.wantNewExpiry,
 			})
@@ -97,7 +97,7 @@ func TestOnlyGoodKeysAreRotated(t *testing.T) {
 	}
 	revoked.RevocationTime = ringTime
 	for _, test := range []struct {
-		old  apikey.Record
+		old  auth.Record
 		want string
 	}{
 		{expired, " expired at 2026-03-01T10:30:00.123Z, and only a key that is good is rotated, once"},
@@ -139,18 +139,18 @@ func TestRevocationIsOnce(t *testing.T) {
 func TestFindTakesTheOnlyKeyThatItCanBe(t *testing.T) {
 	t.Parallel()
 	ring := ringOn(t)
-	own := apikey.New()
-	for org, hashes := range map[string][]apikey.Hash{
+	own := auth.New()
+	for org, hashes := range map[string][]auth.Hash{
 		"o1": {{0xab, 0xcd, 0x01}, {0xab, 0xcd, 0x02}, {0x12, 0x34}, own.Hash()},
 		"o2": {{0x56, 0x78}},
 	} {
 		for _, hash := range hashes {
-			if err := ring.AddAPIKey(t.Context(), &apikey.Record{Hash: hash, Organization: org, Scopes: apikey.Read, CreationTime: ringTime}); err != nil {
+			if err := ring.AddAPIKey(t.Context(), &auth.Record{Hash: hash, Organization: org, Scopes: auth.Read, CreationTime: ringTime}); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	other := apikey.New()
+	other := auth.New()
 	for text, want := range map[string]string{
 		"1234":                                 "1234000000000000",
 		"12340":                                "1234000000000000",
@@ -173,7 +173,7 @@ func TestFindTakesTheOnlyKeyThatItCanBe(t *testing.T) {
 			t.Errorf("%s: %v; want %s", text, err, want)
 		}
 	}
-	for _, hash := range []apikey.Hash{own.Hash(), other.Hash()} {
+	for _, hash := range []auth.Hash{own.Hash(), other.Hash()} {
 		_, err := ring.read(t.Context(), "o2", hash)
 		_, _, again := ring.revoke(t.Context(), "o2", hash, ringTime)
 		for _, err := range []error{err, again} {

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter"
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -104,7 +104,7 @@ type server struct {
 	http    *http.Server
 	db      *localdb.DB // nil where DYNAMODB_ENDPOINT names another
 	tbl     *target
-	demoKey apikey.Key // for the sample data; empty where there is none
+	demoKey auth.Key // for the sample data; empty where there is none
 }
 
 // say tells a step to the terminal.
@@ -143,11 +143,11 @@ func (s *server) start(ctx context.Context, sample bool) error {
 		return err
 	}
 	api := httpapi.API{
-		Table:      s.tbl,
-		Log:        log,
-		Now:        time.Now,
-		Identify:   httpapi.ByKey(&apikey.Checker{Records: s.tbl, Log: log, Now: time.Now}),
-		CountUnits: table.CountUnits,
+		Table:        s.tbl,
+		Log:          log,
+		Now:          time.Now,
+		Authenticate: httpapi.ByKey(&auth.Authenticator{Records: s.tbl, Log: log, Now: time.Now}),
+		CountUnits:   table.CountUnits,
 	}
 	s.gate.open.Store(&opened{admit(api.Handler(), log), func(ctx context.Context) error {
 		err := s.check(ctx)

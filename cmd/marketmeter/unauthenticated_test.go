@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -23,7 +23,7 @@ import (
 // runs, in a variable that the program reads or might.
 func TestServeLetsNobodyInWithoutAKey(t *testing.T) {
 	t.Parallel()
-	unknown := string(apikey.New())
+	unknown := string(auth.New())
 	for _, setting := range []string{"off", "true", "demo"} {
 		_, name := tabletest.Client(t)
 		dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}
@@ -43,7 +43,7 @@ func TestServeLetsNobodyInWithoutAKey(t *testing.T) {
 			"half a key":          {"Authorization": {"Key " + key[:len(key)/2]}},
 			"a typo":              {"Authorization": {"Key " + strings.ToLower(key[:12]) + strings.ToUpper(key[12:])}},
 			"a key's id":          {"Authorization": {"Key " + id(key)}},
-			"a key's hash":        {"Authorization": {"Key " + apikey.Key(key).Hash().String()}},
+			"a key's hash":        {"Authorization": {"Key " + auth.Key(key).Hash().String()}},
 			"two keys":            {"Authorization": {"Key " + key, "Key " + key}},
 			"another scheme":      {"Authorization": {"Basic " + key}},
 			"another header":      {"X-Api-Key": {key}, "Cookie": {"key=" + key}, "Proxy-Authorization": {"Key " + key}},

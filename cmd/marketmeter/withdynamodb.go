@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter"
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 )
 
@@ -75,7 +75,7 @@ func withDynamoDB(ctx context.Context, p program, args []string) error {
 }
 
 // makeSample makes the table with the sample data where it is not there, and a key for it.
-func (p program) makeSample(ctx context.Context, s stack, say func(string)) (apikey.Key, error) {
+func (p program) makeSample(ctx context.Context, s stack, say func(string)) (auth.Key, error) {
 	if _, err := localdb.CreateTable(ctx, s.client(forCommands), marketmeter.Template, s.table); err != nil {
 		return "", err
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -51,12 +51,12 @@ func TestWithDynamoDBGivesTheCommandAKey(t *testing.T) {
 	p := begin(t, t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name, "MARKETMETER_KEY=another"},
 		"with-dynamodb", "--sample", "--", "sh", "-c", `echo "as $MARKETMETER_ORG $MARKETMETER_KEY"`)
 	org, text, _ := strings.Cut(p.says(t, "as "), " ")
-	key, err := apikey.Parse(text)
+	key, err := auth.Parse(text)
 	if err != nil {
 		t.Fatalf("MARKETMETER_KEY: %v", err)
 	}
 	record, err := table.New(client, name).APIKey(t.Context(), key.Hash())
-	if err != nil || org != "demo" || record.Organization != "demo" || !record.Scopes.Allow(apikey.Admin) ||
+	if err != nil || org != "demo" || record.Organization != "demo" || !record.Scopes.Allow(auth.Admin) ||
 		record.ExpiryTime.Sub(record.CreationTime) != 24*time.Hour {
 		t.Errorf("of %s it has the key of %+v, %v", org, record, err)
 	}

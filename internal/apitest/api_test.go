@@ -23,7 +23,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -149,16 +149,16 @@ func serve(t testing.TB, way string, tbl httpapi.Table, keys *table.Table) *api 
 // be longer than a request is held up for it, and the note would be missing now and then.
 type patient struct{ *table.Table }
 
-func (p patient) APIKeyUsed(ctx context.Context, hash apikey.Hash, hour time.Time) error {
+func (p patient) APIKeyUsed(ctx context.Context, hash auth.Hash, hour time.Time) error {
 	return p.Table.APIKeyUsed(context.WithoutCancel(ctx), hash, hour)
 }
 
 // serveWith is serve with keys that are looked up in records, and with what change does to the API.
-func serveWith(t testing.TB, way string, tbl httpapi.Table, records apikey.Records, keys *keyring, change ...func(*httpapi.API)) *api {
+func serveWith(t testing.TB, way string, tbl httpapi.Table, records auth.Records, keys *keyring, change ...func(*httpapi.API)) *api {
 	a := &api{log: &logLines{}, clock: &clock{}, keys: keys}
 	a.keyLog = a.log
 	log := slog.New(slog.NewJSONHandler(a.log, nil))
-	checker := &apikey.Checker{Records: records, Log: log, Now: a.clock.now}
+	checker := &auth.Authenticator{Records: records, Log: log, Now: a.clock.now}
 	served := &httpapi.API{Table: tbl, Log: log, Now: a.clock.now, CountUnits: table.CountUnits}
 	for _, c := range change {
 		c(served)
@@ -166,10 +166,10 @@ func serveWith(t testing.TB, way string, tbl httpapi.Table, records apikey.Recor
 	if way == "lambda" {
 		a.keyLog = &logLines{}
 		checker.Log = slog.New(slog.NewJSONHandler(a.keyLog, nil))
-		served.Identify = lambdahost.Identity
+		served.Authenticate = lambdahost.Principal
 		a.way = overLambda{lambdahost.Authorizer(checker), lambdahost.Handler(served.Handler(), log)}
 	} else {
-		served.Identify = httpapi.ByKey(checker)
+		served.Authenticate = httpapi.ByKey(checker)
 		o := &overHTTP{handler: served.Handler()}
 		server := httptest.NewServer(o)
 		t.Cleanup(server.Close)

@@ -13,7 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -73,7 +73,7 @@ func sharesRun(text, secret string, n int) bool {
 
 func TestAKeyIsTakenInEachForm(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		key := string(a.newKey(t, "acme", apikey.Read))
+		key := string(a.newKey(t, "acme", auth.Read))
 		list := request{method: "GET", path: listPath("acme")}
 		for _, header := range []string{
 			"Key " + key, "Bearer " + key, key, "key " + key, "KEY " + key, "kEy " + key, "bearer " + key, "BEARER " + key, "bEaReR " + key,
@@ -113,7 +113,7 @@ func TestWhatIsNoKeyIsRefusedWithoutARead(t *testing.T) {
 			}
 			a.wantNoKey(t, r, 0)
 		}
-		want(t, a.do(t, list.with(apikey.Key(key))), http.StatusOK)
+		want(t, a.do(t, list.with(auth.Key(key))), http.StatusOK)
 	})
 }
 
@@ -147,7 +147,7 @@ func TestATypoIsToldWithoutARead(t *testing.T) {
 					key[i-1], key[i] = key[i], key[i-1]
 				}
 			}
-			want(t, a.do(t, list.with(apikey.Key(key))), http.StatusOK)
+			want(t, a.do(t, list.with(auth.Key(key))), http.StatusOK)
 		}
 	})
 }
@@ -157,18 +157,18 @@ func TestATypoIsToldWithoutARead(t *testing.T) {
 func TestAKeyThatIsNotGoodIsRefused(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
-		expiring := func(at time.Time) apikey.Key { return a.expiring(t, at) }
+		expiring := func(at time.Time) auth.Key { return a.expiring(t, at) }
 		revoked, both := a.newKey(t, "acme", allScopes), expiring(now.Add(-time.Hour))
-		for _, key := range []apikey.Key{revoked, both} {
+		for _, key := range []auth.Key{revoked, both} {
 			if _, err := a.table.RevokeAPIKey(t.Context(), "acme", key.Hash(), now.Add(-time.Minute), "test"); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for what, c := range map[string]struct {
-			key  apikey.Key
+			key  auth.Key
 			text string
 		}{
-			"unknown":              {apikey.New(), "not known"},
+			"unknown":              {auth.New(), "not known"},
 			"revoked":              {revoked, "revoked at 2024-07-29T15:50:28.071Z"},
 			"revoked and expired":  {both, "revoked"},
 			"expired long ago":     {expiring(now.Add(-10000 * time.Hour)), "expired"},
@@ -195,9 +195,9 @@ func TestAKeyIsGoodUntilItExpires(t *testing.T) {
 	})
 }
 
-func (a *api) expiring(t testing.TB, at time.Time) apikey.Key {
+func (a *api) expiring(t testing.TB, at time.Time) auth.Key {
 	t.Helper()
-	return a.newKey(t, "acme", allScopes, func(r *apikey.Record) { r.ExpiryTime = at })
+	return a.newKey(t, "acme", allScopes, func(r *auth.Record) { r.ExpiryTime = at })
 }
 
 // Over HTTP nothing is cached: a key is good until it is revoked, and not a request longer. (On AWS API
@@ -235,7 +235,7 @@ func TestARequestWithoutAKeyIsNotLookedAt(t *testing.T) {
 // The first use in an hour is noted, to the hour, by one request; later ones cost a read alone.
 func TestAUseIsNotedOnceAnHour(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		key, idle := a.newKey(t, "acme", apikey.Read), a.newKey(t, "acme", apikey.Read)
+		key, idle := a.newKey(t, "acme", auth.Read), a.newKey(t, "acme", auth.Read)
 		list := request{method: "GET", path: listPath("acme")}
 		start := time.Date(2024, 7, 29, 15, 0, 0, 0, time.UTC)
 		for _, c := range []struct {
@@ -280,7 +280,7 @@ func actionsOf(requests []tabletest.Request) []string {
 	return actions
 }
 
-func (a *api) keyItem(t testing.TB, key apikey.Key) doc {
+func (a *api) keyItem(t testing.TB, key auth.Key) doc {
 	t.Helper()
 	out, err := a.client.GetItem(t.Context(), &dynamodb.GetItemInput{
 		TableName: &a.tableName, Key: map[string]types.AttributeValue{"PK": text(keyPartition(key)), "SK": text("KEY")}, ConsistentRead: aws.Bool(true),
@@ -313,7 +313,7 @@ func (a *api) keysOver(t testing.TB, faults ...tabletest.Fault) *api {
 }
 
 // keysIn is the API over a's table with keys that are looked up in records.
-func (a *api) keysIn(t testing.TB, records apikey.Records) *api {
+func (a *api) keysIn(t testing.TB, records auth.Records) *api {
 	way := "http"
 	if !a.isHTTP() {
 		way = "lambda"
@@ -370,12 +370,12 @@ func TestAUseThatCantBeNotedRefusesNobody(t *testing.T) {
 		list := request{method: "GET", path: listPath("acme")}
 		for what, fault := range map[string]tabletest.Fault{"throttled": tabletest.Throttle, "lost": tabletest.Lose} {
 			b := a.keysOver(t, append([]tabletest.Fault{tabletest.Pass}, slices.Repeat([]tabletest.Fault{fault}, 1000)...)...)
-			if got := b.do(t, list.with(a.newKey(t, "acme", apikey.Read))); got.status != http.StatusOK {
+			if got := b.do(t, list.with(a.newKey(t, "acme", auth.Read))); got.status != http.StatusOK {
 				t.Errorf("%s: %d %s", what, got.status, got.body)
 			}
 		}
 		c := a.keysIn(t, silentNotes{a.table})
-		if got := c.do(t, list.with(a.newKey(t, "acme", apikey.Read))); got.status != http.StatusOK {
+		if got := c.do(t, list.with(a.newKey(t, "acme", auth.Read))); got.status != http.StatusOK {
 			t.Errorf("silent: %d %s", got.status, got.body)
 		}
 	})
@@ -384,7 +384,7 @@ func TestAUseThatCantBeNotedRefusesNobody(t *testing.T) {
 // silentNotes are the table's keys, whose uses take for ever to note.
 type silentNotes struct{ *table.Table }
 
-func (silentNotes) APIKeyUsed(ctx context.Context, _ apikey.Hash, _ time.Time) error {
+func (silentNotes) APIKeyUsed(ctx context.Context, _ auth.Hash, _ time.Time) error {
 	<-ctx.Done()
 	return ctx.Err()
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/awslabs/aws-lambda-go-api-proxy/core"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -80,7 +80,7 @@ func TestEveryScopeSetOnEveryOperation(t *testing.T) {
 	})
 }
 
-func (a *api) setAttribute(t testing.TB, key apikey.Key, name, value string) {
+func (a *api) setAttribute(t testing.TB, key auth.Key, name, value string) {
 	t.Helper()
 	expression := "SET " + name + " = :value"
 	if _, err := a.client.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
@@ -125,7 +125,7 @@ func TestAnotherOrganizationIsRefusedWhetherThereIsOneOrNot(t *testing.T) {
 // Gateway decodes once more than its parameters is refused before that.
 func TestAnOrganizationIsComparedAsItIs(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		key := a.newKey(t, "a b#c", apikey.Read)
+		key := a.newKey(t, "a b#c", auth.Read)
 		for path, status := range map[string]int{
 			"/org/a%20b%23c/usageRecordGroup": 200, "/org/%61%20b%23%63/usageRecordGroup": 200,
 			"/org/a+b%23c/usageRecordGroup": 403, "/org/a%2520b%2523c/usageRecordGroup": 403, "/org/a%20b%2523c/usageRecordGroup": 403,
@@ -240,7 +240,7 @@ func TestAKeyThatExpiresWhileItsAnswerIsKeptIsRefused(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
 	a.put(t, "acme", group("g1"))
-	key := a.newKey(t, "acme", allScopes, func(r *apikey.Record) { r.ExpiryTime = now.Add(time.Minute) })
+	key := a.newKey(t, "acme", allScopes, func(r *auth.Record) { r.ExpiryTime = now.Add(time.Minute) })
 	context, refusal, err := a.way.(overLambda).authorize(t.Context(), request{method: "GET", path: listPath("acme")}.with(key))
 	if err != nil || refusal.status != 0 {
 		t.Fatal(refusal, err)
@@ -264,7 +264,7 @@ func TestAKeyThatExpiresWhileItsAnswerIsKeptIsRefused(t *testing.T) {
 func TestTheAuthorizerGoesByTheHeaderAlone(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
-	key := a.newKey(t, "acme", apikey.Read|apikey.Config)
+	key := a.newKey(t, "acme", auth.Read|auth.Config)
 	expected := told{"organization": "acme", "keyId": keyPartition(key)[4:20], "scopes": "read,config"}
 	for _, org := range []string{"acme", "other"} {
 		for operation, r := range everyOperation(org) {
@@ -284,14 +284,14 @@ func TestTheAuthorizerGoesByTheHeaderAlone(t *testing.T) {
 			t.Errorf("identity source %q: %v, %v", source, answer, err)
 		}
 	}
-	newer := a.newKey(t, "acme", apikey.Read)
+	newer := a.newKey(t, "acme", auth.Read)
 	a.setAttribute(t, newer, "scopes", "report,read,READ")
 	context, _, err := a.way.(overLambda).authorize(t.Context(), request{method: "GET", path: "/"}.with(newer))
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantSame(t, told{"organization": "acme", "keyId": keyPartition(newer)[4:20], "scopes": "read,report,READ"}, context)
-	expiring := a.newKey(t, "a#b", apikey.Admin, func(r *apikey.Record) { r.ExpiryTime = now.Add(time.Hour) })
+	expiring := a.newKey(t, "a#b", auth.Admin, func(r *auth.Record) { r.ExpiryTime = now.Add(time.Hour) })
 	context, _, err = a.way.(overLambda).authorize(t.Context(), request{method: "GET", path: "/"}.with(expiring))
 	if err != nil {
 		t.Fatal(err)
@@ -333,7 +333,7 @@ func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
 		a.put(t, "other", group("g1"))
-		key, reading := a.newKey(t, "other", allScopes), a.newKey(t, "acme", apikey.Read)
+		key, reading := a.newKey(t, "other", allScopes), a.newKey(t, "acme", auth.Read)
 		forged := forgedHeaders(t, "acme")
 		before := a.dump(t)
 		for operation, r := range everyOperation("acme") {
@@ -411,7 +411,7 @@ func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 	if err != nil || !strings.Contains(r.Header.Get(core.APIGwContextHeader), `"organization":"acme"`) {
 		t.Fatalf("%v, %v", r, err)
 	}
-	if identity, err := lambdahost.Identity(r); metering.CodeOf(err) != metering.Unauthenticated || identity != (apikey.Identity{}) {
+	if identity, err := lambdahost.Principal(r); metering.CodeOf(err) != metering.Unauthenticated || identity != (auth.Principal{}) {
 		t.Errorf("%+v, %v", identity, err)
 	}
 	// In its own way, the context is what counts beside them.
@@ -421,7 +421,7 @@ func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 			t.Fatal(err)
 		}
 		maps.Copy(own.Header, r.Header)
-		if identity, err := lambdahost.Identity(own); identity.Organization != org || (err == nil) != (org != "") {
+		if identity, err := lambdahost.Principal(own); identity.Organization != org || (err == nil) != (org != "") {
 			t.Errorf("%+v, %v", identity, err)
 		}
 	}
@@ -432,14 +432,14 @@ func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 func TestTheLogTellsWhoAsked(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
-		key, other := a.newKey(t, "acme", allScopes), a.newKey(t, "other", apikey.Read)
+		key, other := a.newKey(t, "acme", allScopes), a.newKey(t, "other", auth.Read)
 		last := func() doc {
 			lines := a.log.all(t)
 			return lines[len(lines)-1]
 		}
 		for operation, r := range everyOperation("acme") {
 			for _, c := range []struct {
-				key    apikey.Key
+				key    auth.Key
 				org    string
 				status int
 			}{{key, "acme", 200}, {other, "other", 403}} {
@@ -451,7 +451,7 @@ func TestTheLogTellsWhoAsked(t *testing.T) {
 			}
 		}
 		if a.isHTTP() {
-			for _, authorization := range []string{"", "Key x", "Key " + string(apikey.New())} {
+			for _, authorization := range []string{"", "Key x", "Key " + string(auth.New())} {
 				a.do(t, request{method: "GET", path: listPath("acme"), headers: forgedHeaders(t, "acme")}.authorized(authorization))
 				line := last()
 				if line["organization"] != "" || line["keyId"] != "" || line["status"] != 401.0 || line["level"] != "INFO" {
@@ -460,7 +460,7 @@ func TestTheLogTellsWhoAsked(t *testing.T) {
 			}
 			return
 		}
-		a.do(t, request{method: "GET", path: listPath("acme")}.authorized("Key "+string(apikey.New())))
+		a.do(t, request{method: "GET", path: listPath("acme")}.authorized("Key "+string(auth.New())))
 		lines := a.keyLog.all(t)
 		if line := lines[len(lines)-1]; line["msg"] != "refused" || line["requestId"] != "bqO8gjLvIAMEPDA=" || !strings.Contains(fmt.Sprint(line["error"]), "not known") {
 			t.Errorf("%v", line)
@@ -472,7 +472,7 @@ func TestTheLogTellsWhoAsked(t *testing.T) {
 // changes nothing, or fails, leaves nothing of the kind.
 func TestAChangeOfTheConfigIsTraced(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		key := a.newKey(t, "acme", apikey.Config)
+		key := a.newKey(t, "acme", auth.Config)
 		on, off := `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`, `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": true}]}`
 		for _, c := range []struct {
 			method, body string
@@ -507,7 +507,7 @@ func TestAChangeOfTheConfigIsTraced(t *testing.T) {
 			}
 		}
 		// Nor does a change whose key does not allow it.
-		want(t, a.do(t, request{method: "PUT", path: configPath("acme"), body: off}.with(a.newKey(t, "acme", apikey.Read))), http.StatusForbidden)
+		want(t, a.do(t, request{method: "PUT", path: configPath("acme"), body: off}.with(a.newKey(t, "acme", auth.Read))), http.StatusForbidden)
 		lines := a.log.all(t)
 		wantSame(t, any(nil), lines[len(lines)-1]["change"])
 	})
@@ -528,7 +528,7 @@ func TestADeleteIsTraced(t *testing.T) {
 // A key that a client puts where it does not belong is neither logged nor answered.
 func TestAKeyInTheWrongPlaceIsRedacted(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		misplaced, key := string(apikey.New()), a.newKey(t, "acme", allScopes)
+		misplaced, key := string(auth.New()), a.newKey(t, "acme", allScopes)
 		for _, r := range []request{
 			{method: "GET", path: listPath("acme"), query: "status=" + misplaced},
 			{method: "GET", path: listPath("acme"), query: misplaced + "=1"},

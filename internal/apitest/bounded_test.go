@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -48,7 +48,7 @@ func TestAListOfLittleComesToItsEnd(t *testing.T) {
 			for _, parameters := range rareLists {
 				for _, byLink := range []bool{false, true} {
 					r := a.reader(org, parameters)
-					r.byLink, r.key = byLink, a.newKey(t, org, apikey.Read)
+					r.byLink, r.key = byLink, a.newKey(t, org, auth.Read)
 					wantSame(t, ids, append([]string{}, r.readAll(t)...))
 					if most := n/size + 1 + r.pages; r.repeats+r.pages > most {
 						t.Errorf("%v, %v, by link %v: %d requests, of which %d were to be repeated: want no more than %d", places, parameters, byLink, r.pages+r.repeats, r.repeats, most)
@@ -56,7 +56,7 @@ func TestAListOfLittleComesToItsEnd(t *testing.T) {
 				}
 				for offset := 1; offset <= len(places); offset++ {
 					r := a.reader(org, parameters)
-					r.key = a.newKey(t, org, apikey.Read)
+					r.key = a.newKey(t, org, auth.Read)
 					r.set("offset", offset)
 					r.ids = make([]string, offset) // as if read
 					if got := r.readAll(t)[offset:]; !slices.Equal(ids[offset:], got) {
@@ -78,7 +78,7 @@ func TestAFarOffsetIsComeTo(t *testing.T) {
 		a.put(t, "acme", series(33, likeAll)...)
 		for offset, most := range map[int]int{1: 1, 5: 1, 12: 3, 31: 7, 33: 7, 40: 7} {
 			r := a.reader("acme", url.Values{"limit": {"1"}})
-			r.key = a.newKey(t, "acme", apikey.Read)
+			r.key = a.newKey(t, "acme", auth.Read)
 			r.set("offset", offset)
 			r.ids = make([]string, offset)
 			if err := r.read(t.Context(), 0); err != nil {

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 )
 
 // linked are the parameters that the Link header of an answer names.
@@ -102,7 +102,7 @@ func TestACursorIsGoodForItsListAlone(t *testing.T) {
 			name, value, _ := strings.Cut(other, "=")
 			wantCursorRefused(t, ask(func(p url.Values) { p.Del("buyerId"); p.Set(name, value) }), other)
 		}
-		wantCursorRefused(t, a.do(t, request{method: "GET", path: listPath("acme"), query: next.Encode()}.with(a.newKey(t, "acme", apikey.Read))), "another key")
+		wantCursorRefused(t, a.do(t, request{method: "GET", path: listPath("acme"), query: next.Encode()}.with(a.newKey(t, "acme", auth.Read))), "another key")
 		wantCursorRefused(t, a.get(t, listPath("acme#1"), next.Encode()), "another organization")
 		for _, offset := range []string{"0", "2"} {
 			wantError(t, ask(func(p url.Values) { p.Set("offset", offset) }), http.StatusBadRequest, "offset and cursor")

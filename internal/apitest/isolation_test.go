@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -33,7 +33,7 @@ type scenario struct {
 }
 
 type ownKey struct {
-	Scopes  apikey.Scopes
+	Scopes  auth.Scopes
 	Expires time.Duration // from the start; 0 is never
 }
 
@@ -51,7 +51,7 @@ const (
 )
 
 // key is the same in every world and every run.
-func (s *scenario) key(actor, i int) apikey.Key {
+func (s *scenario) key(actor, i int) auth.Key {
 	return keyOf(fmt.Sprintf("%032d", 1000*actor+i))
 }
 
@@ -80,7 +80,7 @@ func TestNoOrganizationCanTellOfAnother(t *testing.T) {
 	for _, way := range []string{"http", "lambda"} {
 		worlds[way] = [3]*api{newAPI(t, way), newAPI(t, way), newAPI(t, way)}
 	}
-	scopes, statuses := map[apikey.Scopes]bool{}, map[int]int{}
+	scopes, statuses := map[auth.Scopes]bool{}, map[int]int{}
 	rapid.Check(t, func(rt *rapid.T) {
 		s := genScenario().Draw(rt, "scenario")
 		for _, key := range slices.Concat(s.Keys[0], s.Keys[1]) {
@@ -374,7 +374,7 @@ func genScenario() *rapid.Generator[*scenario] {
 func genKey() *rapid.Generator[ownKey] {
 	return rapid.Custom(func(t *rapid.T) ownKey {
 		return ownKey{
-			Scopes:  rapid.SampledFrom([]apikey.Scopes{8, 15, 7, 1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14}).Draw(t, "scopes"),
+			Scopes:  rapid.SampledFrom([]auth.Scopes{8, 15, 7, 1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14}).Draw(t, "scopes"),
 			Expires: rapid.SampledFrom([]time.Duration{0, 0, 0, 0, 24 * time.Hour, 40 * time.Minute}).Draw(t, "expires"),
 		}
 	})

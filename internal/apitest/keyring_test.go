@@ -16,12 +16,12 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-const allScopes = apikey.Read | apikey.Write | apikey.Config | apikey.Admin
+const allScopes = auth.Read | auth.Write | auth.Config | auth.Admin
 
 // keyring knows every key that a test has made and whose it is. That, and not what the API makes of
 // a request, is what its requests to DynamoDB are held to.
@@ -29,31 +29,31 @@ type keyring struct {
 	table *table.Table
 
 	mu            sync.Mutex
-	organizations map[apikey.Key]string
-	everything    map[string]apikey.Key // by organization: a key with all scopes
-	sent          map[string]bool       // Authorization headers
+	organizations map[auth.Key]string
+	everything    map[string]auth.Key // by organization: a key with all scopes
+	sent          map[string]bool     // Authorization headers
 }
 
 func newKeyring(tbl *table.Table) *keyring {
-	return &keyring{table: tbl, organizations: map[apikey.Key]string{}, everything: map[string]apikey.Key{}, sent: map[string]bool{}}
+	return &keyring{table: tbl, organizations: map[auth.Key]string{}, everything: map[string]auth.Key{}, sent: map[string]bool{}}
 }
 
 // of is a key that may do everything in the organization, the same each time.
-func (k *keyring) of(ctx context.Context, org string) (apikey.Key, error) {
+func (k *keyring) of(ctx context.Context, org string) (auth.Key, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if key, ok := k.everything[org]; ok {
 		return key, nil
 	}
-	key := apikey.New()
+	key := auth.New()
 	k.organizations[key], k.everything[org] = org, key
 	return key, k.table.AddAPIKey(ctx, recordOf(key, org, allScopes))
 }
 
 // newKey stores a key; change may give its record other values.
-func (a *api) newKey(t testing.TB, org string, scopes apikey.Scopes, change ...func(*apikey.Record)) apikey.Key {
+func (a *api) newKey(t testing.TB, org string, scopes auth.Scopes, change ...func(*auth.Record)) auth.Key {
 	t.Helper()
-	key := apikey.New()
+	key := auth.New()
 	record := recordOf(key, org, scopes)
 	for _, c := range change {
 		c(record)
@@ -67,8 +67,8 @@ func (a *api) newKey(t testing.TB, org string, scopes apikey.Scopes, change ...f
 	return key
 }
 
-func recordOf(key apikey.Key, org string, scopes apikey.Scopes) *apikey.Record {
-	return &apikey.Record{Hash: key.Hash(), Organization: org, Scopes: scopes, CreationTime: now.Add(-24 * time.Hour), CreatedBy: "test"}
+func recordOf(key auth.Key, org string, scopes auth.Scopes) *auth.Record {
+	return &auth.Record{Hash: key.Hash(), Organization: org, Scopes: scopes, CreationTime: now.Add(-24 * time.Hour), CreatedBy: "test"}
 }
 
 // lambdaContext is what API Gateway hands to a function with a request of a key that may do everything in the
@@ -78,7 +78,7 @@ func lambdaContext(org string) doc {
 }
 
 // with is the request with that key.
-func (r request) with(key apikey.Key) request { return r.authorized("Key " + string(key)) }
+func (r request) with(key auth.Key) request { return r.authorized("Key " + string(key)) }
 
 // authorized is the request with that Authorization header.
 func (r request) authorized(header string) request {
@@ -111,7 +111,7 @@ func canBeOrganization(id string) bool {
 }
 
 // keyIn is the key that a request sends, if any header of it can be one.
-func keyIn(r request) (key apikey.Key, wellFormed bool) {
+func keyIn(r request) (key auth.Key, wellFormed bool) {
 	header := strings.Trim(r.headers["Authorization"], " \t")
 	if _, twice := r.again["Authorization"]; twice {
 		return "", false
@@ -119,7 +119,7 @@ func keyIn(r request) (key apikey.Key, wellFormed bool) {
 	if scheme, rest, ok := strings.Cut(header, " "); ok && slices.Contains([]string{"key", "bearer"}, strings.ToLower(scheme)) {
 		header = strings.Trim(rest, " \t")
 	}
-	return apikey.Key(header), isWellFormed(header)
+	return auth.Key(header), isWellFormed(header)
 }
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -134,17 +134,17 @@ func isWellFormed(key string) bool {
 }
 
 // keyOf is the key whose random part is secret.
-func keyOf(secret string) apikey.Key {
+func keyOf(secret string) auth.Key {
 	key := []byte("mm_" + secret + "000000")
 	for i, rest := len(key)-1, crc32.ChecksumIEEE(key[:35]); rest > 0; i, rest = i-1, rest/62 {
 		key[i] = base62[rest%62]
 	}
-	return apikey.Key(key)
+	return auth.Key(key)
 }
 
 // Partitions, as docs/data-model.md has them.
 
-func keyPartition(key apikey.Key) string {
+func keyPartition(key auth.Key) string {
 	hash := sha256.Sum256([]byte(key))
 	return "KEY#" + hex.EncodeToString(hash[:])
 }

@@ -21,7 +21,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -49,7 +49,7 @@ func likeAll(int) doc { return nil }
 // reader is a client that reads a list page by page, by nextOffset or as the Link header says.
 type reader struct {
 	a       *api
-	key     apikey.Key // empty is the organization's own
+	key     auth.Key // empty is the organization's own
 	byLink  bool
 	path    string
 	query   string // of the next page
@@ -356,7 +356,7 @@ func TestManyClientsMissNothing(t *testing.T) {
 					r := a.reader(c.org, parameters)
 					r.byLink = byLink
 					if !byLink {
-						r.key = a.newKey(t, c.org, apikey.Read)
+						r.key = a.newKey(t, c.org, auth.Read)
 					}
 					readers[i] = r
 					all.Go(func() (err error) {
@@ -391,7 +391,7 @@ func TestAListGoesOnAcrossMidnight(t *testing.T) {
 		for _, byLink := range []bool{false, true} {
 			a.clock.set(midnight.Add(-time.Millisecond))
 			r := a.reader("acme", url.Values{"limit": {"1"}})
-			r.key, r.byLink = a.newKey(t, "acme", apikey.Read), byLink // another client than the one of the day after
+			r.key, r.byLink = a.newKey(t, "acme", auth.Read), byLink // another client than the one of the day after
 			for range 2 {
 				if err := r.read(t.Context(), 0); err != nil {
 					t.Fatal(err)
@@ -609,7 +609,7 @@ func TestAColdOffsetIsCounted(t *testing.T) {
 					continue
 				}
 				// Each with a key that has not read anything.
-				got := a.do(t, request{method: "GET", path: listPath("acme"), query: window.Encode() + fmt.Sprintf("&offset=%d", offset)}.with(a.newKey(t, "acme", apikey.Read)))
+				got := a.do(t, request{method: "GET", path: listPath("acme"), query: window.Encode() + fmt.Sprintf("&offset=%d", offset)}.with(a.newKey(t, "acme", auth.Read)))
 				want(t, got, http.StatusOK)
 				wantSame(t, expected[offset:], ids(got))
 				counts := indexOf(offset)/size + 1

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter"
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -173,10 +173,10 @@ func requestsOfFunctions(t *testing.T) map[string][]tabletest.Request {
 		want(t, do(request{method: "POST", path: validatePath("acme"), body: body}), status)
 	}
 	list := request{method: "GET", path: listPath("acme")}
-	expired := a.newKey(t, "acme", apikey.Read, func(r *apikey.Record) { r.ExpiryTime = now })
+	expired := a.newKey(t, "acme", auth.Read, func(r *auth.Record) { r.ExpiryTime = now })
 	for _, r := range []request{
-		list.authorized(""), list.authorized("Key mm_"), list.with(apikey.New()), list.with(expired), list.with(a.newKey(t, "other", allScopes)),
-		list.with(a.newKey(t, "acme", apikey.Config)),
+		list.authorized(""), list.authorized("Key mm_"), list.with(auth.New()), list.with(expired), list.with(a.newKey(t, "other", allScopes)),
+		list.with(a.newKey(t, "acme", auth.Config)),
 	} {
 		if got := do(r); got.status < 400 {
 			t.Errorf("status %d", got.status)

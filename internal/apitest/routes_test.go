@@ -22,7 +22,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -401,7 +401,7 @@ func TestTheEventsAreAnswered(t *testing.T) {
 			}
 			log := slog.New(slog.NewJSONHandler(&logLines{}, nil))
 			api := &httpapi.API{
-				Table: tbl, Log: log, Now: func() time.Time { return now }, Identify: lambdahost.Identity, CountUnits: table.CountUnits,
+				Table: tbl, Log: log, Now: func() time.Time { return now }, Authenticate: lambdahost.Principal, CountUnits: table.CountUnits,
 			}
 			function := lambdahost.Handler(api.Handler(own...), log)
 			wantStatus := func(event any, status int) {
@@ -432,7 +432,7 @@ func TestTheAuthorizersEventIsAnswered(t *testing.T) {
 		t.Fatalf("%s is no key", key)
 	}
 	tbl := tabletest.New(t)
-	authorizer := lambdahost.Authorizer(&apikey.Checker{Records: tbl, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }})
+	authorizer := lambdahost.Authorizer(&auth.Authenticator{Records: tbl, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }})
 	if answer, err := authorizer(t.Context(), event); err != nil || answer.IsAuthorized {
 		t.Errorf("a key that there is not: %v, %v", answer, err)
 	}

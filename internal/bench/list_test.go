@@ -20,7 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/bench/conventional"
 	"github.com/marketmeter/marketmeter/internal/bench/figure"
 	"github.com/marketmeter/marketmeter/internal/bench/lambda"
@@ -35,14 +35,14 @@ import (
 func listHandler(name string, transport http.RoundTripper) http.Handler {
 	api := &httpapi.API{
 		Table: table.New(tabletest.NewClient(transport), name), Log: slog.New(slog.NewJSONHandler(io.Discard, nil)),
-		Now: time.Now, CountUnits: table.CountUnits, Identify: anyone,
+		Now: time.Now, CountUnits: table.CountUnits, Authenticate: anyone,
 	}
 	return api.Handler(httpapi.ListGroups)
 }
 
 // anyone lets everyone in.
-func anyone(r *http.Request) (apikey.Identity, error) {
-	return apikey.Identity{Organization: r.PathValue("orgId"), KeyID: "bench", Scopes: apikey.Admin}, nil
+func anyone(r *http.Request) (auth.Principal, error) {
+	return auth.Principal{Organization: r.PathValue("orgId"), KeyID: "bench", Scopes: auth.Admin}, nil
 }
 
 // conventionalHandler is the conventional list operation, over the transport.

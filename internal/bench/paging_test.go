@@ -32,7 +32,7 @@ func BenchmarkPaging(b *testing.B) {
 	asked := &counter{}
 	var read float64
 	api := &httpapi.API{
-		Table: table.New(tabletest.NewClient(asked), store.name), Log: slog.New(slog.DiscardHandler), Now: time.Now, Identify: anyone,
+		Table: table.New(tabletest.NewClient(asked), store.name), Log: slog.New(slog.DiscardHandler), Now: time.Now, Authenticate: anyone,
 		CountUnits: func(ctx context.Context) (context.Context, func() (float64, float64)) {
 			ctx, consumed := table.CountUnits(ctx)
 			return ctx, func() (float64, float64) {

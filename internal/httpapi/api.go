@@ -21,7 +21,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
@@ -43,9 +43,9 @@ type API struct {
 	// ListFor is how long one request reads a list: 10 seconds where it is zero, a third of what API Gateway waits.
 	ListFor time.Duration
 
-	// Identify tells who sends a request, from what the client can't forge, and fails with
+	// Authenticate tells who sends a request, from what the client can't forge, and fails with
 	// Unauthenticated where nothing does. Without it every request is refused.
-	Identify func(*http.Request) (apikey.Identity, error)
+	Authenticate func(*http.Request) (auth.Principal, error)
 
 	// CountUnits returns a context and the DynamoDB units that calls under it have consumed.
 	CountUnits func(context.Context) (context.Context, func() (read, write float64))
@@ -93,16 +93,16 @@ func (a *API) Handler(operations ...Operation) http.Handler {
 // authorize lets a request through whose key is one of the path's organization and has a scope that
 // the route takes. What is beyond it deals with that organization alone.
 func (a *API) authorize(route Route, r *http.Request) error {
-	if a.Identify == nil {
+	if a.Authenticate == nil {
 		return metering.Errorf(metering.Unauthenticated, "nothing here tells who asks: no request is let in")
 	}
-	identity, err := a.Identify(r)
+	principal, err := a.Authenticate(r)
 	if err != nil {
 		return err
 	}
 	x := exchangeOf(r)
-	x.keyID, x.organization = identity.KeyID, identity.Organization
-	if err := identity.Authorize(organization(r), route.Scopes, a.Now()); err != nil {
+	x.keyID, x.organization = principal.KeyID, principal.Organization
+	if err := principal.Authorize(organization(r), route.Scopes, a.Now()); err != nil {
 		return err
 	}
 	if err := metering.CheckOrganizationID(organization(r)); err != nil { // a key that an earlier version made
@@ -136,10 +136,10 @@ func (x *exchange) sameParameters(route Route, r *http.Request) error {
 
 // ByKey identifies requests by the key in their Authorization header, for a server that has no
 // authorizer before it.
-func ByKey(keys *apikey.Checker) func(*http.Request) (apikey.Identity, error) {
-	return func(r *http.Request) (apikey.Identity, error) {
+func ByKey(keys *auth.Authenticator) func(*http.Request) (auth.Principal, error) {
+	return func(r *http.Request) (auth.Principal, error) {
 		// More than one is as one that holds them all, which is no key.
-		return keys.Check(r.Context(), strings.Join(r.Header.Values("Authorization"), ","))
+		return keys.Authenticate(r.Context(), strings.Join(r.Header.Values("Authorization"), ","))
 	}
 }
 
@@ -273,7 +273,7 @@ func (x *exchange) fail(w http.ResponseWriter, err error) {
 	message := "internal error: the log has more under request id " + x.RequestID
 	code := metering.CodeOf(err)
 	if known, ok := errors.AsType[*metering.Error](err); ok && code != metering.Internal {
-		message = apikey.Redact(known.Message)
+		message = auth.Redact(known.Message)
 		if known.RetryAfter > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int((known.RetryAfter+time.Second-1)/time.Second)))
 		}
@@ -340,7 +340,7 @@ func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.D
 		attrs = append(attrs, slog.String("warning", x.warning))
 	}
 	if x.failure != nil {
-		attrs = append(attrs, slog.String("error", apikey.Redact(x.failure.Error())))
+		attrs = append(attrs, slog.String("error", auth.Redact(x.failure.Error())))
 	}
 	to.LogAttrs(context.WithoutCancel(r.Context()), level, RequestLogged, attrs...)
 }

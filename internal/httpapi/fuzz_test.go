@@ -19,7 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
@@ -148,8 +148,8 @@ func wantRefused(t *testing.T, r *http.Request, err error) {
 		CountUnits: func(ctx context.Context) (context.Context, func() (float64, float64)) {
 			return ctx, func() (float64, float64) { return 0, 0 }
 		},
-		Identify: func(*http.Request) (apikey.Identity, error) {
-			return apikey.Identity{Organization: "o", KeyID: "k", Scopes: apikey.Read}, nil
+		Authenticate: func(*http.Request) (auth.Principal, error) {
+			return auth.Principal{Organization: "o", KeyID: "k", Scopes: auth.Read}, nil
 		},
 	}
 	w := httptest.NewRecorder()

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
@@ -21,8 +21,8 @@ func validator() http.Handler {
 	api := &httpapi.API{
 		Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		CountUnits: table.CountUnits,
-		Identify: func(*http.Request) (apikey.Identity, error) {
-			return apikey.Identity{Organization: "demo", KeyID: "test", Scopes: apikey.Write}, nil
+		Authenticate: func(*http.Request) (auth.Principal, error) {
+			return auth.Principal{Organization: "demo", KeyID: "test", Scopes: auth.Write}, nil
 		},
 	}
 	return api.Handler(httpapi.BatchValidate)

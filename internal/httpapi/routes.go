@@ -3,7 +3,7 @@ package httpapi
 import (
 	"net/http"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 )
 
 // Operation names an operation of the API. Up to the first "-" it is the folder of its function
@@ -26,7 +26,7 @@ type Route struct {
 	Operation Operation
 	Method    string
 	Path      string
-	Scopes    apikey.Scopes
+	Scopes    auth.Scopes
 	handle    func(w http.ResponseWriter, r *http.Request) error
 }
 
@@ -34,11 +34,11 @@ type Route struct {
 // it by TestRoutesAgree.
 func (a *API) Routes() []Route {
 	return []Route{
-		{ListGroups, "GET", "/org/{orgId}/usageRecordGroup", apikey.Read, a.listGroups},
-		{DeleteGroup, "DELETE", "/org/{orgId}/usageRecordGroup/{usageRecordGroupId}", apikey.Write, a.deleteGroup},
-		{BatchValidate, "POST", "/org/{orgId}/batchValidateUsageRecordGroups", apikey.Read | apikey.Write, a.batchValidate},
-		{GetConfig, "GET", "/org/{orgId}/usageMeteringConfigInfo", apikey.Read | apikey.Config, a.getConfig},
-		{PutConfig, "PUT", "/org/{orgId}/usageMeteringConfigInfo", apikey.Config, a.putConfig},
-		{PatchConfig, "PATCH", "/org/{orgId}/usageMeteringConfigInfo", apikey.Config, a.patchConfig},
+		{ListGroups, "GET", "/org/{orgId}/usageRecordGroup", auth.Read, a.listGroups},
+		{DeleteGroup, "DELETE", "/org/{orgId}/usageRecordGroup/{usageRecordGroupId}", auth.Write, a.deleteGroup},
+		{BatchValidate, "POST", "/org/{orgId}/batchValidateUsageRecordGroups", auth.Read | auth.Write, a.batchValidate},
+		{GetConfig, "GET", "/org/{orgId}/usageMeteringConfigInfo", auth.Read | auth.Config, a.getConfig},
+		{PutConfig, "PUT", "/org/{orgId}/usageMeteringConfigInfo", auth.Config, a.putConfig},
+		{PatchConfig, "PATCH", "/org/{orgId}/usageMeteringConfigInfo", auth.Config, a.patchConfig},
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/awslabs/aws-lambda-go-api-proxy/core"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
@@ -27,13 +27,13 @@ const (
 //
 // A key that is not good is refused. Where that can't be told the error is returned, which API
 // Gateway answers with 500 and does not cache.
-func Authorizer(keys *apikey.Checker) func(context.Context, events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error) {
+func Authorizer(keys *auth.Authenticator) func(context.Context, events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error) {
 	var begun atomic.Bool
 	return func(ctx context.Context, event events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error) {
 		log := keys.Log.With("requestId", event.RequestContext.RequestID, "traceId", traceOf(ctx).root, "coldStart", !begun.Swap(true))
 		ctx, cancel := withTimeToAnswer(ctx)
 		defer cancel()
-		identity, err := identify(ctx, keys, event)
+		principal, err := authenticate(ctx, keys, event)
 		switch {
 		case metering.CodeOf(err) == metering.Unauthenticated:
 			log.Info("refused", "error", err.Error())
@@ -42,59 +42,59 @@ func Authorizer(keys *apikey.Checker) func(context.Context, events.APIGatewayV2C
 			log.Error("not decided", "error", err.Error())
 			return events.APIGatewayV2CustomAuthorizerSimpleResponse{}, errors.New("internal error")
 		}
-		log.Info("identified", "organization", identity.Organization, "keyId", identity.KeyID)
+		log.Info("identified", "organization", principal.Organization, "keyId", principal.KeyID)
 		told := map[string]any{
-			contextOrganization: identity.Organization,
-			contextKeyID:        identity.KeyID,
-			contextScopes:       identity.ScopeNames(),
+			contextOrganization: principal.Organization,
+			contextKeyID:        principal.KeyID,
+			contextScopes:       principal.ScopeNames(),
 		}
-		if !identity.ExpiryTime.IsZero() {
-			told[contextExpiryTime] = metering.FormatTime(identity.ExpiryTime)
+		if !principal.ExpiryTime.IsZero() {
+			told[contextExpiryTime] = metering.FormatTime(principal.ExpiryTime)
 		}
 		return events.APIGatewayV2CustomAuthorizerSimpleResponse{IsAuthorized: true, Context: told}, nil
 	}
 }
 
-// identify goes by the identity source, the Authorization header as API Gateway caches by it.
-func identify(ctx context.Context, keys *apikey.Checker, event events.APIGatewayV2CustomAuthorizerV2Request) (apikey.Identity, error) {
+// identify goes by the principal source, the Authorization header as API Gateway caches by it.
+func authenticate(ctx context.Context, keys *auth.Authenticator, event events.APIGatewayV2CustomAuthorizerV2Request) (auth.Principal, error) {
 	if len(event.IdentitySource) != 1 {
-		return apikey.Identity{}, metering.Errorf(metering.Unauthenticated, "%d identity sources: one is due, the Authorization header", len(event.IdentitySource))
+		return auth.Principal{}, metering.Errorf(metering.Unauthenticated, "%d principal sources: one is due, the Authorization header", len(event.IdentitySource))
 	}
-	return keys.Check(ctx, event.IdentitySource[0])
+	return keys.Authenticate(ctx, event.IdentitySource[0])
 }
 
-// Identity is whom the authorizer has told, by the request context of the event: what the adapter
+// Principal is whom the authorizer has told, by the request context of the event: what the adapter
 // passes with the request, and nothing that a client sends. It returns Unauthenticated where there
 // is none, or one that our authorizer would not have told. The names of scopes may be of a newer
 // version's: the unknown ones allow nothing.
-func Identity(r *http.Request) (apikey.Identity, error) {
+func Principal(r *http.Request) (auth.Principal, error) {
 	gateway, ok := core.GetAPIGatewayV2ContextFromContext(r.Context())
 	if !ok || gateway.Authorizer == nil || gateway.Authorizer.Lambda == nil {
-		return apikey.Identity{}, metering.Errorf(metering.Unauthenticated, "no authorizer has told who asks: no request is let in")
+		return auth.Principal{}, metering.Errorf(metering.Unauthenticated, "no authorizer has told who asks: no request is let in")
 	}
 	told := func(name string) string {
 		value, _ := gateway.Authorizer.Lambda[name].(string)
 		return value
 	}
-	identity := apikey.Identity{Organization: told(contextOrganization), KeyID: told(contextKeyID)}
+	principal := auth.Principal{Organization: told(contextOrganization), KeyID: told(contextKeyID)}
 	var err error
-	identity.Scopes, identity.UnknownScopes, ok = apikey.ReadScopes(told(contextScopes))
+	principal.Scopes, principal.UnknownScopes, ok = auth.ReadScopes(told(contextScopes))
 	if !ok {
 		err = errors.New("it has no " + contextScopes)
 	}
 	if _, expires := gateway.Authorizer.Lambda[contextExpiryTime]; expires && err == nil {
-		identity.ExpiryTime, err = metering.ParseTime(told(contextExpiryTime))
+		principal.ExpiryTime, err = metering.ParseTime(told(contextExpiryTime))
 	}
-	if err == nil && identity.KeyID == "" {
+	if err == nil && principal.KeyID == "" {
 		err = errors.New("it has no " + contextKeyID)
 	}
 	if err == nil {
-		err = metering.CheckStoredOrganizationID(identity.Organization)
+		err = metering.CheckStoredOrganizationID(principal.Organization)
 	}
 	if err != nil {
-		return apikey.Identity{}, &metering.Error{
+		return auth.Principal{}, &metering.Error{
 			Code: metering.Unauthenticated, Message: "what the authorizer has told does not tell who asks", Cause: err,
 		}
 	}
-	return identity, nil
+	return principal, nil
 }

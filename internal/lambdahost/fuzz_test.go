@@ -23,7 +23,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -46,7 +46,7 @@ func FuzzEvent(f *testing.F) {
 	}
 	function := validator()
 	key, keys := storedKey(f)
-	authorizer := lambda.NewHandler(lambdahost.Authorizer(&apikey.Checker{Records: keys, Log: discard, Now: time.Now}))
+	authorizer := lambda.NewHandler(lambdahost.Authorizer(&auth.Authenticator{Records: keys, Log: discard, Now: time.Now}))
 	source := []byte(`"Key ` + key + `"`)
 	for _, other := range []string{`"KEY"`, `" bEARER  KEY\t"`, `"Key\tKEY"`, `"Key KEY KEY"`, `"Key KEY","Key KEY"`, ``, `"Key mm_yhOTglEjTszxzx0zoqBfBhu2Guf1KXJ044QLpU"`} {
 		other = strings.ReplaceAll(other, "KEY", string(key))
@@ -108,16 +108,16 @@ func eventFile(t testing.TB, name string) []byte {
 
 // storedKey is the key in events/authorizer.json, and a table that holds it and no other: it is of the organization demo,
 // and good for good. What has not the form of a key never comes to the table, so that it costs little.
-func storedKey(f *testing.F) (apikey.Key, *table.Table) {
+func storedKey(f *testing.F) (auth.Key, *table.Table) {
 	var authorizer events.APIGatewayV2CustomAuthorizerV2Request
 	if err := json.Unmarshal(eventFile(f, "authorizer"), &authorizer); err != nil {
 		f.Fatal(err)
 	}
-	key, err := apikey.Parse(strings.TrimPrefix(authorizer.IdentitySource[0], "Key "))
+	key, err := auth.Parse(strings.TrimPrefix(authorizer.IdentitySource[0], "Key "))
 	keys := tabletest.New(f)
 	if err == nil {
-		err = keys.AddAPIKey(f.Context(), &apikey.Record{
-			Hash: key.Hash(), Organization: "demo", Scopes: apikey.Read | apikey.Config, CreatedBy: "operator", CreationTime: time.Now(),
+		err = keys.AddAPIKey(f.Context(), &auth.Record{
+			Hash: key.Hash(), Organization: "demo", Scopes: auth.Read | auth.Config, CreatedBy: "operator", CreationTime: time.Now(),
 		})
 	}
 	if err != nil {
@@ -130,7 +130,7 @@ var discard = slog.New(slog.DiscardHandler)
 
 // validator is the function of the operation that needs no table; every other path is none.
 func validator() lambda.Handler {
-	api := &httpapi.API{Log: discard, Now: time.Now, CountUnits: table.CountUnits, Identify: lambdahost.Identity}
+	api := &httpapi.API{Log: discard, Now: time.Now, CountUnits: table.CountUnits, Authenticate: lambdahost.Principal}
 	return lambdahost.Handler(api.Handler(httpapi.BatchValidate), discard)
 }
 

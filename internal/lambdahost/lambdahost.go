@@ -37,7 +37,7 @@ func Run(operations ...httpapi.Operation) {
 
 // Serve is Run of operations that may need what the API has.
 func Serve(api *httpapi.API, log *slog.Logger, operations ...httpapi.Operation) {
-	api.Log, api.Now, api.Identify = log, time.Now, Identity
+	api.Log, api.Now, api.Authenticate = log, time.Now, Principal
 	lambda.Start(Handler(api.Handler(operations...), log))
 }
 

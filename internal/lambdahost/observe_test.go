@@ -18,7 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/build"
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
@@ -33,8 +33,8 @@ func requestLines(t *testing.T, namespace string) []map[string]any {
 	t.Helper()
 	var out bytes.Buffer
 	log := newLog(&out, namespace)
-	api := &httpapi.API{Log: log, Now: time.Now, CountUnits: table.CountUnits, Identify: func(*http.Request) (apikey.Identity, error) {
-		return apikey.Identity{Organization: "o", KeyID: "k", Scopes: apikey.Admin}, nil
+	api := &httpapi.API{Log: log, Now: time.Now, CountUnits: table.CountUnits, Authenticate: func(*http.Request) (auth.Principal, error) {
+		return auth.Principal{Organization: "o", KeyID: "k", Scopes: auth.Admin}, nil
 	}}
 	function := Handler(api.Handler(httpapi.BatchValidate, httpapi.GetConfig), log)
 	ctx := context.WithValue(t.Context(), "x-amzn-trace-id", traceHeader) //nolint:revive,staticcheck // aws-lambda-go's key

@@ -13,7 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
@@ -38,8 +38,8 @@ func bodyEvent(t testing.TB, jsonString string, change func(map[string]any)) []b
 // onTheServer is what the local server answers to the same body.
 func onTheServer(t testing.TB, body string) int {
 	t.Helper()
-	api := &httpapi.API{Log: discard, Now: time.Now, CountUnits: table.CountUnits, Identify: func(*http.Request) (apikey.Identity, error) {
-		return apikey.Identity{Organization: "demo", KeyID: "k", Scopes: apikey.Write}, nil
+	api := &httpapi.API{Log: discard, Now: time.Now, CountUnits: table.CountUnits, Authenticate: func(*http.Request) (auth.Principal, error) {
+		return auth.Principal{Organization: "demo", KeyID: "k", Scopes: auth.Write}, nil
 	}}
 	w := httptest.NewRecorder()
 	api.Handler(httpapi.BatchValidate).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/org/demo/batchValidateUsageRecordGroups", strings.NewReader(body)))

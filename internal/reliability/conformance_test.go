@@ -25,7 +25,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -111,7 +111,7 @@ func serve(t tester, tableName string) *service {
 	log := slog.New(slog.DiscardHandler)
 	api := &httpapi.API{
 		Table: s.table, Log: log, Now: now, CountUnits: table.CountUnits,
-		Identify: httpapi.ByKey(&apikey.Checker{Records: s.table, Log: log, Now: now}),
+		Authenticate: httpapi.ByKey(&auth.Authenticator{Records: s.table, Log: log, Now: now}),
 	}
 	server := httptest.NewServer(api.Handler())
 	t.Cleanup(server.Close)

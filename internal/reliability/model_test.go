@@ -19,7 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
@@ -102,7 +102,7 @@ type organization struct {
 }
 
 type key struct {
-	secret       apikey.Key // empty: none is sent
+	secret       auth.Key // empty: none is sent
 	organization *organization
 	scopes       string
 	created      time.Time
@@ -146,7 +146,7 @@ func (w *model) drawKey(t *rapid.T, o *organization) *key {
 	case 8:
 		return pick(t, "any key", w.keys...)
 	case 9:
-		return pick(t, "no key", &key{}, &key{secret: "nonsense"}, &key{secret: apikey.New()})
+		return pick(t, "no key", &key{}, &key{secret: "nonsense"}, &key{secret: auth.New()})
 	}
 }
 
@@ -703,15 +703,15 @@ func (w *model) drawChangedKey(t *rapid.T) *key {
 }
 
 func (w *model) newKey(o *organization, scopes string) *key {
-	return &key{secret: apikey.New(), organization: o, scopes: scopes, created: w.now.Truncate(time.Millisecond)}
+	return &key{secret: auth.New(), organization: o, scopes: scopes, created: w.now.Truncate(time.Millisecond)}
 }
 
-func (k *key) record() *apikey.Record {
-	scopes, err := apikey.ParseScopes(strings.ReplaceAll(k.scopes, " ", ","))
+func (k *key) record() *auth.Record {
+	scopes, err := auth.ParseScopes(strings.ReplaceAll(k.scopes, " ", ","))
 	if err != nil {
 		panic(err)
 	}
-	return &apikey.Record{
+	return &auth.Record{
 		Hash: k.secret.Hash(), Organization: k.organization.name, Scopes: scopes, CreatedBy: "operator", CreationTime: k.created, ExpiryTime: k.expires,
 	}
 }

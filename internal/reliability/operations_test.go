@@ -17,7 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -173,7 +173,7 @@ var operations = []operation{
 		},
 		do: func(ctx context.Context, w *world, over *table.Table) answer {
 			records, err := over.APIKeys(ctx, w.org)
-			slices.SortFunc(records, func(a, b apikey.Record) int { return strings.Compare(a.Label, b.Label) }) // both of one time
+			slices.SortFunc(records, func(a, b auth.Record) int { return strings.Compare(a.Label, b.Label) }) // both of one time
 			return answerOf(records, err)
 		},
 		again: http.StatusOK, reads: true,
@@ -212,7 +212,7 @@ type world struct {
 	tableName string
 	table     *table.Table
 	org       string
-	keys      [2]apikey.Hash
+	keys      [2]auth.Hash
 	times     []time.Time // of its clock, the last being now
 	requests  func() []tabletest.Request
 	operation operation // that is tried in it
@@ -225,15 +225,15 @@ var begins = time.Date(2099, 7, 29, 15, 51, 28, 71_000_000, time.UTC)
 func newWorld(client *dynamodb.Client, tableName string) *world {
 	return &world{
 		client: client, tableName: tableName, table: table.New(client, tableName), times: []time.Time{begins},
-		org: string(apikey.New()), keys: [2]apikey.Hash{apikey.New().Hash(), apikey.New().Hash()},
+		org: string(auth.New()), keys: [2]auth.Hash{auth.New().Hash(), auth.New().Hash()},
 	}
 }
 
 func (w *world) now() time.Time { return w.times[len(w.times)-1] }
 
-func (w *world) record(i int) *apikey.Record {
-	return &apikey.Record{
-		Hash: w.keys[i], Organization: w.org, Scopes: apikey.Read | apikey.Write, Label: "key " + strconv.Itoa(i), CreationTime: begins, CreatedBy: "operator",
+func (w *world) record(i int) *auth.Record {
+	return &auth.Record{
+		Hash: w.keys[i], Organization: w.org, Scopes: auth.Read | auth.Write, Label: "key " + strconv.Itoa(i), CreationTime: begins, CreatedBy: "operator",
 	}
 }
 
@@ -289,8 +289,8 @@ func (w *world) send(ctx context.Context, over *table.Table, method, path, body 
 func (w *world) sendIf(ctx context.Context, over *table.Table, ifMatch, method, path, body string) answer {
 	api := &httpapi.API{
 		Table: over, Log: slog.New(slog.DiscardHandler), Now: w.now, CountUnits: table.CountUnits,
-		Identify: func(*http.Request) (apikey.Identity, error) {
-			return apikey.Identity{Organization: w.org, KeyID: "0123456789abcdef", Scopes: apikey.Admin}, nil
+		Authenticate: func(*http.Request) (auth.Principal, error) {
+			return auth.Principal{Organization: w.org, KeyID: "0123456789abcdef", Scopes: auth.Admin}, nil
 		},
 	}
 	if w.operation.hasty {

@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -83,7 +83,7 @@ type member struct {
 var midnight = time.Date(2099, 7, 30, 0, 0, 0, 0, time.UTC)
 
 func newCrowd(client *dynamodb.Client, tableName string, r *rand.Rand, hasty bool) *crowd {
-	c := &crowd{hasty: hasty, org: string(apikey.New()), began: time.Now(), random: r, members: map[string]*member{}, turns: make(chan int64, 1000)}
+	c := &crowd{hasty: hasty, org: string(auth.New()), began: time.Now(), random: r, members: map[string]*member{}, turns: make(chan int64, 1000)}
 	kinds := append(slices.Clone(tabletest.Kinds), c.late.Kind())
 	// Places in lists that can't be kept: the way in which the next tries go wrong, all in the same, since of several
 	// ways one would keep it after all.
@@ -149,12 +149,12 @@ func (c *crowd) run(ctx context.Context, total *walks) (wrong []string, err erro
 		return nil, err
 	}
 	var clients, others errgroup.Group
-	shared := string(apikey.New())
+	shared := string(auth.New())
 	var mu sync.Mutex
 	for client := range 4 {
 		clients.Go(func() error {
 			for range 2 {
-				w := &walk{crowd: c, key: string(apikey.New()), filter: filters[c.dice(len(filters))]}
+				w := &walk{crowd: c, key: string(auth.New()), filter: filters[c.dice(len(filters))]}
 				if client%2 == 1 {
 					w.key, w.byCursor = shared, true
 				}
@@ -297,8 +297,8 @@ var nextLink = regexp.MustCompile(`^<(\?[^<>]*)>; rel="next"$`)
 func (w *walk) read(ctx context.Context) error {
 	api := &httpapi.API{
 		Table: w.faulty, Log: slog.New(slog.DiscardHandler), Now: w.now, CountUnits: table.CountUnits,
-		Identify: func(*http.Request) (apikey.Identity, error) {
-			return apikey.Identity{Organization: w.org, KeyID: w.key, Scopes: apikey.Read}, nil
+		Authenticate: func(*http.Request) (auth.Principal, error) {
+			return auth.Principal{Organization: w.org, KeyID: w.key, Scopes: auth.Read}, nil
 		},
 	}
 	if w.hasty {

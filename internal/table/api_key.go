@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
@@ -20,7 +20,7 @@ import (
 // finds; and its place among the keys of its organization, which holds nothing but its own keys. They
 // are written together, once. What changes later is in the first.
 
-func apiKeyItemKey(hash apikey.Hash) map[string]types.AttributeValue {
+func apiKeyItemKey(hash auth.Hash) map[string]types.AttributeValue {
 	return itemKey(apiKeyPrefix+hash.String(), apiKeySK)
 }
 
@@ -29,7 +29,7 @@ func apiKeyItemKey(hash apikey.Hash) map[string]types.AttributeValue {
 // the record.
 //
 //	GetItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 read unit
-func (t *Table) APIKey(ctx context.Context, hash apikey.Hash) (apikey.Record, error) {
+func (t *Table) APIKey(ctx context.Context, hash auth.Hash) (auth.Record, error) {
 	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName:              &t.name,
 		Key:                    apiKeyItemKey(hash),
@@ -37,23 +37,23 @@ func (t *Table) APIKey(ctx context.Context, hash apikey.Hash) (apikey.Record, er
 		ReturnConsumedCapacity: wantUnits(ctx),
 	})
 	if err != nil {
-		return apikey.Record{}, storageError("read the API key", err)
+		return auth.Record{}, storageError("read the API key", err)
 	}
 	countRead(ctx, out.ConsumedCapacity)
 	if out.Item == nil {
-		return apikey.Record{}, noSuchKey(hash)
+		return auth.Record{}, noSuchKey(hash)
 	}
 	return itemAPIKey(out.Item), nil
 }
 
-func noSuchKey(hash apikey.Hash) error {
+func noSuchKey(hash auth.Hash) error {
 	return metering.Errorf(metering.NotFound, "there is no key %s", hash.ID())
 }
 
 // APIKeyUsed notes that the key was used in that hour, where no later one is noted.
 //
 //	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit
-func (t *Table) APIKeyUsed(ctx context.Context, hash apikey.Hash, hour time.Time) error {
+func (t *Table) APIKeyUsed(ctx context.Context, hash auth.Hash, hour time.Time) error {
 	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:           &t.name,
 		Key:                 apiKeyItemKey(hash),
@@ -82,19 +82,19 @@ func (t *Table) APIKeyUsed(ctx context.Context, hash apikey.Hash, hour time.Time
 //
 //	Query         PK = ORG#<org>, begins_with(SK, KEY#)   1 round trip, 1 read unit per 50 keys or so
 //	BatchGetItem  PK = KEY#<hash>, SK = KEY for each      1 round trip for 100 keys, 1 read unit a key
-func (t *Table) APIKeys(ctx context.Context, org string) ([]apikey.Record, error) {
+func (t *Table) APIKeys(ctx context.Context, org string) ([]auth.Record, error) {
 	places, err := t.apiKeyPlaces(ctx, org, "")
 	if err != nil {
 		return nil, err
 	}
-	var records []apikey.Record
-	var hashes []apikey.Hash
+	var records []auth.Record
+	var hashes []auth.Hash
 	for _, place := range places {
 		if hash, ok := hashOfPlace(place); ok {
 			hashes = append(hashes, hash)
 		} else {
-			records = append(records, apikey.Record{
-				Organization: org, Unreadable: []string{apikey.WholeRecord, attrSK + " " + metering.Quote(place)},
+			records = append(records, auth.Record{
+				Organization: org, Unreadable: []string{auth.WholeRecord, attrSK + " " + metering.Quote(place)},
 			})
 		}
 	}
@@ -105,7 +105,7 @@ func (t *Table) APIKeys(ctx context.Context, org string) ([]apikey.Record, error
 		}
 		records = append(records, of...)
 	}
-	slices.SortFunc(records, func(a, b apikey.Record) int {
+	slices.SortFunc(records, func(a, b auth.Record) int {
 		if c := a.CreationTime.Compare(b.CreationTime); c != 0 {
 			return c
 		}
@@ -118,12 +118,12 @@ func (t *Table) APIKeys(ctx context.Context, org string) ([]apikey.Record, error
 // too. It reads no record, so that what cannot be read of a key is in the way of nothing.
 //
 //	Query  PK = ORG#<org>, begins_with(SK, KEY#<digits>)   1 round trip, 1 read unit per 50 keys or so
-func (t *Table) FindAPIKeys(ctx context.Context, org, digits string) ([]apikey.Hash, error) {
+func (t *Table) FindAPIKeys(ctx context.Context, org, digits string) ([]auth.Hash, error) {
 	places, err := t.apiKeyPlaces(ctx, org, digits)
 	if err != nil {
 		return nil, err
 	}
-	var hashes []apikey.Hash
+	var hashes []auth.Hash
 	for _, place := range places {
 		if hash, ok := hashOfPlace(place); ok {
 			hashes = append(hashes, hash)
@@ -167,18 +167,18 @@ func (t *Table) apiKeyPlaces(ctx context.Context, org, digits string) ([]string,
 }
 
 // hashOfPlace is the hash in a place's sort key, as newAPIKey writes it.
-func hashOfPlace(place string) (hash apikey.Hash, ok bool) {
-	hash, ok = apikey.ParseHash(strings.TrimPrefix(place, apiKeyPrefix))
+func hashOfPlace(place string) (hash auth.Hash, ok bool) {
+	hash, ok = auth.ParseHash(strings.TrimPrefix(place, apiKeyPrefix))
 	return hash, ok && place == apiKeyPrefix+hash.String()
 }
 
 // apiKeysOf reads the keys that have a place among the organization's, at most maxBatchGet.
-func (t *Table) apiKeysOf(ctx context.Context, org string, hashes []apikey.Hash) ([]apikey.Record, error) {
+func (t *Table) apiKeysOf(ctx context.Context, org string, hashes []auth.Hash) ([]auth.Record, error) {
 	var keys []map[string]types.AttributeValue
-	found := map[apikey.Hash]apikey.Record{}
+	found := map[auth.Hash]auth.Record{}
 	for _, hash := range hashes {
 		keys = append(keys, apiKeyItemKey(hash))
-		found[hash] = apikey.Record{Hash: hash, Organization: org, Unreadable: []string{apikey.WholeRecord}}
+		found[hash] = auth.Record{Hash: hash, Organization: org, Unreadable: []string{auth.WholeRecord}}
 	}
 	for try := 0; len(keys) > 0; try++ {
 		out, err := t.client.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{
@@ -209,7 +209,7 @@ func (t *Table) apiKeysOf(ctx context.Context, org string, hashes []apikey.Hash)
 
 // isNowhere reports whether a record does not say whose the key is, so that no organization has it
 // but the one that has its place.
-func isNowhere(r *apikey.Record) bool {
+func isNowhere(r *auth.Record) bool {
 	return metering.CheckStoredOrganizationID(r.Organization) != nil
 }
 
@@ -218,7 +218,7 @@ func isNowhere(r *apikey.Record) bool {
 //	TransactWriteItems  both items, attribute_not_exists(PK)   1 round trip, 4 write units
 //
 // The SDK marks the transaction, so that DynamoDB itself tells a retry whose first answer was lost.
-func (t *Table) AddAPIKey(ctx context.Context, r *apikey.Record) error {
+func (t *Table) AddAPIKey(ctx context.Context, r *auth.Record) error {
 	return t.writeAPIKeys(ctx, "store the API key", t.newAPIKey(r))
 }
 
@@ -226,7 +226,7 @@ func (t *Table) AddAPIKey(ctx context.Context, r *apikey.Record) error {
 // given. It returns NotFound where the organization has no such key, or one that was revoked or rotated.
 //
 //	TransactWriteItems  as AddAPIKey, and an update of the old key   1 round trip, 6 write units
-func (t *Table) RotateAPIKey(ctx context.Context, old apikey.Hash, ends time.Time, r *apikey.Record) error {
+func (t *Table) RotateAPIKey(ctx context.Context, old auth.Hash, ends time.Time, r *auth.Record) error {
 	end := types.TransactWriteItem{Update: &types.Update{
 		TableName:           &t.name,
 		Key:                 apiKeyItemKey(old),
@@ -244,7 +244,7 @@ func (t *Table) RotateAPIKey(ctx context.Context, old apikey.Hash, ends time.Tim
 }
 
 // newAPIKey are the two items of a key that is not there yet.
-func (t *Table) newAPIKey(r *apikey.Record) []types.TransactWriteItem {
+func (t *Table) newAPIKey(r *auth.Record) []types.TransactWriteItem {
 	item := apiKeyItemKey(r.Hash)
 	item["organizationID"] = text(r.Organization)
 	item["scopes"] = text(r.Scopes.String())
@@ -292,7 +292,7 @@ func failedConditionOf(err error) bool {
 //	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit; 2 if the record does not say whose the key is
 //
 // A retry after a lost response finds its own time and operator, as the caller does.
-func (t *Table) RevokeAPIKey(ctx context.Context, org string, hash apikey.Hash, now time.Time, by string) (apikey.Record, error) {
+func (t *Table) RevokeAPIKey(ctx context.Context, org string, hash auth.Hash, now time.Time, by string) (auth.Record, error) {
 	update := &dynamodb.UpdateItemInput{
 		TableName:           &t.name,
 		Key:                 apiKeyItemKey(hash),
@@ -313,13 +313,13 @@ func (t *Table) RevokeAPIKey(ctx context.Context, org string, hash apikey.Hash, 
 		}
 		item, ok := failedCondition(err)
 		if !ok {
-			return apikey.Record{}, storageError("revoke the API key", err)
+			return auth.Record{}, storageError("revoke the API key", err)
 		}
 		found := itemAPIKey(item)
 		switch {
 		case item == nil || found.Organization != org && !isNowhere(&found):
-			return apikey.Record{}, noSuchKey(hash)
-		case found.State(now) == apikey.Revoked:
+			return auth.Record{}, noSuchKey(hash)
+		case found.State(now) == auth.Revoked:
 			return found, nil
 		}
 		update.ConditionExpression = aws.String("attribute_exists(PK) AND attribute_not_exists(revocationTime)")
@@ -331,7 +331,7 @@ func (t *Table) RevokeAPIKey(ctx context.Context, org string, hash apikey.Hash, 
 // returns NotFound if the organization has no such key, or one that was revoked or ends sooner.
 //
 //	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit
-func (t *Table) EndAPIKey(ctx context.Context, org string, hash apikey.Hash, ends time.Time) error {
+func (t *Table) EndAPIKey(ctx context.Context, org string, hash auth.Hash, ends time.Time) error {
 	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:        &t.name,
 		Key:              apiKeyItemKey(hash),
@@ -356,15 +356,15 @@ func (t *Table) EndAPIKey(ctx context.Context, org string, hash apikey.Hash, end
 // knownAttributes are those of a key's item.
 var knownAttributes = []string{
 	attrPK, attrSK, "organizationID", "scopes", "label", "createdBy", "creationTime", "expiryTime", "lastUsedTime",
-	apikey.RevocationAttribute, "revokedBy", "replacedBy",
+	auth.RevocationAttribute, "revokedBy", "replacedBy",
 }
 
 // itemAPIKey is what an item of a key says. What of it cannot be read, or is not known, is named in
 // the record.
-func itemAPIKey(item map[string]types.AttributeValue) apikey.Record {
-	var record apikey.Record
+func itemAPIKey(item map[string]types.AttributeValue) auth.Record {
+	var record auth.Record
 	r := itemReader{item: item}
-	record.Hash, _ = apikey.ParseHash(strings.TrimPrefix(r.text(attrPK), apiKeyPrefix)) // the item was asked for by it
+	record.Hash, _ = auth.ParseHash(strings.TrimPrefix(r.text(attrPK), apiKeyPrefix)) // the item was asked for by it
 	unreadable := func(name string) { record.Unreadable = append(record.Unreadable, name) }
 	for _, member := range []struct {
 		name     string
@@ -393,7 +393,7 @@ func itemAPIKey(item map[string]types.AttributeValue) apikey.Record {
 		{"creationTime", false, &record.CreationTime},
 		{"expiryTime", true, &record.ExpiryTime},
 		{"lastUsedTime", true, &record.LastUsedTime},
-		{apikey.RevocationAttribute, true, &record.RevocationTime},
+		{auth.RevocationAttribute, true, &record.RevocationTime},
 	} {
 		r := itemReader{item: item}
 		if member.optional && !r.has(member.name) {
@@ -407,7 +407,7 @@ func itemAPIKey(item map[string]types.AttributeValue) apikey.Record {
 	}
 	scopes := itemReader{item: item}
 	var ok bool
-	if record.Scopes, record.UnknownScopes, ok = apikey.ReadScopes(scopes.text("scopes")); !ok {
+	if record.Scopes, record.UnknownScopes, ok = auth.ReadScopes(scopes.text("scopes")); !ok {
 		unreadable("scopes")
 	}
 	for name := range item {

@@ -19,7 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -27,14 +27,14 @@ import (
 )
 
 // newKey is what is kept of a new key; every member that can be there at first is.
-func newKey(org string) *apikey.Record {
-	return &apikey.Record{
-		Hash: apikey.New().Hash(), Organization: org, Scopes: apikey.Read | apikey.Config, Label: "the label of " + org,
+func newKey(org string) *auth.Record {
+	return &auth.Record{
+		Hash: auth.New().Hash(), Organization: org, Scopes: auth.Read | auth.Config, Label: "the label of " + org,
 		CreationTime: now, ExpiryTime: now.Add(time.Hour), CreatedBy: "an operator",
 	}
 }
 
-func addKey(t *testing.T, tbl *table.Table, r *apikey.Record) {
+func addKey(t *testing.T, tbl *table.Table, r *auth.Record) {
 	t.Helper()
 	if err := tbl.AddAPIKey(t.Context(), r); err != nil {
 		t.Fatal(err)
@@ -42,7 +42,7 @@ func addKey(t *testing.T, tbl *table.Table, r *apikey.Record) {
 }
 
 // wantKeys checks each key by its hash and all of them by their organization.
-func wantKeys(t *testing.T, tbl *table.Table, org string, want ...apikey.Record) {
+func wantKeys(t *testing.T, tbl *table.Table, org string, want ...auth.Record) {
 	t.Helper()
 	for _, r := range want {
 		got, err := tbl.APIKey(t.Context(), r.Hash)
@@ -70,13 +70,13 @@ func TestAPIKeysAreKeptAsTheyAre(t *testing.T) {
 		t.Fatal(err)
 	}
 	second.CreationTime, second.ExpiryTime, second.Label, second.CreatedBy = now.Add(time.Millisecond), time.Time{}, "", ""
-	for _, r := range []*apikey.Record{second, others, first} {
+	for _, r := range []*auth.Record{second, others, first} {
 		addKey(t, tbl, r)
 	}
 	wantKeys(t, tbl, "o1", *first, *second)
 	wantKeys(t, tbl, "o1#KEY#", *others)
 	wantKeys(t, tbl, "o2")
-	_, err := tbl.APIKey(t.Context(), apikey.New().Hash())
+	_, err := tbl.APIKey(t.Context(), auth.New().Hash())
 	wantCode(t, err, metering.NotFound)
 }
 
@@ -86,7 +86,7 @@ func TestAHashIsStoredOnce(t *testing.T) {
 	first := newKey("o1")
 	addKey(t, tbl, first)
 	again := *first
-	again.Organization, again.Scopes = "o2", apikey.Admin
+	again.Organization, again.Scopes = "o2", auth.Admin
 	if err := tbl.AddAPIKey(t.Context(), &again); err == nil {
 		t.Error("a key was taken over")
 	}
@@ -95,7 +95,7 @@ func TestAHashIsStoredOnce(t *testing.T) {
 }
 
 // setKey stores an item of a key as another version might, or as damage leaves it.
-func setKey(t *testing.T, client *dynamodb.Client, name string, hash apikey.Hash, expression string, value types.AttributeValue) {
+func setKey(t *testing.T, client *dynamodb.Client, name string, hash auth.Hash, expression string, value types.AttributeValue) {
 	t.Helper()
 	var values map[string]types.AttributeValue
 	if value != nil {
@@ -117,7 +117,7 @@ func TestAPIKeys_DamagedPlaceIsNamed(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
-	own, others, missing := newKey("o1"), newKey("o2"), apikey.New().Hash()
+	own, others, missing := newKey("o1"), newKey("o2"), auth.New().Hash()
 	addKey(t, tbl, own)
 	addKey(t, tbl, others)
 	for _, sk := range []string{
@@ -133,24 +133,24 @@ func TestAPIKeys_DamagedPlaceIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	place := func(sk string) apikey.Record {
-		return apikey.Record{Organization: "o1", Unreadable: []string{"record", `SK "` + sk + `"`}}
+	place := func(sk string) auth.Record {
+		return auth.Record{Organization: "o1", Unreadable: []string{"record", `SK "` + sk + `"`}}
 	}
-	none := func(hash apikey.Hash) apikey.Record {
-		return apikey.Record{Hash: hash, Organization: "o1", Unreadable: []string{"record"}}
+	none := func(hash auth.Hash) auth.Record {
+		return auth.Record{Hash: hash, Organization: "o1", Unreadable: []string{"record"}}
 	}
-	want := []apikey.Record{
+	want := []auth.Record{
 		*own, place("KEY#"), place("KEY#0123456789abcdef"), place("KEY#" + strings.ToUpper(own.Hash.String())), none(others.Hash), none(missing),
 	}
-	for _, records := range [][]apikey.Record{want, keys} {
-		slices.SortFunc(records, func(a, b apikey.Record) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	for _, records := range [][]auth.Record{want, keys} {
+		slices.SortFunc(records, func(a, b auth.Record) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 	}
 	wantSame(t, want, keys)
 	found, err := tbl.FindAPIKeys(t.Context(), "o1", own.Hash.ID())
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantSame(t, []apikey.Hash{own.Hash}, found)
+	wantSame(t, []auth.Hash{own.Hash}, found)
 	_, err = tbl.RevokeAPIKey(t.Context(), "o1", others.Hash, now, "")
 	wantCode(t, err, metering.NotFound)
 }
@@ -158,7 +158,7 @@ func TestAPIKeys_DamagedPlaceIsNamed(t *testing.T) {
 func TestManyAPIKeysAreListed(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
-	var want []apikey.Record
+	var want []auth.Record
 	for i := range 230 { // more than two BatchGetItem take
 		r := newKey("o1")
 		r.CreationTime = now.Add(time.Duration(i) * time.Second)
@@ -186,7 +186,7 @@ func TestAUseIsNotedOnceAnHour(t *testing.T) {
 		r.LastUsedTime = c.want
 		wantKeys(t, tbl, "o1", *r)
 	}
-	unknown := apikey.New().Hash()
+	unknown := auth.New().Hash()
 	if err := tbl.APIKeyUsed(t.Context(), unknown, now); err != nil {
 		t.Error(err)
 	}
@@ -216,7 +216,7 @@ func TestARevokedKeyStaysRevoked(t *testing.T) {
 
 	wantCode(t, tbl.RotateAPIKey(t.Context(), r.Hash, now, newKey("o1")), metering.NotFound)
 	wantKeys(t, tbl, "o1", *r)
-	unknown := apikey.New().Hash()
+	unknown := auth.New().Hash()
 	_, err = tbl.RevokeAPIKey(t.Context(), "o1", unknown, now, "")
 	wantCode(t, err, metering.NotFound)
 	_, err = tbl.APIKey(t.Context(), unknown)
@@ -232,7 +232,7 @@ func TestRotationIsAllOrNothing(t *testing.T) {
 	next.CreationTime = now.Add(time.Second)
 
 	wantCode(t, tbl.RotateAPIKey(t.Context(), strange.Hash, now, next), metering.NotFound)
-	wantCode(t, tbl.RotateAPIKey(t.Context(), apikey.New().Hash(), now, next), metering.NotFound)
+	wantCode(t, tbl.RotateAPIKey(t.Context(), auth.New().Hash(), now, next), metering.NotFound)
 	wantKeys(t, tbl, "o1", *old)
 	wantKeys(t, tbl, "o2", *strange)
 
@@ -318,7 +318,7 @@ func TestKeysLeftOutOfAnAnswerAreAskedForAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantSame(t, []apikey.Record{*first, *second}, got)
+	wantSame(t, []auth.Record{*first, *second}, got)
 }
 
 // halfBatches has only the first key of a BatchGetItem answered, and the others left out for later, as
@@ -400,14 +400,14 @@ func TestAPIKeys_UnreadableRecordIsInNobodysWay(t *testing.T) {
 	tbl := table.New(client, name)
 	for i, c := range unreadable {
 		org := fmt.Sprintf("o%d", i)
-		good, bad, key := newKey(org), newKey(org), apikey.New()
+		good, bad, key := newKey(org), newKey(org), auth.New()
 		bad.Hash = key.Hash()
 		addKey(t, tbl, good)
 		addKey(t, tbl, bad)
 		setKey(t, client, name, bad.Hash, c.expression, c.value)
 
-		checker := apikey.Checker{Records: tbl, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}
-		_, err := checker.Check(t.Context(), "Key "+string(key))
+		checker := auth.Authenticator{Records: tbl, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}
+		_, err := checker.Authenticate(t.Context(), "Key "+string(key))
 		if wantCode(t, err, metering.Internal); !strings.Contains(fmt.Sprint(err), c.attribute) {
 			t.Errorf("%s: the error does not name %s: %v", c.expression, c.attribute, err)
 		}
@@ -418,17 +418,17 @@ func TestAPIKeys_UnreadableRecordIsInNobodysWay(t *testing.T) {
 		for _, r := range records {
 			if r.Hash == good.Hash {
 				wantSame(t, *good, r)
-			} else if r.Hash != bad.Hash || r.State(now) != apikey.Unreadable || !slices.Equal(r.Unreadable, []string{c.attribute}) {
+			} else if r.Hash != bad.Hash || r.State(now) != auth.Unreadable || !slices.Equal(r.Unreadable, []string{c.attribute}) {
 				t.Errorf("%s: it is %+v", c.expression, r)
 			}
 		}
 		for range 2 {
 			revoked, err := tbl.RevokeAPIKey(t.Context(), org, bad.Hash, now, "me")
-			if err != nil || revoked.State(now) != apikey.Revoked || !revoked.RevocationTime.Equal(now) || revoked.RevokedBy != "me" {
+			if err != nil || revoked.State(now) != auth.Revoked || !revoked.RevocationTime.Equal(now) || revoked.RevokedBy != "me" {
 				t.Errorf("%s: revoked it is %+v, %v", c.expression, revoked, err)
 			}
 		}
-		_, err = checker.Check(t.Context(), "Key "+string(key))
+		_, err = checker.Authenticate(t.Context(), "Key "+string(key))
 		wantCode(t, err, metering.Unauthenticated)
 	}
 }
@@ -438,19 +438,19 @@ func TestAPIKeys_RevocationWithoutATimeIsOne(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
-	key, r := apikey.New(), newKey("o1")
+	key, r := auth.New(), newKey("o1")
 	r.Hash = key.Hash()
 	addKey(t, tbl, r)
 	setKey(t, client, name, r.Hash, "SET revocationTime = :v", &types.AttributeValueMemberNULL{Value: true})
-	checker := apikey.Checker{Records: tbl, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}
-	_, err := checker.Check(t.Context(), "Key "+string(key))
+	checker := auth.Authenticator{Records: tbl, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}
+	_, err := checker.Authenticate(t.Context(), "Key "+string(key))
 	wantCode(t, err, metering.Unauthenticated)
 	if !strings.HasSuffix(fmt.Sprint(err), "the key "+r.Hash.ID()+" was revoked") {
 		t.Error(err)
 	}
 	r.Unreadable = []string{"revocationTime"}
 	got, err := tbl.RevokeAPIKey(t.Context(), "o1", r.Hash, now, "me")
-	if err != nil || got.State(now) != apikey.Revoked {
+	if err != nil || got.State(now) != auth.Revoked {
 		t.Errorf("%+v, %v", got, err)
 	}
 	wantKeys(t, tbl, "o1", *r)
@@ -467,7 +467,7 @@ func TestAPIKeys_UnknownPartsAreNamed(t *testing.T) {
 	setKey(t, client, name, r.Hash, "SET team = :v, network = :v", &types.AttributeValueMemberL{})
 	r.UnknownScopes, r.UnknownAttributes = "report,READ", []string{"network", "team"}
 	wantKeys(t, tbl, "o1", *r)
-	if identity := r.Identity(); identity.Scopes != apikey.Read|apikey.Config || identity.ScopeNames() != "read,config,report,READ" || r.State(now) != apikey.Active {
+	if identity := r.Principal(); identity.Scopes != auth.Read|auth.Config || identity.ScopeNames() != "read,config,report,READ" || r.State(now) != auth.Active {
 		t.Errorf("%+v", identity)
 	}
 }
@@ -481,14 +481,14 @@ func TestEndAPIKey_EndsNoLaterThanBefore(t *testing.T) {
 	long.ExpiryTime = now.Add(2 * time.Hour)
 	short.ExpiryTime = now.Add(time.Minute)
 	ends := now.Add(time.Hour)
-	for _, r := range []*apikey.Record{forever, long, short, revoked} {
+	for _, r := range []*auth.Record{forever, long, short, revoked} {
 		addKey(t, tbl, r)
 	}
 	if _, err := tbl.RevokeAPIKey(t.Context(), "o1", revoked.Hash, now, "me"); err != nil {
 		t.Fatal(err)
 	}
 	faulty, _ := tabletest.NewFaults(tabletest.Lose)
-	for _, r := range []*apikey.Record{forever, long} {
+	for _, r := range []*auth.Record{forever, long} {
 		wantCode(t, tbl.EndAPIKey(t.Context(), "o2", r.Hash, ends), metering.NotFound)
 		for _, over := range []*table.Table{table.New(faulty, name), tbl} { // the first response is lost; and again
 			if err := over.EndAPIKey(t.Context(), "o1", r.Hash, ends); err != nil {
@@ -501,7 +501,7 @@ func TestEndAPIKey_EndsNoLaterThanBefore(t *testing.T) {
 		}
 		wantSame(t, *r, got)
 	}
-	for _, hash := range []apikey.Hash{short.Hash, revoked.Hash, apikey.New().Hash()} {
+	for _, hash := range []auth.Hash{short.Hash, revoked.Hash, auth.New().Hash()} {
 		wantCode(t, tbl.EndAPIKey(t.Context(), "o1", hash, ends), metering.NotFound)
 	}
 	got, err := tbl.APIKey(t.Context(), short.Hash)
@@ -528,7 +528,7 @@ func TestNotingAUseHoldsNothingUp(t *testing.T) {
 		}
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			key := apikey.New()
+			key := auth.New()
 			record := newKey("o1")
 			record.Hash, record.ExpiryTime = key.Hash(), at.Add(endsSoon)
 			addKey(t, tbl, record)
@@ -537,11 +537,11 @@ func TestNotingAUseHoldsNothingUp(t *testing.T) {
 				Region: "us-east-1", Endpoint: os.Getenv("DYNAMODB_ENDPOINT"), Transport: updates(fate),
 				Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
 			})
-			checker := apikey.Checker{
+			checker := auth.Authenticator{
 				Records: table.New(spoilt, name), Log: slog.New(slog.NewJSONHandler(&log, nil)), Now: func() time.Time { return at },
 			}
-			identity, err := checker.Check(t.Context(), "Key "+string(key))
-			if err != nil || identity != record.Identity() {
+			identity, err := checker.Authenticate(t.Context(), "Key "+string(key))
+			if err != nil || identity != record.Principal() {
 				t.Errorf("%v, %v", identity, err)
 			}
 			for _, text := range []string{"could not be noted", key.Hash().ID(), "o1"} {

@@ -11,7 +11,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
@@ -31,7 +31,7 @@ const authorizerAnswer = 1500 * time.Millisecond
 // RunAuthorizer serves as the Lambda authorizer of the HTTP API until Lambda ends the process.
 func RunAuthorizer() {
 	log := lambdahost.Log()
-	lambda.Start(lambdahost.Authorizer(&apikey.Checker{Records: open(log, authorizerAnswer), Log: log, Now: time.Now}))
+	lambda.Start(lambdahost.Authorizer(&auth.Authenticator{Records: open(log, authorizerAnswer), Log: log, Now: time.Now}))
 }
 
 // open is the table that TABLE_NAME names, at DYNAMODB_ENDPOINT where that is not empty, warmed. A

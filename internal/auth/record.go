@@ -1,4 +1,4 @@
-package apikey
+package auth
 
 import (
 	"errors"
@@ -76,9 +76,9 @@ func (r *Record) State(now time.Time) State {
 
 func ended(expiry, now time.Time) bool { return !expiry.IsZero() && !now.Before(expiry) }
 
-// Identity is who sends a request and what they may do: of a key that has been checked, what the
+// Principal is who sends a request and what they may do: of a key that has been checked, what the
 // operations need to know.
-type Identity struct {
+type Principal struct {
 	Organization string
 	KeyID        string
 	Scopes       Scopes
@@ -87,15 +87,15 @@ type Identity struct {
 	UnknownScopes string // as in Record: another version of the service may know them
 }
 
-// Identity is whom the key stands for.
-func (r *Record) Identity() Identity {
-	return Identity{
+// Principal is whom the key stands for.
+func (r *Record) Principal() Principal {
+	return Principal{
 		Organization: r.Organization, KeyID: r.Hash.ID(), Scopes: r.Scopes, ExpiryTime: r.ExpiryTime, UnknownScopes: r.UnknownScopes,
 	}
 }
 
 // ScopeNames are the names of all scopes, the unknown ones too, as ReadScopes reads them.
-func (i Identity) ScopeNames() string {
+func (i Principal) ScopeNames() string {
 	names := i.Scopes.String()
 	if names != "" && i.UnknownScopes != "" {
 		names += ","

@@ -1,4 +1,4 @@
-package apikey
+package auth
 
 import (
 	"context"
@@ -16,8 +16,8 @@ type Records interface {
 	APIKeyUsed(ctx context.Context, hash Hash, hour time.Time) error
 }
 
-// Checker tells who sends a request, by the key in its Authorization header.
-type Checker struct {
+// Authenticator tells who sends a request, by the key in its Authorization header.
+type Authenticator struct {
 	Records Records
 	Log     *slog.Logger
 	Now     func() time.Time
@@ -30,37 +30,37 @@ const (
 	usedTimeout = 500 * time.Millisecond
 )
 
-// Check reads an Authorization header: "Key <key>", "Bearer <key>" or the bare key. It returns
+// Authenticate reads an Authorization header: "Key <key>", "Bearer <key>" or the bare key. It returns
 // Unauthenticated with the reason, or what Records failed with. What has not the form and the
 // checksum of a key costs no read. A key whose record cannot be read lets nobody in: that is
 // Internal. The first use in an hour is noted with the key; that this fails is logged and nothing
 // more.
-func (c *Checker) Check(ctx context.Context, authorization string) (Identity, error) {
+func (c *Authenticator) Authenticate(ctx context.Context, authorization string) (Principal, error) {
 	key, err := parseAuthorization(authorization)
 	if err != nil {
-		return Identity{}, err
+		return Principal{}, err
 	}
 	record, err := c.Records.APIKey(ctx, key.Hash())
 	if metering.CodeOf(err) == metering.NotFound {
-		return Identity{}, metering.Errorf(metering.Unauthenticated, "the key in the Authorization header is not known here")
+		return Principal{}, metering.Errorf(metering.Unauthenticated, "the key in the Authorization header is not known here")
 	}
 	if err != nil {
-		return Identity{}, err
+		return Principal{}, err
 	}
 	now := c.Now()
 	switch record.State(now) {
 	case Revoked:
-		return Identity{}, metering.Errorf(metering.Unauthenticated, "the key %s was revoked%s", record.Hash.ID(), record.atRevocation())
+		return Principal{}, metering.Errorf(metering.Unauthenticated, "the key %s was revoked%s", record.Hash.ID(), record.atRevocation())
 	case Expired:
-		return Identity{}, expired(record.Hash.ID(), record.ExpiryTime)
+		return Principal{}, expired(record.Hash.ID(), record.ExpiryTime)
 	case Unreadable:
-		return Identity{}, &metering.Error{
+		return Principal{}, &metering.Error{
 			Code: metering.Internal, Message: "internal error",
 			Cause: fmt.Errorf("the record of the key %s can't be read: %s", record.Hash.ID(), strings.Join(record.Unreadable, ", ")),
 		}
 	}
 	c.noteUse(ctx, &record, now)
-	return record.Identity(), nil
+	return record.Principal(), nil
 }
 
 // atRevocation is empty if the record does not say when.
@@ -71,7 +71,7 @@ func (r *Record) atRevocation() string {
 	return " at " + metering.FormatTime(r.RevocationTime)
 }
 
-func (c *Checker) noteUse(ctx context.Context, record *Record, now time.Time) {
+func (c *Authenticator) noteUse(ctx context.Context, record *Record, now time.Time) {
 	hour := now.UTC().Truncate(time.Hour)
 	if !record.LastUsedTime.Before(hour) {
 		return
@@ -107,7 +107,7 @@ func parseAuthorization(header string) (Key, error) {
 // Authorize checks that whoever asks may act in that organization, by one of the scopes needed, now. It returns
 // Forbidden, or Unauthenticated where the key has expired since it was checked. The answer does not
 // depend on whether there is such an organization.
-func (i Identity) Authorize(organization string, needed Scopes, now time.Time) error {
+func (i Principal) Authorize(organization string, needed Scopes, now time.Time) error {
 	switch {
 	case ended(i.ExpiryTime, now):
 		return expired(i.KeyID, i.ExpiryTime)

@@ -1,4 +1,4 @@
-package apikey
+package auth
 
 import (
 	"hash/crc32"
@@ -60,7 +60,7 @@ func FuzzAuthorization(f *testing.F) {
 		if err == nil && (!ok || known != scopes || unknown != "") || err != nil && ok && unknown == "" {
 			t.Fatalf("%q has the scopes %s, %v, and is read as %s and %q, %v", text, scopes, err, known, unknown, ok)
 		}
-		if again, same, fine := ReadScopes((&Record{Scopes: known, UnknownScopes: unknown}).Identity().ScopeNames()); ok && (!fine || again != known || same != unknown) {
+		if again, same, fine := ReadScopes((&Record{Scopes: known, UnknownScopes: unknown}).Principal().ScopeNames()); ok && (!fine || again != known || same != unknown) {
 			t.Fatalf("%q is read as %s and %q, and again as %s and %q, %v", text, known, unknown, again, same, fine)
 		}
 		if err != nil {

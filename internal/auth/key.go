@@ -1,6 +1,6 @@
-// Package apikey is the API's keys: how one is made and read, what is kept of it, what it allows, and
-// the check of a request's Authorization header. It knows neither HTTP nor the table.
-package apikey
+// Package auth is the API's keys: how one is made and read, what is stored of it, what it allows, and
+// how a request is authenticated by its Authorization header. It knows neither HTTP nor the table.
+package auth
 
 import (
 	"crypto/rand"
@@ -79,7 +79,7 @@ func checksum(text []byte) []byte {
 }
 
 // Parse takes text that has the form and the checksum of a key; whether there is such a key is for
-// Check to tell. It returns Unauthenticated, and never repeats the text.
+// Authenticate to tell. It returns Unauthenticated, and never repeats the text.
 func Parse(text string) (Key, error) {
 	if len(text) != keyLength || !begins(text) {
 		return "", metering.Errorf(metering.Unauthenticated,

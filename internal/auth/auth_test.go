@@ -1,4 +1,4 @@
-package apikey_test
+package auth_test
 
 import (
 	"regexp"
@@ -8,17 +8,17 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apikey"
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
 func TestAKeyHasItsForm(t *testing.T) {
 	t.Parallel()
 	form := regexp.MustCompile(`^mm_[0-9A-Za-z]{38}$`)
-	seen := map[apikey.Key]bool{}
+	seen := map[auth.Key]bool{}
 	counts := map[rune]int{}
 	for range 2000 {
-		key := apikey.New()
+		key := auth.New()
 		if !form.MatchString(string(key)) {
 			t.Fatalf("%s has not the form of a key", key)
 		}
@@ -26,7 +26,7 @@ func TestAKeyHasItsForm(t *testing.T) {
 			t.Fatalf("%s was made twice", key)
 		}
 		seen[key] = true
-		if parsed, err := apikey.Parse(string(key)); err != nil || parsed != key {
+		if parsed, err := auth.Parse(string(key)); err != nil || parsed != key {
 			t.Fatalf("%s is read as %s, %v", key, parsed, err)
 		}
 		for _, c := range key[3:35] {
@@ -45,7 +45,7 @@ func TestAKeyHasItsForm(t *testing.T) {
 func TestAKeyOfOldIsRead(t *testing.T) {
 	t.Parallel()
 	const key = "mm_0123456789ABCDEFGHIJKLMNOPQRSTUV3hylLU"
-	parsed, err := apikey.Parse(key)
+	parsed, err := auth.Parse(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestATypoIsTold(t *testing.T) {
 	t.Parallel()
 	const characters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_- \x00ü"
 	rapid.Check(t, func(t *rapid.T) {
-		key := string(apikey.New())
+		key := string(auth.New())
 		at := rapid.IntRange(0, len(key)-1).Draw(t, "at")
 		other := string(rapid.SampledFrom([]rune(characters)).Draw(t, "character"))
 		for what, text := range map[string]string{
@@ -71,7 +71,7 @@ func TestATypoIsTold(t *testing.T) {
 			if text == key {
 				continue
 			}
-			_, err := apikey.Parse(text)
+			_, err := auth.Parse(text)
 			if metering.CodeOf(err) != metering.Unauthenticated {
 				t.Fatalf("%s at %d: %q is taken for a key: %v", what, at, text, err)
 			}
@@ -84,11 +84,11 @@ func TestATypoIsTold(t *testing.T) {
 
 func TestAKeyInATextIsRedacted(t *testing.T) {
 	t.Parallel()
-	key := string(apikey.New())
+	key := string(auth.New())
 	for text, want := range map[string]string{
 		key: "mm_...", `path "/org/` + key + `/x" and ` + key: `path "/org/mm_.../x" and mm_...`, key + "more": "mm_...more", key[:40]: key[:40], "mm_": "mm_",
 	} {
-		if got := apikey.Redact(text); got != want {
+		if got := auth.Redact(text); got != want {
 			t.Errorf("%q is %q, want %q", text, got, want)
 		}
 	}
@@ -102,7 +102,7 @@ func TestRedactGoesByTheForm(t *testing.T) {
 		text := strings.Join(rapid.SliceOf(rapid.OneOf(
 			rapid.SampledFrom([]string{"mm_", "m", "_", "-", "é", "\xff"}), rapid.StringMatching(`[0-9A-Za-z]{37,39}`), rapid.StringMatching(`mm_[0-9A-Za-z]{38}`),
 		)).Draw(t, "parts"), "")
-		if got, want := apikey.Redact(text), form.ReplaceAllString(text, "mm_..."); got != want {
+		if got, want := auth.Redact(text), form.ReplaceAllString(text, "mm_..."); got != want {
 			t.Fatalf("%q becomes %q, not %q", text, got, want)
 		}
 	})
@@ -110,25 +110,25 @@ func TestRedactGoesByTheForm(t *testing.T) {
 
 func TestScopes(t *testing.T) {
 	t.Parallel()
-	for s := apikey.Scopes(1); s < 16; s++ {
-		if parsed, err := apikey.ParseScopes(s.String()); err != nil || parsed != s {
+	for s := auth.Scopes(1); s < 16; s++ {
+		if parsed, err := auth.ParseScopes(s.String()); err != nil || parsed != s {
 			t.Errorf("%s is read as %s, %v", s, parsed, err)
 		}
-		for needed := apikey.Scopes(1); needed < 16; needed++ {
-			if got, want := s.Allow(needed), s&needed != 0 || s&apikey.Admin != 0; got != want {
+		for needed := auth.Scopes(1); needed < 16; needed++ {
+			if got, want := s.Allow(needed), s&needed != 0 || s&auth.Admin != 0; got != want {
 				t.Errorf("%s for %s: %v", s, needed, got)
 			}
 		}
 	}
-	if s, err := apikey.ParseScopes("write, read,write"); err != nil || s != apikey.Read|apikey.Write {
+	if s, err := auth.ParseScopes("write, read,write"); err != nil || s != auth.Read|auth.Write {
 		t.Errorf("%s, %v", s, err)
 	}
 	for _, text := range []string{"", "reads", "read,", "Read", "read;write", "*"} {
-		if s, err := apikey.ParseScopes(text); err == nil || !strings.Contains(err.Error(), "read, write, config, admin") {
+		if s, err := auth.ParseScopes(text); err == nil || !strings.Contains(err.Error(), "read, write, config, admin") {
 			t.Errorf("%q is %s, %v", text, s, err)
 		}
 	}
-	if apikey.Scopes(0).Allow(apikey.Read | apikey.Write | apikey.Config | apikey.Admin) {
+	if auth.Scopes(0).Allow(auth.Read | auth.Write | auth.Config | auth.Admin) {
 		t.Error("no scope allows something")
 	}
 }
@@ -136,22 +136,22 @@ func TestScopes(t *testing.T) {
 func TestReadScopes_UnknownNamesAllowNothing(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]struct {
-		known   apikey.Scopes
+		known   auth.Scopes
 		unknown string
 		ok      bool
 	}{
-		"read,report":           {apikey.Read, "report", true},
-		" report , config,Read": {apikey.Config, "report,Read", true},
+		"read,report":           {auth.Read, "report", true},
+		" report , config,Read": {auth.Config, "report,Read", true},
 		"report":                {0, "report", true},
 		"read;write":            {0, "read;write", true},
-		"admin,admin":           {apikey.Admin, "", true},
+		"admin,admin":           {auth.Admin, "", true},
 		"":                      {}, ",": {}, "read,": {}, " ,read": {}, "read,,report": {},
 	} {
-		if known, unknown, ok := apikey.ReadScopes(text); known != want.known || unknown != want.unknown || ok != want.ok {
+		if known, unknown, ok := auth.ReadScopes(text); known != want.known || unknown != want.unknown || ok != want.ok {
 			t.Errorf("%q is read as %s and %q, %v", text, known, unknown, ok)
 		}
 	}
-	err := apikey.Identity{Organization: "o1", UnknownScopes: "report"}.Authorize("o1", apikey.Read, time.Time{})
+	err := auth.Principal{Organization: "o1", UnknownScopes: "report"}.Authorize("o1", auth.Read, time.Time{})
 	if metering.CodeOf(err) != metering.Forbidden || err.Error() != "the key has no scope that is known here: this takes one of read,admin" {
 		t.Error(err)
 	}
@@ -162,23 +162,23 @@ func TestStates(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		expiry, revocation time.Time
-		want               apikey.State
+		want               auth.State
 		unreadable         []string
 	}{
-		{unreadable: []string{"label"}, want: apikey.Unreadable},
-		{unreadable: []string{"record"}, expiry: at, want: apikey.Expired},
-		{unreadable: []string{"label"}, expiry: at.Add(time.Millisecond), want: apikey.Unreadable},
-		{unreadable: []string{"label"}, revocation: at, want: apikey.Revoked},
-		{unreadable: []string{"label", "revocationTime"}, want: apikey.Revoked},
-		{want: apikey.Active},
-		{expiry: at.Add(time.Millisecond), want: apikey.Active},
-		{expiry: at, want: apikey.Expired},
-		{expiry: at.Add(-time.Hour), want: apikey.Expired},
-		{revocation: at.Add(-time.Hour), want: apikey.Revoked},
-		{revocation: at.Add(time.Hour), want: apikey.Revoked}, // another clock
-		{expiry: at.Add(-2 * time.Hour), revocation: at.Add(-time.Hour), want: apikey.Revoked},
+		{unreadable: []string{"label"}, want: auth.Unreadable},
+		{unreadable: []string{"record"}, expiry: at, want: auth.Expired},
+		{unreadable: []string{"label"}, expiry: at.Add(time.Millisecond), want: auth.Unreadable},
+		{unreadable: []string{"label"}, revocation: at, want: auth.Revoked},
+		{unreadable: []string{"label", "revocationTime"}, want: auth.Revoked},
+		{want: auth.Active},
+		{expiry: at.Add(time.Millisecond), want: auth.Active},
+		{expiry: at, want: auth.Expired},
+		{expiry: at.Add(-time.Hour), want: auth.Expired},
+		{revocation: at.Add(-time.Hour), want: auth.Revoked},
+		{revocation: at.Add(time.Hour), want: auth.Revoked}, // another clock
+		{expiry: at.Add(-2 * time.Hour), revocation: at.Add(-time.Hour), want: auth.Revoked},
 	} {
-		r := apikey.Record{ExpiryTime: c.expiry, RevocationTime: c.revocation, Unreadable: c.unreadable}
+		r := auth.Record{ExpiryTime: c.expiry, RevocationTime: c.revocation, Unreadable: c.unreadable}
 		if got := r.State(at); got != c.want {
 			t.Errorf("expiry %v, revocation %v: %s, want %s", c.expiry, c.revocation, got, c.want)
 		}
@@ -188,30 +188,30 @@ func TestStates(t *testing.T) {
 func TestIdentityIsHeldToOrganizationScopeAndTime(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	identity := apikey.Identity{Organization: "acme", KeyID: "id", Scopes: apikey.Read, ExpiryTime: at}
+	identity := auth.Principal{Organization: "acme", KeyID: "id", Scopes: auth.Read, ExpiryTime: at}
 	before := at.Add(-time.Millisecond)
 	for _, c := range []struct {
 		organization string
-		needed       apikey.Scopes
+		needed       auth.Scopes
 		now          time.Time
 		want         metering.Code
 	}{
-		{"acm", apikey.Read, before, metering.Forbidden},
-		{"acmee", apikey.Read, before, metering.Forbidden},
-		{"ACME", apikey.Read, before, metering.Forbidden},
-		{"", apikey.Read, before, metering.Forbidden},
-		{"acme", apikey.Write | apikey.Config, before, metering.Forbidden},
-		{"acme", apikey.Read | apikey.Config, at, metering.Unauthenticated},
+		{"acm", auth.Read, before, metering.Forbidden},
+		{"acmee", auth.Read, before, metering.Forbidden},
+		{"ACME", auth.Read, before, metering.Forbidden},
+		{"", auth.Read, before, metering.Forbidden},
+		{"acme", auth.Write | auth.Config, before, metering.Forbidden},
+		{"acme", auth.Read | auth.Config, at, metering.Unauthenticated},
 	} {
 		if err := identity.Authorize(c.organization, c.needed, c.now); err == nil || metering.CodeOf(err) != c.want {
 			t.Errorf("%q, %s, %v: %v", c.organization, c.needed, c.now, err)
 		}
 	}
-	if err := identity.Authorize("acme", apikey.Read|apikey.Config, before); err != nil {
+	if err := identity.Authorize("acme", auth.Read|auth.Config, before); err != nil {
 		t.Error(err)
 	}
 	identity.ExpiryTime = time.Time{}
-	if err := identity.Authorize("acme", apikey.Read, at.AddDate(100, 0, 0)); err != nil {
+	if err := identity.Authorize("acme", auth.Read, at.AddDate(100, 0, 0)); err != nil {
 		t.Errorf("a key that never expires: %v", err)
 	}
 }
