@@ -376,7 +376,7 @@ func TestImportTellsWhatItCantMean(t *testing.T) {
 		want   string
 	}{
 		{[]string{"file"}, 2, "--org is missing"},
-		{[]string{"--org", "..", "file"}, 2, `--org is "..": it must not hold "/" or "?" and not be "." or ".."`},
+		{[]string{"--org", "..", "file"}, 2, `--org is "..": it must not hold "/", "?" or "%" and not be "." or ".."`},
 		{[]string{"--org", "o1"}, 2, "it takes one FILE, or -, after the flags; there are 0"},
 		{[]string{"file", "--org", "o1"}, 2, "it takes one FILE, or -, after the flags; there are 3"},
 		{[]string{"--overwrite", "file"}, 2, "flag provided but not defined: -overwrite"},
