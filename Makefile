@@ -36,8 +36,10 @@ test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own
 fuzz: bin/marketmeter ## Look for what the decoders get wrong, each for FUZZTIME (30s); part of .ci/run
 	$(OWN_DYNAMODB) -- scripts/fuzz
 
-check: $(LINT) $(VULN) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, modules, vulnerabilities and template
+check: $(LINT) $(VULN) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, modules, vulnerabilities, words and template
 	$(LINT) run
+	scripts/words --self-test
+	scripts/words
 	go mod tidy -diff
 	go mod verify
 	GOTOOLCHAIN=$$(awk '$$1 == "toolchain" { print $$2 }' go.mod) $(VULN) -db file://$(CURDIR)/.local/vuln/db ./...
