@@ -29,9 +29,9 @@ func list(t testing.TB, tbl *table.Table, org string, request metering.ListReque
 	return groups, page, laterBy, err
 }
 
-// Two requests of one client, the second by the clock of another function, find other places for
-// the second page. Within half a second the second one's is kept, and beyond it is left out, and
-// that is told.
+// Two requests of one client, the second by the clock of another function, find different
+// checkpoints for the second page. Within half a second the second one is stored; beyond that it is
+// left out, and List returns by how much.
 func TestClocksMayDifferByHalfASecond(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
