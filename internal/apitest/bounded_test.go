@@ -130,9 +130,9 @@ func TestARepeatGoesOn(t *testing.T) {
 		a.put(t, "acme", rare(40, 39)...)
 		list := rareLists[0]
 		got := a.hasty(t, list, http.StatusServiceUnavailable)
-		wantSame(t, []string{"read", "find stretch", "keep stretch"}, asked(t, got.operation))
+		wantSame(t, []string{"read", "find empty range", "store empty range"}, asked(t, got.operation))
 		got = a.hasty(t, list, http.StatusServiceUnavailable)
-		wantSame(t, []string{"read", "find stretch", "read", "keep stretch"}, asked(t, got.operation))
+		wantSame(t, []string{"read", "find empty range", "read", "store empty range"}, asked(t, got.operation))
 		wantSame(t, []string{"", "g004"}, startsOf(t, got.operation))
 		got = a.hasty(t, list, http.StatusServiceUnavailable)
 		wantSame(t, []string{"", "g009"}, startsOf(t, got.operation))

@@ -513,20 +513,20 @@ func asked(t testing.TB, requests []tabletest.Request) (all []string) {
 		if err := json.Unmarshal(r.Body, &body); err != nil {
 			t.Fatal(err)
 		}
-		stretch := strings.HasPrefix(body.Key.SK.S+body.Item.SK.S, "AFTER#")
+		emptyRange := strings.HasPrefix(body.Key.SK.S+body.Item.SK.S, "AFTER#")
 		switch {
 		case r.Action == "Query" && body.IndexName == "":
-			all = append(all, "find place")
+			all = append(all, "find checkpoint")
 		case r.Action == "Query" && body.Select == "COUNT":
 			all = append(all, "count")
 		case r.Action == "Query":
 			all = append(all, "read")
-		case r.Action == "GetItem" && stretch:
-			all = append(all, "find stretch")
-		case r.Action == "PutItem" && stretch:
-			all = append(all, "keep stretch")
+		case r.Action == "GetItem" && emptyRange:
+			all = append(all, "find empty range")
+		case r.Action == "PutItem" && emptyRange:
+			all = append(all, "store empty range")
 		case r.Action == "PutItem":
-			all = append(all, "keep place")
+			all = append(all, "store checkpoint")
 		default:
 			all = append(all, r.Action)
 		}
@@ -549,9 +549,9 @@ func TestWhatAPageAsks(t *testing.T) {
 				return asked(t, got.operation), got
 			}
 			asks, got := ask("offset", 0)
-			wantSame(t, []string{"read", "keep place"}, asks)
+			wantSame(t, []string{"read", "store checkpoint"}, asks)
 			asks, _ = ask("offset", 3)
-			wantSame(t, []string{"find place", "read", "keep place"}, asks)
+			wantSame(t, []string{"find checkpoint", "read", "store checkpoint"}, asks)
 			next, err := url.ParseQuery(strings.Trim(linkForm.FindStringSubmatch(got.headers.Get("Link"))[1], "?"))
 			if err != nil {
 				t.Fatal(err)
@@ -616,7 +616,7 @@ func TestAColdOffsetIsCounted(t *testing.T) {
 				if filter.Has("metaInfo") {
 					counts = 0 // which no one but the code can count
 				}
-				if asks := asked(t, got.operation); number(asks, "count") != counts || number(asks, "find place") != 1 {
+				if asks := asked(t, got.operation); number(asks, "count") != counts || number(asks, "find checkpoint") != 1 {
 					t.Errorf("%v, offset %d: %q, want %d counts", filter, offset, asks, counts)
 				}
 			}

@@ -27,7 +27,8 @@ import (
 
 // Table is what the API asks of the table; internal/table documents it.
 type Table interface {
-	List(ctx context.Context, org string, request metering.ListRequest, buffer []byte) (metering.GroupPage, error)
+	List(ctx context.Context, org string, request metering.ListRequest, buffer []byte,
+		encode func(groups []byte, page metering.GroupPage) error) (laterBy time.Duration, err error)
 	Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error)
 	Config(ctx context.Context, org string) (metering.ConfigVersion, error)
 	ChangeConfig(ctx context.Context, org string, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error)

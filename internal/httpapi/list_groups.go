@@ -29,26 +29,27 @@ func (a *API) listGroups(w http.ResponseWriter, r *http.Request) error {
 		memory = new([]byte)
 	}
 	defer a.pages.Put(memory)
-	page, err := a.Table.List(r.Context(), organization(r), request, append((*memory)[:0], `{"usageRecordGroups":[`...))
+	var made struct { // one variable for the closure, one allocation
+		body, encoded  []byte
+		coding, cursor string
+	}
+	begun := append((*memory)[:0], `{"usageRecordGroups":[`...)
+	laterBy, err := a.Table.List(r.Context(), organization(r), request, begun, func(groups []byte, page metering.GroupPage) (err error) {
+		made.body = append(groups, `],"nextOffset":`...)
+		made.body = append(strconv.AppendInt(made.body, int64(page.NextOffset), 10), '}')
+		made.cursor = page.NextCursor
+		made.encoded, made.coding, err = a.compress(r, made.body)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	body := append(page.JSON, `],"nextOffset":`...)
-	body = append(strconv.AppendInt(body, int64(page.NextOffset), 10), '}')
-	*memory = body
-	encoded, coding, err := a.compress(r, body)
-	if err != nil {
-		return err
-	}
-	laterBy, err := page.Kept()
-	if err != nil {
-		return err
-	}
+	*memory = made.body
 	if laterBy > 0 {
 		exchangeOf(r).warning = fmt.Sprintf("the next page begins where a request has it begin that came %v later, by the clock of its function", laterBy)
 	}
-	linkNext(w, r, page.NextCursor)
-	writeCompressed(w, http.StatusOK, encoded, coding)
+	linkNext(w, r, made.cursor)
+	writeCompressed(w, http.StatusOK, made.encoded, made.coding)
 	return nil
 }
 

@@ -88,8 +88,8 @@ var operations = []operation{
 		again: http.StatusOK, steady: true,
 	},
 	{
-		// Two answers hold nothing of the list: the first request keeps a stretch, the second a longer one, the third skips
-		// it, keeps where its page ends and forgets the stretch; then come a page of the other group, and the end.
+		// Two answers hold nothing of the list: the first request stores an empty range, the second a longer one, the third skips
+		// it, keeps where its page ends and makes the range expire; then come a page of the other group, and the end.
 		name: "GET all pages of a list that is read in vain at first",
 		prepare: func(ctx context.Context, w *world) error {
 			if err := w.put(ctx, w.table, "g1", "g2", "g3", "g4").err(); err != nil {

@@ -17,16 +17,16 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// genPageStart draws a place in a list, anywhere between the days of it.
-func genPageStart() *rapid.Generator[pageStart] {
-	return rapid.Custom(func(t *rapid.T) pageStart {
+// genCheckpoint draws a place in a list, anywhere between the days of it.
+func genCheckpoint() *rapid.Generator[checkpoint] {
+	return rapid.Custom(func(t *rapid.T) checkpoint {
 		id := rapid.Custom(func(t *rapid.T) string {
 			return strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "~", "#", "%", " ", "-", "ü", "😀", "\uffff", "~~~", "2099-07-01"}), 1, 4).Draw(t, "parts"), "")
 		}).Filter(func(id string) bool { return metering.CheckStoredGroupID(id) == nil }).Draw(t, "id")
 		year := rapid.SampledFrom([]int{0, 1, 1969, 2024, 9999}).Draw(t, "year")
 		created := time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(rapid.Int64Range(0, 365*24*3600*1000-1).Draw(t, "within it")) * time.Millisecond)
 		day := metering.DayOf(created)
-		return pageStart{
+		return checkpoint{
 			offset:    rapid.IntRange(0, math.MaxInt32).Draw(t, "offset"),
 			position:  timeKey(created, id),
 			startDate: rapid.SampledFrom([]metering.Day{day, "0000-01-01"}).Draw(t, "start"),
@@ -38,7 +38,7 @@ func genPageStart() *rapid.Generator[pageStart] {
 // For all places in a list: its cursor leads there, to the byte and in that list alone.
 func TestACursorLeadsToItsPlace(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		start := genPageStart().Draw(t, "start")
+		start := genCheckpoint().Draw(t, "start")
 		partitions := rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) string {
 			return pageKey(part(t, "org"), fingerprint(part(t, "client"), part(t, "query")))
 		}), 2, 2, rapid.ID).Draw(t, "partitions")
@@ -61,7 +61,7 @@ func TestACursorLeadsToItsPlace(t *testing.T) {
 		wantForeign(partitions[0], cursor+other)
 
 		day := metering.Day(start.position[:len("2006-01-02")])
-		for _, outside := range []pageStart{
+		for _, outside := range []checkpoint{
 			{start.offset, start.position, day.AddDays(1), "9999-12-31"},
 			{start.offset, start.position, "0000-01-01", day.AddDays(-1)},
 			{start.offset, "", start.startDate, start.endDate},
@@ -92,7 +92,7 @@ var formOfCursor = regexp.MustCompile(`(?s)^(0|[1-9][0-9]{0,9})~([0-9]{4}-[0-9]{
 // is. What no chance finds, the checksum of the list, it has.
 func FuzzReadCursor(f *testing.F) {
 	const list = "ORG#o#PAGE#abc"
-	place := pageStart{7, "2024-07-29T15:51:28.071Z#g~#", "2024-07-01", "2024-07-30"}
+	place := checkpoint{7, "2024-07-29T15:51:28.071Z#g~#", "2024-07-01", "2024-07-30"}
 	f.Add(list, cursorOf(list, place))
 	f.Add(list, cursorOf("ORG#p#PAGE#abc", place))
 	for _, parts := range []string{

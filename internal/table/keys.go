@@ -25,7 +25,7 @@ const (
 	attrDeletion    = "_deletion" // of the one that deleted the group
 	attrPosition    = "position"
 	attrExpiry      = "expiresAt" // time to live
-	attrWritten     = "writtenAt" // what keeps a place in a list: when the request for it came
+	attrWritten     = "writtenAt" // of a checkpoint or empty range: when the request for it came
 )
 
 // index is a GSI over usage record groups; all sort by attrTime.
@@ -62,13 +62,13 @@ func configKey(version int) string { return fmt.Sprintf("%s%010d", configPrefix,
 
 const serialKey = "SERIAL"
 
-// pageKey is the partition of what is kept between the pages of one list, for as long as expiresAt says.
+// pageKey is the partition of the checkpoints and empty ranges of one list.
 func pageKey(org, fingerprint string) string { return orgKey(org) + "#PAGE#" + fingerprint }
 
-// checkpointKey sorts by offset, and before every stretchKey.
+// checkpointKey sorts by offset, and before every emptyRangeKey.
 func checkpointKey(offset int) string { return fmt.Sprintf("%010d", offset) }
 
-func stretchKey(position string) string { return "AFTER#" + position }
+func emptyRangeKey(position string) string { return "AFTER#" + position }
 
 // apiKeyPrefix begins the partition of each API key, where it is looked up by its hash before anything
 // tells an organization, and the sort key by which its organization's are listed.

@@ -1,7 +1,6 @@
 package table
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -16,38 +15,43 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// List appends the groups of a page, as the API returns them, to buffer.
+// List reads a page of the organization's groups and calls encode with it. docs/listing.md explains
+// how a page is found, when it ends, and what is stored between the pages.
 //
-//	Query  byStatus, byBuyer, byEntitlement or byTime, backwards   1 round trip and about 128 read units per 1 MB read
-//	       partition = ORG#<org>[#...], _time BETWEEN start AND end
+//	Query    the nearest checkpoint, only at an offset   1 round trip, 1 read unit
+//	Query    byStatus, byBuyer, byEntitlement or byTime  1 round trip, about 128 read units per 1 MB
+//	         partition = ORG#<org>[#...], _time BETWEEN start AND end, backwards
+//	PutItem  the next page's checkpoint, if there is a   1 round trip, 1 write unit
+//	         next page and the request had no cursor
 //
-// A page at an offset costs a checkpoint before, and a page that another follows a putCheckpoint after,
-// which is under way when List returns (GroupPage.Kept); a page by its cursor costs neither.
+// The groups that encode gets are buffer, which List appends to, and the groups of the page in the
+// API's JSON, joined by commas. The checkpoint is stored while encode runs, so the caller sends
+// what encode has made only after List has returned no error: without the checkpoint, the next page
+// would be counted in a list that has changed. laterBy is not 0 if a request that came so much
+// later has stored another checkpoint: the next page begins there.
 //
-// What is read is the groups of the page and one more, however far down the list they are. Where
-// something is filtered on top of the index it is all from the first group of the page to the first of
-// the next one, to the end of a 1 MB page. An offset at which no page has ended is counted from the
-// nearest checkpoint before it, a round trip per 1 MB, and none of what is counted is sent; but where a metaInfo
-// filters, which takes reading the groups.
-//
-// When ReadFor is over, or DynamoDB does not answer, the page ends with what was found. Where that is nothing,
-// List is Unavailable and keeps how far it came: the same request goes on from there. The indexes are eventually consistent: a
-// group written a moment ago may not be there yet.
-func (t *Table) List(ctx context.Context, org string, r metering.ListRequest, buffer []byte) (metering.GroupPage, error) {
-	l := &list{table: t, request: r, partition: pageKey(org, fingerprint(r.Client, r.Query)), until: time.Now().Add(r.ReadFor)}
-	err := l.begin(ctx)
-	if err != nil {
-		return metering.GroupPage{}, err
+// List returns Invalid if the cursor is not one of this list. It returns Unavailable if DynamoDB
+// does not respond, or ReadFor ends, before a group of the page is found; if it came farther than
+// earlier requests, it has stored how far, and the same request continues from there. If a group was
+// found, the page ends with what was found. Indexes are eventually consistent: a group that was
+// stored a moment ago may be missing.
+func (t *Table) List(ctx context.Context, org string, r metering.ListRequest, buffer []byte,
+	encode func(groups []byte, page metering.GroupPage) error,
+) (laterBy time.Duration, err error) {
+	l := &listing{table: t, request: r, partition: pageKey(org, fingerprint(r.Client, r.Query)), deadline: time.Now().Add(r.ReadFor)}
+	if err := l.begin(ctx); err != nil {
+		return 0, err
 	}
 	filter := r.Filter
 	filter.StartDate, filter.EndDate = l.start.startDate, l.start.endDate
 	query, possible := newGroupQuery(org, filter)
 	if !possible {
-		return metering.GroupPage{JSON: buffer, Kept: func() (time.Duration, error) { return 0, nil }}, nil
+		return 0, encode(buffer, metering.GroupPage{})
 	}
-	l.query, l.begins, l.page.JSON = query, len(buffer), buffer
+	l.query = query
+	l.page = page{json: buffer, begin: len(buffer), limit: r.Limit, size: sizeLimit{max: r.MaxSize}}
 
-	reading, cancel := withTimeToKeep(ctx)
+	reading, cancel := withTimeToStore(ctx)
 	defer cancel()
 	if err = l.count(reading); err == nil {
 		err = l.read(reading)
@@ -55,237 +59,200 @@ func (t *Table) List(ctx context.Context, org string, r metering.ListRequest, bu
 	switch {
 	case err == nil:
 	case metering.CodeOf(err) != metering.Unavailable || ctx.Err() != nil:
-		return metering.GroupPage{}, err
-	case l.page.Count == 0:
-		return metering.GroupPage{}, l.giveUp(ctx, err)
-	default: // the page ends with what was found
-		l.next = l.position
+		return 0, err
+	case l.page.count == 0:
+		return 0, l.storeProgress(ctx, err)
 	}
-	return l.finish(ctx), nil
+	return l.finish(ctx, encode)
 }
 
-// keepTime is what reading leaves of a request's time to keep how far it came.
-const keepTime = 1500 * time.Millisecond
+// storeTime is what reading leaves of a request's time, to store how far it came.
+const storeTime = 1500 * time.Millisecond
 
-func withTimeToKeep(ctx context.Context) (context.Context, context.CancelFunc) {
+func withTimeToStore(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return context.WithCancel(ctx)
 	}
-	return context.WithDeadline(ctx, deadline.Add(-keepTime))
+	return context.WithDeadline(ctx, deadline.Add(-storeTime))
 }
 
-// list is a page on its way.
-type list struct {
+// listing is one request for a page.
+type listing struct {
 	table     *Table
 	request   metering.ListRequest
-	partition string // of what is kept between the pages
-	start     pageStart
-	query     *groupQuery
-	until     time.Time
+	partition string      // of the checkpoints and empty ranges of the list
+	query     *groupQuery // of the groups
+	deadline  time.Time   // for reading
 
-	position string // what was read ends with it
-	first    string // position after the first answer
-	skip     int    // groups still to be passed over
-	skipped  int
-
-	barren stretch // not yet come to
-	looked bool    // for barren
-	jumped bool    // over barren
-
-	ended   bool // nothing follows position
-	begins  int  // where the groups begin in page.JSON
-	page    metering.GroupPage
-	twice   int // bytes that count two, of the first counted ones of the page's groups
-	counted int
-	last    []byte // the position of the last group that was taken, in answer
-	end     string // the position of the page's last group
-	full    bool   // and a group follows it
-	next    string // what the next page begins after; empty where there is none
+	start checkpoint // where reading began
+	at    checkpoint // how far it came; the next page begins there, unless ended
+	ended bool       // no group of the list follows at
+	retry retry
+	page  page
 }
 
-// begin finds where to read from: where the page begins, or the nearest before it that is known.
-func (l *list) begin(ctx context.Context) (err error) {
-	l.start = pageStart{startDate: l.request.Filter.StartDate, endDate: l.request.Filter.EndDate}
+// begin finds where reading begins: at the cursor, at the nearest checkpoint, or at the newest
+// group.
+func (l *listing) begin(ctx context.Context) (err error) {
+	l.start = checkpoint{startDate: l.request.Filter.StartDate, endDate: l.request.Filter.EndDate}
 	switch {
 	case l.request.Cursor != "":
 		l.start, err = readCursor(l.partition, l.request.Cursor)
 		l.request.Offset = l.start.offset
 	case l.request.Offset > 0:
-		nearest, ok, failure := l.table.checkpoint(ctx, l.partition, l.request.Offset, l.request.Now)
+		nearest, ok, failure := l.table.nearestCheckpoint(ctx, l.partition, l.request.Offset, l.request.Now)
 		if ok {
 			l.start = nearest
 		}
 		err = failure
 	}
-	l.position, l.skip = l.start.position, l.request.Offset-l.start.offset
+	l.at = l.start
 	return err
 }
 
-// count passes over groups up to the page's offset, where DynamoDB can count them. It leaves those to read
-// that are in the 1 MB in which the page begins.
-func (l *list) count(ctx context.Context) error {
+// count moves on to the page's offset as far as DynamoDB can count: to the response in which the
+// page begins, which read then reads.
+func (l *listing) count(ctx context.Context) error {
 	input := l.query.input(ctx, l.table.name)
 	input.Select = types.SelectCount
-	for l.skip > 0 && l.query.metaInfo == nil {
-		if ended, err := l.query.startAfter(input, l.position); ended || err != nil {
+	for l.at.offset < l.request.Offset && l.query.metaInfo == nil {
+		left := l.request.Offset - l.at.offset
+		if ended, err := l.query.startAfter(input, l.at.position); ended || err != nil {
 			l.ended = ended
 			return err
 		}
 		if l.query.exact() {
-			input.Limit = aws.Int32(int32(min(l.skip, math.MaxInt32)))
+			input.Limit = aws.Int32(int32(min(left, math.MaxInt32)))
 		}
-		answer, err := l.table.client.Query(ctx, input)
+		response, err := l.table.client.Query(ctx, input)
 		if err != nil {
 			return storageError("count groups", err)
 		}
-		countRead(ctx, answer.ConsumedCapacity)
-		if int(answer.Count) > l.skip {
+		countRead(ctx, response.ConsumedCapacity)
+		if int(response.Count) > left {
 			return nil
 		}
-		l.skip -= int(answer.Count)
-		l.skipped += int(answer.Count)
-		if answer.LastEvaluatedKey == nil {
+		l.at.offset += int(response.Count)
+		if response.LastEvaluatedKey == nil {
 			l.ended = true
 			return nil
 		}
-		r := itemReader{item: answer.LastEvaluatedKey}
-		if l.position = r.text(attrTime); r.err != nil {
+		r := itemReader{item: response.LastEvaluatedKey}
+		if l.at.position = r.text(attrTime); r.err != nil {
 			return r.storedError("a key")
 		}
-		if err := l.afterAnswer(ctx); err != nil {
+		if err := l.afterResponse(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// read takes the groups of the page.
-func (l *list) read(ctx context.Context) error {
-	answer, ok := l.table.answers.Get().(*[]byte)
+// read reads until the page is full or the list ends.
+func (l *listing) read(ctx context.Context) error {
+	response, ok := l.table.answers.Get().(*[]byte)
 	if !ok {
-		answer = new([]byte)
+		response = new([]byte)
 	}
-	defer l.table.answers.Put(answer)
+	defer l.table.answers.Put(response)
 	input := l.query.input(ctx, l.table.name)
 	l.query.project(input)
+	var end string // the position of the last group of the page
 	for !l.ended {
-		if ended, err := l.query.startAfter(input, l.position); ended || err != nil {
+		if ended, err := l.query.startAfter(input, l.at.position); ended || err != nil {
+			l.ended = ended
 			return err
 		}
-		if most := l.skip + l.request.Limit - l.page.Count + 1; l.query.exact() && most <= maxQueryLimit {
-			input.Limit = aws.Int32(int32(most))
+		// One more than the page holds shows whether a group follows.
+		if left := l.request.Offset + l.request.Limit + 1 - l.at.offset; l.query.exact() && left <= maxQueryLimit {
+			input.Limit = aws.Int32(int32(left))
 		}
-		*answer = (*answer)[:0]
-		if _, err := l.table.client.Query(dynamoclient.TakeQueryAnswer(ctx, answer), input); err != nil {
+		*response = (*response)[:0]
+		if _, err := l.table.client.Query(dynamoclient.TakeQueryAnswer(ctx, response), input); err != nil {
 			return storageError("list groups", err)
 		}
-		// What is made of an answer is no longer than it is.
-		l.page.JSON = slices.Grow(l.page.JSON, len(*answer))
-		groups, beside, err := decodeGroups(*answer, l.page.JSON, l.begins, l.take)
-		l.page.JSON = groups
+		// The groups of a response take no more bytes than the response.
+		l.page.json = slices.Grow(l.page.json, len(*response))
+		groups, beside, err := decodeGroups(*response, l.page.json, l.page.begin, l.take)
+		l.page.json = groups
 		if err != nil {
 			return storageError("list groups", err)
 		}
-		if len(l.last) > 0 {
-			l.end, l.last = string(l.last), nil
-			if _, ok := idOf(l.end); !ok {
-				return storageError("list groups", fmt.Errorf("%q is no position", l.end))
+		if len(l.page.last) > 0 {
+			end, l.page.last = string(l.page.last), nil
+			if _, ok := idOf(end); !ok {
+				return storageError("list groups", fmt.Errorf("%q is no position", end))
 			}
 		}
 		countUnits(ctx, beside.units, 0)
-		if l.full {
-			l.next = l.end
+		switch {
+		case l.page.full:
+			l.at.position = end
+			return nil
+		case beside.last == "":
+			l.ended = true
 			return nil
 		}
-		if beside.last == "" {
-			return nil
-		}
-		l.position = beside.last
-		if err := l.afterAnswer(ctx); err != nil {
+		l.at.position = beside.last
+		if err := l.afterResponse(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// take is decodeGroups'.
-func (l *list) take(g wireGroup) (bool, error) {
-	if l.full {
-		return false, nil
+// afterResponse moves past what an earlier request has found empty. It returns Unavailable if the
+// time for reading is over.
+func (l *listing) afterResponse(ctx context.Context) error {
+	if skipping, err := l.skipEmptyRange(ctx); skipping || err != nil {
+		return err
 	}
-	matches, err := l.query.matches(g)
-	if !matches || err != nil {
-		return false, err
-	}
-	if l.skip > 0 {
-		l.skip--
-		l.skipped++
-		return false, nil
-	}
-	if l.page.Count == l.request.Limit || l.page.Count > 0 && l.isTooLarge(g.page) {
-		l.full = true
-		return false, nil
-	}
-	l.page.Count++
-	l.last = g.position
-	return true, nil
-}
-
-// isTooLarge tells whether the page is over MaxSize. It looks for what counts twice only where that can matter,
-// and only in what has been added since it did.
-func (l *list) isTooLarge(page []byte) bool {
-	if 2*len(page) <= l.request.MaxSize {
-		return false
-	}
-	added := page[l.counted:]
-	l.twice += bytes.Count(added, []byte{'"'}) + bytes.Count(added, []byte{'\\'})
-	l.counted = len(page)
-	return len(page)+l.twice > l.request.MaxSize
-}
-
-// afterAnswer is Unavailable when the time for reading is over. Where nothing was found yet, it skips what an
-// earlier request has read in vain; up to there, and for one answer more, a list is read whatever the time.
-func (l *list) afterAnswer(ctx context.Context) error {
-	if l.first == "" {
-		l.first = l.position
-	}
-	if !l.looked && l.page.Count == 0 && l.skipped == 0 {
-		var err error
-		if l.barren, err = l.table.stretch(ctx, l.partition, l.start.position, l.request.Now); err != nil {
-			return err
-		}
-		l.looked = true
-	}
-	if l.barren.last != "" {
-		if l.position <= l.barren.first {
-			l.position, l.jumped, l.barren = min(l.position, l.barren.last), true, stretch{}
-		}
-		return nil
-	}
-	if time.Now().After(l.until) {
+	if time.Now().After(l.deadline) {
 		return metering.Errorf(metering.Unavailable, "the time for reading is over")
 	}
 	return nil
 }
 
-// giveUp keeps how far the list was read, for the request to be repeated, and fails; why is what ended it.
-func (l *list) giveUp(ctx context.Context, why error) error {
+// maxQueryLimit is more than one response of 1 MB holds: above it a limit saves nothing.
+const maxQueryLimit = 10_000
+
+// take reports to decodeGroups whether the group, which follows at, is in the page. If the group is
+// in the list and not after the page, at moves past it.
+func (l *listing) take(g wireGroup) (bool, error) {
+	if l.page.full {
+		return false, nil
+	}
+	if matches, err := l.query.matches(g); !matches || err != nil {
+		return false, err
+	}
+	inPage := l.at.offset >= l.request.Offset
+	if inPage && !l.page.add(g) {
+		return false, nil
+	}
+	l.at.offset++
+	return inPage, nil
+}
+
+// storeProgress stores how far reading came without a group of the page, so that a retry continues
+// from there, and returns Unavailable with its cause why.
+func (l *listing) storeProgress(ctx context.Context, why error) error {
 	var laterBy time.Duration
 	var err error
+	now := l.request.Now
 	switch {
-	case l.skipped > 0:
-		laterBy, err = l.table.putCheckpoint(ctx, l.partition, l.at(l.start.offset+l.skipped, l.position), l.request.Now)
-		if err == nil && l.jumped {
-			err = l.forgetStretch(ctx)
+	case l.at.offset > l.start.offset:
+		laterBy, err = l.table.putCheckpoint(ctx, l.partition, l.at, now)
+		if err == nil && l.retry.passed {
+			err = l.expireEmptyRange(ctx)
 		}
-	case l.looked && l.barren.last == "":
-		first := l.start.position
-		if first == "" {
-			first = l.first
+	case l.retry.loaded && l.retry.ahead == (emptyRange{}):
+		empty := emptyRange{l.start.position, l.at.position}
+		if empty.after == "" { // newer groups can still arrive before the first response
+			empty.after = l.retry.first
 		}
-		laterBy, err = l.table.putStretch(ctx, l.partition, l.start.position, stretch{first, l.position}, l.request.Now, l.request.Now.Add(stretchLife))
-	default: // no farther than an earlier one
+		laterBy, err = l.table.putEmptyRange(ctx, l.partition, l.start.position, empty, now, now.Add(emptyRangeLife))
+	default: // no farther than an earlier request
 		return why
 	}
 	if err != nil {
@@ -300,42 +267,31 @@ func (l *list) giveUp(ctx context.Context, why error) error {
 	}
 }
 
-// finish begins to keep where the next page begins.
-func (l *list) finish(ctx context.Context) metering.GroupPage {
-	var keeping errgroup.Group
-	var laterBy time.Duration
-	l.page.Kept = func() (time.Duration, error) {
-		err := keeping.Wait()
-		return laterBy, err
+// finish calls encode while it stores what the next request needs.
+func (l *listing) finish(ctx context.Context, encode func([]byte, metering.GroupPage) error) (laterBy time.Duration, err error) {
+	page := metering.GroupPage{Count: l.page.count}
+	var storing struct {
+		errgroup.Group
+		laterBy time.Duration
 	}
-	if l.next != "" {
-		next := l.at(l.request.Offset+l.page.Count, l.next)
-		l.page.NextOffset, l.page.NextCursor = next.offset, cursorOf(l.partition, next)
+	if !l.ended {
+		page.NextOffset, page.NextCursor = l.at.offset, cursorOf(l.partition, l.at)
 		if l.request.Cursor == "" {
-			keeping.Go(func() (err error) {
-				laterBy, err = l.table.putCheckpoint(ctx, l.partition, next, l.request.Now)
+			storing.Go(func() (err error) {
+				storing.laterBy, err = l.table.putCheckpoint(ctx, l.partition, l.at, l.request.Now)
 				return err
 			})
 		}
 	}
-	if l.jumped {
-		keeping.Go(func() error {
-			_ = l.forgetStretch(ctx) // if not now, then when it expires
+	if l.retry.passed {
+		storing.Go(func() error {
+			_ = l.expireEmptyRange(ctx) // if it fails, the range expires by itself
 			return nil
 		})
 	}
-	return l.page
+	err = encode(l.page.json, page)
+	if failure := storing.Wait(); err == nil {
+		err = failure
+	}
+	return storing.laterBy, err
 }
-
-// forgetStretch is for who reads from the same place in a later list, and wants to see what has changed since.
-func (l *list) forgetStretch(ctx context.Context) error {
-	_, err := l.table.putStretch(ctx, l.partition, l.start.position, stretch{l.first, l.first}, l.request.Now, l.request.Now)
-	return err
-}
-
-func (l *list) at(offset int, position string) pageStart {
-	return pageStart{offset, position, l.start.startDate, l.start.endDate}
-}
-
-// maxQueryLimit is more than one page of 1 MB holds: from there on a limit saves nothing.
-const maxQueryLimit = 10_000

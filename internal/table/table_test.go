@@ -155,9 +155,9 @@ func TestADeletedGroupIsListedByItsNewStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	for status, want := range map[metering.Status]int{metering.StatusCreated: 0, metering.StatusDeleted: 1} {
-		page, err := tbl.List(t.Context(), "o1", metering.ListRequest{
+		_, page, _, err := list(t, tbl, "o1", metering.ListRequest{
 			Filter: metering.GroupFilter{Status: status}, Limit: 10, MaxSize: 1 << 20, ReadFor: time.Minute,
-		}, nil)
+		})
 		if err != nil || page.Count != want {
 			t.Errorf("%s: %d, %v", status, page.Count, err)
 		}
@@ -528,8 +528,8 @@ func TestAMemberOfANewerVersionIsPassedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if page, err := tbl.List(t.Context(), "o1", listing(now, 10), nil); err != nil || page.Count != 1 || strings.Contains(string(page.JSON), "newe") {
-		t.Errorf("%s, %v", page.JSON, err)
+	if groups, page, _, err := list(t, tbl, "o1", listing(now, 10)); err != nil || page.Count != 1 || strings.Contains(groups, "newe") {
+		t.Errorf("%s, %v", groups, err)
 	}
 	g.Unknown, g.MetaInfo.Unknown = map[string]any{"newest": "x"}, map[string]any{"newer": "x"} // for an export alone
 	wantSame(t, []metering.Group{*g}, all(t, tbl, "o1"))

@@ -1,0 +1,48 @@
+package table
+
+import "bytes"
+
+// page is a page of a list as it is read.
+type page struct {
+	json  []byte // what the caller of List has begun, then the groups
+	begin int    // where the groups begin in json
+	limit int    // of groups
+	size  sizeLimit
+	count int
+	last  []byte // the position of the last group that was added, in DynamoDB's response
+	full  bool   // a group follows that has no room
+}
+
+// add reports whether the group belongs to the page. This is the only place that decides that a
+// page is full: it has limit groups, or would be larger than its size limit. A page has at least
+// one group.
+func (p *page) add(g wireGroup) bool {
+	p.full = p.count == p.limit || p.count > 0 && p.size.exceededBy(g.page)
+	if p.full {
+		return false
+	}
+	p.count++
+	p.last = g.position
+	return true
+}
+
+// sizeLimit is a limit on the bytes that a page takes in a JSON string, in which Lambda returns it:
+// each quote and each backslash takes two.
+type sizeLimit struct {
+	max     int
+	counted int // how many bytes of the page were counted
+	escaped int // how many of those take two
+}
+
+// exceededBy reports whether the page is over the limit. It is called with a page that only grows.
+// It counts what takes two bytes only if that can matter, and only in what was added since the last
+// call.
+func (s *sizeLimit) exceededBy(page []byte) bool {
+	if 2*len(page) <= s.max {
+		return false
+	}
+	added := page[s.counted:]
+	s.escaped += bytes.Count(added, []byte{'"'}) + bytes.Count(added, []byte{'\\'})
+	s.counted = len(page)
+	return len(page)+s.escaped > s.max
+}
