@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -145,10 +146,10 @@ func TestServe_AnswersWhenTheTableStalls(t *testing.T) {
 // again before.
 func TestDeadlines_AreBelowTheServersOwn(t *testing.T) {
 	t.Parallel()
-	if forServer.call > requestTimeout || requestTimeout >= serverLimits.write || 2*forServer.attempt >= forServer.call {
+	if forServer.Call > requestTimeout || requestTimeout >= serverLimits.write || 2*forServer.Attempt >= forServer.Call {
 		t.Errorf("%+v in requests of %s, written within %s", forServer, requestTimeout, serverLimits.write)
 	}
-	if forCommands.call > patience || 2*forCommands.attempt >= forCommands.call {
-		t.Errorf("%+v", forCommands)
+	if stack.ForCommands.Call > patience || 2*stack.ForCommands.Attempt >= stack.ForCommands.Call {
+		t.Errorf("%+v", stack.ForCommands)
 	}
 }

@@ -75,7 +75,7 @@ func exportGroups(ctx context.Context, p program, args []string) error {
 		}
 		newWriter = newRawCSVWriter
 	}
-	tbl, err := openTable(ctx, p)
+	tbl, err := p.openTable(ctx)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
@@ -63,7 +64,7 @@ func importGroups(ctx context.Context, p program, args []string) error {
 		defer file.Close()
 		from = file
 	}
-	tbl, err := openTable(ctx, p)
+	tbl, err := p.openTable(ctx)
 	if err != nil {
 		return err
 	}
@@ -170,7 +171,7 @@ func importLines(ctx context.Context, tbl *table.Table, org string, from io.Read
 		err = errors.New("interrupted")
 	}
 	if err != nil {
-		err = followedBy(err, "; run it again to go on: what is there is skipped")
+		err = stack.FollowedBy(err, "; run it again to go on: what is there is skipped")
 	}
 	return im.counts, err
 }
@@ -351,7 +352,7 @@ func (im *groupImport) patiently(ctx context.Context, write func() error) error 
 		if err == nil {
 			im.reached.Store(true)
 		}
-		if _, ok := errors.AsType[*accessError](err); ok && !im.reached.Load() {
+		if _, ok := errors.AsType[*stack.AccessError](err); ok && !im.reached.Load() {
 			return err
 		}
 		if metering.CodeOf(err) != metering.Unavailable || time.Since(start) >= im.options.patience {

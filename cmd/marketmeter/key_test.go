@@ -444,6 +444,9 @@ var damage = []struct {
 	{"SET revocationTime = :v", &types.AttributeValueMemberN{Value: "3"}, "revoked, unreadable: revocationTime", "was revoked, and only a key that is good is rotated"},
 }
 
+// keyTime is when keys were made.
+var keyTime = time.Date(2026, 3, 1, 9, 30, 0, 123456789, time.UTC)
+
 func TestKeyCommands_UnreadableRecordIsInNobodysWay(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -455,7 +458,7 @@ func TestKeyCommands_UnreadableRecordIsInNobodysWay(t *testing.T) {
 		org := fmt.Sprintf("o%d", i)
 		var hashes []auth.Hash
 		for range 3 { // one that is damaged, one to revoke, one to rotate
-			r := auth.Record{Hash: auth.New().Hash(), Organization: org, Scopes: auth.Read, Label: "l", CreatedBy: "c", CreationTime: ringTime}
+			r := auth.Record{Hash: auth.New().Hash(), Organization: org, Scopes: auth.Read, Label: "l", CreatedBy: "c", CreationTime: keyTime}
 			if err := tbl.AddAPIKey(t.Context(), &r); err != nil {
 				t.Fatal(err)
 			}
@@ -481,7 +484,7 @@ func TestKeyCommands_UnreadableRecordIsInNobodysWay(t *testing.T) {
 		if status, stdout, stderr := key("revoke", "--org", org, hashes[0].ID()[:8]); status != 0 || !strings.Contains(stdout, hashes[0].ID()) {
 			t.Errorf("%s: revoked: exit status %d\n%s%s", d.expression, status, stdout, stderr)
 		}
-		if r, err := tbl.APIKey(t.Context(), hashes[0]); err != nil || r.State(ringTime) != auth.Revoked {
+		if r, err := tbl.APIKey(t.Context(), hashes[0]); err != nil || r.State(keyTime) != auth.Revoked {
 			t.Errorf("%s: revoked it is %+v, %v", d.expression, r, err)
 		}
 	}
@@ -524,7 +527,7 @@ func TestRevoke_EndsAKeyThatIsNotListed(t *testing.T) {
 		func(k auth.Key) string { return strings.ToUpper(k.Hash().String()) },
 	} {
 		key := auth.New()
-		if err := tbl.AddAPIKey(t.Context(), &auth.Record{Hash: key.Hash(), Organization: "o1", Scopes: auth.Read, CreationTime: ringTime}); err != nil {
+		if err := tbl.AddAPIKey(t.Context(), &auth.Record{Hash: key.Hash(), Organization: "o1", Scopes: auth.Read, CreationTime: keyTime}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := client.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: &name, Key: item("ORG#o1", "KEY#"+key.Hash().String())}); err != nil {

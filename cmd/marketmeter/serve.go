@@ -19,6 +19,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
@@ -103,7 +104,7 @@ type server struct {
 	gate    gate
 	http    *http.Server
 	db      *localdb.DB // nil where DYNAMODB_ENDPOINT names another
-	tbl     *target
+	tbl     *stack.Target
 	demoKey auth.Key // for the sample data; empty where there is none
 }
 
@@ -123,16 +124,16 @@ func (s *server) start(ctx context.Context, sample bool) error {
 	if err != nil {
 		return err
 	}
-	created, err := localdb.CreateTable(ctx, at.client(forServer), marketmeter.Template, at.table)
+	created, err := localdb.CreateTable(ctx, at.Client(forServer), marketmeter.Template, at.Table)
 	if err != nil {
 		return err
 	}
 	if created {
-		s.say("Made the table " + at.table)
+		s.say("Made the table " + at.Table)
 	} else {
-		s.say("The table " + at.table + " is there")
+		s.say("The table " + at.Table + " is there")
 	}
-	s.tbl = at.open(forServer)
+	s.tbl = at.Open(forServer)
 	if sample {
 		if err := loadSample(ctx, s.tbl.Table, time.Now(), s.say); err != nil {
 			return err
@@ -169,11 +170,11 @@ func (s *server) check(ctx context.Context) error {
 
 // tell writes the env file, which tells where all this runs, and the demo key: the one it tells already
 // or, with the sample data, a new one.
-func (s *server) tell(ctx context.Context, at stack, sample bool, log *slog.Logger) error {
-	file := envFile(s.getenv)
+func (s *server) tell(ctx context.Context, at stack.Stack, sample bool, log *slog.Logger) error {
+	file := stack.EnvFile(s.getenv)
 	key, ok, err := keptDemoKey(ctx, s.tbl, file, time.Now())
 	if err == nil && !ok && sample {
-		key, err = addDemoKey(ctx, s.tbl, log, "demo of make run", defaultLifetime, time.Now())
+		key, err = addDemoKey(ctx, s.tbl, log, "demo of make run", auth.DefaultLifetime, time.Now())
 		ok = err == nil
 	}
 	if err != nil {
@@ -183,12 +184,12 @@ func (s *server) tell(ctx context.Context, at stack, sample bool, log *slog.Logg
 	if ok {
 		s.demoKey, org = key, sampleOrg
 	}
-	variables := append([]variable{
-		{"MARKETMETER_URL", s.url},
-		{"MARKETMETER_ORG", org},
-		{"MARKETMETER_KEY", string(s.demoKey)},
-	}, at.variables()...)
-	if err := writeEnv(file, variables); err != nil {
+	variables := append([]stack.Variable{
+		{Name: "MARKETMETER_URL", Value: s.url},
+		{Name: "MARKETMETER_ORG", Value: org},
+		{Name: "MARKETMETER_KEY", Value: string(s.demoKey)},
+	}, at.Variables()...)
+	if err := stack.WriteEnv(file, variables); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
 	s.say("Wrote " + file)
@@ -196,23 +197,23 @@ func (s *server) tell(ctx context.Context, at stack, sample bool, log *slog.Logg
 }
 
 // database finds the DynamoDB to serve from, and starts one where the environment names none.
-func (s *server) database(ctx context.Context) (stack, error) {
+func (s *server) database(ctx context.Context) (stack.Stack, error) {
 	if endpoint := s.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
 		s.say("Using the DynamoDB at " + endpoint)
-		if err := listens(endpoint); err != nil {
-			return stack{}, fmt.Errorf("nothing answers at DYNAMODB_ENDPOINT=%s: %w", endpoint, err)
+		if err := stack.Listens(endpoint); err != nil {
+			return stack.Stack{}, fmt.Errorf("nothing answers at DYNAMODB_ENDPOINT=%s: %w", endpoint, err)
 		}
-		return stackAt(endpoint, s.getenv), nil
+		return stack.At(endpoint, s.getenv), nil
 	}
-	data := filepath.Join(localDir(s.getenv), "dynamodb")
+	data := filepath.Join(stack.LocalDir(s.getenv), "dynamodb")
 	s.say("Starting DynamoDB Local, its data in " + data)
-	db, err := localdb.Start(ctx, localdb.Options{Data: data, Jars: jarsDir(s.getenv), Say: s.say})
+	db, err := localdb.Start(ctx, localdb.Options{Data: data, Jars: stack.JarsDir(s.getenv), Say: s.say})
 	if err != nil {
-		return stack{}, err
+		return stack.Stack{}, err
 	}
 	s.db = db
 	s.say("DynamoDB Local answers at " + db.Endpoint)
-	return ownStack(db, s.getenv), nil
+	return stack.Own(db, s.getenv), nil
 }
 
 // wait returns when ctx is done or the server has failed. A database that ends before is told,

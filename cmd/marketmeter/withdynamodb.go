@@ -17,6 +17,7 @@ import (
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/localdb"
+	"github.com/marketmeter/marketmeter/internal/stack"
 )
 
 const withDynamoDBHelp = `
@@ -46,11 +47,11 @@ func withDynamoDB(ctx context.Context, p program, args []string) error {
 	}
 	say := func(text string) { fmt.Fprintln(p.stderr, text) }
 
-	var s stack
+	var s stack.Stack
 	if endpoint := p.getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
-		s = stackAt(endpoint, p.getenv)
+		s = stack.At(endpoint, p.getenv)
 	} else {
-		db, err := localdb.Start(ctx, localdb.Options{Jars: jarsDir(p.getenv), Containers: *containers, Say: say})
+		db, err := localdb.Start(ctx, localdb.Options{Jars: stack.JarsDir(p.getenv), Containers: *containers, Say: say})
 		if err != nil {
 			return err
 		}
@@ -61,25 +62,25 @@ func withDynamoDB(ctx context.Context, p program, args []string) error {
 				say(err.Error())
 			}
 		}()
-		s = ownStack(db, p.getenv)
+		s = stack.Own(db, p.getenv)
 	}
-	variables := s.variables()
+	variables := s.Variables()
 	if *sample {
 		key, err := p.makeSample(ctx, s, say)
 		if err != nil {
 			return err
 		}
-		variables = append(variables, variable{"MARKETMETER_ORG", sampleOrg}, variable{"MARKETMETER_KEY", string(key)})
+		variables = append(variables, stack.Variable{Name: "MARKETMETER_ORG", Value: sampleOrg}, stack.Variable{Name: "MARKETMETER_KEY", Value: string(key)})
 	}
 	return p.runChild(flags.Args(), variables)
 }
 
 // makeSample makes the table with the sample data where it is not there, and a key for it.
-func (p program) makeSample(ctx context.Context, s stack, say func(string)) (auth.Key, error) {
-	if _, err := localdb.CreateTable(ctx, s.client(forCommands), marketmeter.Template, s.table); err != nil {
+func (p program) makeSample(ctx context.Context, s stack.Stack, say func(string)) (auth.Key, error) {
+	if _, err := localdb.CreateTable(ctx, s.Client(stack.ForCommands), marketmeter.Template, s.Table); err != nil {
 		return "", err
 	}
-	t := s.open(forCommands)
+	t := s.Open(stack.ForCommands)
 	if err := loadSample(ctx, t.Table, time.Now(), say); err != nil {
 		return "", err
 	}
@@ -94,7 +95,7 @@ func (p program) makeSample(ctx context.Context, s stack, say func(string)) (aut
 // With a terminal the command stays in its process group, or else it could not read from it; there
 // Ctrl-C has reached it by itself. Without one it gets a group of its own, which a signal
 // reaches as a whole, so that what `go test` has started ends too.
-func (p program) runChild(args []string, variables []variable) error {
+func (p program) runChild(args []string, variables []stack.Variable) error {
 	child := exec.Command(args[0], args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = p.stdin, p.stdout, p.stderr
 	if out, ok := p.stdout.(*standardOutput); ok { // the file itself, which may be a terminal
@@ -102,7 +103,7 @@ func (p program) runChild(args []string, variables []variable) error {
 	}
 	child.Env = os.Environ()
 	for _, v := range variables {
-		child.Env = append(child.Env, v.name+"="+v.value)
+		child.Env = append(child.Env, v.Name+"="+v.Value)
 	}
 	terminal := hasTerminal()
 	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: !terminal}
