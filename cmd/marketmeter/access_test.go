@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -14,17 +13,14 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
-	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/table"
-	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
 // refusing is a listener that refuses each request as AWS does, with the code and the message.
@@ -82,8 +78,8 @@ var everyCommand = []struct {
 	args  []string
 	stdin string
 }{
-	{[]string{"import", "--org", "o1", "-"}, lineOf("g1", "serialID", "3")},
-	{[]string{"import", "--org", "o1", "-"}, lineOf("g1") + lineOf("g2")},
+	{[]string{"import", "--org", "o1", "-"}, transfertest.Line("g1", "serialID", "3")},
+	{[]string{"import", "--org", "o1", "-"}, transfertest.Line("g1") + transfertest.Line("g2")},
 	{[]string{"export", "--org", "o1"}, ""},
 	{[]string{"export", "--org", "o1", "--format", "csv"}, ""},
 	{[]string{"key", "create", "--org", "o1"}, ""},
@@ -218,51 +214,5 @@ func TestCommands_SayAtOnceThatThereAreNoCredentials(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// What passes is waited for once the table has been reached, and what does not pass ends the import.
-func TestImport_WaitsForWhatMayPassAlone(t *testing.T) {
-	t.Parallel()
-	_, name := tabletest.Client(t)
-	expired := func(func() (*http.Response, error)) (*http.Response, error) {
-		return &http.Response{
-			StatusCode: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}}, ContentLength: -1,
-			Body: io.NopCloser(strings.NewReader(`{"__type":"` + coral + `ExpiredTokenException","message":"The security token included in the request is expired"}`)),
-		}, nil
-	}
-	unreachable := func(func() (*http.Response, error)) (*http.Response, error) {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
-	}
-	for _, test := range []struct {
-		name     string
-		fault    tabletest.Fault
-		from, to int // requests that go wrong
-		imported int
-		want     string
-	}{
-		{"out of reach for a while", unreachable, 1, 14, 2, ""},
-		{"out of reach from the start", unreachable, 0, 1000, 0, "nothing listens at " + os.Getenv("DYNAMODB_ENDPOINT")},
-		{"an expired token", expired, 2, 1000, 1, "the AWS credentials have expired"},
-	} {
-		faults := tabletest.Planned(func(try int, _ *http.Request) tabletest.Fault {
-			if test.from <= try && try < test.to {
-				return test.fault
-			}
-			return nil
-		})
-		client := dynamoclient.New(dynamoclient.Options{
-			Region: localdb.Region, Endpoint: os.Getenv("DYNAMODB_ENDPOINT"), Transport: faults,
-			Credentials: credentials.NewStaticCredentialsProvider(localdb.AccessKeyID, localdb.SecretAccessKey, ""),
-			Explain:     stack.Location{Name: name, Region: localdb.Region, Endpoint: os.Getenv("DYNAMODB_ENDPOINT")}.Explain,
-		})
-		// The serial counter is first, then a group at a time: both have one id, and so one worker.
-		lines := lineOf("g1", "serialID", "1") + lineOf("g1")
-		counts, err := importLines(t.Context(), table.New(client, name), "o-"+strings.ReplaceAll(test.name, " ", "-"), strings.NewReader(lines), importOptions{patience: time.Minute})
-		access, explained := errors.AsType[*stack.AccessError](err)
-		if counts.lines() != test.imported || (err != nil) != (test.want != "") || explained != (test.want != "") ||
-			explained && (!strings.HasPrefix(access.Sentence, test.want) || !strings.HasSuffix(access.Sentence, "; run it again to go on: what is there is skipped")) {
-			t.Errorf("%s: %v, %v; want %d lines done and %q", test.name, counts, err, test.imported, test.want)
-		}
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
 const auditHelp = `With --from-audit, revokes again what was revoked since a backup that was restored: FILE has the lines of JSON
@@ -86,18 +86,15 @@ func revokeFromAudit(ctx context.Context, p program, file, org string) error {
 
 // lines does each line. It fails if from does, if the table is unavailable, or when ctx is done.
 func (r *auditReplay) lines(ctx context.Context, from io.Reader) error {
-	input := bufio.NewReaderSize(interruptible(ctx, from), maxLine)
-	for number := 1; ; number++ {
-		text, err := readLine(input)
-		if number == 1 {
-			text = bytes.TrimPrefix(text, []byte("\ufeff"))
-		}
+	input := transfer.NewLineReader(ctx, from)
+	for {
+		number, text, err := input.Next()
 		switch {
 		case ctx.Err() != nil:
 			return errors.New("interrupted")
 		case errors.Is(err, io.EOF):
 			return nil
-		case err != nil && !errors.Is(err, errLineTooLong):
+		case err != nil && !errors.Is(err, transfer.ErrLineTooLong):
 			return fmt.Errorf("reading line %d: %w", number, err)
 		case err == nil && len(text) == 0:
 			continue

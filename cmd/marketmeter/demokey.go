@@ -9,6 +9,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/stack"
+	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
 // addDemoKey makes a key for the sample data that may do everything.
@@ -18,7 +19,7 @@ func addDemoKey(ctx context.Context, t *stack.Target, log *slog.Logger, label st
 		return "", err
 	}
 	r := auth.Record{
-		Organization: sampleOrg,
+		Organization: transfer.SampleOrg,
 		Scopes:       auth.Read | auth.Write | auth.Config | auth.Admin,
 		Label:        label,
 	}
@@ -47,6 +48,6 @@ func keptDemoKey(ctx context.Context, t *stack.Target, file string, now time.Tim
 	if err != nil {
 		return "", false, err
 	}
-	ok = r.Organization == sampleOrg && r.Scopes.Allow(auth.Admin) && r.State(now.Add(day)) == auth.Active
+	ok = r.Organization == transfer.SampleOrg && r.Scopes.Allow(auth.Admin) && r.State(now.Add(day)) == auth.Active
 	return key, ok, nil
 }

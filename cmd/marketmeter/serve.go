@@ -21,11 +21,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
 const (
 	defaultAddr = "127.0.0.1:8080"
-	sampleOrg   = "demo"
 )
 
 const serveHelp = `
@@ -47,7 +47,7 @@ request needs a key ("marketmeter key -h"), but for /healthz, /docs and /openapi
 // 503 there while the start goes on.
 func serve(ctx context.Context, p program, args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
-	sample := flags.Bool("sample", false, "load the sample data, of organization "+sampleOrg+", where it is not there, and make a key for it")
+	sample := flags.Bool("sample", false, "load the sample data, of organization "+transfer.SampleOrg+", where it is not there, and make a key for it")
 	if err := p.parse(flags, serveHelp, args); err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (s *server) start(ctx context.Context, sample bool) error {
 	}
 	s.tbl = at.Open(forServer)
 	if sample {
-		if err := loadSample(ctx, s.tbl.Table, time.Now(), s.say); err != nil {
+		if err := transfer.LoadSample(ctx, s.tbl.Table, time.Now(), s.say); err != nil {
 			return err
 		}
 	}
@@ -182,7 +182,7 @@ func (s *server) tell(ctx context.Context, at stack.Stack, sample bool, log *slo
 	}
 	org := ""
 	if ok {
-		s.demoKey, org = key, sampleOrg
+		s.demoKey, org = key, transfer.SampleOrg
 	}
 	variables := append([]stack.Variable{
 		{Name: "MARKETMETER_URL", Value: s.url},
@@ -258,15 +258,15 @@ func (s *server) invite(ctx context.Context) {
 		return
 	}
 	example := metering.Group{ID: "urg-2500", CreationTime: time.Now()}
-	for newest, err := range s.tbl.Groups(ctx, sampleOrg, metering.GroupFilter{Status: metering.StatusCreated}) {
+	for newest, err := range s.tbl.Groups(ctx, transfer.SampleOrg, metering.GroupFilter{Status: metering.StatusCreated}) {
 		if err == nil {
 			example = *newest
 		}
 		break
 	}
 	const typed = "-H 'Content-Type: application/json'"
-	org := s.url + "/org/" + sampleOrg
-	fmt.Fprintf(s.stdout, "Ready, until Ctrl-C. The key of organization %s, for this machine:\n\n  %s\n\nTry:\n\n", sampleOrg, s.demoKey)
+	org := s.url + "/org/" + transfer.SampleOrg
+	fmt.Fprintf(s.stdout, "Ready, until Ctrl-C. The key of organization %s, for this machine:\n\n  %s\n\nTry:\n\n", transfer.SampleOrg, s.demoKey)
 	for _, line := range []string{
 		"'" + org + "/usageRecordGroup?status=CREATED&startDate=" + string(metering.DayOf(example.CreationTime)) + "&limit=3'",
 		"-X DELETE " + org + "/usageRecordGroup/" + url.PathEscape(example.ID),

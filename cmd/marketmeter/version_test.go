@@ -19,6 +19,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/build"
 	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
 // repository is a Git repository with the files of this checkout, which may itself be one that the Go command
@@ -172,7 +173,7 @@ func TestCommands_FailOnAFullDisk(t *testing.T) {
 	ID := id(lastLine(t, stdout, new(bytes.Buffer)))
 	environment := map[string]string{"DYNAMODB_ENDPOINT": os.Getenv("DYNAMODB_ENDPOINT"), "TABLE_NAME": name}
 	for _, test := range []struct{ line, stdin, want string }{
-		{"import --org o1 -", lineOf("g1"), "imported 1, skipped 0, refused 0"},
+		{"import --org o1 -", transfertest.Line("g1"), "imported 1, skipped 0, refused 0"},
 		{"import --org o1 -", "", "imported 0, skipped 0, refused 0"},
 		{"export --org o1", "", ""},
 		{"export --org o1 --format csv", "", ""},
@@ -200,7 +201,7 @@ func TestCommands_FailOnAFullDisk(t *testing.T) {
 func TestExport_EndsQuietlyWithItsReader(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
-	if status, _, stderr := onTable(t, name, linesOf(manyGroups(600, "o1")), "import", "--org", "o1", "-"); status != 0 {
+	if status, _, stderr := onTable(t, name, transfertest.Lines(transfertest.ManyGroups(600, "o1")), "import", "--org", "o1", "-"); status != 0 {
 		t.Fatal(stderr)
 	}
 	file, err := buildProgram()

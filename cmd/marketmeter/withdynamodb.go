@@ -18,6 +18,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/stack"
+	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
 const withDynamoDBHelp = `
@@ -70,7 +71,7 @@ func withDynamoDB(ctx context.Context, p program, args []string) error {
 		if err != nil {
 			return err
 		}
-		variables = append(variables, stack.Variable{Name: "MARKETMETER_ORG", Value: sampleOrg}, stack.Variable{Name: "MARKETMETER_KEY", Value: string(key)})
+		variables = append(variables, stack.Variable{Name: "MARKETMETER_ORG", Value: transfer.SampleOrg}, stack.Variable{Name: "MARKETMETER_KEY", Value: string(key)})
 	}
 	return p.runChild(flags.Args(), variables)
 }
@@ -81,7 +82,7 @@ func (p program) makeSample(ctx context.Context, s stack.Stack, say func(string)
 		return "", err
 	}
 	t := s.Open(stack.ForCommands)
-	if err := loadSample(ctx, t.Table, time.Now(), say); err != nil {
+	if err := transfer.LoadSample(ctx, t.Table, time.Now(), say); err != nil {
 		return "", err
 	}
 	log := p.log()
