@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/table"

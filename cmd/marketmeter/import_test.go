@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/internal/transfer"

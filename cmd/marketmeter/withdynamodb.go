@@ -17,6 +17,7 @@ import (
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/localdb"
+	"github.com/marketmeter/marketmeter/internal/localserver"
 	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/transfer"
 )
@@ -86,7 +87,7 @@ func (p program) makeSample(ctx context.Context, s stack.Stack, say func(string)
 		return "", err
 	}
 	log := p.log()
-	return addDemoKey(ctx, t, log, "demo of with-dynamodb", day, time.Now()) // no command takes longer
+	return localserver.AddDemoKey(ctx, t, log, "demo of with-dynamodb", day, time.Now()) // no command takes longer
 }
 
 // runChild runs the command with the variables added to this program's own, passes SIGINT

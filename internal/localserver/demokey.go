@@ -1,4 +1,4 @@
-package main
+package localserver
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
-// addDemoKey makes a key for the sample data that may do everything.
-func addDemoKey(ctx context.Context, t *stack.Target, log *slog.Logger, label string, lifetime time.Duration, now time.Time) (auth.Key, error) {
+// AddDemoKey makes a key for the sample data that may do everything.
+func AddDemoKey(ctx context.Context, t *stack.Target, log *slog.Logger, label string, lifetime time.Duration, now time.Time) (auth.Key, error) {
 	ring, err := t.Keyring(ctx, log)
 	if err != nil {
 		return "", err
@@ -48,6 +48,6 @@ func keptDemoKey(ctx context.Context, t *stack.Target, file string, now time.Tim
 	if err != nil {
 		return "", false, err
 	}
-	ok = r.Organization == transfer.SampleOrg && r.Scopes.Allow(auth.Admin) && r.State(now.Add(day)) == auth.Active
+	ok = r.Organization == transfer.SampleOrg && r.Scopes.Allow(auth.Admin) && r.State(now.Add(24*time.Hour)) == auth.Active
 	return key, ok, nil
 }
