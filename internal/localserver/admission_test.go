@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -14,14 +13,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/marketmeter/marketmeter/internal/auth"
-	"github.com/marketmeter/marketmeter/internal/httpapi"
-	"github.com/marketmeter/marketmeter/internal/table"
 )
 
 // The places of `marketmeter serve`.
-const places, waiting, inTransit = 16, 64, 32
+const places, waiting = 16, 64
 
 // work is an API that works on each request until it is released, and how many it works on.
 type work struct {
@@ -138,174 +133,45 @@ func TestManyLooksAtTheHealthAreOne(t *testing.T) {
 	})
 }
 
-// slowWriter is a client that takes its answer when it is told to.
-type slowWriter struct {
-	*httptest.ResponseRecorder
-	take chan struct{}
-}
-
-func (w *slowWriter) Write(b []byte) (int, error) {
-	<-w.take
-	return w.ResponseRecorder.Write(b)
-}
-
-// Clients that are slow, each in its way, and more than there are places: the next is worked on. Of bodies that are
-// on their way, and pages, there are as many as the memory is meant for.
-func TestASlowClientHasNoPlace(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name    string
-		clients int // all that leave a place
-		answer  int // bytes
-		body    bool
-		taken   bool // the answer, at once
-	}{
-		{name: "sends a body", clients: inTransit + places - 1, body: true, taken: true},
-		{name: "takes a page", clients: inTransit + places - 1, answer: largeAnswer + 1},
-		{name: "takes a small answer", clients: 500, answer: largeAnswer},
-		{name: "sends a body, and takes a page", clients: inTransit + places - 1, answer: largeAnswer + 1, body: true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var worked, most atomic.Int64
-				a := admit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if _, err := io.ReadAll(r.Body); err != nil {
-						t.Error(err)
-					}
-					now := worked.Add(1)
-					for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
-					}
-					time.Sleep(time.Millisecond)
-					worked.Add(-1)
-					_, _ = w.Write(make([]byte, test.answer))
-				}), slog.New(slog.DiscardHandler))
-				var all sync.WaitGroup
-				sending, take := []*io.PipeWriter{}, make(chan struct{})
-				if test.taken {
-					close(take)
-				}
-				serve := func() {
-					r := httptest.NewRequest("POST", "/x", nil)
-					if test.body {
-						body, to := io.Pipe()
-						r.Body, sending = body, append(sending, to)
-					}
-					all.Go(func() { a.ServeHTTP(&slowWriter{httptest.NewRecorder(), take}, r) })
-					time.Sleep(10 * time.Millisecond)
-				}
-				for range test.clients {
-					serve()
-				}
-				next := ask(a, 1)
-				time.Sleep(time.Second)
-				if len(next) != 1 || (<-next).Code != http.StatusOK {
-					t.Errorf("beside %d such clients the next is not served", test.clients)
-				}
-				if test.clients < 100 {
-					serve()
-					next = ask(a, 1)
-					wantShed(t, <-next)
-				}
-				for _, body := range sending {
-					_ = body.Close()
-				}
-				if !test.taken {
-					time.Sleep(time.Second)
-					close(take)
-				}
-				all.Wait()
-				if most.Load() > places {
-					t.Errorf("%d were worked on at once; want %d at most", most.Load(), places)
-				}
-				if !a.work.TryAcquire(places) || !a.queue.TryAcquire(waiting) || !a.transit.TryAcquire(inTransit) {
-					t.Error("not all places are free in the end")
-				}
-			})
-		})
-	}
-}
-
-// A body that is there, and no place any more to work on it: 503 as for all others, and nothing was done.
-func TestABodyMayComeTooLate(t *testing.T) {
+// A client that goes away while it waits leaves its place in the queue, and no line in the log.
+func TestAdmission_ClientThatGoesAwayLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log output
-		logger := slog.New(slog.NewJSONHandler(&log, nil))
 		k := &work{release: make(chan struct{})}
-		validate := (&httpapi.API{
-			Log: logger, Now: time.Now, CountUnits: table.CountUnits,
-			Authenticate: func(*http.Request) (auth.Principal, error) {
-				return auth.Principal{Organization: "o1", Scopes: auth.Write}, nil
-			},
-		}).Handler()
-		a := admit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method == "GET" {
-				k.ServeHTTP(w, r)
-				return
-			}
-			validate.ServeHTTP(w, r)
-		}), logger)
-		body, send := io.Pipe()
-		w := httptest.NewRecorder()
-		answered := make(chan struct{})
-		go func() {
-			a.ServeHTTP(w, httptest.NewRequest("POST", "/org/o1/batchValidateUsageRecordGroups", body))
-			close(answered)
-		}()
-		if _, err := io.WriteString(send, `[{"records":{"cpu":1}}]`); err != nil {
-			t.Fatal(err)
-		}
-		others := ask(a, places)
+		a := admit(k, slog.New(slog.NewJSONHandler(&log, nil)))
+		working := ask(a, places)
 		synctest.Wait()
-		_ = send.Close()
-		<-answered
-		wantShed(t, w)
-		time.Sleep(time.Minute)
-		if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `"status":503`) {
-			t.Errorf("the log tells\n%s", &log)
+		ctx, leave := context.WithCancel(t.Context())
+		var gone sync.WaitGroup
+		for range waiting {
+			gone.Go(func() {
+				a.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/x", nil))
+			})
+		}
+		synctest.Wait()
+		leave()
+		gone.Wait()
+		next := ask(a, waiting)
+		synctest.Wait()
+		if len(next) > 0 {
+			t.Errorf("%d are shed where %d places to wait are free", len(next), waiting)
 		}
 		close(k.release)
 		for range places {
-			<-others
+			<-working
 		}
-	})
-}
-
-// Under four times what can be done those that have a body, and so need a place twice, are served as others are.
-func TestABodyIsNoDisadvantage(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		a := admit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			time.Sleep(10 * time.Millisecond) // for the key
-			if _, err := io.ReadAll(r.Body); err != nil {
-				unavailable(w, err.Error())
-				return
+		for range waiting {
+			if w := <-next; w.Code != http.StatusOK {
+				t.Errorf("%d %s", w.Code, w.Body)
 			}
-			time.Sleep(40 * time.Millisecond)
-			writeText(w, http.StatusOK, "done")
-		}), slog.New(slog.DiscardHandler))
-		var all sync.WaitGroup
-		var served [2]atomic.Int64 // without a body and with one
-		const able = places * 20   // a second
-		for n := range 4 * able * 10 {
-			r := httptest.NewRequest("PUT", "/x", nil)
-			if n%2 > 0 {
-				r = httptest.NewRequest("PUT", "/x", strings.NewReader("{}"))
-			}
-			all.Go(func() {
-				w := httptest.NewRecorder()
-				a.ServeHTTP(w, r)
-				if w.Code == http.StatusOK {
-					served[n%2].Add(1)
-				}
-			})
-			time.Sleep(time.Second / (4 * able))
 		}
-		all.Wait()
-		without, with := served[0].Load(), served[1].Load()
-		t.Logf("%d without a body and %d with one", without, with)
-		if with < without/2 || without < with/2 || without+with < 9*able {
-			t.Errorf("%d are served without a body and %d with one; want about as many, and %d in all", without, with, 10*able)
+		time.Sleep(time.Minute)
+		if log.String() != "" {
+			t.Errorf("the log has\n%s", &log)
+		}
+		if !a.work.TryAcquire(places) || !a.queue.TryAcquire(waiting) {
+			t.Error("not all places are free in the end")
 		}
 	})
 }
