@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -28,28 +25,6 @@ nothing or failed. The exit status is 0 if all was done, 1 if a line failed.
 
 `
 
-// isOwnText reports whether the line is one that the program itself writes to standard error beside
-// the audit lines.
-func isOwnText(text []byte) bool {
-	for _, start := range []string{"table ", "marketmeter ", "marketmeter: ", "`marketmeter "} {
-		if bytes.HasPrefix(text, []byte(start)) {
-			return true
-		}
-	}
-	return false
-}
-
-// auditReplay ends the keys again that audit lines have ended.
-type auditReplay struct {
-	ring   *auth.Keyring
-	org    string // the only one that counts; empty for all
-	stdout io.Writer
-	stderr io.Writer
-
-	revoked, ended, unchanged, failed int
-	writing                           error // the first of standard output
-}
-
 func revokeFromAudit(ctx context.Context, p program, file, org string) error {
 	if org != "" {
 		if err := checkKeyOrg(org, checkStoredOrg); err != nil {
@@ -70,75 +45,32 @@ func revokeFromAudit(ctx context.Context, p program, file, org string) error {
 		return err
 	}
 	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
-	replay := &auditReplay{ring: ring, org: org, stdout: p.stdout, stderr: p.stderr}
-	err = replay.lines(ctx, from)
-	replay.say("revoked %d, ended %d, unchanged %d, failed %d", replay.revoked, replay.ended, replay.unchanged, replay.failed)
+	var writing error              // what fails is no reason to leave a key alive
+	say := func(format string, a ...any) {
+		if _, err := fmt.Fprintf(p.stdout, format+"\n", a...); err != nil && writing == nil {
+			writing = err
+		}
+	}
+	replay := auth.Replay{
+		Keyring: ring, Organization: org, Now: time.Now,
+		Done: func(line int, id string, end auth.KeyEnd) {
+			if end.Revoked {
+				say("line %d: revoked key %s of organization %s", line, id, metering.Quote(end.Organization))
+			} else {
+				say("line %d: key %s of organization %s ends at %s", line, id, metering.Quote(end.Organization), metering.FormatTime(end.At))
+			}
+		},
+		Failed: func(line int, err error) { fmt.Fprintf(p.stderr, "line %d: %v\n", line, err) },
+	}
+	counts, err := replay.Lines(ctx, transfer.NewLineReader(ctx, from))
+	say("revoked %d, ended %d, unchanged %d, failed %d", counts.Revoked, counts.Ended, counts.Unchanged, counts.Failed)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w; not all lines were done: run it again", err)
-	case replay.writing != nil:
-		return fmt.Errorf("what was done could not be written to standard output: %w", replay.writing)
-	case replay.failed > 0:
+	case writing != nil:
+		return fmt.Errorf("what was done could not be written to standard output: %w", writing)
+	case counts.Failed > 0:
 		return exitStatus(1)
 	}
 	return nil
-}
-
-// lines does each line. It fails if from does, if the table is unavailable, or when ctx is done.
-func (r *auditReplay) lines(ctx context.Context, from io.Reader) error {
-	input := transfer.NewLineReader(ctx, from)
-	for {
-		number, text, err := input.Next()
-		switch {
-		case ctx.Err() != nil:
-			return errors.New("interrupted")
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil && !errors.Is(err, transfer.ErrLineTooLong):
-			return fmt.Errorf("reading line %d: %w", number, err)
-		case err == nil && len(text) == 0:
-			continue
-		}
-		if err == nil {
-			err = r.line(ctx, number, text)
-		}
-		if metering.CodeOf(err) == metering.Unavailable {
-			return fmt.Errorf("line %d: %w", number, err)
-		}
-		if err != nil {
-			r.failed++
-			fmt.Fprintf(r.stderr, "line %d: %v\n", number, err)
-		}
-	}
-}
-
-func (r *auditReplay) line(ctx context.Context, number int, text []byte) error {
-	if isOwnText(text) {
-		return nil
-	}
-	end, ok, err := auth.ParseAuditLine(text)
-	if err != nil || !ok || r.org != "" && r.org != end.Organization {
-		return err
-	}
-	hash, changed, err := r.ring.EndAgain(ctx, end, time.Now())
-	switch {
-	case err != nil:
-		return err
-	case !changed:
-		r.unchanged++
-	case end.Revoked:
-		r.revoked++
-		r.say("line %d: revoked key %s of organization %s", number, hash.ID(), metering.Quote(end.Organization))
-	default:
-		r.ended++
-		r.say("line %d: key %s of organization %s ends at %s", number, hash.ID(), metering.Quote(end.Organization), metering.FormatTime(end.At))
-	}
-	return nil
-}
-
-// say writes a line to standard output. What fails is no reason to leave a key alive.
-func (r *auditReplay) say(format string, a ...any) {
-	if _, err := fmt.Fprintf(r.stdout, format+"\n", a...); err != nil && r.writing == nil {
-		r.writing = err
-	}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
-	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
 // backedUp is a table that can be put back to what it was, as a restore from a backup does.
@@ -174,7 +173,7 @@ func TestRevokeFromAudit_ReportsWhatItCannotDo(t *testing.T) {
 		{whole + whole, "it is not a line of JSON: invalid character '{' after top-level value"},
 		{"null", "it is not a line of JSON"},
 		{"\x00\x00\x00", "it is not a line of JSON"},
-		{strings.Repeat("x", transfer.MaxLine), "it is too long"},
+		{strings.Repeat("x", 1<<20), "it is too long"},
 		{line(`"what":"revoked","organization":"o1"`), "keyId is not 16 digits of 0-9 and a-f"},
 		{line(`"what":"revoked","organization":"o1","keyId":"` + id(alive)[:8] + `"`), "keyId is not 16 digits"},
 		{line(`"what":"revoked","organization":"o1","keyId":5`), "it is not an audit line: "},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -56,11 +55,11 @@ func importGroups(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	show := newProgress(p.stderr, p.getenv, time.Now)
+	show := transfer.NewProgress(p.stderr, p.getenv, time.Now)
 	counts, err := transfer.Import(ctx, tbl.Table, *org, from, transfer.ImportOptions{
-		RewriteOrg: *rewriteOrg, Patience: time.Minute, Refused: show.refused, Progress: show.counts,
+		RewriteOrg: *rewriteOrg, Patience: time.Minute, Refused: show.Refused, Progress: show.Counts,
 	})
-	show.clear()
+	show.Clear()
 	if _, printing := fmt.Fprintln(p.stdout, counts); printing != nil && err == nil {
 		err = fmt.Errorf("%v, which could not be written to standard output: %w", counts, printing)
 	}
@@ -85,52 +84,4 @@ func checkOrgBy(check func(string) error, org string) error {
 		return usageError(fmt.Sprintf("--org is %s: %v", metering.Quote(org), err))
 	}
 	return nil
-}
-
-// progress tells a person how an import goes: on a terminal in a line that is rewritten in place, unless
-// the environment refuses control sequences (TERM=dumb or none, NO_COLOR); otherwise in a line now and then.
-type progress struct {
-	to          io.Writer
-	now         func() time.Time
-	inPlace     bool
-	every       time.Duration
-	start, last time.Time
-}
-
-func newProgress(to io.Writer, getenv func(string) string, now func() time.Time) *progress {
-	p := &progress{to: to, now: now, every: 5 * time.Second, start: now(), last: now()}
-	terminal := getenv("TERM")
-	if file, ok := to.(*os.File); ok && terminal != "" && terminal != "dumb" && getenv("NO_COLOR") == "" {
-		info, err := file.Stat()
-		p.inPlace = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
-	if p.inPlace {
-		p.every = 250 * time.Millisecond
-	}
-	return p
-}
-
-func (p *progress) counts(c transfer.Counts) {
-	now := p.now()
-	if now.Sub(p.last) < p.every {
-		return
-	}
-	p.last = now
-	p.clear()
-	fmt.Fprintf(p.to, "%v, %.0f lines a second", c, float64(c.Lines())/now.Sub(p.start).Seconds())
-	if !p.inPlace {
-		fmt.Fprintln(p.to)
-	}
-}
-
-func (p *progress) refused(line int, reason error) {
-	p.clear()
-	fmt.Fprintf(p.to, "line %d: %v\n", line, reason)
-}
-
-// clear takes the line that is rewritten off the terminal.
-func (p *progress) clear() {
-	if p.inPlace {
-		fmt.Fprint(p.to, "\r\x1b[K")
-	}
 }

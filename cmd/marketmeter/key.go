@@ -7,12 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
-	"slices"
-	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -154,82 +150,12 @@ func listKeys(ctx context.Context, p program, args []string) error {
 		_, err = fmt.Fprintf(p.stdout, "Organization %s has no keys; `marketmeter key create --org %s` makes one.\n",
 			metering.Quote(*org), stack.ShellWord(*org))
 	} else {
-		err = writeKeys(p.stdout, records, time.Now())
+		err = auth.WriteList(p.stdout, records, time.Now())
 	}
 	if err != nil {
 		return fmt.Errorf("the list is not written whole: %w", err)
 	}
 	return nil
-}
-
-// writeKeys writes a line a key.
-func writeKeys(w io.Writer, records []auth.Record, now time.Time) error {
-	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(columns, "ID\tLABEL\tSCOPES\tCREATED\tCREATED BY\tEXPIRES\tLAST USED\tSTATE")
-	for i := range records {
-		r := &records[i]
-		id := r.Hash.ID()
-		if r.Hash == (auth.Hash{}) {
-			id = "-"
-		}
-		at := func(name string, t time.Time) string {
-			if slices.Contains(r.Unreadable, name) || slices.Contains(r.Unreadable, auth.WholeRecord) {
-				return "?"
-			}
-			return toTheMinute(t)
-		}
-		fmt.Fprintln(columns, strings.Join([]string{
-			id, printable(r.Label), printable(r.Scopes.String()), at("creationTime", r.CreationTime), printable(r.CreatedBy),
-			at("expiryTime", r.ExpiryTime), at("lastUsedTime", r.LastUsedTime), stateOf(r, now),
-		}, "\t"))
-	}
-	return columns.Flush()
-}
-
-// stateOf is a key's state and what belongs to it, as the list shows it.
-func stateOf(r *auth.Record, now time.Time) string {
-	state := string(r.State(now))
-	if !r.RevocationTime.IsZero() {
-		state += " " + toTheMinute(r.RevocationTime) + " by " + printable(r.RevokedBy)
-	}
-	if len(r.Unreadable) > 0 {
-		if r.State(now) != auth.Unreadable {
-			state += ", unreadable"
-		}
-		state += ": " + strings.Join(r.Unreadable, ", ")
-	}
-	if r.ReplacedBy != "" {
-		state += ", rotated to " + printable(r.ReplacedBy)
-	}
-	if r.UnknownScopes != "" {
-		state += ", unknown scopes: " + printable(metering.Quote(r.UnknownScopes))
-	}
-	if len(r.UnknownAttributes) > 0 {
-		state += ", unknown attributes: " + printable(metering.Quote(strings.Join(r.UnknownAttributes, ",")))
-	}
-	return state
-}
-
-// toTheMinute is a time as the list shows it.
-func toTheMinute(t time.Time) string {
-	if t.IsZero() {
-		return "never"
-	}
-	return t.UTC().Format("2006-01-02T15:04Z")
-}
-
-// printable is a text that was stored, of which nothing moves a terminal's cursor or turns its line
-// around; and something where it is empty, so that it is a column.
-func printable(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
 }
 
 const rotateKeyHelp = `
@@ -313,7 +239,7 @@ func revokeKey(ctx context.Context, p program, args []string) error {
 	sentence := fmt.Sprintf("Revoked key %s of organization %s,%s. In AWS, API Gateway may let it in for up to %d seconds more; the local server refuses it at once.",
 		record.Hash.ID(), metering.Quote(record.Organization), atTime(record.RevocationTime), gatewayLag/time.Second)
 	if !changed {
-		sentence = fmt.Sprintf("Key %s was revoked before,%s by %s: nothing has changed.", record.Hash.ID(), atTime(record.RevocationTime), printable(record.RevokedBy))
+		sentence = fmt.Sprintf("Key %s was revoked before,%s by %s: nothing has changed.", record.Hash.ID(), atTime(record.RevocationTime), auth.Printable(record.RevokedBy))
 	}
 	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
 	if _, err := fmt.Fprintln(p.stdout, sentence); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,7 +72,7 @@ func TestServeTellsOfTheDeathOfItsDatabase(t *testing.T) {
 		t.Errorf("after it: %d %s; want 503 %s", status, answer, notHealthy)
 	}
 	eventually(t, "the log has the reason", func() bool {
-		return strings.Contains(p.stderr.String(), `"msg":"the health check failed","error":"DynamoDB Local has stopped (signal: killed)`)
+		return regexp.MustCompile(`"msg":"the health check failed",.*"error":"DynamoDB Local has stopped \(signal: killed\)`).MatchString(p.stderr.String())
 	})
 	p.signal(t, os.Interrupt)
 	if status := p.status(t); status != 0 {

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/marketmeter/marketmeter/internal/build"
 	"github.com/marketmeter/marketmeter/internal/programtest"
@@ -238,30 +237,6 @@ func TestExport_EndsQuietlyWithItsReader(t *testing.T) {
 type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, fmt.Errorf("write: %w", syscall.EPIPE) }
-
-func TestProgress_HasNoControlSequencesIfRefused(t *testing.T) {
-	t.Parallel()
-	device, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0) // a character device, as a terminal is
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer device.Close()
-	for _, test := range []struct {
-		environment map[string]string
-		want        bool
-	}{
-		{map[string]string{"TERM": "xterm"}, true},
-		{map[string]string{"TERM": "xterm", "NO_COLOR": ""}, true}, // no-color.org: unless it is empty
-		{map[string]string{"TERM": "dumb"}, false},
-		{map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, false},
-		{map[string]string{}, false},
-	} {
-		p := newProgress(device, func(name string) string { return test.environment[name] }, time.Now)
-		if p.inPlace != test.want {
-			t.Errorf("%v: in place %v; want %v", test.environment, p.inPlace, test.want)
-		}
-	}
-}
 
 func TestServe_NamesTheBuild(t *testing.T) {
 	t.Parallel()

@@ -1,10 +1,12 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -26,6 +28,9 @@ type KeyEnd struct {
 // or the line of a key that was made.
 func ParseAuditLine(text []byte) (end KeyEnd, ok bool, err error) {
 	if len(text) == 0 || text[0] != '{' {
+		if isOwnText(text) {
+			return KeyEnd{}, false, nil
+		}
 		return KeyEnd{}, false, errors.New("it is not a line of JSON")
 	}
 	var log struct{ Msg any }
@@ -70,6 +75,17 @@ func ParseAuditLine(text []byte) (end KeyEnd, ok bool, err error) {
 	return end, true, nil
 }
 
+// isOwnText reports whether the line is one that the program, marketmeter, writes to standard error beside
+// the audit lines.
+func isOwnText(text []byte) bool {
+	for _, start := range []string{"table ", "marketmeter ", "marketmeter: ", "`marketmeter "} {
+		if bytes.HasPrefix(text, []byte(start)) {
+			return true
+		}
+	}
+	return false
+}
+
 // EndAgain ends the key of an audit line again, in a table that was restored from an older backup. It returns
 // the hash of the key; changed is false if it had ended, or ends as soon, already.
 func (k *Keyring) EndAgain(ctx context.Context, end KeyEnd, now time.Time) (hash Hash, changed bool, err error) {
@@ -85,4 +101,70 @@ func (k *Keyring) EndAgain(ctx context.Context, end KeyEnd, now time.Time) (hash
 		changed, err = k.End(ctx, end.Organization, hash, end.At, now)
 	}
 	return hash, changed, err
+}
+
+// Replay ends the keys again that audit lines have ended, in a table that was restored from an older backup. It can be
+// done again: what has ended is left as it is.
+type Replay struct {
+	Keyring      *Keyring
+	Organization string // the only one that counts; empty for all
+	Now          func() time.Time
+
+	Done   func(line int, id string, end KeyEnd) // after each line by which the key of that id was revoked, or ends
+	Failed func(line int, err error)             // after each line that could not be done
+}
+
+// ReplayCounts says what became of the lines that are the end of a key, or should be.
+type ReplayCounts struct{ Revoked, Ended, Unchanged, Failed int }
+
+// Lines are the lines that a Replay reads. Next returns io.EOF after the last, and Invalid for one that can't be read if
+// the next can.
+type Lines interface {
+	Next() (number int, text []byte, err error)
+}
+
+// Lines does each line, and goes on after one that can't be done. It fails if lines does, if the Store is unavailable, or
+// when ctx is done.
+func (r *Replay) Lines(ctx context.Context, lines Lines) (counts ReplayCounts, err error) {
+	for {
+		number, text, err := lines.Next()
+		switch {
+		case ctx.Err() != nil:
+			return counts, errors.New("interrupted")
+		case errors.Is(err, io.EOF):
+			return counts, nil
+		case err != nil && metering.CodeOf(err) != metering.Invalid:
+			return counts, fmt.Errorf("reading line %d: %w", number, err)
+		case err == nil && len(text) > 0:
+			err = r.line(ctx, number, text, &counts)
+		}
+		if metering.CodeOf(err) == metering.Unavailable {
+			return counts, fmt.Errorf("line %d: %w", number, err)
+		}
+		if err != nil {
+			counts.Failed++
+			r.Failed(number, err)
+		}
+	}
+}
+
+func (r *Replay) line(ctx context.Context, number int, text []byte, counts *ReplayCounts) error {
+	end, ok, err := ParseAuditLine(text)
+	if err != nil || !ok || r.Organization != "" && r.Organization != end.Organization {
+		return err
+	}
+	hash, changed, err := r.Keyring.EndAgain(ctx, end, r.Now())
+	switch {
+	case err != nil:
+		return err
+	case !changed:
+		counts.Unchanged++
+		return nil
+	case end.Revoked:
+		counts.Revoked++
+	default:
+		counts.Ended++
+	}
+	r.Done(number, hash.ID(), end)
+	return nil
 }

@@ -45,10 +45,10 @@ func (c Counts) String() string {
 // (bounded here) and as a group, which can be twenty times that where it is made of empty objects.
 const (
 	importWorkers  = 16      // puts at the same time
-	MaxLine        = 1 << 20 // bytes of a line with its end; a group has at most metering.MaxStored as stored
+	maxLine        = 1 << 20 // bytes of a line with its end; a group has at most metering.MaxStored as stored
 	chunkLines     = 256     // lines for which the serial counter is changed at once,
 	chunkBytes     = 1 << 20 // and their bytes
-	maxUnderWay    = MaxLine // bytes of the lines that wait for their put or are in it
+	maxUnderWay    = maxLine // bytes of the lines that wait for their put or are in it
 	finishUnderWay = 3 * time.Second
 )
 
@@ -142,7 +142,7 @@ func (im *groupImport) read(ctx context.Context, from io.Reader) error {
 	for {
 		number, text, err := lines.Next()
 		switch {
-		case errors.Is(err, ErrLineTooLong):
+		case errors.Is(err, errLineTooLong):
 			im.refuse(number, err)
 		case errors.Is(err, io.EOF):
 			return im.handOn(ctx, chunk)

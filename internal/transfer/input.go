@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
 // plainText returns the text of an input: the input itself or, if it is gzip, what that holds. It fails if the input
@@ -115,8 +117,8 @@ func interruptible(ctx context.Context, r io.Reader) io.Reader {
 	return out
 }
 
-// ErrLineTooLong is in the place of a line of MaxLine bytes or more.
-var ErrLineTooLong = fmt.Errorf("it is too long: a line has less than %d bytes", MaxLine)
+// errLineTooLong is in the place of a line of maxLine bytes or more.
+var errLineTooLong = metering.Errorf(metering.Invalid, "it is too long: a line has less than %d bytes", maxLine)
 
 // LineReader reads lines, of which the first may begin with a byte order mark.
 type LineReader struct {
@@ -130,11 +132,11 @@ func NewLineReader(ctx context.Context, r io.Reader) *LineReader {
 }
 
 func newLineReader(r io.Reader) *LineReader {
-	return &LineReader{input: bufio.NewReaderSize(r, MaxLine)}
+	return &LineReader{input: bufio.NewReaderSize(r, maxLine)}
 }
 
 // Next reads the next line and returns its number, from 1 on, and its text, without its end and without blanks
-// around it, which is valid until the next one is read. After ErrLineTooLong the reader is at the line that follows.
+// around it, which is valid until the next one is read. It is Invalid for a line that is too long: the reader is at the line that follows.
 func (r *LineReader) Next() (number int, text []byte, err error) {
 	r.number++
 	text, err = r.read()
@@ -151,7 +153,7 @@ func (r *LineReader) read() ([]byte, error) {
 			_, err = r.input.ReadSlice('\n')
 		}
 		if err == nil || errors.Is(err, io.EOF) {
-			err = ErrLineTooLong
+			err = errLineTooLong
 		}
 		return nil, err
 	}

@@ -206,6 +206,7 @@ func Line(id string, members ...string) string {
 	return string(line) + "\n"
 }
 
+// WantSerial reports a serial counter of the organization that is below atLeast.
 func WantSerial(t *testing.T, tbl *table.Table, org string, atLeast int32) {
 	t.Helper()
 	if serial, err := tbl.Serial(t.Context(), org); err != nil || serial < atLeast {
