@@ -142,7 +142,8 @@ func TestServe_AnswersWhenTheTableStalls(t *testing.T) {
 	}
 }
 
-// A command gives a request to DynamoDB up before these tests lose their patience, and tries again before.
+// A command gives a request to DynamoDB up before these tests lose their patience, and tries again
+// before.
 func TestDeadlines_AreBelowThePatience(t *testing.T) {
 	t.Parallel()
 	if d := stack.ForCommands; d.Call > patience || 2*d.Attempt >= d.Call {

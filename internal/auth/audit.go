@@ -75,8 +75,8 @@ func ParseAuditLine(text []byte) (end KeyEnd, ok bool, err error) {
 	return end, true, nil
 }
 
-// isOwnText reports whether the line is one that the program, marketmeter, writes to standard error beside
-// the audit lines.
+// isOwnText reports whether the line is one that the program, marketmeter, writes to standard error
+// beside the audit lines.
 func isOwnText(text []byte) bool {
 	for _, start := range []string{"table ", "marketmeter ", "marketmeter: ", "`marketmeter "} {
 		if bytes.HasPrefix(text, []byte(start)) {
@@ -86,8 +86,8 @@ func isOwnText(text []byte) bool {
 	return false
 }
 
-// EndAgain ends the key of an audit line again, in a table that was restored from an older backup. It returns
-// the hash of the key; changed is false if it had ended, or ends as soon, already.
+// EndAgain ends the key of an audit line again, in a table that was restored from an older backup.
+// It returns the hash of the key; changed is false if it had ended, or ends as soon, already.
 func (k *Keyring) EndAgain(ctx context.Context, end KeyEnd, now time.Time) (hash Hash, changed bool, err error) {
 	hash = end.Hash
 	if hash == (Hash{}) {
@@ -103,8 +103,8 @@ func (k *Keyring) EndAgain(ctx context.Context, end KeyEnd, now time.Time) (hash
 	return hash, changed, err
 }
 
-// Replay ends the keys again that audit lines have ended, in a table that was restored from an older backup. It can be
-// done again: what has ended is left as it is.
+// Replay ends the keys again that audit lines have ended, in a table that was restored from an
+// older backup. It can be done again: what has ended is left as it is.
 type Replay struct {
 	Keyring      *Keyring
 	Organization string // the only one that counts; empty for all
@@ -117,14 +117,14 @@ type Replay struct {
 // ReplayCounts says what became of the lines that are the end of a key, or should be.
 type ReplayCounts struct{ Revoked, Ended, Unchanged, Failed int }
 
-// Lines are the lines that a Replay reads. Next returns io.EOF after the last, and Invalid for one that can't be read if
-// the next can.
+// Lines are the lines that a Replay reads. Next returns io.EOF after the last, and Invalid for a
+// line that it can't return, after which it can return the next.
 type Lines interface {
 	Next() (number int, text []byte, err error)
 }
 
-// Lines does each line, and goes on after one that can't be done. It fails if lines does, if the Store is unavailable, or
-// when ctx is done.
+// Lines does each line, and goes on after one that can't be done. It fails if lines does, if the
+// Store is unavailable, or when ctx is done.
 func (r *Replay) Lines(ctx context.Context, lines Lines) (counts ReplayCounts, err error) {
 	for {
 		number, text, err := lines.Next()

@@ -11,8 +11,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Store is where a Keyring changes keys; internal/table documents it. Each change is done as a whole or not
-// at all, and returns NotFound if the key, or the organization's key of that hash, does not exist.
+// Store is where a Keyring changes keys; internal/table documents it. Each change is done as a
+// whole or not at all, and returns NotFound if the key, or the organization's key of that hash,
+// does not exist.
 type Store interface {
 	APIKey(ctx context.Context, hash Hash) (Record, error)
 	FindAPIKeys(ctx context.Context, org, digits string) ([]Hash, error)
@@ -40,11 +41,12 @@ const (
 // DefaultLifetime is how long a key is good if nothing else is asked for.
 const DefaultLifetime = 90 * 24 * time.Hour
 
-// ErrNotRotatable is in the errors of a rotation of a key that has ended or that was rotated before.
+// ErrNotRotatable is in the errors of a rotation of a key that has ended or that was rotated
+// before.
 var ErrNotRotatable = errors.New("only a key that is good is rotated, once")
 
-// UncertainError is a failure of a write whose response may have been lost: the new key may be stored, and
-// nobody has it.
+// UncertainError is a failure of a write whose response may have been lost: the new key may be
+// stored, and nobody has it.
 type UncertainError struct {
 	KeyID string
 	Err   error
@@ -55,7 +57,8 @@ func (e *UncertainError) Error() string { return e.Err.Error() }
 // Unwrap is the failure of the write.
 func (e *UncertainError) Unwrap() error { return e.Err }
 
-// Create makes a key for the record's organization, with its scopes and label, and fills in the rest.
+// Create makes a key for the record's organization, with its scopes and label, and fills in the
+// rest.
 func (k *Keyring) Create(ctx context.Context, r *Record, lifetime time.Duration, now time.Time) (Key, error) {
 	key := k.newKey(r, lifetime, now)
 	if err := k.Store.AddAPIKey(ctx, r); err != nil {

@@ -193,7 +193,8 @@ func TestFindTakesTheOnlyKeyThatItCanBe(t *testing.T) {
 	}
 }
 
-// What ends again by audit lines leaves audit lines of its own, so that it can be done after another restore.
+// What ends again by audit lines leaves audit lines of its own, so that it can be done after
+// another restore.
 func TestEndAgain_LeavesAuditLinesOfItsOwn(t *testing.T) {
 	t.Parallel()
 	revoked := auth.Record{Hash: auth.New().Hash(), Organization: "o1", Scopes: auth.Read, CreationTime: ringTime.Truncate(time.Millisecond)}

@@ -13,13 +13,13 @@ import (
 	"syscall"
 )
 
-// Run runs the command in the environment, passes SIGINT and SIGTERM on to it, and returns its exit status: 128 and the
-// signal if one ended it, as a shell would. If the command can't be run, it returns why, and the status of a shell: 126 if
-// it exists, 127 if it doesn't.
+// Run runs the command in the environment, passes SIGINT and SIGTERM on to it, and returns its exit
+// status: 128 and the signal if one ended it, as a shell would. If the command can't be run, it
+// returns why, and the status of a shell: 126 if it exists, 127 if it doesn't.
 //
 // With a terminal the command stays in its process group, or else it could not read from it; there
-// Ctrl-C has reached it by itself. Without one it gets a group of its own, which a signal
-// reaches as a whole, so that what `go test` has started ends too.
+// Ctrl-C has reached it by itself. Without one it gets a group of its own, which a signal reaches
+// as a whole, so that what `go test` has started ends too.
 func Run(args, environment []string, stdin io.Reader, stdout, stderr io.Writer) (status int, err error) {
 	child := exec.Command(args[0], args[1:]...)
 	child.Env, child.Stdin, child.Stdout, child.Stderr = environment, stdin, stdout, stderr

@@ -13,12 +13,13 @@ import (
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 )
 
-// admission bounds how many requests the API works on at once, each of which may hold megabytes, and how many
-// wait for that. A request that is not let in is answered 503 at once, or when it has waited long enough: a server
-// that takes all there is answers nobody in time under a load that does not end.
+// admission bounds how many requests the API works on at once, each of which may hold megabytes,
+// and how many wait for that. A request that is not let in is answered 503 at once, or when it has
+// waited long enough: a server that takes all there is answers nobody in time under a load that
+// does not end.
 //
-// A request has its place until it is answered, also while its client sends the body or reads the response: the
-// limits of the http.Server end that.
+// A request has its place until it is answered, also while its client sends the body or reads the
+// response: the limits of the http.Server end that.
 type admission struct {
 	api      http.Handler
 	log      *slog.Logger
@@ -56,7 +57,8 @@ func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 var busy = fmt.Sprintf("the server has more requests than it accepts: it works on at most %d at once, and %d wait for at most %v: try again",
 	maxWork, maxQueue, maxPatience)
 
-// enter takes a place of work, after the requests that have waited longer. It reports whether there is one in time.
+// enter takes a place of work, after the requests that have waited longer. It reports whether there
+// is one in time.
 func (a *admission) enter(ctx context.Context) bool {
 	if a.work.TryAcquire(1) {
 		return true
@@ -70,8 +72,8 @@ func (a *admission) enter(ctx context.Context) bool {
 	return a.work.Acquire(ctx, 1) == nil
 }
 
-// logShed logs that a request was shed, with all others of that second: under a load that does not end they are
-// too many for a line each.
+// logShed logs that a request was shed, with all others of that second: under a load that does not
+// end they are too many for a line each.
 func (a *admission) logShed() {
 	if a.shed.Add(1) == 1 {
 		time.AfterFunc(time.Second, func() {

@@ -20,8 +20,8 @@ const (
 	healthTimeout  = 2 * time.Second
 )
 
-// forServer are the deadlines of a call to DynamoDB for a request: it has the time of the request that waits, for as
-// many attempts as a command's; the http.Server has longer.
+// forServer are the deadlines of a call to DynamoDB for a request: it has the time of the request
+// that waits, for as many attempts as a command's; the http.Server has longer.
 var forServer = stack.Deadlines{Attempt: 9 * time.Second, Call: requestTimeout}
 
 // gate stands before the API. Until it is opened every path answers 503; after that /healthz answers from

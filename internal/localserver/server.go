@@ -1,5 +1,5 @@
-// Package localserver serves the whole API on this machine, for development: on a DynamoDB Local that it starts, with the
-// page /docs, a health check, and limits that protect the machine.
+// Package localserver serves the whole API on this machine, for development: on a DynamoDB Local
+// that it starts, with the page /docs, a health check, and limits that protect the machine.
 package localserver
 
 import (
@@ -35,8 +35,8 @@ type Options struct {
 	Log            *slog.Logger
 }
 
-// Run serves the whole API until ctx is done. It binds the address first, so that a port in use is told before anything
-// is started, and answers 503 there while the start goes on.
+// Run serves the whole API until ctx is done. It binds the address first, so that a port in use is
+// told before anything is started, and answers 503 there while the start goes on.
 func Run(ctx context.Context, o Options) error {
 	listener, err := listen(o.Addr)
 	if err != nil {

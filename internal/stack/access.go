@@ -15,8 +15,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 )
 
-// AccessError is a failed call that a person can do something about. The program prints the sentence alone;
-// the cause is for logs.
+// AccessError is a failed call that a person can do something about. The program prints the
+// sentence alone; the cause is for logs.
 type AccessError struct {
 	Sentence string
 	Cause    error
@@ -35,8 +35,8 @@ func FollowedBy(err error, what string) error {
 	return fmt.Errorf("%w%s", err, what)
 }
 
-// Location names the table that a command uses and where it is: at an endpoint of its own or, if that
-// is empty, in the region of AWS.
+// Location names the table that a command uses and where it is: at an endpoint of its own or, if
+// that is empty, in the region of AWS.
 type Location struct{ Name, Region, Endpoint string }
 
 func (t Location) String() string {

@@ -1,6 +1,6 @@
-// Package stack finds the table that a command acts on: the one that the environment names, in AWS or at an
-// endpoint, or that of the local stack, which its file env names. It says in a sentence why a table can't be
-// reached or used, and who the operator is.
+// Package stack finds the table that a command acts on: the one that the environment names, in AWS
+// or at an endpoint, or that of the local stack, which its file env names. It says in a sentence
+// why a table can't be reached or used, and who the operator is.
 package stack
 
 import (
@@ -36,14 +36,16 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// Stack is a table in a DynamoDB that is reached at an address of its own: DynamoDB Local's, as a rule.
+// Stack is a table in a DynamoDB that is reached at an address of its own: DynamoDB Local's, as a
+// rule.
 type Stack struct {
 	Endpoint, Table, Region, AccessKeyID, SecretAccessKey, SessionToken string
 }
 
 const defaultTable = "marketmeter"
 
-// At is the stack at endpoint. What the environment does not say of it is as DynamoDB Local takes it.
+// At is the stack at endpoint. What the environment does not say of it is as DynamoDB Local takes
+// it.
 func At(endpoint string, getenv func(string) string) Stack {
 	s := Stack{
 		Endpoint:        endpoint,
@@ -112,12 +114,13 @@ func (s Stack) Variables() []Variable {
 	return all
 }
 
-// Deadlines bound a call to DynamoDB: each attempt until the end of its response, and all attempts together.
+// Deadlines bound a call to DynamoDB: each attempt until the end of its response, and all attempts
+// together.
 type Deadlines struct{ Attempt, Call time.Duration }
 
-// ForCommands are the deadlines of a command. It has longer than a function: DynamoDB Local takes seconds over a
-// group of a hundred thousand numbers, and a page of an export, 1 MB, may come over a link of 50 KB a second. What
-// stalls is tried three times.
+// ForCommands are the deadlines of a command. It has longer than a function: DynamoDB Local takes
+// seconds over a group of a hundred thousand numbers, and a page of an export, 1 MB, may come over
+// a link of 50 KB a second. What stalls is tried three times.
 var ForCommands = Deadlines{20 * time.Second, time.Minute}
 
 // Variable is a variable of the environment.
@@ -136,8 +139,8 @@ func JarsDir(getenv func(string) string) string {
 // EnvFile is the file that names the running stack.
 func EnvFile(getenv func(string) string) string { return filepath.Join(LocalDir(getenv), "env") }
 
-// WriteEnv writes one NAME=value a line, for a shell to read; the whole file or none of it. Only its
-// owner can read it: the credentials may be real ones.
+// WriteEnv writes one NAME=value a line, for a shell to read; the whole file or none of it. Only
+// its owner can read it: the credentials may be real ones.
 func WriteEnv(file string, variables []Variable) error {
 	var text bytes.Buffer
 	for _, v := range variables {
@@ -285,8 +288,8 @@ func Listens(endpoint string) error {
 	return connection.Close()
 }
 
-// Keyring changes the keys of the table in the name of whoever runs this program. It fails if there are no
-// credentials to act with.
+// Keyring changes the keys of the table in the name of whoever runs this program. It fails if there
+// are no credentials to act with.
 func (t *Target) Keyring(ctx context.Context, log *slog.Logger) (*auth.Keyring, error) {
 	operator, err := t.operator(ctx)
 	if err != nil {

@@ -88,8 +88,9 @@ type csvWriter struct {
 	raw bool // texts are written as they are
 }
 
-// NewCSV writes a header, and a row a group. A text that a spreadsheet takes for a formula has a ' before it, and so has
-// one with a ' of its own, unless raw is set: taking one leading ' off each text gives what is stored.
+// NewCSV writes a header, and a row a group. A text that a spreadsheet takes for a formula has a '
+// before it, and so has one with a ' of its own, unless raw is set: taking one leading ' off each
+// text gives what is stored.
 func NewCSV(w io.Writer, raw bool) Writer {
 	out := csv.NewWriter(w)
 	_ = out.Write([]string{ // into the buffer: what fails comes out of Flush
@@ -115,8 +116,8 @@ func (w csvWriter) Write(g *metering.Group) ([]string, error) {
 	})
 }
 
-// text returns the cell of a text that a client may have chosen: NewCSV has the rule. Quotes around a cell do not
-// help, because a spreadsheet takes them off first.
+// text returns the cell of a text that a client may have chosen: NewCSV has the rule. Quotes around
+// a cell do not help, because a spreadsheet takes them off first.
 func (w csvWriter) text(text string) string {
 	const begins = "=+-@＝＋－＠\t\r\n"
 	inside := strings.TrimLeftFunc(text, func(r rune) bool {

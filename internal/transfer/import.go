@@ -1,5 +1,5 @@
-// Package transfer moves usage record groups into a table and out of it: imports of JSON lines, exports as JSON lines
-// and CSV, and the sample data.
+// Package transfer moves usage record groups into a table and out of it: imports of JSON lines,
+// exports as JSON lines and CSV, and the sample data.
 package transfer
 
 import (

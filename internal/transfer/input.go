@@ -135,8 +135,9 @@ func newLineReader(r io.Reader) *LineReader {
 	return &LineReader{input: bufio.NewReaderSize(r, maxLine)}
 }
 
-// Next reads the next line and returns its number, from 1 on, and its text, without its end and without blanks
-// around it, which is valid until the next one is read. It is Invalid for a line that is too long: the reader is at the line that follows.
+// Next reads the next line and returns its number, from 1 on, and its text, without its end and
+// without blanks around it, which is valid until the next one is read. It returns io.EOF after the
+// last, and Invalid for one that is too long, after which the next can be read.
 func (r *LineReader) Next() (number int, text []byte, err error) {
 	r.number++
 	text, err = r.read()

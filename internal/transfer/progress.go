@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Progress tells a person how an import goes: on a terminal in a line that is rewritten in place, unless
-// the environment refuses control sequences (TERM=dumb or none, NO_COLOR); otherwise in a line now and then.
+// Progress tells a person how an import goes: on a terminal in a line that is rewritten in place,
+// unless the environment refuses control sequences (TERM=dumb or none, NO_COLOR); otherwise in a
+// line now and then.
 type Progress struct {
 	to          io.Writer
 	now         func() time.Time

@@ -146,8 +146,8 @@ func anyDocument(levels int) *rapid.Generator[any] {
 	return rapid.OneOf(kinds...)
 }
 
-// ManyGroups are n groups of the organization as AnyGroup draws them, the same in every run; a tenth
-// share a creation time.
+// ManyGroups are n groups of the organization as AnyGroup draws them, the same in every run; a
+// tenth share a creation time.
 func ManyGroups(n int, org string) []metering.Group {
 	groups := rapid.SliceOfN(AnyGroup(), n, n).Example(1)
 	for i := range groups {
