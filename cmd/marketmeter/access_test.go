@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -14,16 +13,14 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
-	"github.com/marketmeter/marketmeter/internal/localdb"
+	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/table"
-	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
 // refusing is a listener that refuses each request as AWS does, with the code and the message.
@@ -81,8 +78,8 @@ var everyCommand = []struct {
 	args  []string
 	stdin string
 }{
-	{[]string{"import", "--org", "o1", "-"}, lineOf("g1", "serialID", "3")},
-	{[]string{"import", "--org", "o1", "-"}, lineOf("g1") + lineOf("g2")},
+	{[]string{"import", "--org", "o1", "-"}, transfertest.Line("g1", "serialID", "3")},
+	{[]string{"import", "--org", "o1", "-"}, transfertest.Line("g1") + transfertest.Line("g2")},
 	{[]string{"export", "--org", "o1"}, ""},
 	{[]string{"export", "--org", "o1", "--format", "csv"}, ""},
 	{[]string{"key", "create", "--org", "o1"}, ""},
@@ -131,7 +128,7 @@ func TestExplain_MissingTableNamesTheRegion(t *testing.T) {
 	url, _ := refusing(t, dynamo+"ResourceNotFoundException", "Requested resource not found")
 	tbl := table.New(dynamoclient.New(dynamoclient.Options{
 		Region: "eu-west-1", Endpoint: url, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
-		Explain: tableAt{name: "mine", region: "eu-west-1"}.explain,
+		Explain: stack.Location{Name: "mine", Region: "eu-west-1"}.Explain,
 	}), "mine")
 	var stderr bytes.Buffer
 	status := program{stderr: &stderr}.exit("marketmeter x", tbl.Ping(t.Context()))
@@ -217,91 +214,5 @@ func TestCommands_SayAtOnceThatThereAreNoCredentials(t *testing.T) {
 				}
 			}
 		})
-	}
-
-	// On EC2 the metadata service has them.
-	role := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.Method == http.MethodPut:
-			w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
-			_, _ = io.WriteString(w, "token")
-		case strings.HasSuffix(r.URL.Path, "/operator"):
-			_, _ = io.WriteString(w, `{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"ASIAROLE","SecretAccessKey":"s","Token":"t","AccountId":"123456789012","LastUpdated":"2026-01-01T00:00:00Z","Expiration":"2099-01-01T00:00:00Z"}`)
-		default:
-			_, _ = io.WriteString(w, "operator")
-		}
-	}))
-	t.Cleanup(role.Close)
-	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", role.URL)
-	opened, err := openInAWS(t.Context(), "mine")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if found, err := opened.credentials.Retrieve(t.Context()); err != nil || found.AccessKeyID != "ASIAROLE" {
-		t.Errorf("on EC2: %s, %v", found.AccessKeyID, err)
-	}
-}
-
-func TestOpenTable_RefusesWhatIsNoRegion(t *testing.T) {
-	for _, region := range []string{"us east", "eu-west-1/", "-", "eu_west_1", strings.Repeat("a", 64)} {
-		t.Setenv("AWS_REGION", region)
-		if _, err := openInAWS(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "it must be the name of one") {
-			t.Errorf("AWS_REGION=%q: %v", region, err)
-		}
-	}
-}
-
-func TestOpenTable_NamesTheProfileThatIsMissing(t *testing.T) {
-	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
-	t.Setenv("AWS_PROFILE", "nobody")
-	if _, err := openInAWS(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "check AWS_PROFILE") || !strings.Contains(err.Error(), "nobody") {
-		t.Error(err)
-	}
-}
-
-// What passes is waited for once the table has been reached, and what does not pass ends the import.
-func TestImport_WaitsForWhatMayPassAlone(t *testing.T) {
-	t.Parallel()
-	_, name := tabletest.Client(t)
-	expired := func(func() (*http.Response, error)) (*http.Response, error) {
-		return &http.Response{
-			StatusCode: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}}, ContentLength: -1,
-			Body: io.NopCloser(strings.NewReader(`{"__type":"` + coral + `ExpiredTokenException","message":"The security token included in the request is expired"}`)),
-		}, nil
-	}
-	unreachable := func(func() (*http.Response, error)) (*http.Response, error) {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
-	}
-	for _, test := range []struct {
-		name     string
-		fault    tabletest.Fault
-		from, to int // requests that go wrong
-		imported int
-		want     string
-	}{
-		{"out of reach for a while", unreachable, 1, 14, 2, ""},
-		{"out of reach from the start", unreachable, 0, 1000, 0, "nothing listens at " + os.Getenv("DYNAMODB_ENDPOINT")},
-		{"an expired token", expired, 2, 1000, 1, "the AWS credentials have expired"},
-	} {
-		faults := tabletest.Planned(func(try int, _ *http.Request) tabletest.Fault {
-			if test.from <= try && try < test.to {
-				return test.fault
-			}
-			return nil
-		})
-		client := dynamoclient.New(dynamoclient.Options{
-			Region: localdb.Region, Endpoint: os.Getenv("DYNAMODB_ENDPOINT"), Transport: faults,
-			Credentials: credentials.NewStaticCredentialsProvider(localdb.AccessKeyID, localdb.SecretAccessKey, ""),
-			Explain:     tableAt{name, localdb.Region, os.Getenv("DYNAMODB_ENDPOINT")}.explain,
-		})
-		// The serial counter is first, then a group at a time: both have one id, and so one worker.
-		lines := lineOf("g1", "serialID", "1") + lineOf("g1")
-		counts, err := importLines(t.Context(), table.New(client, name), "o-"+strings.ReplaceAll(test.name, " ", "-"), strings.NewReader(lines), importOptions{patience: time.Minute})
-		access, explained := errors.AsType[*accessError](err)
-		if counts.lines() != test.imported || (err != nil) != (test.want != "") || explained != (test.want != "") ||
-			explained && (!strings.HasPrefix(access.sentence, test.want) || !strings.HasSuffix(access.sentence, "; run it again to go on: what is there is skipped")) {
-			t.Errorf("%s: %v, %v; want %d lines done and %q", test.name, counts, err, test.imported, test.want)
-		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -118,7 +119,7 @@ func TestServe_AnswersWhenTheTableStalls(t *testing.T) {
 	dir, variables := t.TempDir(), []string{"DYNAMODB_ENDPOINT=" + endpoint, "TABLE_NAME=" + name}
 	url := begin(t, dir, variables, "serve").ready(t)
 	key := newKey(t, dir, variables, "--org", "o1")
-	ctx, cancel := context.WithTimeout(t.Context(), serverLimits.write)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for _, want := range []struct {
 		stalls bool
@@ -141,14 +142,11 @@ func TestServe_AnswersWhenTheTableStalls(t *testing.T) {
 	}
 }
 
-// The local server gives a request to DynamoDB up in time to answer the request that waits for it, and tries
-// again before.
-func TestDeadlines_AreBelowTheServersOwn(t *testing.T) {
+// A command gives a request to DynamoDB up before these tests lose their patience, and tries again
+// before.
+func TestDeadlines_AreBelowThePatience(t *testing.T) {
 	t.Parallel()
-	if forServer.call > requestTimeout || requestTimeout >= serverLimits.write || 2*forServer.attempt >= forServer.call {
-		t.Errorf("%+v in requests of %s, written within %s", forServer, requestTimeout, serverLimits.write)
-	}
-	if forCommands.call > patience || 2*forCommands.attempt >= forCommands.call {
-		t.Errorf("%+v", forCommands)
+	if d := stack.ForCommands; d.Call > patience || 2*d.Attempt >= d.Call {
+		t.Errorf("%+v", d)
 	}
 }

@@ -1,24 +1,12 @@
 package main
 
 import (
-	"bufio"
-	"cmp"
 	"context"
-	"encoding/csv"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"maps"
-	"slices"
-	"strconv"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
-	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
 const exportHelp = `
@@ -65,21 +53,23 @@ func exportGroups(ctx context.Context, p program, args []string) error {
 	if filter.StartDate != "" && filter.EndDate != "" && filter.StartDate > filter.EndDate {
 		return usageError(fmt.Sprintf("--from is %s and --to %s: the first day must not be after the last", filter.StartDate, filter.EndDate))
 	}
-	newWriter, ok := groupWriters[*format]
-	if !ok {
+	switch {
+	case *format != "jsonl" && *format != "csv":
 		return usageError(fmt.Sprintf("--format is %q: it must be jsonl or csv", *format))
+	case *raw && *format != "csv":
+		return usageError("--csv-raw is for --format csv alone")
 	}
-	if *raw {
-		if *format != "csv" {
-			return usageError("--csv-raw is for --format csv alone")
-		}
-		newWriter = newRawCSVWriter
-	}
-	tbl, err := openTable(ctx, p)
+	tbl, err := p.openTable(ctx)
 	if err != nil {
 		return err
 	}
-	return writeGroups(ctx, tbl.Table, *org, filter, newWriter(p.stdout), p.stderr)
+	var writer transfer.Writer
+	if *format == "csv" {
+		writer = transfer.NewCSV(p.stdout, *raw)
+	} else {
+		writer = transfer.NewJSONL(p.stdout)
+	}
+	return transfer.Export(ctx, tbl.Table, *org, filter, writer, p.stderr)
 }
 
 func dayFlag(flags *flag.FlagSet, day *metering.Day, name, usage string) {
@@ -87,122 +77,4 @@ func dayFlag(flags *flag.FlagSet, day *metering.Day, name, usage string) {
 		*day, err = metering.ParseDay(text)
 		return err
 	})
-}
-
-// groupWriter writes groups in a format. After an error it is of no more use.
-type groupWriter interface {
-	// write returns the paths of members that the format can't hold, which it has left out.
-	write(*metering.Group) (leftOut []string, err error)
-	flush() error
-}
-
-var groupWriters = map[string]func(io.Writer) groupWriter{
-	"jsonl": func(w io.Writer) groupWriter { return &jsonlWriter{out: bufio.NewWriter(w)} },
-	"csv":   newCSVWriter,
-}
-
-// writeGroups writes the organization's groups of the filter, newest first. It holds a page of
-// them in memory, however many there are. What it can't write it names on stderr, and fails at the end.
-//
-//	Query  a round trip and about 128 read units per 1 MB
-func writeGroups(ctx context.Context, tbl *table.Table, org string, filter metering.GroupFilter, w groupWriter, stderr io.Writer) error {
-	var reading, writing error
-	incomplete := 0
-	for group, err := range tbl.Groups(ctx, org, filter) {
-		if err != nil {
-			if reading != nil {
-				fmt.Fprintln(stderr, reading)
-			}
-			reading = err
-			continue // to the groups after one that can't be read; nothing comes after an error of the table
-		}
-		var leftOut []string
-		if leftOut, writing = w.write(group); writing != nil {
-			break
-		}
-		if len(leftOut) > 0 {
-			incomplete++
-			fmt.Fprintf(stderr, "group %s is written without %s: a newer version stored it, and this format can't hold it\n",
-				metering.Quote(group.ID), strings.Join(leftOut, ", "))
-		}
-	}
-	if writing == nil {
-		writing = w.flush()
-	}
-	if ctx.Err() != nil {
-		return errors.New("interrupted: what was written is not all")
-	}
-	if err := cmp.Or(reading, writing); err != nil {
-		return fmt.Errorf("what was written is not all: %w", err)
-	}
-	if incomplete > 0 {
-		return fmt.Errorf("what was written is not all: of %d groups a member is missing; export them by the version that stored them", incomplete)
-	}
-	return nil
-}
-
-type jsonlWriter struct {
-	out  *bufio.Writer
-	line []byte
-}
-
-func (w *jsonlWriter) write(g *metering.Group) ([]string, error) {
-	w.line = append(apijson.AppendGroupForExport(w.line[:0], g), '\n')
-	_, err := w.out.Write(w.line)
-	return g.Unexportable, err
-}
-
-func (w *jsonlWriter) flush() error { return w.out.Flush() }
-
-type csvWriter struct {
-	out *csv.Writer
-	raw bool // texts are written as they are
-}
-
-func newCSVWriter(w io.Writer) groupWriter { return beginCSV(w, false) }
-
-func newRawCSVWriter(w io.Writer) groupWriter { return beginCSV(w, true) }
-
-func beginCSV(w io.Writer, raw bool) groupWriter {
-	out := csv.NewWriter(w)
-	_ = out.Write([]string{ // into the buffer: what fails comes out of flush
-		"id", "organizationID", "buyerID", "entitlementID", "productID", "partner", "status", "records", "metaInfo",
-		"serialID", "usageRecordReportID", "creationTime", "lastUpdateTime", "reportedTime",
-	})
-	return csvWriter{out, raw}
-}
-
-// write has no column for members of the group itself that it does not know.
-func (w csvWriter) write(g *metering.Group) ([]string, error) {
-	reported := ""
-	if !g.ReportedTime.IsZero() {
-		reported = metering.FormatTime(g.ReportedTime)
-	}
-	leftOut := slices.Concat(slices.Sorted(maps.Keys(g.Unknown)), g.Unexportable)
-	return leftOut, w.out.Write([]string{
-		w.text(g.ID), w.text(g.OrganizationID), w.text(g.BuyerID), w.text(g.EntitlementID), w.text(g.ProductID),
-		w.text(string(g.Partner)), w.text(string(g.Status)),
-		string(apijson.AppendQuantities(nil, g.Records)), string(apijson.AppendMetaInfoForExport(nil, &g.MetaInfo)),
-		strconv.Itoa(int(g.SerialID)), w.text(g.UsageRecordReportID),
-		metering.FormatTime(g.CreationTime), metering.FormatTime(g.LastUpdateTime), reported,
-	})
-}
-
-// text returns the cell of a text that a client may have chosen: exportHelp has the rule. Quotes around a cell do not
-// help, because a spreadsheet takes them off first.
-func (w csvWriter) text(text string) string {
-	const begins = "=+-@＝＋－＠\t\r\n"
-	inside := strings.TrimLeftFunc(text, func(r rune) bool {
-		return (unicode.IsSpace(r) || !unicode.IsPrint(r)) && !strings.ContainsRune(begins, r)
-	})
-	first, _ := utf8.DecodeRuneInString(inside)
-	if !w.raw && (strings.HasPrefix(text, "'") || inside != "" && strings.ContainsRune(begins, first)) {
-		return "'" + text
-	}
-	return text
-}
-
-func (w csvWriter) flush() error {
-	w.out.Flush()
-	return w.out.Error()
 }

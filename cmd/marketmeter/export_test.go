@@ -2,9 +2,7 @@ package main
 
 import (
 	"encoding/csv"
-	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,15 +16,16 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
 func TestExportIntoImportGivesTheSameList(t *testing.T) {
 	t.Parallel()
 	const org = "o#1 +é"
-	groups := manyGroups(400, org)
+	groups := transfertest.ManyGroups(400, org)
 	client, from := tabletest.Client(t)
 	_, to := tabletest.Client(t)
-	status, stdout, stderr := onTable(t, from, linesOf(groups), "import", "--org", org, "-")
+	status, stdout, stderr := onTable(t, from, transfertest.Lines(groups), "import", "--org", org, "-")
 	if status != 0 || stdout != "imported 400, skipped 0, refused 0\n" {
 		t.Fatalf("import: %d\n%s%s", status, stdout, stderr)
 	}
@@ -35,7 +34,7 @@ func TestExportIntoImportGivesTheSameList(t *testing.T) {
 	if status != 0 || stderr != "" {
 		t.Fatalf("export: %d\n%s", status, stderr)
 	}
-	if want := linesOf(sortedNewestFirst(groups)); exported != want {
+	if want := transfertest.Lines(transfertest.SortedNewestFirst(groups)); exported != want {
 		t.Errorf("what was imported is not what was exported, newest first:\n%s\nwant\n%s", exported, want)
 	}
 	if status, stdout, stderr = onTable(t, to, exported, "import", "--org", org, "-"); status != 0 {
@@ -54,7 +53,7 @@ func TestExportReadsEveryPage(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
 	var want []string
-	for _, g := range manyGroups(12, "o1") {
+	for _, g := range transfertest.ManyGroups(12, "o1") {
 		g.UsageRecordReportID = strings.Repeat("x", 200_000) // five of them fill a page of DynamoDB's
 		want = append(want, string(apijson.AppendGroupForExport(nil, &g))+"\n")
 	}
@@ -77,7 +76,7 @@ func TestExportOfDays(t *testing.T) {
 	}
 	var lines strings.Builder
 	for _, at := range times {
-		lines.WriteString(lineOf("g"+at, "creationTime", at))
+		lines.WriteString(transfertest.Line("g"+at, "creationTime", at))
 	}
 	if status, _, stderr := onTable(t, name, lines.String(), "import", "--org", "o1", "-"); status != 0 {
 		t.Fatal(stderr)
@@ -112,9 +111,9 @@ func TestExportOfDays(t *testing.T) {
 func TestExportAsCSV(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
-	lines := lineOf("g1", "serialID", "3", "records", `{"b":0.10,"a":9007199254740993}`, "metaInfo", `{"source":"LAGO","lagoAmount":1.50}`,
+	lines := transfertest.Line("g1", "serialID", "3", "records", `{"b":0.10,"a":9007199254740993}`, "metaInfo", `{"source":"LAGO","lagoAmount":1.50}`,
 		"productID", "p,1", "buyerID", `the "buyer"`, "reportedTime", "2026-03-01T13:00:00+01:00") +
-		lineOf("g0")
+		transfertest.Line("g0")
 	if status, _, stderr := onTable(t, name, lines, "import", "--org", "o1", "-"); status != 0 {
 		t.Fatal(stderr)
 	}
@@ -139,32 +138,6 @@ func TestExportAsCSV(t *testing.T) {
 	}
 	if _, empty, _ := onTable(t, name, "", "export", "--org", "o2", "--format", "csv"); empty != strings.Join(want[0], ",")+"\n" {
 		t.Errorf("an organization without groups: %q; want the header", empty)
-	}
-}
-
-type closedPipe struct{ room int }
-
-func (c *closedPipe) Write(b []byte) (int, error) {
-	if c.room -= len(b); c.room < 0 {
-		return 0, errors.New("write |1: broken pipe")
-	}
-	return len(b), nil
-}
-
-func TestExportEndsWhereItsReaderHasGone(t *testing.T) {
-	t.Parallel()
-	tbl := tabletest.New(t)
-	counts, err := importLines(t.Context(), tbl, "o1", strings.NewReader(linesOf(manyGroups(50, "o1"))), importOptions{})
-	if err != nil || counts.imported != 50 {
-		t.Fatal(counts, err)
-	}
-	for format, newWriter := range groupWriters {
-		for _, room := range []int{0, 10_000} {
-			err := writeGroups(t.Context(), tbl, "o1", metering.GroupFilter{}, newWriter(&closedPipe{room}), io.Discard)
-			if err == nil || err.Error() != "what was written is not all: write |1: broken pipe" {
-				t.Errorf("%s into a pipe that closes after %d bytes: %v", format, room, err)
-			}
-		}
 	}
 }
 
@@ -325,7 +298,7 @@ func TestExport_KeepsIdentifiersWithPercent(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
-	groups := manyGroups(4, "o%1")
+	groups := transfertest.ManyGroups(4, "o%1")
 	groups[1].ID, groups[2].EntitlementID, groups[3].BuyerID = "a%41", "100%", "50%"
 	for i := range groups {
 		if _, err := tbl.Put(t.Context(), &groups[i]); err != nil {
@@ -333,14 +306,14 @@ func TestExport_KeepsIdentifiersWithPercent(t *testing.T) {
 		}
 	}
 	status, exported, stderr := onTable(t, name, "", "export", "--org", "o%1")
-	if want := linesOf(sortedNewestFirst(groups)); status != 0 || stderr != "" || exported != want {
+	if want := transfertest.Lines(transfertest.SortedNewestFirst(groups)); status != 0 || stderr != "" || exported != want {
 		t.Fatalf("export: %d %s\n%swant\n%s", status, stderr, exported, want)
 	}
 	if status, csv, _ := onTable(t, name, "", "export", "--org", "o%1", "--format", "csv"); status != 0 || !strings.Contains(csv, "a%41") {
 		t.Errorf("as CSV: %d\n%s", status, csv)
 	}
 
-	status, stdout, stderr := onTable(t, name, linesOf(groups), "import", "--org", "o2", "--rewrite-org", "-")
+	status, stdout, stderr := onTable(t, name, transfertest.Lines(groups), "import", "--org", "o2", "--rewrite-org", "-")
 	if status != 1 || stdout != "imported 2, skipped 0, refused 2\n" {
 		t.Errorf("import: %d, %q", status, stdout)
 	}
@@ -374,65 +347,10 @@ func TestOrgFlag_PercentIsTakenWhereNothingIsStored(t *testing.T) {
 	}
 }
 
-func TestExport_NeutralizesFormulasInCSV(t *testing.T) {
-	t.Parallel()
-	texts := []string{
-		"=1+1", "+1", "-1", "-", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\u00a0+1", "\ufeff@x", "\u200b-1", "＝1", "＋1", "－1", "＠x", "'=1", "'", `="a","b"`, "=a\r\nb",
-		"plain", "a=1", "1-2", `"=1"`, "a\n=1", " a", ",=1", "é",
-	}
-	neutral := func(text string) string {
-		if slices.Index(texts, text) < slices.Index(texts, "plain") {
-			return "'" + text
-		}
-		return text
-	}
-	columns := map[string]int{"id": 0, "buyerID": 2, "entitlementID": 3, "productID": 4, "usageRecordReportID": 10}
-	var groups []metering.Group
-	for i, text := range texts {
-		g, err := apijson.DecodeGroup([]byte(lineOf(fmt.Sprint("g", i), "serialID", "7", "records", `{"a":-1.5}`)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		g.OrganizationID, g.ID, g.BuyerID, g.EntitlementID, g.ProductID, g.UsageRecordReportID = "o1", text, text, text, text, text
-		groups = append(groups, g)
-	}
-	for _, raw := range []bool{false, true} {
-		var out strings.Builder
-		w := beginCSV(&out, raw)
-		for _, g := range groups {
-			if _, err := w.write(&g); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.flush(); err != nil {
-			t.Fatal(err)
-		}
-		rows, err := csv.NewReader(strings.NewReader(out.String())).ReadAll()
-		if err != nil || len(rows) != len(texts)+1 {
-			t.Fatal(len(rows), err)
-		}
-		for i, row := range rows[1:] {
-			want := texts[i]
-			if !raw {
-				want = neutral(want)
-			}
-			want = strings.ReplaceAll(want, "\r\n", "\n") // the reader of Go changes these
-			for column, at := range columns {
-				if row[at] != want {
-					t.Errorf("raw %v: %s is %q; want %q", raw, column, row[at], want)
-				}
-			}
-			if row[7] != `{"a":-1.5}` || row[9] != "7" || row[5] != "AWS" {
-				t.Errorf("raw %v: %q", raw, row)
-			}
-		}
-	}
-}
-
 func TestExport_CSVRawIsAFlag(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
-	if status, _, stderr := onTable(t, name, lineOf("g1", "buyerID", "=1"), "import", "--org", "o1", "-"); status != 0 {
+	if status, _, stderr := onTable(t, name, transfertest.Line("g1", "buyerID", "=1"), "import", "--org", "o1", "-"); status != 0 {
 		t.Fatal(stderr)
 	}
 	for _, test := range []struct {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
 func gzipped(t *testing.T, text string) string {
@@ -56,7 +57,7 @@ func inUTF32(text string, lowFirst bool) string {
 
 func TestImport_ReadsGzip(t *testing.T) {
 	t.Parallel()
-	lines := linesOf(manyGroups(50, "o1"))
+	lines := transfertest.Lines(transfertest.ManyGroups(50, "o1"))
 	half := strings.Index(lines[len(lines)/2:], "\n") + len(lines)/2 + 1
 	dir := t.TempDir()
 	for name, input := range map[string]string{
@@ -90,7 +91,7 @@ func TestImport_StopsAtDamagedGzip(t *testing.T) {
 	tbl := table.New(client, name)
 	var lines strings.Builder
 	for n := range 600 {
-		lines.WriteString(lineOf(fmt.Sprint("g", n)))
+		lines.WriteString(transfertest.Line(fmt.Sprint("g", n)))
 	}
 	whole := gzipped(t, lines.String())
 	badSum := []byte(whole)
@@ -110,7 +111,7 @@ func TestImport_StopsAtDamagedGzip(t *testing.T) {
 	} {
 		org := fmt.Sprint("o", i)
 		status, stdout, stderr := onTable(t, name, test.input, "import", "--org", org, "-")
-		stored := len(storedGroups(t, tbl, org))
+		stored := len(transfertest.StoredGroups(t, tbl, org))
 		if status != 1 || stored < test.imported || stdout != fmt.Sprintf("imported %d, skipped 0, refused 0\n", stored) ||
 			!strings.Contains(stderr, test.want) || strings.Count(stderr, "marketmeter import: ") != 1 || strings.Contains(stderr, "line 1: ") {
 			t.Errorf("%d bytes: %d, %s%s%d are stored; want at least %d and %q", len(test.input), status, stdout, stderr, stored, test.imported, test.want)
@@ -123,7 +124,7 @@ func TestImport_NamesOtherFormatsOnce(t *testing.T) {
 	_, table := tabletest.Client(t)
 	var lines strings.Builder
 	for n := range 20 {
-		lines.WriteString(lineOf(fmt.Sprint("g", n), "buyerID", "é日"))
+		lines.WriteString(transfertest.Line(fmt.Sprint("g", n), "buyerID", "é日"))
 	}
 	text := lines.String()
 	tar := "groups.jsonl" + strings.Repeat("\x00", 245) + "ustar\x0000" + strings.Repeat("\x00", 248) + text

@@ -7,15 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
-	"slices"
-	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/stack"
 )
 
 var keyCommands = []command{
@@ -76,7 +73,7 @@ func createKey(ctx context.Context, p program, args []string) error {
 		record.Scopes, err = auth.ParseScopes(text)
 		return err
 	})
-	lifetime := defaultLifetime
+	lifetime := auth.DefaultLifetime
 	lifetimeFlag(flags, &lifetime, "90d")
 	flags.StringVar(&record.Label, "label", "", "a `text` for people, to know the key by")
 	if err := p.parse(flags, createKeyHelp, args); err != nil {
@@ -94,11 +91,11 @@ func createKey(ctx context.Context, p program, args []string) error {
 	if err := auth.CheckLabel(record.Label); err != nil {
 		return usageError(fmt.Sprintf("--label is %s: %v", metering.Quote(record.Label), err))
 	}
-	ring, err := openKeyring(ctx, p)
+	ring, err := p.openKeyring(ctx)
 	if err != nil {
 		return err
 	}
-	key, err := ring.create(ctx, &record, lifetime, time.Now())
+	key, err := ring.Create(ctx, &record, lifetime, time.Now())
 	if err != nil {
 		return err
 	}
@@ -141,7 +138,7 @@ func listKeys(ctx context.Context, p program, args []string) error {
 	if err := checkKeyOrg(*org, checkStoredOrg); err != nil {
 		return err
 	}
-	tbl, err := openTable(ctx, p)
+	tbl, err := p.openTable(ctx)
 	if err != nil {
 		return err
 	}
@@ -151,84 +148,14 @@ func listKeys(ctx context.Context, p program, args []string) error {
 	}
 	if len(records) == 0 {
 		_, err = fmt.Fprintf(p.stdout, "Organization %s has no keys; `marketmeter key create --org %s` makes one.\n",
-			metering.Quote(*org), shellWord(*org))
+			metering.Quote(*org), stack.ShellWord(*org))
 	} else {
-		err = writeKeys(p.stdout, records, time.Now())
+		err = auth.WriteList(p.stdout, records, time.Now())
 	}
 	if err != nil {
 		return fmt.Errorf("the list is not written whole: %w", err)
 	}
 	return nil
-}
-
-// writeKeys writes a line a key.
-func writeKeys(w io.Writer, records []auth.Record, now time.Time) error {
-	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(columns, "ID\tLABEL\tSCOPES\tCREATED\tCREATED BY\tEXPIRES\tLAST USED\tSTATE")
-	for i := range records {
-		r := &records[i]
-		id := r.Hash.ID()
-		if r.Hash == (auth.Hash{}) {
-			id = "-"
-		}
-		at := func(name string, t time.Time) string {
-			if slices.Contains(r.Unreadable, name) || slices.Contains(r.Unreadable, auth.WholeRecord) {
-				return "?"
-			}
-			return toTheMinute(t)
-		}
-		fmt.Fprintln(columns, strings.Join([]string{
-			id, printable(r.Label), printable(r.Scopes.String()), at("creationTime", r.CreationTime), printable(r.CreatedBy),
-			at("expiryTime", r.ExpiryTime), at("lastUsedTime", r.LastUsedTime), stateOf(r, now),
-		}, "\t"))
-	}
-	return columns.Flush()
-}
-
-// stateOf is a key's state and what belongs to it, as the list shows it.
-func stateOf(r *auth.Record, now time.Time) string {
-	state := string(r.State(now))
-	if !r.RevocationTime.IsZero() {
-		state += " " + toTheMinute(r.RevocationTime) + " by " + printable(r.RevokedBy)
-	}
-	if len(r.Unreadable) > 0 {
-		if r.State(now) != auth.Unreadable {
-			state += ", unreadable"
-		}
-		state += ": " + strings.Join(r.Unreadable, ", ")
-	}
-	if r.ReplacedBy != "" {
-		state += ", rotated to " + printable(r.ReplacedBy)
-	}
-	if r.UnknownScopes != "" {
-		state += ", unknown scopes: " + printable(metering.Quote(r.UnknownScopes))
-	}
-	if len(r.UnknownAttributes) > 0 {
-		state += ", unknown attributes: " + printable(metering.Quote(strings.Join(r.UnknownAttributes, ",")))
-	}
-	return state
-}
-
-// toTheMinute is a time as the list shows it.
-func toTheMinute(t time.Time) string {
-	if t.IsZero() {
-		return "never"
-	}
-	return t.UTC().Format("2006-01-02T15:04Z")
-}
-
-// printable is a text that was stored, of which nothing moves a terminal's cursor or turns its line
-// around; and something where it is empty, so that it is a column.
-func printable(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
 }
 
 const rotateKeyHelp = `
@@ -252,7 +179,7 @@ func rotateKey(ctx context.Context, p program, args []string) error {
 		keep, err = parseSpan(text)
 		return err
 	})
-	lifetime := likeTheOld
+	lifetime := auth.LikeTheOld
 	lifetimeFlag(flags, &lifetime, "90d, or never where the old key never expires")
 	org := flags.String("org", "", "the `organization` that the key is of; required")
 	ids, err := p.parseKeyIDs(flags, rotateKeyHelp, args)
@@ -263,13 +190,13 @@ func rotateKey(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	old, err := ring.read(ctx, *org, hash)
+	old, err := ring.Read(ctx, *org, hash)
 	if err != nil {
-		return err
+		return withKeyHint(err, *org)
 	}
-	key, record, err := ring.rotate(ctx, &old, keep, lifetime, time.Now())
+	key, record, err := ring.Rotate(ctx, &old, keep, lifetime, time.Now())
 	if err != nil {
-		return err
+		return withKeyHint(err, *org)
 	}
 	sentences := fmt.Sprintf("Made %s.\nThe old key %s ends at %s.", describe(&record), old.Hash.ID(), metering.FormatTime(old.ExpiryTime))
 	if keep < gatewayLag { // what it keeps of the old key may tell the old end
@@ -305,14 +232,14 @@ func revokeKey(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	record, changed, err := ring.revoke(ctx, *org, hash, time.Now())
+	record, changed, err := ring.Revoke(ctx, *org, hash, time.Now())
 	if err != nil {
-		return err
+		return withKeyHint(err, *org)
 	}
 	sentence := fmt.Sprintf("Revoked key %s of organization %s,%s. In AWS, API Gateway may let it in for up to %d seconds more; the local server refuses it at once.",
 		record.Hash.ID(), metering.Quote(record.Organization), atTime(record.RevocationTime), gatewayLag/time.Second)
 	if !changed {
-		sentence = fmt.Sprintf("Key %s was revoked before,%s by %s: nothing has changed.", record.Hash.ID(), atTime(record.RevocationTime), printable(record.RevokedBy))
+		sentence = fmt.Sprintf("Key %s was revoked before,%s by %s: nothing has changed.", record.Hash.ID(), atTime(record.RevocationTime), auth.Printable(record.RevokedBy))
 	}
 	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
 	if _, err := fmt.Fprintln(p.stdout, sentence); err != nil {
@@ -322,7 +249,7 @@ func revokeKey(ctx context.Context, p program, args []string) error {
 }
 
 // findKey finds the key of the organization that the one of the ids names.
-func (p program) findKey(ctx context.Context, org string, ids []string) (*keyring, auth.Hash, error) {
+func (p program) findKey(ctx context.Context, org string, ids []string) (*auth.Keyring, auth.Hash, error) {
 	if len(ids) != 1 {
 		return nil, auth.Hash{}, usageError(fmt.Sprintf("it takes one ID of a key; there are %d", len(ids)))
 	}
@@ -332,12 +259,41 @@ func (p program) findKey(ctx context.Context, org string, ids []string) (*keyrin
 	if err := checkKeyOrg(org, checkStoredOrg); err != nil {
 		return nil, auth.Hash{}, err
 	}
-	ring, err := openKeyring(ctx, p)
+	ring, err := p.openKeyring(ctx)
 	if err != nil {
 		return nil, auth.Hash{}, err
 	}
-	hash, err := ring.find(ctx, org, ids[0])
-	return ring, hash, err
+	hash, err := ring.Find(ctx, org, ids[0])
+	return ring, hash, withKeyHint(err, org)
+}
+
+// withKeyHint adds to a failure the command that helps then.
+func withKeyHint(err error, org string) error {
+	switch {
+	case metering.CodeOf(err) == metering.NotFound:
+		return fmt.Errorf("%w: `marketmeter key list --org %s` shows those that it has; a key that is not listed can be named "+
+			"by its whole hash or by the key itself", err, stack.ShellWord(org))
+	case errors.Is(err, auth.ErrNotRotatable):
+		return fmt.Errorf("%w: make a new one with `marketmeter key create --org %s`", err, stack.ShellWord(org))
+	}
+	return err
+}
+
+// openKeyring opens the keys of the table that a command acts on.
+func (p program) openKeyring(ctx context.Context) (*auth.Keyring, error) {
+	t, err := p.openTable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return t.Keyring(ctx, p.log())
+}
+
+// atTime is empty for a time that is not known.
+func atTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return " at " + metering.FormatTime(t)
 }
 
 // gatewayLag is how long API Gateway keeps what the authorizer has told of a key: ReauthorizeEvery of
@@ -365,7 +321,7 @@ func (p program) showKey(key auth.Key, record *auth.Record, sentences string) er
 	_, err := fmt.Fprintf(p.stdout, "%s\nThis is the only time that the key is shown, and it is stored nowhere. Keep it as you keep a password:\n%s\n", sentences, key)
 	if err != nil {
 		return fmt.Errorf("the key %s has been made and could not be shown: %w; end it with `marketmeter key revoke --org %s %s`",
-			record.Hash.ID(), err, shellWord(record.Organization), record.Hash.ID())
+			record.Hash.ID(), err, stack.ShellWord(record.Organization), record.Hash.ID())
 	}
 	return nil
 }
@@ -391,41 +347,20 @@ func (p program) parseKeyIDs(flags *flag.FlagSet, text string, args []string) (i
 	}
 }
 
-const (
-	leastOfID = 4
-	mostOfID  = 16
-)
-
 // checkKeyID allows the digits of an id, a hash or a key. It never repeats the text, which may be a
 // secret with a typo.
 func checkKeyID(text string) error {
-	if _, err := auth.Parse(text); err == nil {
-		return nil
-	}
-	if _, ok := auth.ParseHash(text); ok {
-		return nil
-	}
-	if len(text) < leastOfID || len(text) > mostOfID || strings.Trim(text, "0123456789abcdef") != "" {
+	if !auth.NamesKey(text) {
 		return usageError(fmt.Sprintf("what stands for ID is none: it must be %d to %d digits of 0-9 and a-f, as `marketmeter key list` shows them, the %d digits of the whole hash, or the key itself",
-			leastOfID, mostOfID, len(auth.Hash{}.String())))
+			auth.MinIDDigits, auth.MaxIDDigits, len(auth.Hash{}.String())))
 	}
 	return nil
 }
 
-// The spans of time that keys take.
-const (
-	day             = 24 * time.Hour
-	defaultLifetime = 90 * day
-	longestSpan     = 3650 * day
-
-	forever    time.Duration = 0  // for a lifetime
-	likeTheOld time.Duration = -1 // for the lifetime of a key that is made by rotation
-)
-
 func lifetimeFlag(flags *flag.FlagSet, lifetime *time.Duration, otherwise string) {
 	flags.Func("expires", "how long the key is good: a `span` like 90d or 12h, or never (default "+otherwise+")", func(text string) error {
 		if text == "never" {
-			*lifetime = forever
+			*lifetime = auth.Forever
 			return nil
 		}
 		span, err := parseSpan(text)

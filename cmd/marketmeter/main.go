@@ -12,6 +12,9 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/marketmeter/marketmeter/internal/auth"
+	"github.com/marketmeter/marketmeter/internal/stack"
 )
 
 func main() {
@@ -31,6 +34,11 @@ type program struct {
 	getenv         func(string) string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+}
+
+// openTable opens the table that a command acts on, and says which it is.
+func (p program) openTable(ctx context.Context) (*stack.Target, error) {
+	return stack.Open(ctx, p.getenv, p.stderr)
 }
 
 // A command of the program. Its run returns nil for exit status 0, an exitStatus where it has told
@@ -120,8 +128,11 @@ func (p program) exit(name string, err error) int {
 	if status, ok := errors.AsType[exitStatus](err); ok {
 		return int(status)
 	}
-	if access, ok := errors.AsType[*accessError](err); ok {
-		err = errors.New(access.sentence)
+	if uncertain, ok := errors.AsType[*auth.UncertainError](err); ok {
+		err = stack.FollowedBy(err, fmt.Sprintf("; should `marketmeter key list` show a key %s, revoke it: nobody has it", uncertain.KeyID))
+	}
+	if access, ok := errors.AsType[*stack.AccessError](err); ok {
+		err = errors.New(access.Sentence)
 	}
 	fmt.Fprintf(p.stderr, "%s: %v\n", name, err)
 	if _, ok := errors.AsType[usageError](err); ok {

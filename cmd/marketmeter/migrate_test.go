@@ -15,6 +15,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
 // migrate runs the script of docs/operations.md against pages of another service, for yesterday alone, and
@@ -68,8 +69,8 @@ func migrate(t *testing.T, pages map[string]string) (stdout, stderr string, stat
 
 func TestMigration_ReadsPagesInEveryForm(t *testing.T) {
 	t.Parallel()
-	group := strings.TrimSpace(lineOf("g1", "records", `{"a":0.1000000000000000055,"b":9007199254740993}`, "buyerID", "é\u2028[日]"))
-	other := strings.TrimSpace(lineOf("g2", "buyerID", `"usageRecordGroups": [{`))
+	group := strings.TrimSpace(transfertest.Line("g1", "records", `{"a":0.1000000000000000055,"b":9007199254740993}`, "buyerID", "é\u2028[日]"))
+	other := strings.TrimSpace(transfertest.Line("g2", "buyerID", `"usageRecordGroups": [{`))
 	for _, test := range []struct {
 		name  string
 		pages map[string]string
@@ -127,7 +128,7 @@ func TestMigration_StopsAtARefusal(t *testing.T) {
 func TestMigration_IntoImport(t *testing.T) {
 	t.Parallel()
 	lines, stderr, status := migrate(t, map[string]string{
-		"0": "{ \"usageRecordGroups\": [\n" + strings.ReplaceAll(linesOf(manyGroups(40, "old")), "}\n", "},\n") + "null ],\n \"nextOffset\": null }",
+		"0": "{ \"usageRecordGroups\": [\n" + strings.ReplaceAll(transfertest.Lines(transfertest.ManyGroups(40, "old")), "}\n", "},\n") + "null ],\n \"nextOffset\": null }",
 	})
 	if status != 0 {
 		t.Fatal(stderr)

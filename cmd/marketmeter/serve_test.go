@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +15,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
-	"github.com/marketmeter/marketmeter/internal/build"
 	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -76,8 +72,7 @@ func TestServeTellsOfTheDeathOfItsDatabase(t *testing.T) {
 		t.Errorf("after it: %d %s; want 503 %s", status, answer, notHealthy)
 	}
 	eventually(t, "the log has the reason", func() bool {
-		line := regexp.MustCompile(`"msg":"the health check failed",.*"error":"DynamoDB Local has stopped \(signal: killed\)`)
-		return line.MatchString(p.stderr.String())
+		return regexp.MustCompile(`"msg":"the health check failed",.*"error":"DynamoDB Local has stopped \(signal: killed\)`).MatchString(p.stderr.String())
 	})
 	p.signal(t, os.Interrupt)
 	if status := p.status(t); status != 0 {
@@ -283,46 +278,4 @@ func TestServe_HealthOfAMissingTableSaysNoReason(t *testing.T) {
 	eventually(t, "the log has the reason", func() bool {
 		return strings.Contains(server.stderr.String(), `"msg":"the health check failed"`) && strings.Contains(server.stderr.String(), "ResourceNotFound")
 	})
-}
-
-func TestGateAnswers503UntilItIsOpen(t *testing.T) {
-	t.Parallel()
-	var g gate
-	for _, path := range []string{"/healthz", "/org/o1/usageRecordGroup", "/"} {
-		w := httptest.NewRecorder()
-		g.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
-		if want := `"marketmeter is starting: its output has the step that it is at; try again"`; w.Code != 503 || w.Body.String() != want || w.Header().Get("Retry-After") == "" {
-			t.Errorf("%s before: %d %s, Retry-After %q; want 503 %s", path, w.Code, w.Body, w.Header().Get("Retry-After"), want)
-		}
-	}
-
-	healthy := errors.New("the table is gone")
-	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, limited := r.Context().Deadline(); limited {
-			fmt.Fprint(w, "the API")
-		}
-	})
-	g.open.Store(&opened{api, func(context.Context) error { return healthy }})
-	for _, test := range []struct {
-		path   string
-		health error
-		status int
-		body   string
-	}{
-		{"/healthz", healthy, 503, notHealthy},
-		{"/org/o1/usageRecordGroup", healthy, 200, "the API"},
-		{"/healthz", nil, 200, fmt.Sprintf(`{"commit":%q,"status":"ok","version":%q}`, build.Current().Commit, build.Current().Version)},
-	} {
-		healthy = test.health
-		w := httptest.NewRecorder()
-		g.ServeHTTP(w, httptest.NewRequest("GET", test.path, nil))
-		if w.Code != test.status || w.Body.String() != test.body {
-			t.Errorf("%s with health %v: %d %s; want %d %s", test.path, test.health, w.Code, w.Body, test.status, test.body)
-		}
-	}
-	w := httptest.NewRecorder()
-	g.ServeHTTP(w, httptest.NewRequest("POST", "/healthz", nil))
-	if w.Code != 405 || w.Header().Get("Allow") == "" {
-		t.Errorf("POST: %d %s", w.Code, w.Body)
-	}
 }

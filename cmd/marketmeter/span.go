@@ -6,6 +6,11 @@ import (
 	"time"
 )
 
+const (
+	day         = 24 * time.Hour
+	longestSpan = 3650 * day
+)
+
 var spanUnits = map[byte]time.Duration{'d': day, 'h': time.Hour, 'm': time.Minute, 's': time.Second}
 
 // parseSpan reads a whole number of days, hours, minutes or seconds, up to longestSpan.

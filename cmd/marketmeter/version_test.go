@@ -14,11 +14,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/marketmeter/marketmeter/internal/build"
 	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
 // repository is a Git repository with the files of this checkout, which may itself be one that the Go command
@@ -172,7 +172,7 @@ func TestCommands_FailOnAFullDisk(t *testing.T) {
 	ID := id(lastLine(t, stdout, new(bytes.Buffer)))
 	environment := map[string]string{"DYNAMODB_ENDPOINT": os.Getenv("DYNAMODB_ENDPOINT"), "TABLE_NAME": name}
 	for _, test := range []struct{ line, stdin, want string }{
-		{"import --org o1 -", lineOf("g1"), "imported 1, skipped 0, refused 0"},
+		{"import --org o1 -", transfertest.Line("g1"), "imported 1, skipped 0, refused 0"},
 		{"import --org o1 -", "", "imported 0, skipped 0, refused 0"},
 		{"export --org o1", "", ""},
 		{"export --org o1 --format csv", "", ""},
@@ -200,7 +200,7 @@ func TestCommands_FailOnAFullDisk(t *testing.T) {
 func TestExport_EndsQuietlyWithItsReader(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
-	if status, _, stderr := onTable(t, name, linesOf(manyGroups(600, "o1")), "import", "--org", "o1", "-"); status != 0 {
+	if status, _, stderr := onTable(t, name, transfertest.Lines(transfertest.ManyGroups(600, "o1")), "import", "--org", "o1", "-"); status != 0 {
 		t.Fatal(stderr)
 	}
 	file, err := buildProgram()
@@ -237,30 +237,6 @@ func TestExport_EndsQuietlyWithItsReader(t *testing.T) {
 type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, fmt.Errorf("write: %w", syscall.EPIPE) }
-
-func TestProgress_HasNoControlSequencesIfRefused(t *testing.T) {
-	t.Parallel()
-	device, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0) // a character device, as a terminal is
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer device.Close()
-	for _, test := range []struct {
-		environment map[string]string
-		want        bool
-	}{
-		{map[string]string{"TERM": "xterm"}, true},
-		{map[string]string{"TERM": "xterm", "NO_COLOR": ""}, true}, // no-color.org: unless it is empty
-		{map[string]string{"TERM": "dumb"}, false},
-		{map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, false},
-		{map[string]string{}, false},
-	} {
-		p := newProgress(device, func(name string) string { return test.environment[name] }, time.Now)
-		if p.inPlace != test.want {
-			t.Errorf("%v: in place %v; want %v", test.environment, p.inPlace, test.want)
-		}
-	}
-}
 
 func TestServe_NamesTheBuild(t *testing.T) {
 	t.Parallel()

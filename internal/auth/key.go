@@ -1,5 +1,6 @@
-// Package auth is the API's keys: how one is made and read, what is stored of it, what it allows, and
-// how a request is authenticated by its Authorization header. It knows neither HTTP nor the table.
+// Package auth is the API's keys: how one is made and read, what is stored of it, what it allows,
+// and how a request is authenticated by its Authorization header; and how keys are created, rotated
+// and revoked, which a Keyring does in a Store. It knows neither HTTP nor the table.
 package auth
 
 import (

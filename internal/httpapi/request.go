@@ -114,9 +114,6 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 	if tooLarge {
 		return nil, metering.Errorf(metering.TooLarge, "the body is too large: it may have at most %d bytes", limit)
 	}
-	if _, known := errors.AsType[*metering.Error](err); known {
-		return nil, err // of the server before the API, which has reasons of its own
-	}
 	if err != nil {
 		return nil, &metering.Error{Code: metering.Invalid, Message: "the body can't be read to its end", Cause: err}
 	}

@@ -1,4 +1,4 @@
-package main
+package transfer
 
 import (
 	"bufio"
@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
 // plainText returns the text of an input: the input itself or, if it is gzip, what that holds. It fails if the input
@@ -102,4 +104,62 @@ func damagedGzip(err error) error {
 		return errors.New("the gzip data is cut off: it ends too early")
 	}
 	return fmt.Errorf("the gzip data can't be read: %w", err)
+}
+
+// interruptible reads from r until ctx is done, whether or not a Read of r returns by then.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	out, in := io.Pipe()
+	go func() {
+		_, err := io.Copy(in, r)
+		in.CloseWithError(err) // nil is io.EOF
+	}()
+	context.AfterFunc(ctx, func() { out.CloseWithError(ctx.Err()) })
+	return out
+}
+
+// errLineTooLong is in the place of a line of maxLine bytes or more.
+var errLineTooLong = metering.Errorf(metering.Invalid, "it is too long: a line has less than %d bytes", maxLine)
+
+// LineReader reads lines, of which the first may begin with a byte order mark.
+type LineReader struct {
+	input  *bufio.Reader
+	number int // of the line that was read last
+}
+
+// NewLineReader reads the lines of r until ctx is done.
+func NewLineReader(ctx context.Context, r io.Reader) *LineReader {
+	return newLineReader(interruptible(ctx, r))
+}
+
+func newLineReader(r io.Reader) *LineReader {
+	return &LineReader{input: bufio.NewReaderSize(r, maxLine)}
+}
+
+// Next reads the next line and returns its number, from 1 on, and its text, without its end and
+// without blanks around it, which is valid until the next one is read. It returns io.EOF after the
+// last, and Invalid for one that is too long, after which the next can be read.
+func (r *LineReader) Next() (number int, text []byte, err error) {
+	r.number++
+	text, err = r.read()
+	if r.number == 1 {
+		text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	}
+	return r.number, text, err
+}
+
+func (r *LineReader) read() ([]byte, error) {
+	line, err := r.input.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = r.input.ReadSlice('\n')
+		}
+		if err == nil || errors.Is(err, io.EOF) {
+			err = errLineTooLong
+		}
+		return nil, err
+	}
+	if errors.Is(err, io.EOF) && len(line) > 0 {
+		err = nil
+	}
+	return bytes.Trim(line, " \t\r\n"), err
 }

@@ -1,4 +1,4 @@
-package main
+package stack
 
 import (
 	"context"
@@ -15,38 +15,39 @@ import (
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 )
 
-// accessError is a failed call that a person can do something about. The program prints the sentence alone;
-// the cause is for logs.
-type accessError struct {
-	sentence string
-	cause    error
+// AccessError is a failed call that a person can do something about. The program prints the
+// sentence alone; the cause is for logs.
+type AccessError struct {
+	Sentence string
+	Cause    error
 }
 
-func (e *accessError) Error() string { return e.sentence + ": " + e.cause.Error() }
+func (e *AccessError) Error() string { return e.Sentence + ": " + e.Cause.Error() }
 
-func (e *accessError) Unwrap() error { return e.cause }
+// Unwrap is the cause.
+func (e *AccessError) Unwrap() error { return e.Cause }
 
-// followedBy adds to an error what to do then, and to the sentence of an accessError in it.
-func followedBy(err error, what string) error {
-	if access, ok := errors.AsType[*accessError](err); ok {
-		return &accessError{access.sentence + what, err}
+// FollowedBy adds to an error what to do then, and to the sentence of an AccessError in it.
+func FollowedBy(err error, what string) error {
+	if access, ok := errors.AsType[*AccessError](err); ok {
+		return &AccessError{access.Sentence + what, err}
 	}
 	return fmt.Errorf("%w%s", err, what)
 }
 
-// tableAt names the table that a command uses and where it is: at an endpoint of its own or, if that
-// is empty, in the region of AWS.
-type tableAt struct{ name, region, endpoint string }
+// Location names the table that a command uses and where it is: at an endpoint of its own or, if
+// that is empty, in the region of AWS.
+type Location struct{ Name, Region, Endpoint string }
 
-func (t tableAt) String() string {
-	if t.endpoint != "" {
-		return fmt.Sprintf("table %s at %s", t.name, t.endpoint)
+func (t Location) String() string {
+	if t.Endpoint != "" {
+		return fmt.Sprintf("table %s at %s", t.Name, t.Endpoint)
 	}
-	return fmt.Sprintf("table %s in AWS region %s", t.name, t.region)
+	return fmt.Sprintf("table %s in AWS region %s", t.Name, t.Region)
 }
 
-// explain returns an accessError of a failed call, and the error itself if it is of another kind.
-func (t tableAt) explain(err error) error {
+// Explain returns an AccessError of a failed call, and the error itself if it is of another kind.
+func (t Location) Explain(err error) error {
 	sentence := ""
 	if missing, ok := errors.AsType[*dynamoclient.CredentialsError](err); ok {
 		sentence = t.noCredentials(missing.Cause)
@@ -58,10 +59,10 @@ func (t tableAt) explain(err error) error {
 	if sentence == "" {
 		return err
 	}
-	return &accessError{sentence, err}
+	return &AccessError{sentence, err}
 }
 
-func (t tableAt) noCredentials(err error) string {
+func (t Location) noCredentials(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Sprintf("the AWS credentials to use %v with did not come in time: check the service that they come from, and the network "+
 			"(%v)", t, onOneLine(err))
@@ -72,12 +73,12 @@ func (t tableAt) noCredentials(err error) string {
 
 // refused explains what DynamoDB, or AWS before it, refuses whatever is asked. The codes are those of
 // DynamoDB and, since other endpoints send them, of AWS's common errors.
-func (t tableAt) refused(api smithy.APIError) string {
+func (t Location) refused(api smithy.APIError) string {
 	message := onOneLine(fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage()))
 	switch api.ErrorCode() {
 	case "ResourceNotFoundException", "TableNotFoundException":
-		if t.endpoint != "" {
-			return fmt.Sprintf("there is no %v, in region %s: check TABLE_NAME, DYNAMODB_ENDPOINT and AWS_REGION (%s)", t, t.region, message)
+		if t.Endpoint != "" {
+			return fmt.Sprintf("there is no %v, in region %s: check TABLE_NAME, DYNAMODB_ENDPOINT and AWS_REGION (%s)", t, t.Region, message)
 		}
 		return fmt.Sprintf("there is no %v: either the name is wrong or the region; check TABLE_NAME and AWS_REGION "+
 			"against the stack's output TableName and its region (%s)", t, message)
@@ -85,7 +86,7 @@ func (t tableAt) refused(api smithy.APIError) string {
 		return fmt.Sprintf("the AWS credentials have expired: get new ones, as with `aws sso login`, and use %v again (%s)", t, message)
 	case "UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "AuthFailure":
 		return fmt.Sprintf("AWS does not know the access key of the credentials: check AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN "+
-			"(which temporary credentials need and others must not have), and that the account has enabled region %s (%s)", t.region, message)
+			"(which temporary credentials need and others must not have), and that the account has enabled region %s (%s)", t.Region, message)
 	case "InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture":
 		if wrongClock(api) {
 			return fmt.Sprintf("the clock of this machine is wrong: AWS refuses requests that differ from its time by more than "+
@@ -98,7 +99,7 @@ func (t tableAt) refused(api smithy.APIError) string {
 	case "AccessDeniedException", "AccessDenied", "NotAuthorized", "UnauthorizedOperation", "KMSAccessDeniedException":
 		return fmt.Sprintf("the AWS credentials lack a permission on %v: have their policy, and those above it, allow what AWS names (%s)", t, message)
 	case "OptInRequired", "SubscriptionRequiredException":
-		return fmt.Sprintf("the AWS account can't use DynamoDB in region %s: enable the region, or complete the account's sign-up (%s)", t.region, message)
+		return fmt.Sprintf("the AWS account can't use DynamoDB in region %s: enable the region, or complete the account's sign-up (%s)", t.Region, message)
 	case "ValidationException":
 		if strings.Contains(message, "does not have the specified index") || strings.Contains(message, "does not match the schema") {
 			return fmt.Sprintf("%v is not one of marketmeter, as template.yaml defines it: check TABLE_NAME (%s)", t, message)
@@ -117,10 +118,10 @@ func wrongClock(api smithy.APIError) bool {
 }
 
 // unreachable explains why no response came that is DynamoDB's.
-func (t tableAt) unreachable(err error) string {
-	check, host := "check AWS_REGION and the network", "dynamodb."+t.region+".amazonaws.com"
-	if t.endpoint != "" {
-		check, host = "check DYNAMODB_ENDPOINT and the network", t.endpoint
+func (t Location) unreachable(err error) string {
+	check, host := "check AWS_REGION and the network", "dynamodb."+t.Region+".amazonaws.com"
+	if t.Endpoint != "" {
+		check, host = "check DYNAMODB_ENDPOINT and the network", t.Endpoint
 	}
 	if name, ok := errors.AsType[*net.DNSError](err); ok {
 		return fmt.Sprintf("the host %s of %v is not found: %s (%v)", name.Name, t, check, name)

@@ -1,4 +1,4 @@
-package main
+package transfer
 
 import (
 	"bytes"
@@ -14,6 +14,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
+// SampleOrg is the organization of the sample data.
+const SampleOrg = "demo"
+
 // The sample data: what an organization that sells three products on three marketplaces, to buyers
 // with integrations of every kind, has after sampleDays.
 const (
@@ -21,23 +24,23 @@ const (
 	sampleDays  = 44   // that the groups are spread over, up to the beginning of today
 )
 
-// loadSample loads the sample data of the day, unless it is there. One that was broken off, on
+// LoadSample loads the sample data of the day, unless it is there. One that was broken off, on
 // whatever day, is completed.
-func loadSample(ctx context.Context, tbl *table.Table, today time.Time, say func(string)) error {
-	have, err := tbl.CountGroups(ctx, sampleOrg)
+func LoadSample(ctx context.Context, tbl *table.Table, today time.Time, say func(string)) error {
+	have, err := tbl.CountGroups(ctx, SampleOrg)
 	if err != nil {
 		return fmt.Errorf("looking for the sample data: %w", err)
 	}
 	if have >= sampleCount {
-		say(fmt.Sprintf("The sample data is there: organization %s, %d groups", sampleOrg, have))
+		say(fmt.Sprintf("The sample data is there: organization %s, %d groups", SampleOrg, have))
 		return nil
 	}
-	say(fmt.Sprintf("Loading the sample data: organization %s, %d groups", sampleOrg, sampleCount))
+	say(fmt.Sprintf("Loading the sample data: organization %s, %d groups", SampleOrg, sampleCount))
 	var refused error
-	_, err = importLines(ctx, tbl, sampleOrg, bytes.NewReader(sampleLines(today)), importOptions{
-		refused: func(line int, reason error) { refused = fmt.Errorf("line %d: %w", line, reason) },
-		progress: func(c importCounts) {
-			if n := c.lines(); n%500 == 0 && n < sampleCount {
+	_, err = Import(ctx, tbl, SampleOrg, bytes.NewReader(sampleLines(today)), ImportOptions{
+		Refused: func(line int, reason error) { refused = fmt.Errorf("line %d: %w", line, reason) },
+		Progress: func(c Counts) {
+			if n := c.Lines(); n%500 == 0 && n < sampleCount {
 				say(fmt.Sprintf("  %d of %d", n, sampleCount))
 			}
 		},
@@ -139,7 +142,7 @@ func sampleGroups(today time.Time) iter.Seq[metering.Group] {
 			used := created.Truncate(time.Minute)
 			e := sampleEntitlements[r.IntN(len(sampleEntitlements))]
 			g := metering.Group{
-				ID: fmt.Sprintf("urg-%04d", n), SerialID: int32(n), OrganizationID: sampleOrg,
+				ID: fmt.Sprintf("urg-%04d", n), SerialID: int32(n), OrganizationID: SampleOrg,
 				Partner: e.partner, BuyerID: e.buyer, EntitlementID: e.id, ProductID: e.product.id,
 				CreationTime: created, MetaInfo: metering.MetaInfo{Source: &e.source, Timestamp: &used},
 			}

@@ -1,4 +1,4 @@
-package main
+package localserver
 
 import (
 	"context"
@@ -8,20 +8,22 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/stack"
+	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
-// addDemoKey makes a key for the sample data that may do everything.
-func addDemoKey(ctx context.Context, t *target, log *slog.Logger, label string, lifetime time.Duration, now time.Time) (auth.Key, error) {
-	ring, err := newKeyring(ctx, t, log)
+// AddDemoKey makes a key for the sample data that may do everything.
+func AddDemoKey(ctx context.Context, t *stack.Target, log *slog.Logger, label string, lifetime time.Duration, now time.Time) (auth.Key, error) {
+	ring, err := t.Keyring(ctx, log)
 	if err != nil {
 		return "", err
 	}
 	r := auth.Record{
-		Organization: sampleOrg,
+		Organization: transfer.SampleOrg,
 		Scopes:       auth.Read | auth.Write | auth.Config | auth.Admin,
 		Label:        label,
 	}
-	key, err := ring.create(ctx, &r, lifetime, now)
+	key, err := ring.Create(ctx, &r, lifetime, now)
 	if err != nil {
 		return "", fmt.Errorf("making a key for the sample data: %w", err)
 	}
@@ -30,8 +32,8 @@ func addDemoKey(ctx context.Context, t *target, log *slog.Logger, label string, 
 
 // keptDemoKey is the demo key that an earlier run has left in the env file, so that runs don't heap
 // keys up. It is none where the file has none, or one that is not good in this table for a day more.
-func keptDemoKey(ctx context.Context, t *target, file string, now time.Time) (key auth.Key, ok bool, err error) {
-	variables, err := readEnv(file)
+func keptDemoKey(ctx context.Context, t *stack.Target, file string, now time.Time) (key auth.Key, ok bool, err error) {
+	variables, err := stack.ReadEnv(file)
 	if err != nil {
 		return "", false, nil // whatever is there is about to be written anew
 	}
@@ -46,6 +48,6 @@ func keptDemoKey(ctx context.Context, t *target, file string, now time.Time) (ke
 	if err != nil {
 		return "", false, err
 	}
-	ok = r.Organization == sampleOrg && r.Scopes.Allow(auth.Admin) && r.State(now.Add(day)) == auth.Active
+	ok = r.Organization == transfer.SampleOrg && r.Scopes.Allow(auth.Admin) && r.State(now.Add(24*time.Hour)) == auth.Active
 	return key, ok, nil
 }

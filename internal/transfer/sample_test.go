@@ -1,4 +1,4 @@
-package main
+package transfer
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
 var sampleToday = time.Date(2026, 3, 1, 9, 30, 0, 0, time.UTC)
@@ -107,13 +108,13 @@ func TestLoadSampleCompletesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	lines := slices.Collect(strings.Lines(string(sampleLines(sampleToday))))
-	counts, err := importLines(t.Context(), tbl, sampleOrg, strings.NewReader(strings.Join(lines[:700], "")), importOptions{})
-	if err != nil || counts.imported != 700 {
+	counts, err := Import(t.Context(), tbl, SampleOrg, strings.NewReader(strings.Join(lines[:700], "")), ImportOptions{})
+	if err != nil || counts.Imported != 700 {
 		t.Fatal(counts, err)
 	}
 	var said []string
 	for range 2 {
-		if err := loadSample(t.Context(), tbl, sampleToday.AddDate(0, 0, 1), func(s string) { said = append(said, s) }); err != nil {
+		if err := LoadSample(t.Context(), tbl, sampleToday.AddDate(0, 0, 1), func(s string) { said = append(said, s) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -124,5 +125,5 @@ func TestLoadSampleCompletesWhatIsThere(t *testing.T) {
 	if !slices.Equal(said, want) {
 		t.Errorf("said %q, want %q", said, want)
 	}
-	wantSerial(t, tbl, sampleOrg, 2500)
+	transfertest.WantSerial(t, tbl, SampleOrg, 2500)
 }

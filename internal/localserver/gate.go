@@ -1,4 +1,4 @@
-package main
+package localserver
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/build"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/stack"
 )
 
 // How long a request may take, as long as API Gateway would wait; and a look at the health.
@@ -18,6 +19,10 @@ const (
 	requestTimeout = 29 * time.Second
 	healthTimeout  = 2 * time.Second
 )
+
+// forServer are the deadlines of a call to DynamoDB for a request: it has the time of the request
+// that waits, for as many attempts as a command's; the http.Server has longer.
+var forServer = stack.Deadlines{Attempt: 9 * time.Second, Call: requestTimeout}
 
 // gate stands before the API. Until it is opened every path answers 503; after that /healthz answers from
 // a check, docs what it has, and the rest is the API's. No key is asked for here, so no response says

@@ -1,0 +1,83 @@
+package localserver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+)
+
+// admission bounds how many requests the API works on at once, each of which may hold megabytes,
+// and how many wait for that. A request that is not let in is answered 503 at once, or when it has
+// waited long enough: a server that takes all there is answers nobody in time under a load that
+// does not end.
+//
+// A request has its place until it is answered, also while its client sends the body or reads the
+// response: the limits of the http.Server end that.
+type admission struct {
+	api      http.Handler
+	log      *slog.Logger
+	work     *semaphore.Weighted // a place for each request that is worked on
+	queue    *semaphore.Weighted // and for each that waits for one
+	patience time.Duration       // that one waits at most
+	shed     atomic.Int64        // requests since the last line in the log
+}
+
+const (
+	maxWork     = 16 // several times what DynamoDB Local does at once
+	maxQueue    = 64 // about a second of it
+	maxPatience = 2 * time.Second
+)
+
+func admit(api http.Handler, log *slog.Logger) *admission {
+	return &admission{
+		api: api, log: log, patience: maxPatience, work: semaphore.NewWeighted(maxWork), queue: semaphore.NewWeighted(maxQueue),
+	}
+}
+
+func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !a.enter(r.Context()) {
+		if r.Context().Err() == nil {
+			a.logShed()
+		}
+		httpapi.Refuse(w, r, func() { unavailable(w, busy) })
+		return
+	}
+	defer a.work.Release(1)
+	a.api.ServeHTTP(w, r)
+}
+
+// busy is the response to a request that is not let in.
+var busy = fmt.Sprintf("the server has more requests than it accepts: it works on at most %d at once, and %d wait for at most %v: try again",
+	maxWork, maxQueue, maxPatience)
+
+// enter takes a place of work, after the requests that have waited longer. It reports whether there
+// is one in time.
+func (a *admission) enter(ctx context.Context) bool {
+	if a.work.TryAcquire(1) {
+		return true
+	}
+	if !a.queue.TryAcquire(1) {
+		return false
+	}
+	defer a.queue.Release(1)
+	ctx, cancel := context.WithTimeout(ctx, a.patience)
+	defer cancel()
+	return a.work.Acquire(ctx, 1) == nil
+}
+
+// logShed logs that a request was shed, with all others of that second: under a load that does not
+// end they are too many for a line each.
+func (a *admission) logShed() {
+	if a.shed.Add(1) == 1 {
+		time.AfterFunc(time.Second, func() {
+			a.log.Warn("requests were answered 503: there are more than can be worked on", "requests", a.shed.Swap(0))
+		})
+	}
+}

@@ -1,0 +1,326 @@
+// Package stack finds the table that a command acts on: the one that the environment names, in AWS
+// or at an endpoint, or that of the local stack, which its file env names. It says in a sentence
+// why a table can't be reached or used, and who the operator is.
+package stack
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/smithy-go/logging"
+
+	"github.com/marketmeter/marketmeter/internal/auth"
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
+	"github.com/marketmeter/marketmeter/internal/localdb"
+	"github.com/marketmeter/marketmeter/internal/table"
+)
+
+// Stack is a table in a DynamoDB that is reached at an address of its own: DynamoDB Local's, as a
+// rule.
+type Stack struct {
+	Endpoint, Table, Region, AccessKeyID, SecretAccessKey, SessionToken string
+}
+
+const defaultTable = "marketmeter"
+
+// At is the stack at endpoint. What the environment does not say of it is as DynamoDB Local takes
+// it.
+func At(endpoint string, getenv func(string) string) Stack {
+	s := Stack{
+		Endpoint:        endpoint,
+		Table:           cmp.Or(getenv("TABLE_NAME"), defaultTable),
+		Region:          cmp.Or(getenv("AWS_REGION"), localdb.Region),
+		AccessKeyID:     localdb.AccessKeyID,
+		SecretAccessKey: localdb.SecretAccessKey,
+	}
+	if id, secret := getenv("AWS_ACCESS_KEY_ID"), getenv("AWS_SECRET_ACCESS_KEY"); id != "" && secret != "" {
+		s.AccessKeyID, s.SecretAccessKey, s.SessionToken = id, secret, getenv("AWS_SESSION_TOKEN")
+	}
+	return s
+}
+
+// Own is the stack at the address of a DynamoDB Local that this program started. The credentials
+// of the environment are for elsewhere: DynamoDB Local takes letters and digits alone.
+func Own(db *localdb.DB, getenv func(string) string) Stack {
+	s := At(db.Endpoint, func(string) string { return "" })
+	s.Table = cmp.Or(getenv("TABLE_NAME"), defaultTable)
+	return s
+}
+
+// Client is a client of the DynamoDB of the stack.
+func (s Stack) Client(d Deadlines) *dynamodb.Client {
+	return dynamoclient.New(dynamoclient.Options{
+		Region:      s.Region,
+		Endpoint:    s.Endpoint,
+		Credentials: s.credentials(),
+		Transport:   dynamoclient.NewTransport(d.Attempt),
+		Call:        d.Call,
+		Explain:     s.Location().Explain,
+	})
+}
+
+// Location is what errors name the table by.
+func (s Stack) Location() Location { return Location{s.Table, s.Region, s.Endpoint} }
+
+func (s Stack) credentials() aws.CredentialsProvider {
+	return credentials.NewStaticCredentialsProvider(s.AccessKeyID, s.SecretAccessKey, s.SessionToken)
+}
+
+// Open is the table of the stack; it connects to nothing.
+func (s Stack) Open(d Deadlines) *Target {
+	return &Target{table.New(s.Client(d), s.Table), s.Table, s.Endpoint, s.credentials()}
+}
+
+// Target is the table that a command acts on.
+type Target struct {
+	*table.Table
+	Name, At    string // At is the endpoint or, in AWS, the region
+	Credentials aws.CredentialsProvider
+}
+
+// Variables are what a program needs in its environment to act on the stack.
+func (s Stack) Variables() []Variable {
+	all := []Variable{
+		{"DYNAMODB_ENDPOINT", s.Endpoint},
+		{"TABLE_NAME", s.Table},
+		{"AWS_REGION", s.Region},
+		{"AWS_ACCESS_KEY_ID", s.AccessKeyID},
+		{"AWS_SECRET_ACCESS_KEY", s.SecretAccessKey},
+	}
+	if s.SessionToken != "" { // only temporary credentials have one
+		all = append(all, Variable{"AWS_SESSION_TOKEN", s.SessionToken})
+	}
+	return all
+}
+
+// Deadlines bound a call to DynamoDB: each attempt until the end of its response, and all attempts
+// together.
+type Deadlines struct{ Attempt, Call time.Duration }
+
+// ForCommands are the deadlines of a command. It has longer than a function: DynamoDB Local takes
+// seconds over a group of a hundred thousand numbers, and a page of an export, 1 MB, may come over
+// a link of 50 KB a second. What stalls is tried three times.
+var ForCommands = Deadlines{20 * time.Second, time.Minute}
+
+// Variable is a variable of the environment.
+type Variable struct{ Name, Value string }
+
+// LocalDir is the folder of everything that is local to a checkout: LOCAL_DIR, or .local. In it are
+// DynamoDB Local (which LOCAL_JARS puts elsewhere, to share one among several folders), its data, and
+// the file env, which names the running stack to the other commands.
+func LocalDir(getenv func(string) string) string { return cmp.Or(getenv("LOCAL_DIR"), ".local") }
+
+// JarsDir is the folder that DynamoDB Local is fetched into: LOCAL_JARS, or that of LocalDir.
+func JarsDir(getenv func(string) string) string {
+	return cmp.Or(getenv("LOCAL_JARS"), LocalDir(getenv))
+}
+
+// EnvFile is the file that names the running stack.
+func EnvFile(getenv func(string) string) string { return filepath.Join(LocalDir(getenv), "env") }
+
+// WriteEnv writes one NAME=value a line, for a shell to read; the whole file or none of it. Only
+// its owner can read it: the credentials may be real ones.
+func WriteEnv(file string, variables []Variable) error {
+	var text bytes.Buffer
+	for _, v := range variables {
+		fmt.Fprintf(&text, "%s=%s\n", v.Name, ShellWord(v.Value))
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	part, err := os.CreateTemp(filepath.Dir(file), "env-*")
+	if err != nil {
+		return err
+	}
+	_, err = part.Write(text.Bytes())
+	if err = errors.Join(err, part.Close()); err == nil {
+		err = os.Rename(part.Name(), file)
+	}
+	if err != nil {
+		_ = os.Remove(part.Name())
+	}
+	return err
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]*$`)
+
+// ShellWord quotes a value where a shell would read more than itself in it.
+func ShellWord(value string) string {
+	if plainWord.MatchString(value) {
+		return value
+	}
+	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+}
+
+// ReadEnv reads what WriteEnv wrote, as a shell would.
+func ReadEnv(file string) (map[string]string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	variables := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		name, word, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		if !ok {
+			return nil, fmt.Errorf("%s: the line %q is not NAME=value", file, line)
+		}
+		if unquoted, ok := strings.CutPrefix(word, "'"); ok {
+			word = strings.ReplaceAll(strings.TrimSuffix(unquoted, "'"), `'\''`, "'")
+		}
+		variables[name] = word
+	}
+	return variables, nil
+}
+
+// Open opens the table that a command acts on: the one that the environment names, by
+// DYNAMODB_ENDPOINT or, in AWS, by TABLE_NAME; else the one of the local stack that runs here, which it
+// says on stderr.
+func Open(ctx context.Context, getenv func(string) string, stderr io.Writer) (*Target, error) {
+	if endpoint := getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
+		if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return nil, fmt.Errorf("DYNAMODB_ENDPOINT is %q: it must be a URL, as in http://127.0.0.1:8000", endpoint)
+		}
+		t := At(endpoint, getenv).Open(ForCommands)
+		fmt.Fprintf(stderr, "table %s at %s, from DYNAMODB_ENDPOINT\n", t.Name, t.At)
+		return t, nil
+	}
+	if name := getenv("TABLE_NAME"); name != "" {
+		within, cancel := context.WithTimeout(ctx, ForCommands.Call)
+		defer cancel()
+		t, err := openInAWS(within, name)
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(stderr, "table %s in AWS region %s\n", t.Name, t.At)
+		return t, nil
+	}
+	file := EnvFile(getenv)
+	variables, err := ReadEnv(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errors.New("which table? Set TABLE_NAME (with the AWS credentials and region of it, " +
+			"or with DYNAMODB_ENDPOINT), or run this where `make run` runs: there is no " + file + " here")
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := At(variables["DYNAMODB_ENDPOINT"], func(name string) string { return variables[name] })
+	if err := Listens(s.Endpoint); err != nil {
+		return nil, fmt.Errorf("the local stack of %s does not run (%w): start it with `make run`, or set TABLE_NAME", file, err)
+	}
+	fmt.Fprintf(stderr, "table %s at %s, from %s\n", s.Table, s.Endpoint, file)
+	return s.Open(ForCommands), nil
+}
+
+// hostLabel is what a region must be: a part of the host's name.
+var hostLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+
+// openInAWS opens a table with what the AWS SDK finds in the environment and in its files.
+func openInAWS(ctx context.Context, name string) (*Target, error) {
+	metadata := new(ec2Metadata)
+	// A credentials service on the network is waited for no longer than the table.
+	found, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{}),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(ForCommands.Attempt)),
+		config.WithEC2RoleCredentialOptions(func(o *ec2rolecreds.Options) { o.Client = metadata }))
+	if err != nil {
+		return nil, fmt.Errorf("the AWS configuration can't be read: check AWS_PROFILE, AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE: %w", err)
+	}
+	metadata.client = imds.NewFromConfig(found)
+	if found.Region == "" {
+		return nil, errors.New("which region? Set AWS_REGION, or DYNAMODB_ENDPOINT for a DynamoDB that is not in AWS")
+	}
+	if !hostLabel.MatchString(found.Region) {
+		return nil, fmt.Errorf("the AWS region is %q: it must be the name of one, as in AWS_REGION=eu-central-1", found.Region)
+	}
+	at := Location{Name: name, Region: found.Region}
+	client := dynamoclient.New(dynamoclient.Options{
+		Region: found.Region, Credentials: found.Credentials,
+		Transport: dynamoclient.NewTransport(ForCommands.Attempt), Call: ForCommands.Call, Explain: at.Explain,
+	})
+	return &Target{table.New(client, name), name, found.Region, found.Credentials}, nil
+}
+
+// ec2Metadata asks the metadata service of EC2, which is the last place that the SDK looks for credentials at.
+// Outside of EC2 nothing may respond there; within, it takes milliseconds. So a lookup has a second, and
+// not the SDK's five.
+type ec2Metadata struct{ client *imds.Client }
+
+func (m *ec2Metadata) GetMetadata(ctx context.Context, in *imds.GetMetadataInput, options ...func(*imds.Options)) (*imds.GetMetadataOutput, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	out, err := m.client.GetMetadata(ctx, in, options...)
+	if err != nil && ctx.Err() != nil {
+		// Not wrapped: a service that does not exist is no service that is late.
+		err = errors.New("the metadata service of EC2 did not respond within a second")
+	}
+	return out, err
+}
+
+// Listens fails where nothing takes connections at the endpoint.
+func Listens(endpoint string) error {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" {
+		return errors.New("it is not a URL, as in http://127.0.0.1:8000")
+	}
+	port := u.Port()
+	if port == "" {
+		port = u.Scheme
+	}
+	connection, err := net.DialTimeout("tcp", net.JoinHostPort(u.Hostname(), port), 3*time.Second)
+	if err != nil {
+		return err
+	}
+	return connection.Close()
+}
+
+// Keyring changes the keys of the table in the name of whoever runs this program. It fails if there
+// are no credentials to act with.
+func (t *Target) Keyring(ctx context.Context, log *slog.Logger) (*auth.Keyring, error) {
+	operator, err := t.operator(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &auth.Keyring{Store: t.Table, Operator: operator, Table: t.Name, At: t.At, Log: log}, nil
+}
+
+// operator tells who acts on the table: the user of this machine and, in AWS, the id of the access
+// key, which is no secret and which CloudTrail knows the principal of.
+func (t *Target) operator(ctx context.Context) (string, error) {
+	name := "uid " + strconv.Itoa(os.Getuid())
+	if known, err := user.Current(); err == nil {
+		name = known.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	ctx, cancel := context.WithTimeout(ctx, ForCommands.Call)
+	defer cancel()
+	used, err := t.Credentials.Retrieve(ctx)
+	if err != nil {
+		return "", fmt.Errorf("the AWS credentials: %w", Location{Name: t.Name, Region: t.At}.Explain(&dynamoclient.CredentialsError{Cause: err}))
+	}
+	if used.AccessKeyID != localdb.AccessKeyID {
+		name += " with access key " + used.AccessKeyID
+	}
+	return name, nil
+}

@@ -1,0 +1,166 @@
+package stack
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+func TestEnvFileKeepsEveryValue(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "new", "env")
+	rapid.Check(t, func(t *rapid.T) {
+		want := rapid.MapOf(rapid.StringMatching(`[A-Z_]{1,8}`), rapid.StringMatching(`[^\n\x00]*`)).Draw(t, "variables")
+		var variables []Variable
+		for name, value := range want {
+			variables = append(variables, Variable{name, value})
+		}
+		if err := WriteEnv(file, variables); err != nil {
+			t.Fatal(err)
+		}
+		got, err := ReadEnv(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("(-want +got):\n%s", diff)
+		}
+	})
+	if left, err := os.ReadDir(filepath.Dir(file)); err != nil || len(left) != 1 {
+		t.Errorf("beside the file: %v, %v", left, err)
+	}
+}
+
+func TestOpenTableChoosesTheStack(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	running := t.TempDir()
+	stopped := t.TempDir()
+	for dir, endpoint := range map[string]string{running: "http://" + listener.Addr().String(), stopped: "http://127.0.0.1:1"} {
+		if err := WriteEnv(filepath.Join(dir, "env"), Stack{Endpoint: endpoint, Table: "local"}.Variables()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		name        string
+		environment map[string]string
+		want        string // in the error or, where there is none, on standard error
+	}{
+		{"the environment's DynamoDB", map[string]string{"TABLE_NAME": "t", "DYNAMODB_ENDPOINT": "http://127.0.0.1:1", "LOCAL_DIR": running}, "table t at http://127.0.0.1:1, from DYNAMODB_ENDPOINT"},
+		{"the environment's DynamoDB, its table by default", map[string]string{"DYNAMODB_ENDPOINT": "http://127.0.0.1:1", "LOCAL_DIR": running}, "table marketmeter at http://127.0.0.1:1, from DYNAMODB_ENDPOINT"},
+		{"the local stack", map[string]string{"LOCAL_DIR": running}, "table local at http://" + listener.Addr().String()},
+		{"a local stack that has stopped", map[string]string{"LOCAL_DIR": stopped}, "does not run"},
+		{"none", map[string]string{"LOCAL_DIR": t.TempDir()}, "Set TABLE_NAME"},
+	} {
+		var stderr bytes.Buffer
+		tbl, err := Open(t.Context(), func(name string) string { return test.environment[name] }, &stderr)
+		said := stderr.String()
+		if err != nil {
+			said = err.Error()
+		}
+		if (tbl == nil) != (err != nil) || !strings.Contains(said, test.want) {
+			t.Errorf("%s: table %v, error %v, said %q; want %q", test.name, tbl != nil, err, stderr.String(), test.want)
+		}
+	}
+}
+
+func TestOpenTableInAWSNeedsARegion(t *testing.T) {
+	for name, value := range map[string]string{
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_PROFILE": "",
+		"AWS_DEFAULT_REGION": "", "AWS_REGION": "", "DYNAMODB_ENDPOINT": "", "TABLE_NAME": "mine",
+	} {
+		t.Setenv(name, value)
+	}
+	var stderr bytes.Buffer
+	if _, err := Open(t.Context(), os.Getenv, &stderr); err == nil || !strings.Contains(err.Error(), "Set AWS_REGION") {
+		t.Errorf("without a region: %v; want to be told to set it", err)
+	}
+	t.Setenv("AWS_REGION", "eu-central-1")
+	if _, err := Open(t.Context(), os.Getenv, &stderr); err != nil || stderr.String() != "table mine in AWS region eu-central-1\n" {
+		t.Errorf("with a region: %v, said %q", err, &stderr)
+	}
+}
+
+func TestKeyring_NamesTheOperator(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[string]string{"local": "", "AKIAEXAMPLE": " with access key AKIAEXAMPLE"} {
+		target := &Target{Credentials: credentials.NewStaticCredentialsProvider(id, "secret", "")}
+		ring, err := target.Keyring(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		who, key, _ := strings.Cut(ring.Operator, " with ")
+		if name, host, at := strings.Cut(who, "@"); !at || name == "" || host == "" || strings.TrimPrefix(want, " with ") != key {
+			t.Errorf("with %s it is %q; want user@host%s", id, ring.Operator, want)
+		}
+	}
+	target := &Target{Credentials: credentials.NewStaticCredentialsProvider("", "", "")}
+	if _, err := target.Keyring(t.Context(), nil); err == nil || !strings.HasPrefix(err.Error(), "the AWS credentials: ") {
+		t.Errorf("without credentials: %v", err)
+	}
+}
+
+func TestOpen_FindsTheRoleOfEC2(t *testing.T) {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "AWS_") {
+			t.Setenv(name, "")
+		}
+	}
+	for name, value := range map[string]string{
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "",
+	} {
+		t.Setenv(name, value)
+	}
+	role := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodPut:
+			w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
+			_, _ = io.WriteString(w, "token")
+		case strings.HasSuffix(r.URL.Path, "/operator"):
+			_, _ = io.WriteString(w, `{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"ASIAROLE","SecretAccessKey":"s","Token":"t","AccountId":"123456789012","LastUpdated":"2026-01-01T00:00:00Z","Expiration":"2099-01-01T00:00:00Z"}`)
+		default:
+			_, _ = io.WriteString(w, "operator")
+		}
+	}))
+	t.Cleanup(role.Close)
+	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", role.URL)
+	opened, err := openInAWS(t.Context(), "mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := opened.Credentials.Retrieve(t.Context()); err != nil || found.AccessKeyID != "ASIAROLE" {
+		t.Errorf("on EC2: %s, %v", found.AccessKeyID, err)
+	}
+}
+
+func TestOpenTable_RefusesWhatIsNoRegion(t *testing.T) {
+	for _, region := range []string{"us east", "eu-west-1/", "-", "eu_west_1", strings.Repeat("a", 64)} {
+		t.Setenv("AWS_REGION", region)
+		if _, err := openInAWS(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "it must be the name of one") {
+			t.Errorf("AWS_REGION=%q: %v", region, err)
+		}
+	}
+}
+
+func TestOpenTable_NamesTheProfileThatIsMissing(t *testing.T) {
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
+	t.Setenv("AWS_PROFILE", "nobody")
+	if _, err := openInAWS(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "check AWS_PROFILE") || !strings.Contains(err.Error(), "nobody") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,274 @@
+// Package transfer moves usage record groups into a table and out of it: imports of JSON lines,
+// exports as JSON lines and CSV, and the sample data.
+package transfer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/marketmeter/marketmeter/internal/apijson"
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/stack"
+	"github.com/marketmeter/marketmeter/internal/table"
+)
+
+// ImportOptions are what an import may be told. The functions may be nil; neither is called while
+// either runs.
+type ImportOptions struct {
+	RewriteOrg bool                         // take groups of other organizations, as the organization's own
+	Patience   time.Duration                // how long a write is tried again while the table is unavailable
+	Refused    func(line int, reason error) // after each line that is refused
+	Progress   func(Counts)                 // after each line
+}
+
+// Counts says what became of the lines of an import; empty ones don't count.
+type Counts struct{ Imported, Skipped, Refused int }
+
+// Lines is how many lines were read.
+func (c Counts) Lines() int { return c.Imported + c.Skipped + c.Refused }
+
+func (c Counts) String() string {
+	return fmt.Sprintf("imported %d, skipped %d, refused %d", c.Imported, c.Skipped, c.Refused)
+}
+
+// Bounds of an import. What is in memory is a chunk, the lines under way and one more line, each as text
+// (bounded here) and as a group, which can be twenty times that where it is made of empty objects.
+const (
+	importWorkers  = 16      // puts at the same time
+	maxLine        = 1 << 20 // bytes of a line with its end; a group has at most metering.MaxStored as stored
+	chunkLines     = 256     // lines for which the serial counter is changed at once,
+	chunkBytes     = 1 << 20 // and their bytes
+	maxUnderWay    = maxLine // bytes of the lines that wait for their put or are in it
+	finishUnderWay = 3 * time.Second
+)
+
+// Import stores the groups of the lines that are not there yet, as they are, and returns when
+// each line has been stored, skipped because its id is there, or refused. Of two lines with one id
+// the first is stored.
+//
+//	PutItem     each line     1 round trip, importWorkers at the same time; 5 write units under 1 KB
+//	UpdateItem  each chunk whose serialIDs are over all before it, and before its groups are put: no
+//	            new group gets the number of an imported one, wherever an import ends
+//
+// It fails where from or the table does, or when ctx is done: then what is under way is
+// finished, so that the counts are right, and nothing more is begun. A Read that blocks then is left
+// behind. After any failure the same import can be run again.
+func Import(ctx context.Context, tbl *table.Table, org string, from io.Reader, o ImportOptions) (Counts, error) {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	putCtx, cancel := outlive(ctx, finishUnderWay)
+	defer cancel()
+	im := &groupImport{table: tbl, org: org, options: o, room: semaphore.NewWeighted(maxUnderWay), seed: maphash.MakeSeed()}
+
+	var workers sync.WaitGroup
+	for i := range im.queues {
+		im.queues[i] = make(chan importLine, 64)
+		workers.Go(func() {
+			for line := range im.queues[i] {
+				if ctx.Err() == nil {
+					if err := im.put(putCtx, line); err != nil {
+						fail(err)
+					}
+				}
+				im.room.Release(line.bytes)
+			}
+		})
+	}
+	reading := im.read(ctx, from)
+	for _, queue := range im.queues {
+		close(queue)
+	}
+	workers.Wait()
+
+	err := cmp.Or(context.Cause(ctx), reading)
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
+	if err != nil {
+		err = stack.FollowedBy(err, "; run it again to go on: what is there is skipped")
+	}
+	return im.counts, err
+}
+
+// outlive returns a context that is done a while after ctx is.
+func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { time.AfterFunc(by, cancel) })
+	return later, cancel
+}
+
+// groupImport is one import under way. One goroutine reads, decodes and hands on; a worker for each
+// queue puts. Lines of one id are in one queue, in order.
+type groupImport struct {
+	table   *table.Table
+	org     string
+	options ImportOptions
+
+	queues [importWorkers]chan importLine
+	room   *semaphore.Weighted
+	seed   maphash.Seed
+	raised int32 // what the serial counter was raised to
+	limit  int32 // what it was limited to; 0 is not at all
+
+	reached atomic.Bool // a write has succeeded
+
+	mu     sync.Mutex
+	counts Counts
+}
+
+type importLine struct {
+	number int
+	bytes  int64
+	group  metering.Group
+}
+
+func (im *groupImport) read(ctx context.Context, from io.Reader) error {
+	text, err := plainText(interruptible(ctx, from))
+	if err != nil {
+		return err
+	}
+	lines := newLineReader(text)
+	chunk, size := make([]importLine, 0, chunkLines), int64(0)
+	for {
+		number, text, err := lines.Next()
+		switch {
+		case errors.Is(err, errLineTooLong):
+			im.refuse(number, err)
+		case errors.Is(err, io.EOF):
+			return im.handOn(ctx, chunk)
+		case err != nil:
+			return cmp.Or(im.handOn(ctx, chunk), fmt.Errorf("reading line %d: %w", number, err))
+		case len(text) > 0:
+			group, err := im.decode(text)
+			if err != nil {
+				im.refuse(number, err)
+				continue
+			}
+			chunk = append(chunk, importLine{number, int64(len(text)), group})
+			size += int64(len(text))
+		}
+		if len(chunk) == chunkLines || size >= chunkBytes {
+			if err := im.handOn(ctx, chunk); err != nil {
+				return err
+			}
+			chunk, size = chunk[:0], 0
+		}
+	}
+}
+
+func (im *groupImport) decode(text []byte) (metering.Group, error) {
+	group, err := apijson.DecodeGroup(text)
+	if err != nil {
+		return metering.Group{}, err
+	}
+	if given := group.OrganizationID; given != "" && given != im.org && !im.options.RewriteOrg {
+		return metering.Group{}, metering.Errorf(metering.Invalid, "organizationID is %s: it must be %s, unless --rewrite-org makes it that",
+			metering.Quote(given), metering.Quote(im.org))
+	}
+	group.OrganizationID = im.org
+	return group, nil
+}
+
+// handOn raises or limits the serial counter as the chunk needs it and gives its lines to the workers.
+func (im *groupImport) handOn(ctx context.Context, chunk []importLine) error {
+	raise, limit := im.raised, im.limit
+	for _, line := range chunk {
+		if n := line.group.SerialID; n <= table.MaxRaisedSerial {
+			raise = max(raise, n)
+		} else if limit == 0 || n < limit {
+			limit = n
+		}
+	}
+	if raise > im.raised {
+		if err := im.patiently(ctx, func() error { return im.table.RaiseSerial(ctx, im.org, raise) }); err != nil {
+			return err
+		}
+		im.raised = raise
+	}
+	if limit != im.limit {
+		if err := im.patiently(ctx, func() error { return im.table.LimitSerial(ctx, im.org, limit) }); err != nil {
+			return err
+		}
+		im.limit = limit
+	}
+	for _, line := range chunk {
+		if err := im.room.Acquire(ctx, line.bytes); err != nil {
+			return err
+		}
+		im.queues[maphash.String(im.seed, line.group.ID)%importWorkers] <- line
+	}
+	return nil
+}
+
+// put stores the group of a line and counts the line. What it returns is no fault of the line's.
+func (im *groupImport) put(ctx context.Context, line importLine) error {
+	var stored bool
+	operation := table.NewOperation()
+	err := im.patiently(ctx, func() (err error) {
+		stored, err = im.table.PutAs(ctx, operation, &line.group)
+		return err
+	})
+	switch {
+	case err == nil && stored:
+		im.count(func(c *Counts) { c.Imported++ })
+	case err == nil:
+		im.count(func(c *Counts) { c.Skipped++ })
+	case metering.CodeOf(err) == metering.Invalid:
+		im.refuse(line.number, err)
+	default:
+		return fmt.Errorf("line %d: %w", line.number, err)
+	}
+	return nil
+}
+
+// patiently writes, again and again while the table is unavailable. An import of any size is throttled
+// in AWS sooner or later, for longer than the client's own retries last: an index takes about 1,000
+// groups of an organization a second. If nothing was written yet and DynamoDB can't be reached, the reason is
+// likely to stay: it returns at once.
+func (im *groupImport) patiently(ctx context.Context, write func() error) error {
+	for start := time.Now(); ; {
+		err := write()
+		if err == nil {
+			im.reached.Store(true)
+		}
+		if _, ok := errors.AsType[*stack.AccessError](err); ok && !im.reached.Load() {
+			return err
+		}
+		if metering.CodeOf(err) != metering.Unavailable || time.Since(start) >= im.options.Patience {
+			return err
+		}
+		select {
+		case <-time.After(time.Second/2 + rand.N(time.Second/2)):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func (im *groupImport) refuse(line int, reason error) {
+	im.count(func(c *Counts) {
+		c.Refused++
+		if im.options.Refused != nil {
+			im.options.Refused(line, reason)
+		}
+	})
+}
+
+func (im *groupImport) count(add func(*Counts)) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	add(&im.counts)
+	if im.options.Progress != nil {
+		im.options.Progress(im.counts)
+	}
+}
