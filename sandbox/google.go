@@ -707,7 +707,7 @@ func googleDeadline(end time.Time) time.Time {
 // store stores the operation's values, unless its id was accepted before.
 func (p googleProtocol) store(service *GoogleService, i int, op *googleOperation) {
 	// An operation has a record for each value, numbered from 0.
-	if earlier := p.call.find(identityOf(service.Name, "0", op.id)); earlier != nil {
+	if earlier := p.find(identityOf(service.Name, "0", op.id)); earlier != nil {
 		p.decided(i, op.id, Duplicate, "", fmt.Sprintf("request %d was accepted with this operationId; nothing is added", earlier.Request))
 		return
 	}

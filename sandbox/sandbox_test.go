@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -346,8 +344,6 @@ func (b *box) control(method, path, body string) answer {
 	controlDescription().check(b.t, r, body, a)
 	return a
 }
-
-func sorted[M ~map[K]V, K interface{ ~string }, V any](m M) []K { return slices.Sorted(maps.Keys(m)) }
 
 // server serves the box over TCP, where connections can break.
 func (b *box) server() *url.URL {

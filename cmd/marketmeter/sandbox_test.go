@@ -1,0 +1,83 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+const smallCatalog = `{"gcp":{"services":[{"name":"svc","metrics":[{"name":"requests"}]}]}}`
+
+func TestSandbox_ServesAloneAndKeepsItsState(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "catalog.json")
+	if err := os.WriteFile(file, []byte(smallCatalog), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	variables := []string{"SANDBOX_ADDR=127.0.0.1:0"}
+	p := begin(t, dir, variables, "sandbox", "--catalog", file)
+	control := strings.Fields(p.says(t, "control"))[0]
+	if !strings.HasPrefix(control, "http://127.0.0.1:") || !strings.HasSuffix(control, "/control") {
+		t.Fatalf("control is at %q", control)
+	}
+	if status, body := call(t, http.MethodGet, control+"/catalog", "", ""); status != 200 || !strings.Contains(body, `"svc"`) {
+		t.Fatalf("the catalog: %d %s", status, body)
+	}
+	if status, body := call(t, http.MethodPut, control+"/clock", "", `{"time":"2026-11-18T12:00:00Z","frozen":true}`); status != 200 {
+		t.Fatalf("the clock: %d %s", status, body)
+	}
+	p.signal(t, syscall.SIGKILL)
+	p.status(t)
+	p = begin(t, dir, variables, "sandbox", "--catalog", file)
+	control = strings.Fields(p.says(t, "control"))[0]
+	if _, body := call(t, http.MethodGet, control+"/clock", "", ""); body != `{"time":"2026-11-18T12:00:00Z","frozen":true}` {
+		t.Fatalf("after a kill the clock is %s", body)
+	}
+	p.signal(t, syscall.SIGTERM)
+	if status := p.status(t); status != 0 {
+		t.Fatalf("exit status %d after SIGTERM; standard error:\n%s", status, p.stderr)
+	}
+}
+
+func TestSandbox_RefusesWhatCannotBeMeant(t *testing.T) {
+	dir := t.TempDir()
+	broken := filepath.Join(dir, "broken.json")
+	if err := os.WriteFile(broken, []byte(`{"gpc":{}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		variable string
+		args     []string
+		status   int
+		says     string
+	}{
+		{"", []string{"x"}, 2, `no argument "x"`},
+		{"", []string{"--catalog", broken}, 1, "gpc"},
+		{"", []string{"--catalog", broken + "x"}, 1, "no such file"},
+		{"", []string{"--identical-resend", "Maybe"}, 1, "Success or DuplicateRecord"},
+		{"SANDBOX_ADDR=0.0.0.0:0", nil, 1, "not a loopback address"},
+		{"SANDBOX_ADDR=nowhere", nil, 1, "set SANDBOX_ADDR"},
+	} {
+		p := begin(t, dir, []string{"SANDBOX_ADDR=127.0.0.1:0", c.variable}, append([]string{"sandbox"}, c.args...)...)
+		if status := p.status(t); status != c.status || !strings.Contains(p.stderr.String(), c.says) {
+			t.Errorf("%v %v: exit status %d, %s", c.variable, c.args, status, p.stderr)
+		}
+	}
+}
+
+func TestSandboxAddr_IsTenPortsAboveTheAPI(t *testing.T) {
+	for api, want := range map[string]string{
+		"127.0.0.1:8080": "127.0.0.1:8090", "0.0.0.0:9000": "127.0.0.1:9010", "127.0.0.1:0": "127.0.0.1:0", ":8081": "127.0.0.1:8091", "x": defaultSandboxAddr,
+		"127.0.0.1:65530": defaultSandboxAddr,
+	} {
+		if got := sandboxAddr(func(string) string { return "" }, api); got != want {
+			t.Errorf("ADDR=%s: %s, want %s", api, got, want)
+		}
+	}
+	if got := sandboxAddr(func(string) string { return "127.0.0.1:7" }, "127.0.0.1:8080"); got != "127.0.0.1:7" {
+		t.Errorf("SANDBOX_ADDR is not taken: %s", got)
+	}
+}
