@@ -57,11 +57,12 @@ var googleCodes = map[int]struct {
 type googleProtocol struct{ *call }
 
 var (
-	serviceMethod  = regexp.MustCompile(`^/v1/services/([^/:]+):(check|report)$`)
-	impersonation  = regexp.MustCompile(`^/v1/projects/-/serviceAccounts/([^/:]+):generateAccessToken$`)
-	googleScopes   = []string{"https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/servicecontrol"}
-	cloudPlatform  = googleScopes[0]
-	googleTokenURL = "https://oauth2.googleapis.com/token"
+	serviceMethod = regexp.MustCompile(`^/v1/services/([^/:]+):(check|report)$`)
+	impersonation = regexp.MustCompile(`^/v1/projects/-/serviceAccounts/([^/:]+):generateAccessToken$`)
+	googleScopes  = []string{"https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/servicecontrol"}
+	// impersonationScopes are those that generateAccessToken takes; Google's clients ask for one or the other.
+	impersonationScopes = []string{"https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/iam"}
+	googleTokenURL      = "https://oauth2.googleapis.com/token"
 )
 
 func (p googleProtocol) operation() string {
@@ -232,13 +233,14 @@ func (p googleProtocol) exchange() response {
 	if pool < 0 {
 		return p.oauthError(http.StatusBadRequest, "invalid_target", "The target service indicated by the \"audience\" parameters is invalid.")
 	}
-	if !slices.Contains(strings.Fields(form.Get("scope")), cloudPlatform) {
-		return p.oauthError(http.StatusBadRequest, "invalid_scope", "scope must have %s", cloudPlatform)
+	scopes := strings.Fields(form.Get("scope"))
+	if !slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(impersonationScopes, s) }) {
+		return p.oauthError(http.StatusBadRequest, "invalid_scope", "scope must have one of %v", impersonationScopes)
 	}
 	if reason := subjectToken(form.Get("subject_token"), audience); reason != "" {
 		return p.oauthError(http.StatusBadRequest, "invalid_grant", "The subject token is not valid: %s", reason)
 	}
-	t := p.give(audience, true, []string{cloudPlatform}, googleLifetime)
+	t := p.give(audience, true, scopes, googleLifetime)
 	return jsonResponse(http.StatusOK, "application/json; charset=UTF-8", map[string]any{
 		"access_token": t.Value, "issued_token_type": "urn:ietf:params:oauth:token-type:access_token", "token_type": "Bearer",
 		"expires_in": int(googleLifetime.Seconds()),
@@ -277,9 +279,9 @@ func subjectToken(text, audience string) string {
 		return "x-goog-cloud-target-resource must be the audience"
 	case headers["x-amz-date"] == "":
 		return "x-amz-date is missing"
-	case !strings.HasPrefix(authorization, "AWS4-HMAC-SHA256 ") || !strings.Contains(authorization, "Signature=") ||
-		!strings.Contains(authorization, "x-goog-cloud-target-resource"):
-		return "authorization must be AWS4-HMAC-SHA256, with x-goog-cloud-target-resource signed"
+	case !strings.HasPrefix(authorization, "AWS4-HMAC-SHA256 ") || !strings.Contains(authorization, "Signature="):
+		// That x-goog-cloud-target-resource is signed is recommended, and not done by all of Google's clients.
+		return "authorization must be AWS4-HMAC-SHA256"
 	}
 	return ""
 }
