@@ -120,6 +120,15 @@ func catalog(t testing.TB, changes ...string) sandbox.Catalog {
 	return c
 }
 
+// plainCatalog is testCatalog, read once: the fuzz targets have no time to read it each time.
+var plainCatalog = sync.OnceValue(func() sandbox.Catalog {
+	c, err := sandbox.ReadCatalog([]byte(testCatalog))
+	if err != nil {
+		panic(err)
+	}
+	return c
+})
+
 // A box is a sandbox that a test talks to. Its clock is frozen at noon.
 type box struct {
 	*sandbox.Sandbox
@@ -171,7 +180,11 @@ func open(t testing.TB, o sandbox.Options) *box {
 // fresh returns a sandbox whose clock is frozen at noon.
 func fresh(t testing.TB, changes ...string) *box {
 	t.Helper()
-	b := open(t, sandbox.Options{Catalog: catalog(t, changes...)})
+	o := sandbox.Options{Catalog: plainCatalog()}
+	if len(changes) > 0 {
+		o.Catalog = catalog(t, changes...)
+	}
+	b := open(t, o)
 	b.at(noon)
 	return b
 }
