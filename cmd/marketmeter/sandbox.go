@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -53,11 +54,7 @@ func serveSandbox(ctx context.Context, p program, args []string) error {
 			return fmt.Errorf("the catalog: %w", err)
 		}
 	}
-	addr := p.getenv("SANDBOX_ADDR")
-	if addr == "" {
-		addr = defaultSandboxAddr
-	}
-	s, err := startSandbox(addr, options)
+	s, err := startSandbox(cmp.Or(p.getenv("SANDBOX_ADDR"), defaultSandboxAddr), options)
 	if err != nil {
 		return err
 	}
@@ -100,6 +97,16 @@ func sandboxAddr(getenv func(string) string, api string) string {
 		return "127.0.0.1:0"
 	}
 	return fmt.Sprintf("127.0.0.1:%d", port+10)
+}
+
+// startSandbox starts the sandbox of `make run`.
+func (s *server) startSandbox() error {
+	addr := sandboxAddr(s.getenv, cmp.Or(s.getenv("ADDR"), defaultAddr))
+	var err error
+	if s.sandbox, err = startSandbox(addr, sandbox.Options{Journal: sandboxJournal(s.getenv)}); err == nil {
+		s.say("The sandbox of the marketplaces serves at " + s.sandbox.url)
+	}
+	return err
 }
 
 // A runningSandbox is a sandbox that serves.

@@ -70,6 +70,36 @@ func TestSandbox_RefusesWhatCannotBeMeant(t *testing.T) {
 	}
 }
 
+// `make run` starts the sandbox too and names it in the env file; what is set up there survives a restart.
+func TestServe_StartsTheSandbox(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	variables := []string{endpoint(t), "TABLE_NAME=" + t.Name()}
+	sandboxURL := func(p *process) string {
+		t.Helper()
+		p.ready(t)
+		read, err := os.ReadFile(filepath.Join(dir, ".local", "env"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, url, _ := strings.Cut(string(read), "SANDBOX_URL=")
+		url, _, _ = strings.Cut(url, "\n")
+		return url
+	}
+	p := begin(t, dir, variables, "serve")
+	if status, body := call(t, http.MethodPut, sandboxURL(p)+"/control/catalog", "", smallCatalog); status != 200 {
+		t.Fatalf("the catalog: %d %s", status, body)
+	}
+	p.signal(t, syscall.SIGTERM)
+	if status := p.status(t); status != 0 {
+		t.Fatalf("exit status %d; standard error:\n%s", status, p.stderr)
+	}
+	p = begin(t, dir, variables, "serve")
+	if _, body := call(t, http.MethodGet, sandboxURL(p)+"/control/catalog", "", ""); !strings.Contains(body, `"svc"`) {
+		t.Fatalf("after a restart the catalog is %s", body)
+	}
+}
+
 func TestSandboxAddr_IsTenPortsAboveTheAPI(t *testing.T) {
 	for api, want := range map[string]string{
 		"127.0.0.1:8080": "127.0.0.1:8090", "0.0.0.0:9000": "127.0.0.1:9010", "127.0.0.1:0": "127.0.0.1:0", ":8081": "127.0.0.1:8091", "x": defaultSandboxAddr,

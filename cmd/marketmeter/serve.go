@@ -39,6 +39,8 @@ request needs a key ("marketmeter key -h"), but for /healthz, /docs and /openapi
   LOCAL_DIR          the folder of the data and of the file env, which tells programs and shells
                      where all this runs, with a key; .local if not set
   LOCAL_JARS         the folder that DynamoDB Local is fetched into; LOCAL_DIR if not set
+  SANDBOX_ADDR       where the sandbox of the marketplaces serves ("marketmeter sandbox -h"); ten
+                     ports above ADDR, on 127.0.0.1, if not set
 
 `
 
@@ -105,6 +107,7 @@ type server struct {
 	db      *localdb.DB // nil where DYNAMODB_ENDPOINT names another
 	tbl     *target
 	demoKey apikey.Key // for the sample data; empty where there is none
+	sandbox *runningSandbox
 }
 
 // say tells a step to the terminal.
@@ -137,6 +140,9 @@ func (s *server) start(ctx context.Context, sample bool) error {
 		if err := loadSample(ctx, s.tbl.Table, time.Now(), s.say); err != nil {
 			return err
 		}
+	}
+	if err := s.startSandbox(); err != nil {
+		return err
 	}
 	log := s.log()
 	if err := s.tell(ctx, at, sample, log); err != nil {
@@ -188,6 +194,7 @@ func (s *server) tell(ctx context.Context, at stack, sample bool, log *slog.Logg
 		{"MARKETMETER_ORG", org},
 		{"MARKETMETER_KEY", string(s.demoKey)},
 	}, at.variables()...)
+	variables = append(variables, variable{"SANDBOX_URL", s.sandbox.url})
 	if err := writeEnv(file, variables); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
@@ -228,6 +235,8 @@ func (s *server) wait(ctx context.Context, failed <-chan error) error {
 			return nil
 		case err := <-failed:
 			return fmt.Errorf("serving at %s: %w", s.url, err)
+		case err := <-s.sandbox.failed:
+			return fmt.Errorf("serving the sandbox at %s: %w", s.sandbox.url, err)
 		case <-ended:
 			fmt.Fprintf(s.stderr, "%v; stop this and start it again\n", s.db.Err())
 			ended = nil
@@ -241,6 +250,11 @@ func (s *server) stop() {
 	defer cancel()
 	if err := s.http.Shutdown(ctx); err != nil {
 		_ = s.http.Close()
+	}
+	if s.sandbox != nil {
+		if err := s.sandbox.stop(); err != nil {
+			fmt.Fprintf(s.stderr, "the sandbox: %v\n", err)
+		}
 	}
 	if s.db != nil {
 		s.db.Stop()
