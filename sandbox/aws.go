@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// AWS Marketplace Metering, JSON 1.1. Source: the API model meteringmarketplace 2016-01-14 and the seller guide.
+// AWS Marketplace Metering, JSON 1.1. Source: the API model meteringmarketplace 2016-01-14 and the
+// seller guide.
 
 const (
 	opBatchMeterUsage = "BatchMeterUsage"
@@ -21,7 +22,8 @@ const (
 	awsTarget      = "AWSMPMeteringService."
 	awsContentType = "application/x-amz-json-1.1"
 
-	// awsMaxRecords is the most records of a request. awsMaxBody is the first size that is not "less than 1 MB".
+	// awsMaxRecords is the most records of a request. awsMaxBody is the first size that is not
+	// "less than 1 MB".
 	awsMaxRecords = 25
 	awsMaxBody    = 1_000_000
 	awsWindow     = 24 * time.Hour
@@ -80,7 +82,7 @@ var (
 	amzDateForm    = regexp.MustCompile(`^([0-9]{8})T[0-9]{6}Z$`)
 )
 
-// An awsCaller is who signed a request, and for which Region.
+// An awsCaller is the account that signed a request, and the Region it signed for.
 type awsCaller struct{ account, region string }
 
 // caller reads the signature: its presence and form. The secret is not known here.
@@ -126,7 +128,8 @@ func (p awsProtocol) caller() (awsCaller, *awsError) {
 	return caller, nil
 }
 
-// throttle counts requests of each account and Region in real time: any second takes the limit at most.
+// throttle counts requests of each account and Region in real time: any second takes the limit at
+// most.
 func (p awsProtocol) throttle() (response, bool) {
 	caller, failed := p.caller()
 	limit := p.options.RateLimit
@@ -289,7 +292,8 @@ type awsRecord struct {
 	unit       *Dimension
 }
 
-// batch is BatchMeterUsage. What is wrong with any record fails all of them; then each gets a status.
+// batch is BatchMeterUsage. What is wrong with any record fails all of them; then each gets a
+// status.
 func (p awsProtocol) batch(caller awsCaller, body *object) (any, *awsError) {
 	productCode, records, failed := p.readBatch(body)
 	if failed != nil {
@@ -443,7 +447,7 @@ func readQuantity(o *object, at, whole, decimal string) (quantity *big.Rat, isDe
 		return nil, false, awsFailure(awsSerialization, "%v", err)
 	}
 	if number != "" && o.has(decimal) {
-		return nil, false, awsFailure(awsValidation, "%s: %s and %s cannot both be there", at, whole, decimal)
+		return nil, false, awsFailure(awsValidation, "%s: %s and %s cannot both be set", at, whole, decimal)
 	}
 	if o.has(decimal) {
 		if !awsQuantityForm.MatchString(text) {
@@ -464,7 +468,8 @@ func readQuantity(o *object, at, whole, decimal string) (quantity *big.Rat, isDe
 	return new(big.Rat).SetInt64(n), false, nil
 }
 
-// readAllocations checks that the allocations sum to the quantity, in its kind, and that their sets of tags differ.
+// readAllocations checks that the allocations sum to the quantity, in its kind, and that their sets
+// of tags differ.
 func (r *awsRecord) readAllocations() *awsError {
 	list, err := r.objects(r.at, "UsageAllocations")
 	if err != nil {
@@ -538,7 +543,7 @@ func readTags(o *object, at string) (set string, failed *awsError) {
 			return "", awsFailure(awsTag, "%s: Key must have 1 to 100 and Value 1 to 256 of the characters %s", at, awsTagForm)
 		}
 		if keys[key] {
-			return "", awsFailure(awsTag, "%s: the key %q is there twice", at, key)
+			return "", awsFailure(awsTag, "%s: the key %q appears twice", at, key)
 		}
 		keys[key] = true
 		tags = append(tags, key+"\x00"+value)
@@ -547,8 +552,8 @@ func readTags(o *object, at string) (set string, failed *awsError) {
 	return strings.Join(tags, "\x01"), nil
 }
 
-// resolveRecord finds customer, product, agreements and dimension, and checks the window. What it finds wrong fails
-// the whole request.
+// resolveRecord finds customer, product, agreements and dimension, and checks the window. What it
+// finds wrong fails the whole request.
 func (p awsProtocol) resolveRecord(caller awsCaller, productCode string, r *awsRecord) *awsError {
 	catalog := &p.state.catalog
 	switch {
@@ -572,7 +577,7 @@ func (p awsProtocol) resolveRecord(caller awsCaller, productCode string, r *awsR
 			return awsFailure(awsLicence, "%s: the licence is for a product of another account", r.at)
 		}
 	case r.customer != "" && r.identifier != "":
-		return awsFailure(awsCustomer, "%s: CustomerIdentifier and CustomerAWSAccountId cannot both be there", r.at)
+		return awsFailure(awsCustomer, "%s: CustomerIdentifier and CustomerAWSAccountId cannot both be set", r.at)
 	case r.customer != "":
 		e := awsFailure(awsLicence, "%s: CustomerAWSAccountId needs LicenseArn", r.at)
 		e.undocumented = true // whether it may go with ProductCode is not among the documented integrations
@@ -597,8 +602,8 @@ func (p awsProtocol) resolveRecord(caller awsCaller, productCode string, r *awsR
 	return p.window(r)
 }
 
-// window checks the timestamp: less than 24 hours old, not in the future, of this month or, until 06:00 UTC on the
-// 1st, of the previous one, and not before the start of use.
+// window checks the timestamp: less than 24 hours old, not in the future, of this month or, until
+// 06:00 UTC on the 1st, of the previous one, and not before the start of use.
 func (p awsProtocol) window(r *awsRecord) *awsError {
 	age := p.now.Sub(r.timestamp)
 	switch {

@@ -22,8 +22,8 @@ func awsRequest(operation, region, body string) *http.Request {
 	return r
 }
 
-// usage is a record of the newer integration, at the start of noon's hour, after the changes: each a name and the
-// JSON of its value, or "" to leave it out.
+// usage is a record of the newer integration, at the start of noon's hour, after the changes: each
+// a name and the JSON of its value, or "" to leave it out.
 func usage(quantity string, changes ...string) string {
 	return record([]string{
 		"Timestamp", fmt.Sprint(noon.Truncate(time.Hour).Unix()), "Dimension", `"requests"`, "QuantityAsDecimal", `"` + quantity + `"`,
@@ -67,8 +67,8 @@ func (b *box) meter(body string) answer {
 	return b.send(awsRequest("BatchMeterUsage", "us-east-1", body))
 }
 
-// wantAWSError checks that the whole request was refused with the error, in the protocol's shape, and that nothing was
-// stored of it.
+// wantAWSError checks that the whole request was refused with the error, in the protocol's shape,
+// and that nothing was stored of it.
 func (b *box) wantAWSError(a answer, name string) {
 	b.t.Helper()
 	if a.status != 400 || a.get("__type") != name || a.header.Get("X-Amzn-Errortype") != name || a.get("message") == nil ||

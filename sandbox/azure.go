@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// The Azure marketplace metering service, 2018-08-31, and the token endpoint of Microsoft Entra. Source: "Marketplace
-// metering service APIs" and its FAQ. azure.yaml describes it.
+// The Azure marketplace metering service, 2018-08-31, and the token endpoint of Microsoft Entra.
+// Source: "Marketplace metering service APIs" and its FAQ. azure.yaml describes it.
 
 const (
 	opAzureToken      = "token"
@@ -203,7 +203,7 @@ func (c *call) form() (url.Values, error) {
 	}
 	for name, values := range form {
 		if len(values) > 1 {
-			return nil, fmt.Errorf("parameter %s is there twice", name)
+			return nil, fmt.Errorf("parameter %s appears twice", name)
 		}
 	}
 	return form, nil
@@ -277,7 +277,7 @@ func (p azureProtocol) query() (map[string]string, error) {
 	for name, v := range values {
 		lower := strings.ToLower(name)
 		if _, twice := query[lower]; twice || len(v) > 1 {
-			return nil, fmt.Errorf("%s is there twice", name)
+			return nil, fmt.Errorf("%s appears twice", name)
 		}
 		query[lower] = v[0]
 	}
@@ -297,8 +297,8 @@ type azureEvent struct {
 	foreign bool
 }
 
-// readEvent reads an event. An error is a shape that fails the whole request; what is missing or has a bad value is
-// the event's own BadArgument, returned as a reason.
+// readEvent reads an event. An error is a shape that fails the whole request; what is missing or
+// has a bad value is the event's own BadArgument, returned as a reason.
 func readEvent(o *object, at string) (e azureEvent, target, reason string, err error) {
 	err = o.only(at, "resourceId", "resourceUri", "quantity", "dimension", "effectiveStartTime", "planId")
 	for _, m := range []struct {
@@ -334,7 +334,7 @@ func readEvent(o *object, at string) (e azureEvent, target, reason string, err e
 	case e.ResourceID == "" && e.ResourceURI == "":
 		return e, "ResourceId", "The resourceId is required.", nil
 	case e.ResourceID != "" && e.ResourceURI != "":
-		return e, "ResourceId", "resourceId and resourceUri cannot both be there.", nil
+		return e, "ResourceId", "resourceId and resourceUri cannot both be set.", nil
 	case e.ResourceID != "" && !guidForm.MatchString(e.ResourceID):
 		return e, "ResourceId", "The resourceId must be a GUID.", nil
 	case e.ResourceURI != "" && !managedAppForm.MatchString(e.ResourceURI):
@@ -380,7 +380,8 @@ func (p azureProtocol) find(t token, e *azureEvent) (status, reason string) {
 	return azNotAuthorized, "You are not authorized to provide usage for this resource."
 }
 
-// judge returns the status of an event whose resource was found, and for a duplicate the accepted record.
+// judge returns the status of an event whose resource was found, and for a duplicate the accepted
+// record.
 func (p azureProtocol) judge(e *azureEvent) (status, reason string, earlier *Record) {
 	s := e.subscription
 	switch s.State {
@@ -431,7 +432,7 @@ func (p azureProtocol) accept(i int, e *azureEvent) {
 
 func messageTime(t time.Time) string { return t.Format("2006-01-02T15:04:05.0000000Z") }
 
-// conflict is what a duplicate is told: the event that stands.
+// conflict is the error of a duplicate, with the event that stands.
 func (e *azureEvent) conflict(earlier *Record) *azureError {
 	quantity, _ := strconv.ParseFloat(earlier.Quantity, 64)
 	echo, _ := json.Marshal(quantity)
@@ -629,7 +630,8 @@ func (p azureProtocol) list(t token, query map[string]string) response {
 				d.OfferType = "AzureApplication"
 			}
 		}
-		// A day is Submitted until the day after it is over, then Accepted, unless the catalog says otherwise.
+		// A day is Submitted until the day after it is over, then Accepted, unless the catalog says
+		// otherwise.
 		if date, _ := time.Parse("2006-01-02T15:04:05Z", key.date); p.now.Sub(date) >= 48*time.Hour {
 			d.ReconStatus, d.ProcessedQuantity = "Accepted", d.SubmittedQuantity
 		}

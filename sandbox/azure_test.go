@@ -228,8 +228,8 @@ func TestAzure_OneBadEventFailsAlone(t *testing.T) {
 	}
 }
 
-// What is missing or has the wrong form is an event's own BadArgument. Such requests are not what azure.yaml allows, so
-// only the responses are checked against it.
+// What is missing or has the wrong form is an event's own BadArgument. Such requests are not what
+// azure.yaml allows, so only the responses are checked against it.
 func TestAzure_BadArgumentIsPerEvent(t *testing.T) {
 	for what, e := range map[string]string{
 		"no GUID": event("1", "resourceId", `"not-a-guid"`), "no resource": event("1", "resourceId", ""),

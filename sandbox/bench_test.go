@@ -13,8 +13,9 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// BenchmarkRecords measures how many records a second AWS accepts, in requests of 25 and of one: in memory, on one
-// processor, and with the journal synced before each response, for 32 clients at once.
+// BenchmarkRecords measures how many records a second AWS accepts, in requests of 25 and of one: in
+// memory, on one processor, and with the journal synced before each response, for 32 clients at
+// once.
 func BenchmarkRecords(b *testing.B) {
 	for _, c := range []struct {
 		name    string

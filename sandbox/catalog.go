@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// A Catalog is what the marketplaces know: products, prices, buyers and who may report. It is one JSON document.
+// A Catalog is what the marketplaces know: products, prices, buyers and reporters. It is one
+// JSON document.
 type Catalog struct {
 	AWS    AWSCatalog    `json:"aws"`
 	Azure  AzureCatalog  `json:"azure"`
@@ -26,7 +27,7 @@ type Dimension struct {
 
 // An AWSCatalog is what AWS Marketplace knows.
 type AWSCatalog struct {
-	// Regions that have the API; the others answer DisabledApiException. None means all.
+	// Regions that have the API; the others return DisabledApiException. None means all.
 	Regions []string `json:"regions,omitempty"`
 	// Sellers and their access keys. Without sellers each access key is an account of its own.
 	Sellers    []AWSSeller    `json:"sellers,omitempty"`
@@ -83,7 +84,8 @@ type AzureCatalog struct {
 	Reconciliations []AzureReconciliation `json:"reconciliations,omitempty"`
 }
 
-// An AzureApplication gets tokens. ExpiresInAsString makes expires_in a string, as some versions of the endpoint do.
+// An AzureApplication gets tokens. ExpiresInAsString makes expires_in a string, as some versions of
+// the endpoint do.
 type AzureApplication struct {
 	TenantID          string `json:"tenantId"`
 	ClientID          string `json:"clientId"`
@@ -91,8 +93,8 @@ type AzureApplication struct {
 	ExpiresInAsString bool   `json:"expiresInAsString,omitempty"`
 }
 
-// An AzureOffer is an offer with its plans. ClientID is the application of its technical configuration: no other may
-// report for it.
+// An AzureOffer is an offer with its plans. ClientID is the application of its technical
+// configuration: no other may report for it.
 type AzureOffer struct {
 	OfferID   string      `json:"offerId"`
 	Publisher string      `json:"publisher,omitempty"`
@@ -115,7 +117,8 @@ const (
 	AzureUnsubscribed = "Unsubscribed"
 )
 
-// An AzureSubscription is a purchase: a SaaS subscription with a ResourceID, or a managed application with a ResourceURI.
+// An AzureSubscription is a purchase: a SaaS subscription with a ResourceID, or a managed
+// application with a ResourceURI.
 type AzureSubscription struct {
 	ResourceID          string     `json:"resourceId,omitempty"`
 	ResourceURI         string     `json:"resourceUri,omitempty"`
@@ -149,13 +152,15 @@ type GoogleServiceAccount struct {
 	Email string `json:"email"`
 }
 
-// A GoogleWorkloadIdentity is a provider of a pool. Its tokens are good for impersonating the service accounts alone.
+// A GoogleWorkloadIdentity is a provider of a pool. Its tokens are good for impersonating the
+// service accounts alone.
 type GoogleWorkloadIdentity struct {
 	Audience        string   `json:"audience"`
 	ServiceAccounts []string `json:"serviceAccounts"`
 }
 
-// A GoogleService is a product. Reporters are the service accounts that may call check and report; none means all.
+// A GoogleService is a product. Reporters are the service accounts that may call check and report;
+// none means all.
 type GoogleService struct {
 	Name      string         `json:"name"`
 	Reporters []string       `json:"reporters,omitempty"`
@@ -163,8 +168,8 @@ type GoogleService struct {
 	Metrics   []GoogleMetric `json:"metrics"`
 }
 
-// A GoogleMetric is a metric of a service: DELTA and INT64, if Kind and ValueType are absent. Others are refused in
-// reports, as the marketplace bills no others.
+// A GoogleMetric is a metric of a service: DELTA and INT64, if Kind and ValueType are absent.
+// Others are refused in reports, as the marketplace bills no others.
 type GoogleMetric struct {
 	Name      string `json:"name"`
 	Price     string `json:"price,omitempty"`
@@ -172,7 +177,8 @@ type GoogleMetric struct {
 	ValueType string `json:"valueType,omitempty"`
 }
 
-// The states of a GoogleEntitlement. What is not active is refused by check with the error named here.
+// The states of a GoogleEntitlement. What is not active is refused by check with the error named
+// here.
 const (
 	GoogleActive          = "ACTIVE"
 	GoogleBillingDisabled = "BILLING_DISABLED"
@@ -180,7 +186,8 @@ const (
 	GoogleProjectDeleted  = "PROJECT_DELETED"
 )
 
-// A GoogleEntitlement is a buyer's purchase. Cancelled ends it: afterwards only usage before counts, for an hour.
+// A GoogleEntitlement is a buyer's purchase. Cancelled ends it: afterwards only usage before
+// counts, for an hour.
 type GoogleEntitlement struct {
 	UsageReportingID string     `json:"usageReportingId"`
 	Service          string     `json:"service"`
@@ -189,8 +196,8 @@ type GoogleEntitlement struct {
 	Cancelled        *time.Time `json:"cancelled,omitempty"`
 }
 
-// ReadCatalog reads a catalog from JSON and checks it. A member that is unknown, a reference to nothing and a key that
-// is there twice are errors.
+// ReadCatalog reads a catalog from JSON and checks it. A member that is unknown, a reference to
+// nothing and a key that appears twice are errors.
 func ReadCatalog(document []byte) (Catalog, error) {
 	var c Catalog
 	if err := readStrict(document, &c); err != nil {
@@ -201,7 +208,7 @@ func ReadCatalog(document []byte) (Catalog, error) {
 
 // readStrict decodes a document of the control API.
 func readStrict(document []byte, into any) error {
-	if _, err := parseObject(document); err != nil { // members that are there twice
+	if _, err := parseObject(document); err != nil { // members that appear twice
 		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(document))
@@ -243,10 +250,10 @@ func (k *checker) require(ok bool, format string, args ...any) {
 	}
 }
 
-// add requires that the key is there once, and not empty.
+// add requires that the key appears once, and not empty.
 func (k *checker) add(at, kind, key string) {
 	k.require(key != "", "%s: the %s is missing", at, kind)
-	k.require(!k.seen[kind+" "+key], "%s: %s %q is there twice", at, kind, key)
+	k.require(!k.seen[kind+" "+key], "%s: %s %q appears twice", at, kind, key)
 	k.seen[kind+" "+key] = true
 }
 

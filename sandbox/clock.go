@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Clock is the time that the marketplaces see. It runs with the machine's clock, at a distance, or is frozen.
+// Clock is the time that the marketplaces see. It runs with the machine's clock, at a distance, or
+// is frozen.
 type Clock struct {
 	Time   time.Time `json:"time"`
 	Frozen bool      `json:"frozen"`

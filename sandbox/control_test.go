@@ -123,7 +123,8 @@ func TestControl_UnknownPathsAndMethods(t *testing.T) {
 	want(t, "description", w.Body.String(), string(sandbox.ControlDescription))
 }
 
-// Every operation of control.yaml is called by a test here, through box.control, which checks both sides.
+// Every operation of control.yaml is called by a test here, through box.control, which checks both
+// sides.
 func TestControl_DescriptionIsComplete(t *testing.T) {
 	text := string(sandbox.ControlDescription)
 	for _, operation := range []string{

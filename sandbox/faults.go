@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// The faults. Unless Accepted says otherwise, throttled, serverError and reset leave the request undone, and
-// the others do what it asks.
+// The faults. Unless Accepted says otherwise, throttled, serverError and reset leave the request
+// undone, and the others do what it asks.
 const (
 	Lost        = "lost"        // the request is done and the connection closed without a response
 	Reset       = "reset"       // the connection is reset before anything is done
@@ -28,14 +28,16 @@ var faultNames = []string{Lost, Reset, Throttled, ServerError, Unprocessed, Part
 // A Fault is a rule that makes requests go wrong.
 type Fault struct {
 	ID int `json:"id,omitempty"` // given by the sandbox
-	// Marketplace and Operation choose requests; empty means any. Without Operation a rule meets only the calls that
-	// meter: BatchMeterUsage, usageEvent, batchUsageEvent, report (check for checkError).
+	// Marketplace and Operation choose requests; empty means any. Without Operation a rule meets
+	// only the calls that meter: BatchMeterUsage, usageEvent, batchUsageEvent, report (check for
+	// checkError).
 	Marketplace Marketplace `json:"marketplace,omitempty"`
 	Operation   string      `json:"operation,omitempty"`
 	// Fault is what happens; or AnyOf, of which the seed chooses one for each request.
 	Fault string   `json:"fault,omitempty"`
 	AnyOf []string `json:"anyOf,omitempty"`
-	// Skip is how many requests pass first. Count is how many are hit: absent, 1; or, with Probability, all.
+	// Skip is how many requests pass first. Count is how many are hit: absent, 1; or, with
+	// Probability, all.
 	Skip  int  `json:"skip,omitempty"`
 	Count *int `json:"count,omitempty"`
 	// Probability hits each request by chance, which Seed decides (absent: the sandbox's).
@@ -43,10 +45,12 @@ type Fault struct {
 	Seed        *uint64 `json:"seed,omitempty"`
 	// Accepted overrides whether the request is done.
 	Accepted *bool `json:"accepted,omitempty"`
-	// Records are the positions that unprocessed and partial act on; absent: the seed chooses at least one.
+	// Records are the positions that unprocessed and partial act on; absent: the seed chooses at
+	// least one.
 	Records []int `json:"records,omitempty"`
-	// Status is the HTTP status of serverError (500), Code the error: a number of google.rpc.Code for Google's
-	// unprocessed (14), a name for checkError (BILLING_STATUS_UNAVAILABLE), an exception for AWS's serverError.
+	// Status is the HTTP status of serverError (500), Code the error: a number of google.rpc.Code
+	// for Google's unprocessed (14), a name for checkError (BILLING_STATUS_UNAVAILABLE), an
+	// exception for AWS's serverError.
 	Status int    `json:"status,omitempty"`
 	Code   string `json:"code,omitempty"`
 	// DelayMS is how long slow takes, in milliseconds of the machine's clock.
@@ -172,7 +176,8 @@ func (h *hit) chosen(n int) map[int]bool {
 	return chosen
 }
 
-// draw decides what the rules do to a request. It returns what changed of them, to be applied with the request.
+// draw decides what the rules do to a request. It returns what changed of them, to be applied with
+// the request.
 func (s *state) draw(seed uint64, m Marketplace, operation string) (matched []int, h *hit) {
 	for _, f := range s.faults {
 		if !f.meets(m, operation) {

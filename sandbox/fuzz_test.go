@@ -10,8 +10,9 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// Each fuzz target sends a body to a marketplace. Whatever it is, the response is one that the marketplace
-// documents; what was accepted is what an independent reading of the body has; and the same body again adds nothing.
+// Each fuzz target sends a body to a marketplace. Whatever it is, the response is one that the
+// marketplace documents; what was accepted is what an independent reading of the body has; and the
+// same body again adds nothing.
 
 // send2 sends the request twice and checks what holds for each marketplace.
 func send2(t *testing.T, b *box, request func() *http.Request) (first answer, added []sandbox.Record) {
@@ -129,7 +130,7 @@ func checkAzureResponse(t *testing.T, b *box, path string, a answer) {
 		response.Header()[name] = values
 	}
 	response.WriteHeader(a.status)
-	response.WriteString(a.raw)
+	_, _ = response.WriteString(a.raw)
 	if ok, errs := azureDescription().ValidateHttpResponse(r, response.Result()); !ok {
 		t.Fatalf("%d %s: %+v", a.status, a.raw, errs[0])
 	}

@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// Google Service Control v1 with the token endpoints that lead to it. Source: the Service Control reference and the
-// partner guides "Configuring usage reports" and "Best practices for usage reporting".
+// Google Service Control v1 with the token endpoints that lead to it. Source: the Service Control
+// reference and the partner guides "Configuring usage reports" and "Best practices for usage
+// reporting".
 
 const (
 	opGoogleToken = "token"
@@ -27,7 +28,8 @@ const (
 
 	// googleMaxBody is the largest body: 1 MB.
 	googleMaxBody = 1_000_000
-	// googleLateAfter is within what usage must be reported. Google publishes no hard limit; later usage is marked.
+	// googleLateAfter is within what usage must be reported. Google publishes no hard limit; later
+	// usage is marked.
 	googleLateAfter = time.Hour
 	// googleMonthGrace is how long after the month's end, US Pacific, it is open.
 	googleMonthGrace = time.Hour
@@ -60,7 +62,8 @@ var (
 	serviceMethod = regexp.MustCompile(`^/v1/services/([^/:]+):(check|report)$`)
 	impersonation = regexp.MustCompile(`^/v1/projects/-/serviceAccounts/([^/:]+):generateAccessToken$`)
 	googleScopes  = []string{"https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/servicecontrol"}
-	// impersonationScopes are those that generateAccessToken takes; Google's clients ask for one or the other.
+	// impersonationScopes are those that generateAccessToken takes; Google's clients ask for one or
+	// the other.
 	impersonationScopes = []string{"https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/iam"}
 	googleTokenURL      = "https://oauth2.googleapis.com/token"
 )
@@ -144,8 +147,9 @@ func (p googleProtocol) give(principal string, federated bool, scopes []string, 
 	return t
 }
 
-// token is the token endpoint for a service account's key: a JWT that the key has signed. The signature's presence
-// is checked, not its key; its times are checked against each other, since they are of the client's clock.
+// token is the token endpoint for a service account's key: a JWT that the key has signed. The
+// signature's presence is checked, not its key; its times are checked against each other, since
+// they are of the client's clock.
 func (p googleProtocol) token() response {
 	form, err := p.form()
 	if err != nil {
@@ -212,8 +216,8 @@ func (p googleProtocol) assertion(jwt string) (claims jwtClaims, reason string) 
 	return claims, ""
 }
 
-// exchange is the token exchange of Workload Identity Federation, for AWS credentials: the subject token is a signed
-// request to GetCallerIdentity. Its signature is checked for presence and form.
+// exchange is the token exchange of Workload Identity Federation, for AWS credentials: the subject
+// token is a signed request to GetCallerIdentity. Its signature is checked for presence and form.
 func (p googleProtocol) exchange() response {
 	form, err := p.form()
 	if err != nil {
@@ -247,7 +251,8 @@ func (p googleProtocol) exchange() response {
 	})
 }
 
-// subjectToken returns what is wrong with the description of a signed request to GetCallerIdentity, or nothing.
+// subjectToken returns what is wrong with the description of a signed request to GetCallerIdentity,
+// or nothing.
 func subjectToken(text, audience string) string {
 	decoded, err := url.QueryUnescape(text)
 	if err != nil {
@@ -280,7 +285,8 @@ func subjectToken(text, audience string) string {
 	case headers["x-amz-date"] == "":
 		return "x-amz-date is missing"
 	case !strings.HasPrefix(authorization, "AWS4-HMAC-SHA256 ") || !strings.Contains(authorization, "Signature="):
-		// That x-goog-cloud-target-resource is signed is recommended, and not done by all of Google's clients.
+		// That x-goog-cloud-target-resource is signed is recommended, and not done by all of
+		// Google's clients.
 		return "authorization must be AWS4-HMAC-SHA256"
 	}
 	return ""
@@ -446,8 +452,8 @@ func googleTime(text string) (time.Time, error) {
 	return t.UTC(), nil
 }
 
-// readSet reads the values of a metric. seen has the metrics and labels so far: two values of one metric with equal
-// labels fail the whole request.
+// readSet reads the values of a metric. seen has the metrics and labels so far: two values of one
+// metric with equal labels fail the whole request.
 func (op *googleOperation) readSet(service *GoogleService, set *object, at string, labels any, seen map[string]bool) error {
 	err := set.only(at, "metricName", "metricValues")
 	var name string
@@ -488,7 +494,7 @@ func (op *googleOperation) readSet(service *GoogleService, set *object, at strin
 		}
 		key := labelKey(name, labels, own)
 		if seen[key] {
-			return misshapen(at, "Duplicated metric value: %s is there twice with the same labels", name)
+			return misshapen(at, "Duplicated metric value: %s appears twice with the same labels", name)
 		}
 		seen[key] = true
 		value, reason, err := int64Value(v, at)
@@ -522,7 +528,7 @@ func labelKey(metric string, labels any, own map[string]string) string {
 func int64Value(v *object, at string) (value int64, reason string, err error) {
 	for _, other := range []string{"boolValue", "distributionValue", "doubleValue", "moneyValue", "stringValue"} {
 		if v.has(other) {
-			return 0, other + " is there: the metric's type is INT64", nil
+			return 0, other + " is set: the metric's type is INT64", nil
 		}
 	}
 	switch n := v.members["int64Value"].(type) {
@@ -588,7 +594,8 @@ func (p googleProtocol) check(service *GoogleService, body *object) response {
 	return jsonResponse(http.StatusOK, "application/json; charset=UTF-8", result)
 }
 
-// standing returns why the consumer cannot be billed for the operation, as check says it, or nothing.
+// standing returns why the consumer cannot be billed for the operation, as check says it, or
+// nothing.
 func (p googleProtocol) standing(service *GoogleService, op *googleOperation) (code, detail string) {
 	e := p.state.catalog.entitlements[op.consumer]
 	switch {
@@ -700,7 +707,8 @@ func (p googleProtocol) judge(service *GoogleService, op *googleOperation) (code
 	return 0, ""
 }
 
-// googleDeadline is when the month of usage that ends at end closes: 01:00 US Pacific on the 1st of the next.
+// googleDeadline is when the month of usage that ends at end closes: 01:00 US Pacific on the 1st of
+// the next.
 func googleDeadline(end time.Time) time.Time {
 	last := end.Add(-1).In(pacific)
 	return time.Date(last.Year(), last.Month()+1, 1, 0, 0, 0, 0, pacific).Add(googleMonthGrace)

@@ -8,8 +8,8 @@ import (
 	"math/rand/v2"
 )
 
-// hash makes bytes of the seed, the request's number and what they are for, so that the same requests to a
-// sandbox with the same seed get the same responses.
+// hash makes bytes of the seed, the request's number and what they are for, so that the same
+// requests to a sandbox with the same seed get the same responses.
 func (c *call) hash(what string, i int) [sha256.Size]byte {
 	text := binary.BigEndian.AppendUint64(nil, c.options.Seed)
 	text = binary.BigEndian.AppendUint64(text, c.number)

@@ -11,8 +11,9 @@ import (
 	"sync"
 )
 
-// A journal is a file of lines, each the checksum and the JSON of one event. An event is written and synced before the
-// response that depends on it is sent. All that wait share a sync: group commit.
+// A journal is a file of lines, each the checksum and the JSON of one event. An event is written
+// and synced before the response that depends on it is sent. All that wait share a sync: group
+// commit.
 type journal struct {
 	file *os.File
 
@@ -27,8 +28,9 @@ type journal struct {
 	done    chan struct{}
 }
 
-// openJournal opens or creates the file and replays its events. A last line that is torn, as a kill or a power cut may
-// leave it, was never acknowledged: it is cut off. A damaged line before others is an error.
+// openJournal opens or creates the file and replays its events. A last line that is torn, as a kill
+// or a power cut may leave it, was never acknowledged: it is cut off. A damaged line before others
+// is an error.
 func openJournal(name string, replay func(event []byte) error) (*journal, error) {
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -108,7 +110,7 @@ func (j *journal) add(event []byte) uint64 {
 	return j.added
 }
 
-// empty forgets all events. Whoever waits for one of them waits until the file is empty.
+// empty forgets all events. A caller that waits for one of them waits until the file is empty.
 func (j *journal) empty() uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()

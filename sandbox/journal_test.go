@@ -95,7 +95,7 @@ func TestJournal_StateSurvivesARestart(t *testing.T) {
 	}
 	again := open(t, options)
 	want(t, "after a restart", again.everything(), before)
-	// Tokens, faults and ids go on where they were.
+	// Tokens, faults and ids continue as before.
 	again.azure, again.google = b.azure, b.google
 	other := open(t, sandbox.Options{})
 	other.work()
@@ -104,7 +104,8 @@ func TestJournal_StateSurvivesARestart(t *testing.T) {
 	want(t, "as if it had not stopped", again.control(http.MethodGet, "/records", "").raw, other.control(http.MethodGet, "/records", "").raw)
 }
 
-// A torn tail may end anywhere in the last event that was not acknowledged. What is before it is kept.
+// A torn tail may end anywhere in the last event that was not acknowledged. All events
+// before it stay.
 func TestJournal_TornTailIsCutOff(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "journal")
 	b := open(t, sandbox.Options{Journal: file})
@@ -209,7 +210,8 @@ func TestJournal_NothingIsAcknowledgedAfterClose(t *testing.T) {
 	}
 }
 
-// A sandbox that is killed with SIGKILL in the middle of its work has kept every record that it acknowledged.
+// A sandbox that is killed with SIGKILL in the middle of its work has every record that it
+// acknowledged.
 func TestJournal_KillLosesNothingAcknowledged(t *testing.T) {
 	journal := filepath.Join(t.TempDir(), "journal")
 	acknowledged := map[string]bool{}
@@ -302,8 +304,8 @@ func mustRequest(t testing.TB, method, path, body string) *http.Request {
 	return r
 }
 
-// Whatever requests arrive, a sandbox that reads its journal again shows the same, and accepts at most one record for
-// an identity.
+// Whatever requests arrive, a sandbox that reads its journal again shows the same, and accepts at
+// most one record for an identity.
 func TestJournal_ReplayGivesTheSameState(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		dir, err := os.MkdirTemp(t.TempDir(), "")

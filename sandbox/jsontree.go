@@ -36,7 +36,8 @@ func misshapen(path, format string, args ...any) error {
 	return &shapeError{path, fmt.Sprintf(format, args...)}
 }
 
-// parseObject reads a body that must be one JSON object: valid UTF-8, no member twice, nothing after it.
+// parseObject reads a body that must be one JSON object: valid UTF-8, no member twice, nothing
+// after it.
 func parseObject(body []byte) (*object, error) {
 	if !utf8.Valid(body) {
 		return nil, misshapen("", "the body is not valid UTF-8")
@@ -82,10 +83,10 @@ func (p parser) value(path string, depth int) (any, error) {
 			if err != nil {
 				return nil, misshapen("", "the body is not JSON: %v", err)
 			}
-			name := token.(string) // Token returns nothing else where a name is due
+			name := token.(string) // Token returns nothing else at the place of a name
 			at := member(path, name)
 			if _, twice := o.members[name]; twice {
-				return nil, misshapen(at, "the member is there twice")
+				return nil, misshapen(at, "the member appears twice")
 			}
 			v, err := p.value(at, depth+1)
 			if err != nil {

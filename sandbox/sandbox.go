@@ -1,12 +1,15 @@
-// Package sandbox is the usage metering of the AWS, Azure and Google Cloud marketplaces on one machine, for tests and
-// development. It keeps their rules strictly: identities, usage windows, first write wins, whole-request failures,
-// tokens. What a marketplace does not document, it refuses, and says so in the log of requests.
+// Package sandbox is the usage metering of the AWS, Azure and Google Cloud marketplaces on one
+// machine, for tests and development. It keeps their rules strictly: identities, usage windows,
+// first write wins, whole-request failures, tokens. What a marketplace does not document, it
+// refuses, and says so in the log of requests.
 //
-// A Sandbox is an http.Handler. It serves the marketplaces under /aws, /azure and /gcp and a control API under
-// /control: the catalog, the clock, faults, all requests, the accepted records and the bill. docs/sandbox.md of the
-// module explains all of it; control.yaml describes the control API.
+// A Sandbox is an http.Handler. It serves the marketplaces under /aws, /azure and /gcp and a
+// control API under /control: the catalog, the clock, faults, all requests, the accepted records
+// and the bill. docs/sandbox.md of the module explains all of it; control.yaml describes the
+// control API.
 //
-// It shares no code with the programs that it tests, and it is no place for secrets: it logs all it receives.
+// It shares no code with the programs that it tests, and it is no place for secrets: it logs all it
+// receives.
 package sandbox
 
 import (
@@ -24,7 +27,7 @@ import (
 	"time"
 )
 
-// Resend is what AWS answers to a record that equals an accepted one. The sources disagree.
+// Resend is AWS's status for a record that equals an accepted one. The sources disagree.
 type Resend string
 
 // The two possibilities; the first is the default.
@@ -40,20 +43,22 @@ const DefaultRateLimit = 10
 type Options struct {
 	// Seed decides everything that is random: ids, tokens, orders, faults by chance.
 	Seed uint64
-	// Journal is the file that keeps the state. It is created, and read if it exists. Empty: nothing is kept.
+	// Journal is the file that keeps the state. It is created, and read if it exists. Empty:
+	// the state is lost at the end.
 	Journal string
 	// Catalog is the initial catalog, until PUT /control/catalog.
 	Catalog Catalog
-	// IdenticalResend is what AWS answers to an identical record; empty means ResendSuccess.
+	// IdenticalResend is AWS's status for an identical record; empty means ResendSuccess.
 	IdenticalResend Resend
-	// RateLimit is AWS's limit of requests a second, for each account and Region, in real time. 0 means
-	// DefaultRateLimit; below 0 there is none.
+	// RateLimit is AWS's limit of requests a second, for each account and Region, in real time. 0
+	// means DefaultRateLimit; below 0 there is none.
 	RateLimit int
 	// Now is the machine's clock; nil means time.Now.
 	Now func() time.Time
 }
 
-// A Sandbox is the three marketplaces. Its methods and requests may be used by many goroutines at once.
+// A Sandbox is the three marketplaces. Its methods and requests may be used by many goroutines at
+// once.
 type Sandbox struct {
 	options Options
 	control *http.ServeMux
@@ -64,8 +69,8 @@ type Sandbox struct {
 	rate  map[string][]time.Time // times of AWS's last requests, by account and Region
 }
 
-// New returns a sandbox with the state of its journal. It fails if the options cannot be meant, or the journal
-// cannot be opened, is damaged, or is used by another sandbox.
+// New returns a sandbox with the state of its journal. It fails if the options cannot be meant, or
+// the journal cannot be opened, is damaged, or is used by another sandbox.
 func New(options Options) (*Sandbox, error) {
 	switch options.IdenticalResend {
 	case "":
@@ -116,11 +121,12 @@ func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // maxBody is more than any marketplace takes. What is longer is refused and recorded up to here.
 const maxBody = 2 << 20
 
-// serve answers a request to a marketplace: it decides, syncs the journal, and responds, or does what a fault wants.
+// serve handles a request to a marketplace: it decides, syncs the journal, and responds, or does
+// what a fault wants.
 func (s *Sandbox) serve(w http.ResponseWriter, r *http.Request, m Marketplace, path string) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
 	if err != nil {
-		panic(http.ErrAbortHandler) // the client went away: nobody is there to answer
+		panic(http.ErrAbortHandler) // the client went away
 	}
 	c, event := s.decide(r, m, path, body)
 	if err := s.safe(event); err != nil {

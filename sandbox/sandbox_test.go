@@ -197,7 +197,7 @@ func (b *box) at(now time.Time) {
 	}
 }
 
-// answer is what came back: the body as JSON.
+// An answer is a response with its body as JSON.
 type answer struct {
 	status int
 	header http.Header
@@ -238,7 +238,7 @@ func (b *box) send(r *http.Request) answer {
 	return a
 }
 
-// wantStatus fails the test if the answer has another status.
+// wantStatus fails the test if the response has another status.
 func wantStatus(t testing.TB, a answer, status int) {
 	t.Helper()
 	if a.status != status {
@@ -358,7 +358,7 @@ func (b *box) control(method, path, body string) answer {
 	return a
 }
 
-// server serves the box over TCP, where connections can break.
+// server serves the box over TCP: connections can break.
 func (b *box) server() *url.URL {
 	b.t.Helper()
 	s := httptest.NewServer(b)

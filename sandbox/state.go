@@ -50,7 +50,8 @@ type Decision struct {
 	Reason   string `json:"reason,omitempty"`
 }
 
-// An event changes the state. The journal holds events; the state is what they make of the initial one.
+// An event changes the state. The journal holds events; the state is what they make of the initial
+// one.
 type event struct {
 	Catalog     *Catalog      `json:"catalog,omitempty"`
 	Clock       *clockState   `json:"clock,omitempty"`
@@ -91,7 +92,8 @@ func newState(c Catalog) *state {
 	return &state{catalog: indexOf(deepCopy(c)), byKey: map[string]int{}, tokens: map[string]token{}}
 }
 
-// apply changes the state as the event says. It never fails: what an event holds was checked before.
+// apply changes the state as the event says. It never fails: what an event holds was checked
+// before.
 func (s *state) apply(e event) {
 	switch {
 	case e.Catalog != nil:

@@ -25,7 +25,7 @@ Serves the AWS, Azure and Google Cloud marketplaces on this machine until Ctrl-C
 metering, strictly by their rules, and a control API for catalog, clock, faults, requests and the bill.
 docs/sandbox.md explains it.
 
-  SANDBOX_ADDR  where it serves, ` + defaultSandboxAddr + ` if not set; a loopback address
+  SANDBOX_ADDR  its address, ` + defaultSandboxAddr + ` if not set; it must be a loopback address
   LOCAL_DIR     the folder of the journal; .local if not set
 
 `
@@ -36,7 +36,7 @@ func serveSandbox(ctx context.Context, p program, args []string) error {
 	journal := flags.String("journal", sandboxJournal(p.getenv), "the file that keeps the state; empty: it is lost at the end")
 	catalog := flags.String("catalog", "", "a file with the catalog to begin with, in JSON")
 	seed := flags.Uint64("seed", 0, "decides all that is random: ids, tokens, orders, faults by chance")
-	resend := flags.String("identical-resend", string(sandbox.ResendSuccess), "what AWS answers to an identical record: Success or DuplicateRecord")
+	resend := flags.String("identical-resend", string(sandbox.ResendSuccess), "AWS's status for an identical record: Success or DuplicateRecord")
 	rate := flags.Int("aws-rate", sandbox.DefaultRateLimit, "requests a second that AWS takes, for each account and Region; -1: any number")
 	if err := p.parse(flags, sandboxHelp, args); err != nil {
 		return err
@@ -82,8 +82,9 @@ func sandboxJournal(getenv func(string) string) string {
 	return filepath.Join(localDir(getenv), "sandbox.journal")
 }
 
-// sandboxAddr is where the sandbox of `make run` serves: SANDBOX_ADDR or, on loopback, ten ports above the API; on any
-// free port if the API is. Connections name its address, so it must be the same the next time.
+// sandboxAddr is the address of the sandbox of `make run`: SANDBOX_ADDR or, on loopback, ten ports
+// above the API; on any free port if the API is. Connections name its address, so it must be the
+// same the next time.
 func sandboxAddr(getenv func(string) string, api string) string {
 	if addr := getenv("SANDBOX_ADDR"); addr != "" {
 		return addr
@@ -125,7 +126,7 @@ func startSandbox(addr string, options sandbox.Options) (*runningSandbox, error)
 	}
 	if !listener.Addr().(*net.TCPAddr).IP.IsLoopback() {
 		listener.Close()
-		return nil, fmt.Errorf("SANDBOX_ADDR=%s is not a loopback address: the sandbox asks nobody for a key", addr)
+		return nil, fmt.Errorf("SANDBOX_ADDR=%s is not a loopback address: the sandbox needs no key", addr)
 	}
 	if options.Journal != "" {
 		err = os.MkdirAll(filepath.Dir(options.Journal), 0o755)

@@ -70,7 +70,8 @@ func TestSandbox_RefusesWhatCannotBeMeant(t *testing.T) {
 	}
 }
 
-// `make run` starts the sandbox too and names it in the env file; what is set up there survives a restart.
+// `make run` starts the sandbox too and names it in the env file; what is set up there survives a
+// restart.
 func TestServe_StartsTheSandbox(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -114,7 +115,8 @@ func TestSandboxAddr_IsTenPortsAboveTheAPI(t *testing.T) {
 	}
 }
 
-// The console blocks of docs/sandbox.md give what they say, as written. What is random in them is the seed's.
+// The console blocks of docs/sandbox.md give what they say, as written. What is random in them is
+// the seed's.
 func TestSandbox_DocsRunAsWritten(t *testing.T) {
 	docs, err := os.ReadFile("../../docs/sandbox.md")
 	if err != nil {

@@ -1,5 +1,6 @@
-// Package clienttest judges the sandbox by clients that no one here wrote: AWS's SDK for Go, botocore, and Google's
-// client for Python. It is a module of its own, so that their libraries are none of the main module's.
+// Package clienttest judges the sandbox by clients that no one here wrote: AWS's SDK for Go,
+// botocore, and Google's client for Python. It is a module of its own, so that their libraries are
+// none of the main module's.
 package clienttest
 
 import (
@@ -14,8 +15,8 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// hour is the hour that the clients meter. Their signatures and tokens are of the real time; the sandbox's clock stands
-// half an hour after it.
+// hour is the hour that the clients meter. Their signatures and tokens are of the real time; the
+// sandbox's clock stands half an hour after it.
 var hour = time.Date(2026, 11, 18, 12, 0, 0, 0, time.UTC)
 
 // start serves a sandbox with catalog.json.
@@ -64,6 +65,6 @@ func python(t *testing.T, script string) {
 	}
 }
 
-func TestBotocore_AcceptsWhatTheSandboxAnswers(t *testing.T) { python(t, "botocore_client.py") }
+func TestBotocore_AcceptsTheSandbox(t *testing.T) { python(t, "botocore_client.py") }
 
-func TestGoogleClient_AcceptsWhatTheSandboxAnswers(t *testing.T) { python(t, "google_client.py") }
+func TestGoogleClient_AcceptsTheSandbox(t *testing.T) { python(t, "google_client.py") }
