@@ -339,6 +339,57 @@ func TestAWS_OneBadRecordFailsTheWholeRequest(t *testing.T) {
 	b.wantAWSError(b.meter(productRecords("prod-1", legacy("1"), legacy("1", "CustomerIdentifier", `"cust-9"`))), "InvalidCustomerIdentifierException")
 }
 
+func TestAWS_IdentifiersHaveTheirForm(t *testing.T) {
+	b := fresh(t)
+	for _, r := range []string{
+		usage("1", "CustomerAWSAccountId", `"1111-2222"`), usage("1", "LicenseArn", `"l-0001"`), usage("1", "UsageAllocations", `[{"AllocatedUsageQuantityAsDecimal":"1."}]`),
+	} {
+		b.wantAWSError(b.meter(records(r)), "ValidationException")
+	}
+	twice := `[{"AllocatedUsageQuantityAsDecimal":"1","Tags":[{"Key":"a","Value":"b"},{"Key":"a","Value":"c"}]}]`
+	b.wantAWSError(b.meter(records(usage("1", "UsageAllocations", twice))), "InvalidTagException")
+	for _, r := range []string{
+		usage("1", "LicenseArn", "5"), usage("1", "UsageAllocations", "{}"), usage("1", "UsageAllocations", `[{"Tag":[]}]`),
+		usage("1", "UsageAllocations", `[{"AllocatedUsageQuantityAsDecimal":"1","Tags":{}}]`),
+		usage("1", "UsageAllocations", `[{"AllocatedUsageQuantityAsDecimal":"1","Tags":[{"Key":1}]}]`),
+	} {
+		b.wantAWSError(b.meter(records(r)), "SerializationException")
+	}
+}
+
+func TestAWS_OneOfSeveralAgreementsIsEnough(t *testing.T) {
+	// Two agreements of one customer for one product: one starts later, the other has ended.
+	const first = `{"accountId": "111122223333", "productCode": "prod-2", "licenseArn": "arn:aws:license-manager::294406891311:license:l-0002"}`
+	const later = `{"accountId": "111122223333", "productCode": "prod-2", "start": "2026-11-18T12:20:00Z"}`
+	b := fresh(t, first, `{"accountId": "111122223333", "productCode": "prod-2", "cancelled": "2026-11-18T11:00:00Z"}, `+later)
+	at := func(minute int) string {
+		return fmt.Sprint(noon.Truncate(time.Hour).Add(time.Duration(minute) * time.Minute).Unix())
+	}
+	want(t, "between them", statuses(b.meter(productRecords("prod-2", legacy("1", "Timestamp", at(10))))), "[CustomerNotSubscribed]")
+	want(t, "in the second", statuses(b.meter(productRecords("prod-2", legacy("1", "Timestamp", at(20))))), "[Success]")
+}
+
+func TestAWS_FaultsHaveItsForm(t *testing.T) {
+	b := fresh(t)
+	b.fault(sandbox.Fault{Fault: sandbox.ServerError, Status: 503, Code: "ServiceUnavailableException"})
+	a := b.meter(records(usage("1")))
+	wantStatus(t, a, 503)
+	want(t, "type", a.get("__type"), "ServiceUnavailableException")
+	b.fault(sandbox.Fault{Fault: sandbox.ServerError})
+	wantStatus(t, b.meter(records(usage("1"))), 500)
+	b.fault(sandbox.Fault{Fault: sandbox.Throttled})
+	want(t, "type", b.meter(records(usage("1"))).get("__type"), "ThrottlingException")
+	want(t, "records", len(b.quantities()), 0)
+	// By chance at least one record is unprocessed, and the others are done.
+	b.fault(sandbox.Fault{Fault: sandbox.Unprocessed})
+	a = b.meter(records(usage("1"), usage("1", "Dimension", `"gb"`)))
+	undone := len(a.get("UnprocessedRecords").([]any))
+	if undone == 0 {
+		t.Fatal("all records were processed")
+	}
+	want(t, "records", len(b.quantities()), 2-undone)
+}
+
 func TestAWS_ProductCodeWithLicenseArnIsRefused(t *testing.T) {
 	b := fresh(t)
 	b.wantAWSError(b.meter(productRecords("prod-1", usage("1"))), "InvalidProductCodeException")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -654,8 +655,9 @@ func (p azureProtocol) list(t token, query map[string]string) response {
 	return jsonResponse(http.StatusOK, "application/json; charset=utf-8", days)
 }
 
+// double writes the nearest double. A sum of doubles may be above the largest.
 func double(f float64, _ bool) json.RawMessage {
-	text, _ := json.Marshal(f)
+	text, _ := json.Marshal(min(f, math.MaxFloat64))
 	return text
 }
 

@@ -433,6 +433,9 @@ func TestAzure_UsageEventsAreDailySums(t *testing.T) {
 	for _, query := range []string{"", "usageStartDate=yesterday", "usageStartDate=2026-11-17&UsageEndDate=x", "usageStartDate=2026-11-17&x=y"} {
 		wantStatus(t, list(query), 400)
 	}
+	// Sums may be above the largest double.
+	b.batch(event("1.7e308", "effectiveStartTime", `"2026-11-18T02:00:00"`), event("1.7e308", "effectiveStartTime", `"2026-11-18T01:00:00"`))
+	want(t, "a huge sum", list("usageStartDate=2026-11-18&dimension=tokens").get(0, "submittedQuantity"), 1.7976931348623157e308)
 	// Two days later a day is Accepted; the catalog can say otherwise.
 	b.at(noon.Add(36 * time.Hour))
 	b.as(client, "hush")

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -65,7 +66,7 @@ func (s *Sandbox) controlRoutes() *http.ServeMux {
 		}
 		bill, err := s.Bill(r.URL.Query().Get("month"))
 		if err != nil {
-			return http.StatusBadRequest, nil, err
+			return refused(err)
 		}
 		return http.StatusOK, bill, nil
 	})
@@ -92,6 +93,14 @@ func done(err error) (int, any, error) {
 	return http.StatusNoContent, nil, nil
 }
 
+// refused is the response to a change that cannot be meant, or that the journal has not stored.
+func refused(err error) (int, any, error) {
+	if errors.Is(err, errJournal) {
+		return http.StatusInternalServerError, nil, err
+	}
+	return http.StatusBadRequest, nil, err
+}
+
 func controlBody(r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxControlBody+1))
 	if err != nil {
@@ -113,7 +122,7 @@ func (s *Sandbox) controlPutCatalog(r *http.Request) (int, any, error) {
 		return http.StatusBadRequest, nil, err
 	}
 	if err := s.PutCatalog(c); err != nil {
-		return http.StatusInternalServerError, nil, err
+		return refused(err)
 	}
 	return http.StatusOK, c, nil
 }
@@ -150,7 +159,7 @@ func (s *Sandbox) controlPutClock(r *http.Request) (int, any, error) {
 	}
 	clock, err := s.SetClock(change)
 	if err != nil {
-		return http.StatusBadRequest, nil, err
+		return refused(err)
 	}
 	return http.StatusOK, clock, nil
 }
@@ -165,7 +174,7 @@ func (s *Sandbox) controlPostFault(r *http.Request) (int, any, error) {
 		f, err = s.AddFault(f)
 	}
 	if err != nil {
-		return http.StatusBadRequest, nil, err
+		return refused(err)
 	}
 	return http.StatusCreated, f, nil
 }

@@ -9,9 +9,12 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,6 +32,12 @@ func TestMain(m *testing.M) {
 }
 
 func serveForTest(journal string) {
+	if limit, err := strconv.ParseUint(os.Getenv("SANDBOX_TEST_LIMIT"), 10, 64); err == nil {
+		signal.Ignore(syscall.SIGXFSZ) // so that a file at its limit is an error of the write
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: limit}); err != nil {
+			panic(err)
+		}
+	}
 	c, err := sandbox.ReadCatalog([]byte(testCatalog))
 	if err != nil {
 		panic(err)
@@ -208,6 +217,21 @@ func TestJournal_NothingIsAcknowledgedAfterClose(t *testing.T) {
 	if err != nil || a.status != 500 {
 		t.Fatalf("got %d %s, %v, want 500", a.status, a.raw, err)
 	}
+	for _, c := range [][]string{
+		{http.MethodGet, "/catalog", ""},
+		{http.MethodPut, "/catalog", "{}"},
+		{http.MethodGet, "/clock", ""},
+		{http.MethodPut, "/clock", `{"advance":"1s"}`},
+		{http.MethodGet, "/faults", ""},
+		{http.MethodPost, "/faults", `{"fault":"lost"}`},
+		{http.MethodDelete, "/faults", ""},
+		{http.MethodGet, "/requests", ""},
+		{http.MethodGet, "/records", ""},
+		{http.MethodGet, "/bill", ""},
+		{http.MethodPost, "/reset", ""},
+	} {
+		want(t, c[0]+c[1], b.control(c[0], c[1], c[2]).status, 500)
+	}
 }
 
 // A sandbox that is killed with SIGKILL in the middle of its work has every record that it
@@ -217,20 +241,7 @@ func TestJournal_KillLosesNothingAcknowledged(t *testing.T) {
 	acknowledged := map[string]bool{}
 	next := 0
 	for range 3 {
-		program := exec.Command(os.Args[0])
-		program.Env = append(os.Environ(), "SANDBOX_TEST_JOURNAL="+journal)
-		stdout, err := program.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := program.Start(); err != nil {
-			t.Fatal(err)
-		}
-		var address string
-		if _, err := fmt.Fscan(stdout, &address); err != nil {
-			t.Fatal(err)
-		}
-		server := &url.URL{Scheme: "http", Host: address}
+		program, server := serveInProcess(t, journal)
 		clock, err := over(t, server, mustRequest(t, http.MethodPut, "/control/clock", `{"time":"2026-11-18T12:30:00Z","frozen":true}`))
 		wantStatus(t, clock, 200)
 		if err != nil {
@@ -288,6 +299,59 @@ func TestJournal_KillLosesNothingAcknowledged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// serveInProcess starts this program to serve a sandbox.
+func serveInProcess(t *testing.T, journal string, variables ...string) (*exec.Cmd, *url.URL) {
+	t.Helper()
+	program := exec.Command(os.Args[0])
+	program.Env = append(append(os.Environ(), "SANDBOX_TEST_JOURNAL="+journal), variables...)
+	stdout, err := program.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = program.Process.Kill()
+		_ = program.Wait()
+	})
+	var address string
+	if _, err := fmt.Fscan(stdout, &address); err != nil {
+		t.Fatal(err)
+	}
+	return program, &url.URL{Scheme: "http", Host: address}
+}
+
+// If the journal cannot be written, nothing is acknowledged from then on, and all that was is there.
+func TestJournal_FullDiskAcknowledgesNothing(t *testing.T) {
+	journal := filepath.Join(t.TempDir(), "journal")
+	program, server := serveInProcess(t, journal, "SANDBOX_TEST_LIMIT=20000")
+	clock, err := over(t, server, mustRequest(t, http.MethodPut, "/control/clock", `{"time":"2026-11-18T12:30:00Z","frozen":true}`))
+	if err != nil || clock.status != 200 {
+		t.Fatalf("%d %s, %v", clock.status, clock.raw, err)
+	}
+	acknowledged, refused := 0, 0
+	for i := range 50 {
+		a, err := over(t, server, legacyOf(fmt.Sprint(i+1)))
+		switch {
+		case err == nil && a.status == 200 && refused == 0:
+			acknowledged++
+		case err == nil && a.status == 500 && strings.Contains(a.raw, "the journal could not be written"):
+			refused++
+		default:
+			t.Fatalf("request %d after %d refusals: %d %s, %v", i, refused, a.status, a.raw, err)
+		}
+	}
+	if acknowledged == 0 || refused == 0 {
+		t.Fatalf("%d were acknowledged and %d refused", acknowledged, refused)
+	}
+	if err := program.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = program.Wait()
+	want(t, "records", len(open(t, sandbox.Options{Journal: journal}).quantities()), acknowledged)
 }
 
 // legacyOf is a record in a Region of its own, so that no other has its identity.

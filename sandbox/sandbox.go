@@ -192,8 +192,14 @@ func (s *Sandbox) safe(event uint64) error {
 	if s.journal == nil {
 		return nil
 	}
-	return s.journal.wait(event)
+	if err := s.journal.wait(event); err != nil {
+		return fmt.Errorf("%w: %w", errJournal, err)
+	}
+	return nil
 }
+
+// errJournal marks a change that is not known to be stored.
+var errJournal = errors.New("the state is not safe")
 
 // view calls read with the state and returns when all that read has seen is synced.
 func (s *Sandbox) view(read func(*state)) error {
