@@ -47,8 +47,8 @@ func (c clockState) changed(change ClockChange, wall time.Time) (clockState, err
 	default:
 		now = now.Add(change.Advance)
 	}
-	if now.Year() < 1970 || now.Year() > 9998 {
-		return c, errors.New("the time must be in the years 1970 to 9998")
+	if now.Year() < 1970 || now.Year() > 2299 { // a distance to the machine's clock has 292 years
+		return c, errors.New("the time must be in the years 1970 to 2299")
 	}
 	frozen := c.Frozen != nil
 	if change.Frozen != nil {

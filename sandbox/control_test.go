@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -79,7 +80,7 @@ func TestControl_ClockIsSetFrozenAndAdvanced(t *testing.T) {
 	b.machine.advance(time.Second)
 	want(t, "it runs again", clock(`{}`), "2026-11-18T12:00:02Z false")
 	want(t, "real", clock(`{"time":"real"}`), "2026-11-26T22:02:01Z false")
-	for _, body := range []string{"", "[]", `{"time":"noon"}`, `{"advance":"soon"}`, `{"advance":"-1s"}`, `{"time":"real","advance":"1s"}`, `{"now":"x"}`, `{"time":"1969-12-31T00:00:00Z"}`} {
+	for _, body := range []string{"", "[]", `{"time":"noon"}`, `{"advance":"soon"}`, `{"advance":"-1s"}`, `{"time":"real","advance":"1s"}`, `{"now":"x"}`, `{"time":"1969-12-31T00:00:00Z"}`, `{"time":"2300-01-01T00:00:00Z"}`, `{"advance":"2500000h"}`} {
 		wantStatus(t, b.control(http.MethodPut, "/clock", body), 400)
 	}
 }
@@ -121,6 +122,21 @@ func TestControl_UnknownPathsAndMethods(t *testing.T) {
 	w := httptest.NewRecorder()
 	b.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/control/openapi.yaml", nil))
 	want(t, "description", w.Body.String(), string(sandbox.ControlDescription))
+}
+
+// A page of another site that is open in a browser cannot reset the sandbox of the same machine.
+func TestControl_OtherSitesAreRefused(t *testing.T) {
+	b := fresh(t)
+	for _, header := range []string{"Origin: https://example.com", "Sec-Fetch-Site: cross-site"} {
+		r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8090/control/reset", nil)
+		name, value, _ := strings.Cut(header, ": ")
+		r.Header.Set(name, value)
+		w := httptest.NewRecorder()
+		b.ServeHTTP(w, r)
+		want(t, header, w.Code, 403)
+	}
+	clock, _ := b.Clock()
+	want(t, "nothing was reset", clock.Frozen, true)
 }
 
 // Every operation of control.yaml is called by a test here, through box.control, which checks both
@@ -198,10 +214,14 @@ func TestFaults_RulesThatCannotBeMeantAreRefused(t *testing.T) {
 	for _, body := range []string{
 		"", "{}", "[]", `{"fault":"explode"}`, `{"fault":"lost","anyOf":["lost"]}`, `{"anyOf":[]}`, `{"anyOf":["lost","x"]}`, `{"fault":"lost","count":0}`,
 		`{"fault":"lost","skip":-1}`, `{"fault":"lost","probability":2}`, `{"fault":"lost","marketplace":"oracle"}`, `{"fault":"lost","operation":"meter"}`,
-		`{"fault":"reset","accepted":true}`, `{"fault":"throttled","accepted":true}`, `{"fault":"serverError","status":200}`, `{"fault":"slow","delayMs":-1}`,
+		`{"fault":"reset","accepted":true}`, `{"fault":"slow","accepted":false}`, `{"fault":"partial","accepted":false}`,
+		`{"anyOf":["lost","checkError"]}`, `{"fault":"checkError","operation":"report"}`, `{"fault":"checkError","marketplace":"aws"}`, `{"fault":"throttled","accepted":true}`, `{"fault":"serverError","status":200}`, `{"fault":"slow","delayMs":-1}`,
 		`{"fault":"slow","delayMs":600001}`, `{"fault":"partial","records":[-1]}`, `{"fault":"lost","id":7}`, `{"fault":"lost","x":1}`, `{"fault":"lost"} x`,
 	} {
 		wantStatus(t, b.control(http.MethodPost, "/faults", body), 400)
+	}
+	if _, err := b.AddFault(sandbox.Fault{Fault: sandbox.Lost, Probability: math.NaN()}); err == nil {
+		t.Error("a probability that is no number was accepted")
 	}
 	want(t, "rules", len(b.control(http.MethodGet, "/faults", "").get("faults").([]any)), 0)
 }

@@ -43,7 +43,8 @@ type Fault struct {
 	// Probability hits each request by chance, which Seed decides (absent: the sandbox's).
 	Probability float64 `json:"probability,omitempty"`
 	Seed        *uint64 `json:"seed,omitempty"`
-	// Accepted overrides whether the request is done.
+	// Accepted overrides whether the request is done, for faults after which the client cannot know
+	// it: lost, cut, malformed, contentType and serverError.
 	Accepted *bool `json:"accepted,omitempty"`
 	// Records are the positions that unprocessed and partial act on; absent: the seed chooses at
 	// least one.
@@ -77,7 +78,7 @@ func (f *Fault) check() error {
 		return fmt.Errorf("operation %q must be one of %v", f.Operation, operations)
 	case f.Skip < 0 || f.Count != nil && *f.Count < 1:
 		return fmt.Errorf("skip must be at least 0 and count at least 1")
-	case f.Probability < 0 || f.Probability > 1:
+	case !(f.Probability >= 0 && f.Probability <= 1):
 		return fmt.Errorf("probability must be 0 to 1")
 	case f.Status != 0 && (f.Status < 400 || f.Status > 599):
 		return fmt.Errorf("status must be 400 to 599")
@@ -90,9 +91,13 @@ func (f *Fault) check() error {
 		if !slices.Contains(faultNames, name) {
 			return fmt.Errorf("there is no fault %q; faults are %v", name, faultNames)
 		}
-		if f.Accepted != nil && slices.Contains([]string{Reset, Throttled, Unprocessed, CheckError}, name) {
+		if f.Accepted != nil && slices.Contains([]string{Reset, Throttled, Unprocessed, Partial, Slow, CheckError}, name) {
 			return fmt.Errorf("accepted has no meaning for %s", name)
 		}
+	}
+	if slices.Contains(f.AnyOf, CheckError) || f.Fault == CheckError &&
+		(f.Operation != "" && f.Operation != opCheck || f.Marketplace != "" && f.Marketplace != Google) {
+		return fmt.Errorf("%s happens to Google's check alone, in a rule of its own", CheckError)
 	}
 	for _, i := range f.Records {
 		if i < 0 {

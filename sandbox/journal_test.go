@@ -324,7 +324,8 @@ func serveInProcess(t *testing.T, journal string, variables ...string) (*exec.Cm
 	return program, &url.URL{Scheme: "http", Host: address}
 }
 
-// If the journal cannot be written, nothing is acknowledged from then on, and all that was is there.
+// If the journal cannot be written, nothing is acknowledged from then on, and all that was is
+// there.
 func TestJournal_FullDiskAcknowledgesNothing(t *testing.T) {
 	journal := filepath.Join(t.TempDir(), "journal")
 	program, server := serveInProcess(t, journal, "SANDBOX_TEST_LIMIT=20000")

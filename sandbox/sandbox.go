@@ -61,7 +61,7 @@ type Options struct {
 // once.
 type Sandbox struct {
 	options Options
-	control *http.ServeMux
+	control http.Handler
 	journal *journal // nil: in memory
 
 	mu    sync.Mutex
@@ -87,7 +87,8 @@ func New(options Options) (*Sandbox, error) {
 		options.Now = time.Now
 	}
 	s := &Sandbox{options: options, state: newState(options.Catalog), rate: map[string][]time.Time{}}
-	s.control = s.controlRoutes()
+	// A web page in the browser of the same machine must not change anything.
+	s.control = http.NewCrossOriginProtection().Handler(s.controlRoutes())
 	if options.Journal != "" {
 		var err error
 		if s.journal, err = openJournal(options.Journal, s.state.replay); err != nil {
