@@ -12,6 +12,7 @@ CHECKOV   := .local/checkov/bin/checkov
 CFN_LINT  := .local/cfn-lint-serverless/bin/cfn-lint
 MOTO      := .local/moto/bin/moto_server
 ST        := .local/schemathesis/bin/schemathesis
+CLIENTS   := .local/sandbox-clients/bin/python
 # Functions invoked here run on this machine's processor, whatever the deployed ones run on.
 ARCH := $(patsubst aarch64,arm64,$(shell uname -m))
 # The go1.x build method of sam passes no flags; go takes them from GOFLAGS. Static, so that the
@@ -29,9 +30,10 @@ run: bin/marketmeter ## Serve the whole API on a local DynamoDB with sample data
 # A shell that has read .local/env may name the database of `make run`, which may be gone: what says "of its own" starts one.
 OWN_DYNAMODB := env -u DYNAMODB_ENDPOINT -u TABLE_NAME bin/marketmeter with-dynamodb
 
-test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own
+test: bin/marketmeter $(CLIENTS) ## Run every test, on a DynamoDB Local of its own
 	scripts/chromium
 	$(OWN_DYNAMODB) -- go test -race -timeout=30m ./...
+	cd sandbox/clienttest && go test -race ./...
 
 fuzz: bin/marketmeter ## Look for what the decoders get wrong, each for FUZZTIME (30s); part of .ci/run
 	$(OWN_DYNAMODB) -- scripts/fuzz
@@ -40,6 +42,7 @@ check: $(LINT) $(VULN) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, impo
 	$(LINT) run
 	scripts/words --self-test
 	scripts/words
+	cd sandbox/clienttest && $(CURDIR)/$(LINT) run && go mod tidy -diff && go mod verify
 	go mod tidy -diff
 	go mod verify
 	GOTOOLCHAIN=$$(awk '$$1 == "toolchain" { print $$2 }' go.mod) $(VULN) -db file://$(CURDIR)/.local/vuln/db ./...
@@ -98,7 +101,8 @@ $(CHECKOV): tools/checkov-requirements.txt
 $(CFN_LINT): tools/cfn-lint-serverless-requirements.txt
 $(MOTO): tools/moto-requirements.txt
 $(ST): tools/schemathesis-requirements.txt
-$(SAM) $(CHECKOV) $(CFN_LINT) $(MOTO) $(ST):
+$(CLIENTS): tools/sandbox-clients-requirements.txt
+$(SAM) $(CHECKOV) $(CFN_LINT) $(MOTO) $(ST) $(CLIENTS):
 	python3 -m venv --clear $(dir $(@D))
 	$(@D)/pip install --quiet -r $<
 	touch $@

@@ -53,6 +53,7 @@ var commands = []command{
 	{"import", "load usage record groups from a file", importGroups},
 	{"export", "write the usage record groups of an organization to standard output", exportGroups},
 	{"key", "make, list, rotate and revoke the API keys of an organization", keys},
+	{"sandbox", "serve the AWS, Azure and Google marketplaces on this machine, for tests", serveSandbox},
 	{"with-dynamodb", "run a command with a DynamoDB Local of its own", withDynamoDB},
 	{"version", "print the version and the commit of this program", printVersion},
 }

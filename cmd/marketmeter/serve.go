@@ -22,6 +22,8 @@ request needs a key ("marketmeter key -h"), but for /healthz, /docs and /openapi
   LOCAL_DIR          the folder of the data and of the file env, which tells programs and shells
                      where all this runs, with a key; .local if not set
   LOCAL_JARS         the folder that DynamoDB Local is fetched into; LOCAL_DIR if not set
+  SANDBOX_ADDR       the address of the sandbox of the marketplaces ("marketmeter sandbox -h"); ten
+                     ports above ADDR, on 127.0.0.1, if not set
 
 `
 

@@ -109,7 +109,7 @@ func variablesRead(t *testing.T) []string {
 		}
 	}
 	for _, where := range []string{
-		"DYNAMODB_ENDPOINT", "TABLE_NAME", "ADDR", "LOCAL_DIR", "LOCAL_JARS", "PATH", "HOME", "JAVA_HOME",
+		"DYNAMODB_ENDPOINT", "TABLE_NAME", "ADDR", "SANDBOX_ADDR", "LOCAL_DIR", "LOCAL_JARS", "PATH", "HOME", "JAVA_HOME",
 		"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
 	} {
 		delete(names, where)

@@ -90,6 +90,7 @@ type server struct {
 	db      *localdb.DB // nil where DYNAMODB_ENDPOINT names another
 	tbl     *stack.Target
 	demoKey auth.Key // for the sample data; empty where there is none
+	sandbox *Sandbox
 }
 
 // say tells a step to the terminal.
@@ -122,6 +123,9 @@ func (s *server) start(ctx context.Context) error {
 		if err := transfer.LoadSample(ctx, s.tbl.Table, time.Now(), s.say); err != nil {
 			return err
 		}
+	}
+	if err := s.startSandbox(); err != nil {
+		return err
 	}
 	log := s.Log
 	if err := s.tell(ctx, at); err != nil {
@@ -173,6 +177,7 @@ func (s *server) tell(ctx context.Context, at stack.Stack) error {
 		{Name: "MARKETMETER_ORG", Value: org},
 		{Name: "MARKETMETER_KEY", Value: string(s.demoKey)},
 	}, at.Variables()...)
+	variables = append(variables, stack.Variable{Name: "SANDBOX_URL", Value: s.sandbox.URL})
 	if err := stack.WriteEnv(file, variables); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
@@ -213,6 +218,8 @@ func (s *server) wait(ctx context.Context, failed <-chan error) error {
 			return nil
 		case err := <-failed:
 			return fmt.Errorf("serving at %s: %w", s.url, err)
+		case err := <-s.sandbox.Failed:
+			return fmt.Errorf("serving the sandbox at %s: %w", s.sandbox.URL, err)
 		case <-ended:
 			fmt.Fprintf(s.Stderr, "%v; stop this and start it again\n", s.db.Err())
 			ended = nil
@@ -226,6 +233,11 @@ func (s *server) stop() {
 	defer cancel()
 	if err := s.http.Shutdown(ctx); err != nil {
 		_ = s.http.Close()
+	}
+	if s.sandbox != nil {
+		if err := s.sandbox.Stop(); err != nil {
+			fmt.Fprintf(s.Stderr, "the sandbox: %v\n", err)
+		}
 	}
 	if s.db != nil {
 		s.db.Stop()

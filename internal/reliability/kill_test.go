@@ -60,7 +60,7 @@ func TestAKillLosesNothing(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			args := test.args
 			t.Parallel()
-			i := install(t, "ADDR="+freeAddress(t))
+			i := install(t, "ADDR="+freeAddress(t), "SANDBOX_ADDR=127.0.0.1:0")
 			var h history
 			kills, demo, orphan := 0, "", func() bool { return false }
 			for deadline := until(3 * time.Second); kills < test.kills || time.Now().Before(deadline); kills++ {

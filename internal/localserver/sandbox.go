@@ -1,0 +1,103 @@
+package localserver
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/stack"
+	"github.com/marketmeter/marketmeter/sandbox"
+)
+
+// DefaultSandboxAddr is the address of a sandbox that runs alone.
+const DefaultSandboxAddr = "127.0.0.1:8090"
+
+// SandboxJournal is the file that keeps the state of the sandbox on this machine.
+func SandboxJournal(getenv func(string) string) string {
+	return filepath.Join(stack.LocalDir(getenv), "sandbox.journal")
+}
+
+// sandboxAddr is the address of the sandbox of `make run`: SANDBOX_ADDR or, on loopback, ten ports
+// above the API; on any free port if the API is. Connections name its address, so it must be the
+// same the next time.
+func sandboxAddr(getenv func(string) string, api string) string {
+	if addr := getenv("SANDBOX_ADDR"); addr != "" {
+		return addr
+	}
+	_, text, _ := net.SplitHostPort(api)
+	port, err := strconv.Atoi(text)
+	switch {
+	case err != nil || port > 65535-10:
+		return DefaultSandboxAddr
+	case port == 0:
+		return "127.0.0.1:0"
+	}
+	return fmt.Sprintf("127.0.0.1:%d", port+10)
+}
+
+// startSandbox starts the sandbox of `make run`.
+func (s *server) startSandbox() error {
+	addr := sandboxAddr(s.Getenv, s.Addr)
+	var err error
+	if s.sandbox, err = StartSandbox(addr, sandbox.Options{Journal: SandboxJournal(s.Getenv)}); err == nil {
+		s.say("The sandbox of the marketplaces serves at " + s.sandbox.URL)
+	}
+	return err
+}
+
+// A Sandbox is one that serves.
+type Sandbox struct {
+	URL    string
+	Failed <-chan error // gets the error that ended it
+	server *http.Server
+	state  *sandbox.Sandbox
+}
+
+// StartSandbox serves a sandbox at a loopback address.
+func StartSandbox(addr string, options sandbox.Options) (*Sandbox, error) {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("the sandbox can't serve at %s: %w; set SANDBOX_ADDR to another HOST:PORT", addr, err)
+	}
+	if !listener.Addr().(*net.TCPAddr).IP.IsLoopback() {
+		listener.Close()
+		return nil, fmt.Errorf("SANDBOX_ADDR=%s is not a loopback address: the sandbox needs no key", addr)
+	}
+	if options.Journal != "" {
+		err = os.MkdirAll(filepath.Dir(options.Journal), 0o755)
+	}
+	var state *sandbox.Sandbox
+	if err == nil {
+		state, err = sandbox.New(options)
+	}
+	if err != nil {
+		listener.Close()
+		return nil, fmt.Errorf("the sandbox: %w", err)
+	}
+	failed := make(chan error, 1)
+	s := &Sandbox{urlOf(listener.Addr()), failed, &http.Server{
+		Handler:           state,
+		ReadHeaderTimeout: serverLimits.header,
+		ReadTimeout:       serverLimits.read,
+		IdleTimeout:       serverLimits.idle,
+		MaxHeaderBytes:    serverLimits.headerBytes,
+		// No limit for the response: the fault "slow" takes up to 10 minutes.
+	}, state}
+	go func() { failed <- s.server.Serve(listener) }()
+	return s, nil
+}
+
+// Stop ends the requests under way, as a sandbox may, and closes the journal.
+func (s *Sandbox) Stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := s.server.Shutdown(ctx); err != nil {
+		_ = s.server.Close()
+	}
+	return s.state.Close()
+}

@@ -1,0 +1,76 @@
+package sandbox_test
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/bench/figure"
+	"github.com/marketmeter/marketmeter/sandbox"
+)
+
+// BenchmarkRecords measures how many records a second AWS accepts, in requests of 25 and of one: in
+// memory, on one processor, and with the journal synced before each response, for 32 clients at
+// once.
+func BenchmarkRecords(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		batch   int
+		clients int
+		journal bool
+		goal    string
+	}{
+		{"sandbox-memory", 25, 1, false, ">= 2000"},
+		{"sandbox-memory-single", 1, 1, false, "none"},
+		{"sandbox-journal", 25, 32, true, ">= 500"},
+		{"sandbox-journal-single", 1, 32, true, ">= 500"},
+	} {
+		rate := func() float64 {
+			options := sandbox.Options{}
+			if c.journal {
+				options.Journal = filepath.Join(b.TempDir(), "journal")
+			} else {
+				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+			}
+			s := open(b, options)
+			s.at(noon)
+			requests := 4000 / c.batch
+			var list []string
+			for i := range c.batch {
+				dimension := []string{`"requests"`, `"gb"`}[i%2]
+				list = append(list, usage("1.5", "Dimension", dimension, "Timestamp", fmt.Sprint(noon.Add(-time.Duration(i/2)*time.Hour).Unix())))
+			}
+			body := records(list...)
+			next := make(chan int, requests)
+			for i := range requests {
+				next <- i
+			}
+			close(next)
+			start := time.Now()
+			var clients sync.WaitGroup
+			for range c.clients {
+				clients.Go(func() {
+					for i := range next {
+						// A Region of its own, so that none has another's identity.
+						s.ServeHTTP(httptest.NewRecorder(), awsRequest("BatchMeterUsage", fmt.Sprint("r-", i), body))
+					}
+				})
+			}
+			clients.Wait()
+			took := time.Since(start)
+			if got := len(s.quantities()); got != requests*c.batch {
+				b.Fatalf("%d records were accepted of %d", got, requests*c.batch)
+			}
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+			return float64(requests*c.batch) / took.Seconds()
+		}
+		m := figure.InTurns(figure.Rounds(b, 5), rate)
+		figure.Print(c.name, m.Median(0), "records/s", c.goal)
+	}
+}

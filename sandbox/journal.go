@@ -1,0 +1,198 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+)
+
+// A journal is a file of lines, each the checksum and the JSON of one event. An event is written
+// and synced before the response that depends on it is sent. All that wait share a sync: group
+// commit.
+type journal struct {
+	file *os.File
+
+	mu      sync.Mutex
+	changed *sync.Cond
+	pending []byte // not written yet
+	restart bool   // the file is emptied before pending is written
+	added   uint64 // events so far
+	synced  uint64 // how many of them are safe
+	closed  bool
+	err     error // the first failure; nothing is safe after it
+	done    chan struct{}
+}
+
+// openJournal opens or creates the file and replays its events. A last line that is torn, as a kill
+// or a power cut may leave it, was never acknowledged: it is cut off. A damaged line before others
+// is an error.
+func openJournal(name string, replay func(event []byte) error) (*journal, error) {
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	fail := func(err error) (*journal, error) {
+		return nil, fmt.Errorf("journal %s: %w", name, errors.Join(err, file.Close()))
+	}
+	if err := lock(file); err != nil {
+		return fail(fmt.Errorf("another sandbox uses it: %w", err))
+	}
+	content, err := io.ReadAll(file)
+	if err != nil {
+		return fail(err)
+	}
+	whole, err := readLines(content, replay)
+	if err != nil {
+		return fail(err)
+	}
+	if whole < len(content) {
+		if err := file.Truncate(int64(whole)); err != nil {
+			return fail(err)
+		}
+	}
+	j := &journal{file: file, done: make(chan struct{})}
+	j.changed = sync.NewCond(&j.mu)
+	go j.write()
+	return j, nil
+}
+
+// readLines replays the whole lines of content and returns how many bytes they are.
+func readLines(content []byte, replay func(event []byte) error) (whole int, err error) {
+	for whole < len(content) {
+		event, size, ok := readLine(content[whole:])
+		if !ok {
+			rest := content[whole:]
+			for end := bytes.IndexByte(rest, '\n'); end >= 0; end = bytes.IndexByte(rest, '\n') {
+				rest = rest[end+1:]
+				if _, _, ok := readLine(rest); ok {
+					return 0, fmt.Errorf("it is damaged at byte %d, before its end: move it away to start empty", whole)
+				}
+			}
+			return whole, nil
+		}
+		if err := replay(event); err != nil {
+			return 0, fmt.Errorf("the event at byte %d: %w", whole, err)
+		}
+		whole += size
+	}
+	return whole, nil
+}
+
+const checksumLength = 8 // and a space
+
+func appendLine(to, event []byte) []byte {
+	to = fmt.Appendf(to, "%0*x ", checksumLength, crc32.ChecksumIEEE(event))
+	return append(append(to, event...), '\n')
+}
+
+func readLine(content []byte) (event []byte, size int, ok bool) {
+	end := bytes.IndexByte(content, '\n')
+	if end <= checksumLength || content[checksumLength] != ' ' {
+		return nil, 0, false
+	}
+	sum, err := strconv.ParseUint(string(content[:checksumLength]), 16, 32)
+	event = content[checksumLength+1 : end]
+	return event, end + 1, err == nil && uint32(sum) == crc32.ChecksumIEEE(event)
+}
+
+// add takes an event to be written and returns the number to wait for.
+func (j *journal) add(event []byte) uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.pending = appendLine(j.pending, event)
+	j.added++
+	j.changed.Broadcast()
+	return j.added
+}
+
+// empty forgets all events. A caller that waits for one of them waits until the file is empty.
+func (j *journal) empty() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.pending, j.restart = nil, true
+	j.added++
+	j.changed.Broadcast()
+	return j.added
+}
+
+// last is the number of the newest event.
+func (j *journal) last() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.added
+}
+
+// wait returns when the event is safe, or with the failure because of which it is not.
+func (j *journal) wait(event uint64) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.synced < event && j.err == nil {
+		j.changed.Wait()
+	}
+	if j.synced >= event {
+		return nil
+	}
+	return j.err
+}
+
+// write writes and syncs what is pending, all of it at once, until the journal is closed.
+func (j *journal) write() {
+	defer close(j.done)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for {
+		for j.synced == j.added && !j.closed {
+			j.changed.Wait()
+		}
+		if j.synced == j.added || j.err != nil {
+			return
+		}
+		batch, upTo, restart := j.pending, j.added, j.restart
+		j.pending, j.restart = nil, false
+		j.mu.Unlock()
+		var err error
+		if restart {
+			err = j.file.Truncate(0)
+		}
+		if err == nil {
+			_, err = j.file.Write(batch)
+		}
+		if err == nil {
+			err = j.file.Sync()
+		}
+		j.mu.Lock()
+		if err != nil {
+			j.err = fmt.Errorf("the journal could not be written: %w", err)
+			j.changed.Broadcast()
+			return
+		}
+		j.synced = upTo
+		j.changed.Broadcast()
+	}
+}
+
+// close writes what is pending and closes the file.
+func (j *journal) close() error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return nil
+	}
+	j.closed = true
+	j.changed.Broadcast()
+	j.mu.Unlock()
+	<-j.done
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	err := j.err
+	if j.err == nil {
+		j.err = errors.New("the sandbox is closed")
+		j.changed.Broadcast()
+	}
+	return errors.Join(err, j.file.Close())
+}

@@ -1,0 +1,465 @@
+// Package sandbox is the usage metering of the AWS, Azure and Google Cloud marketplaces on one
+// machine, for tests and development. It keeps their rules strictly: identities, usage windows,
+// first write wins, whole-request failures, tokens. What a marketplace does not document, it
+// refuses, and says so in the log of requests.
+//
+// A Sandbox is an http.Handler. It serves the marketplaces under /aws, /azure and /gcp and a
+// control API under /control: the catalog, the clock, faults, all requests, the accepted records
+// and the bill. docs/sandbox.md of the module explains all of it; control.yaml describes the
+// control API.
+//
+// It shares no code with the programs that it tests, and it is no place for secrets: it logs all it
+// receives.
+package sandbox
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Resend is AWS's status for a record that equals an accepted one. The sources disagree.
+type Resend string
+
+// The two possibilities; the first is the default.
+const (
+	ResendSuccess   Resend = "Success"
+	ResendDuplicate Resend = "DuplicateRecord"
+)
+
+// DefaultRateLimit is how many requests a second AWS takes, for each account and Region.
+const DefaultRateLimit = 10
+
+// Options of a Sandbox. The zero value is a sandbox in memory, with an empty catalog.
+type Options struct {
+	// Seed decides everything that is random: ids, tokens, orders, faults by chance.
+	Seed uint64
+	// Journal is the file that keeps the state. It is created, and read if it exists. Empty:
+	// the state is lost at the end.
+	Journal string
+	// Catalog is the initial catalog, until PUT /control/catalog.
+	Catalog Catalog
+	// IdenticalResend is AWS's status for an identical record; empty means ResendSuccess.
+	IdenticalResend Resend
+	// RateLimit is AWS's limit of requests a second, for each account and Region, in real time. 0
+	// means DefaultRateLimit; below 0 there is none.
+	RateLimit int
+	// Now is the machine's clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// A Sandbox is the three marketplaces. Its methods and requests may be used by many goroutines at
+// once.
+type Sandbox struct {
+	options Options
+	control http.Handler
+	journal *journal // nil: in memory
+
+	mu    sync.Mutex
+	state *state
+	rate  map[string][]time.Time // times of AWS's last requests, by account and Region
+}
+
+// New returns a sandbox with the state of its journal. It fails if the options cannot be meant, or
+// the journal cannot be opened, is damaged, or is used by another sandbox.
+func New(options Options) (*Sandbox, error) {
+	switch options.IdenticalResend {
+	case "":
+		options.IdenticalResend = ResendSuccess
+	case ResendSuccess, ResendDuplicate:
+	default:
+		return nil, fmt.Errorf("IdenticalResend is %q: it must be %s or %s", options.IdenticalResend, ResendSuccess, ResendDuplicate)
+	}
+	if err := options.Catalog.check(); err != nil {
+		return nil, fmt.Errorf("the catalog: %w", err)
+	}
+	options.RateLimit = cmp.Or(options.RateLimit, DefaultRateLimit)
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	s := &Sandbox{options: options, state: newState(options.Catalog), rate: map[string][]time.Time{}}
+	// A web page in the browser of the same machine must not change anything.
+	s.control = http.NewCrossOriginProtection().Handler(s.controlRoutes())
+	if options.Journal != "" {
+		var err error
+		if s.journal, err = openJournal(options.Journal, s.state.replay); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Close writes what is pending and closes the journal. Requests after it fail.
+func (s *Sandbox) Close() error {
+	if s.journal == nil {
+		return nil
+	}
+	return s.journal.close()
+}
+
+// ServeHTTP serves the marketplaces and the control API.
+func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	first, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	switch m := Marketplace(first); m {
+	case AWS, Azure, Google:
+		s.serve(w, r, m, "/"+path)
+	case "control":
+		s.control.ServeHTTP(w, r)
+	default:
+		http.Error(w, "the sandbox serves /aws, /azure, /gcp and /control", http.StatusNotFound)
+	}
+}
+
+// maxBody is more than any marketplace takes. What is longer is refused and recorded up to here.
+const maxBody = 2 << 20
+
+// serve handles a request to a marketplace: it decides, syncs the journal, and responds, or does
+// what a fault wants.
+func (s *Sandbox) serve(w http.ResponseWriter, r *http.Request, m Marketplace, path string) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	if err != nil {
+		panic(http.ErrAbortHandler) // the client went away
+	}
+	c, event := s.decide(r, m, path, body)
+	if err := s.safe(event); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	c.fault.respond(w, r, c.response)
+}
+
+// decide makes the request an event and applies it.
+func (s *Sandbox) decide(r *http.Request, m Marketplace, path string, body []byte) (*call, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wall := s.options.Now()
+	c := &call{
+		Request: r, marketplace: m, path: path, body: body, state: s.state, options: &s.options,
+		now: s.state.clock.at(wall), wall: wall, rate: s.rate, number: uint64(len(s.state.requests)) + 1,
+	}
+	protocol := c.protocol()
+	c.operation = protocol.operation()
+	var matched []int
+	if refused, ok := protocol.throttle(); ok {
+		c.response = refused
+	} else {
+		matched, c.fault = s.state.draw(s.options.Seed, m, c.operation)
+		c.response = protocol.respond()
+		if c.fault != nil {
+			c.spoil(protocol)
+		}
+	}
+	e := requestEvent{
+		Request: Request{
+			Number: c.number, Time: c.now, Marketplace: m, Operation: c.operation, Method: r.Method, URL: r.URL.RequestURI(),
+			Header: r.Header.Clone(), Body: body, Decisions: c.decisions,
+			Response: &Response{c.response.status, c.response.header, c.response.body},
+		},
+		Records: c.records, Tokens: c.tokens, Matched: matched,
+	}
+	if c.fault != nil {
+		e.Fault, e.FaultID = c.fault.fault, c.fault.rule
+		if c.fault.is(Lost) || c.fault.is(Reset) {
+			e.Response = nil
+		}
+	}
+	return c, s.commit(event{Request: &e})
+}
+
+// commit applies an event and hands it to the journal. The caller holds the lock.
+func (s *Sandbox) commit(e event) uint64 {
+	s.state.apply(e)
+	if s.journal == nil {
+		return 0
+	}
+	text, err := json.Marshal(e)
+	if err != nil {
+		panic(err) // events are plain data
+	}
+	return s.journal.add(text)
+}
+
+// safe returns when the event is synced.
+func (s *Sandbox) safe(event uint64) error {
+	if s.journal == nil {
+		return nil
+	}
+	if err := s.journal.wait(event); err != nil {
+		return fmt.Errorf("%w: %w", errJournal, err)
+	}
+	return nil
+}
+
+// errJournal marks a change that is not known to be stored.
+var errJournal = errors.New("the state is not safe")
+
+// view calls read with the state and returns when all that read has seen is synced.
+func (s *Sandbox) view(read func(*state)) error {
+	s.mu.Lock()
+	read(s.state)
+	var last uint64
+	if s.journal != nil {
+		last = s.journal.last()
+	}
+	s.mu.Unlock()
+	return s.safe(last)
+}
+
+// A call is a request to a marketplace while it is decided.
+type call struct {
+	*http.Request
+	marketplace Marketplace
+	operation   string
+	path        string // below the marketplace
+	body        []byte
+	number      uint64
+	now, wall   time.Time
+	state       *state
+	options     *Options
+	rate        map[string][]time.Time
+	fault       *hit
+
+	decisions []Decision
+	records   []Record
+	tokens    []token
+	response  response
+}
+
+type response struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// A protocol is how one marketplace reads requests and writes responses.
+type protocol interface {
+	// operation names what the request asks for, or nothing.
+	operation() string
+	// throttle refuses a request that is one too many.
+	throttle() (response, bool)
+	// respond does what the request asks for.
+	respond() response
+	// failure is the marketplace's response to Throttled and ServerError.
+	failure(*hit) response
+}
+
+func (c *call) protocol() protocol {
+	switch c.marketplace {
+	case AWS:
+		return awsProtocol{c}
+	case Azure:
+		return azureProtocol{c}
+	default:
+		return googleProtocol{c}
+	}
+}
+
+// find returns the accepted record with the identity, of this request or an earlier one.
+func (c *call) find(identity string) *Record {
+	for i := range c.records {
+		if c.records[i].Identity == identity {
+			return &c.records[i]
+		}
+	}
+	if i, ok := c.state.byKey[recordKey(c.marketplace, identity)]; ok {
+		return &c.state.records[i]
+	}
+	return nil
+}
+
+func (c *call) decided(record int, identity, outcome, status, reason string) {
+	c.decisions = append(c.decisions, Decision{&record, identity, outcome, status, reason})
+}
+
+// refuse records that the whole request was refused, so that nothing of it is done.
+func (c *call) refuse(outcome, status, reason string) {
+	c.records, c.tokens = nil, nil
+	c.decisions = []Decision{{Outcome: outcome, Status: status, Reason: reason}}
+}
+
+// spoil makes the fault happen to the response and to what the request did.
+func (c *call) spoil(p protocol) {
+	h := c.fault
+	if !h.done() {
+		c.records = nil
+		c.decisions = []Decision{{Outcome: NotDone, Reason: "fault " + h.fault}}
+	}
+	switch h.fault {
+	case Throttled, ServerError:
+		c.response = p.failure(h)
+	case Malformed:
+		c.response.body = c.response.body[:len(c.response.body)/2]
+	case ContentType:
+		c.response.header = http.Header{"Content-Type": {"text/html; charset=utf-8"}}
+		c.response.body = []byte("<html><body><h1>It works!</h1></body></html>\n")
+	}
+}
+
+// respond sends the response, unless the fault is that it gets lost.
+func (h *hit) respond(w http.ResponseWriter, r *http.Request, resp response) {
+	if h != nil {
+		switch h.fault {
+		case Slow:
+			wait := time.NewTimer(time.Duration(h.DelayMS) * time.Millisecond)
+			defer wait.Stop()
+			select {
+			case <-wait.C:
+			case <-r.Context().Done():
+			}
+		case Lost:
+			panic(http.ErrAbortHandler) // closes the connection
+		case Reset:
+			reset(w)
+		}
+	}
+	for name, values := range resp.header {
+		w.Header()[name] = values
+	}
+	w.Header().Set("Content-Length", fmt.Sprint(len(resp.body)))
+	w.WriteHeader(resp.status)
+	if h.is(Cut) {
+		_, _ = w.Write(resp.body[:len(resp.body)/2])
+		if f, ok := w.(http.Flusher); ok {
+			f.Flush()
+		}
+		panic(http.ErrAbortHandler)
+	}
+	_, _ = w.Write(resp.body) // a client that does not wait for it is its own affair
+}
+
+// reset resets the connection, which a server of HTTP/1 lets it do, or closes it.
+func reset(w http.ResponseWriter) {
+	if hijacker, ok := w.(http.Hijacker); ok {
+		if connection, _, err := hijacker.Hijack(); err == nil {
+			if tcp, ok := connection.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0) // so that closing it resets it
+			}
+			connection.Close()
+		}
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// jsonResponse returns a response in JSON.
+func jsonResponse(status int, contentType string, value any) response {
+	var body bytes.Buffer
+	e := json.NewEncoder(&body)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(value); err != nil {
+		panic(err) // values are plain data
+	}
+	return response{status, http.Header{"Content-Type": {contentType}}, bytes.TrimSuffix(body.Bytes(), []byte("\n"))}
+}
+
+// PutCatalog replaces the catalog. Accepted records keep the price that they were accepted with.
+func (s *Sandbox) PutCatalog(c Catalog) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	return s.change(event{Catalog: &c})
+}
+
+// Catalog returns the catalog.
+func (s *Sandbox) Catalog() (c Catalog, err error) {
+	err = s.view(func(s *state) { c = deepCopy(s.catalog.Catalog) })
+	return c, err
+}
+
+// SetClock changes the clock and returns it.
+func (s *Sandbox) SetClock(change ClockChange) (Clock, error) {
+	s.mu.Lock()
+	wall := s.options.Now()
+	clock, err := s.state.clock.changed(change, wall)
+	if err != nil {
+		s.mu.Unlock()
+		return Clock{}, err
+	}
+	number := s.commit(event{Clock: &clock})
+	s.mu.Unlock()
+	return Clock{clock.at(wall), clock.Frozen != nil}, s.safe(number)
+}
+
+// Clock returns the time that the marketplaces see.
+func (s *Sandbox) Clock() (c Clock, err error) {
+	wall := s.options.Now()
+	err = s.view(func(s *state) { c = Clock{s.clock.at(wall), s.clock.Frozen != nil} })
+	return c, err
+}
+
+// AddFault adds a rule and returns it with its id.
+func (s *Sandbox) AddFault(f Fault) (Fault, error) {
+	if err := f.check(); err != nil {
+		return Fault{}, err
+	}
+	s.mu.Lock()
+	number := s.commit(event{Fault: &f})
+	added := deepCopy(*s.state.faults[len(s.state.faults)-1])
+	s.mu.Unlock()
+	return added, s.safe(number)
+}
+
+// Faults returns the rules.
+func (s *Sandbox) Faults() (faults []Fault, err error) {
+	faults = []Fault{}
+	err = s.view(func(s *state) {
+		for _, f := range s.faults {
+			faults = append(faults, deepCopy(*f))
+		}
+	})
+	return faults, err
+}
+
+// ClearFaults removes all rules.
+func (s *Sandbox) ClearFaults() error { return s.change(event{ClearFaults: true}) }
+
+// Requests returns all requests to the marketplaces, in the order in which they were decided.
+func (s *Sandbox) Requests() (requests []Request, err error) {
+	err = s.view(func(s *state) { requests = slices.Clone(s.requests) })
+	return requests, err
+}
+
+// Records returns all accepted records, in the order in which they were accepted.
+func (s *Sandbox) Records() (records []Record, err error) {
+	err = s.view(func(s *state) { records = slices.Clone(s.records) })
+	return records, err
+}
+
+// Bill returns what the buyers pay, for a month such as 2026-11, or for all with "".
+func (s *Sandbox) Bill(month string) (Bill, error) {
+	if month != "" {
+		if _, err := time.Parse("2006-01", month); err != nil {
+			return Bill{}, errors.New("month must be as in 2026-11")
+		}
+	}
+	records, err := s.Records()
+	return billOf(records, month), err
+}
+
+// Reset returns to the state of a new sandbox with the same options, and empties the journal.
+func (s *Sandbox) Reset() error {
+	s.mu.Lock()
+	s.state = newState(s.options.Catalog)
+	clear(s.rate)
+	var number uint64
+	if s.journal != nil {
+		number = s.journal.empty()
+	}
+	s.mu.Unlock()
+	return s.safe(number)
+}
+
+func (s *Sandbox) change(e event) error {
+	s.mu.Lock()
+	number := s.commit(e)
+	s.mu.Unlock()
+	return s.safe(number)
+}
