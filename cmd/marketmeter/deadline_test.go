@@ -54,7 +54,7 @@ func TestCommands_EndWhenTheTableStalls(t *testing.T) {
 	for command, p := range running {
 		status, said := p.status(t), p.stderr.String()
 		t.Logf("%s: %s", command, said)
-		told := slices.ContainsFunc([]string{"can't reach its table in time", "DynamoDB did not respond within", "the AWS credentials", "no AWS credentials"}, func(text string) bool {
+		told := slices.ContainsFunc([]string{"can't reach its table in time", "DynamoDB did not respond within", "the AWS credentials to use table mine in AWS region eu-central-1 with did not come in time"}, func(text string) bool {
 			return strings.Contains(said, text)
 		})
 		if status != 1 || !told {

@@ -114,7 +114,7 @@ func TestBatchValidateRefusesValues(t *testing.T) {
 			{`{"records": {"cpu": 1}, "timestamp": "9999-12-31T23:59:59Z", "metaInfo": {"timestamp": "2024-07-29T10:00:00Z"}}`, []string{"timestamp", "9999", "5 minutes"}},
 			{`{"records": {"cpu": 1}, "metaInfo": {"source": "NOBODY"}}`, []string{"metaInfo.source", "NOBODY", `"METRONOME"`}},
 			{`{"records": {"cpu": 1}, "metaInfo": {"source": "api"}}`, []string{"metaInfo.source", "api", `"API"`}},
-			{`{"records": {"cpu": 1}, "timestamp": "2024-07-31T23:59:60Z"}`, []string{"timestamp", "2024-07-31T23:59:59.999Z", "5 minutes"}},
+			{`{"records": {"cpu": 1}, "timestamp": "2990-12-31T23:59:60Z"}`, []string{"timestamp", "2990-12-31T23:59:59.999Z", "5 minutes"}},
 			{`{"billableRecords": [{"key": "m", "quantity": 1, "properties": {"": 1}}]}`, []string{"billableRecords[0].properties has", `""`, "1 to 65535 bytes"}},
 			{`{"metaInfo": {"billableRecords": [{"key": "m", "quantity": 1, "properties": {"": null}}]}}`, []string{"metaInfo.billableRecords[0].properties has", "1 to 65535"}},
 			{`{"billableRecords": [{"key": "l", "quantity": 1}, {"key": "m", "quantity": 1, "properties": {"a": [1, {"b c": {"": {}}}]}}]}`, []string{`billableRecords[1].properties["a"][1]["b c"] has`, "1 to 65535"}},

@@ -43,7 +43,7 @@ type namedCredentials struct{ aws.CredentialsProvider }
 
 func (p namedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	found, err := p.CredentialsProvider.Retrieve(ctx)
-	if err != nil && ctx.Err() == nil {
+	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 		err = &CredentialsError{err}
 	}
 	return found, err

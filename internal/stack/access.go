@@ -63,6 +63,10 @@ func (t Location) Explain(err error) error {
 }
 
 func (t Location) noCredentials(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Sprintf("the AWS credentials to use %v with did not come in time: check the service that they come from, and the network "+
+			"(%v)", t, onOneLine(err))
+	}
 	return fmt.Sprintf("no AWS credentials to use %v with: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "+
 		"(and AWS_SESSION_TOKEN, if they are temporary), or log in with `aws sso login` (%v)", t, onOneLine(err))
 }

@@ -268,7 +268,12 @@ type ec2Metadata struct{ client *imds.Client }
 func (m *ec2Metadata) GetMetadata(ctx context.Context, in *imds.GetMetadataInput, options ...func(*imds.Options)) (*imds.GetMetadataOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	return m.client.GetMetadata(ctx, in, options...)
+	out, err := m.client.GetMetadata(ctx, in, options...)
+	if err != nil && ctx.Err() != nil {
+		// Not wrapped: a service that does not exist is no service that is late.
+		err = errors.New("the metadata service of EC2 did not respond within a second")
+	}
+	return out, err
 }
 
 // Listens fails where nothing takes connections at the endpoint.
