@@ -236,7 +236,7 @@ func TestKeysOpenTheirOrganizationAndScopesAlone(t *testing.T) {
 		{"admin", "GET", "/org/o2" + list, 403},
 		{"admin", "GET", "/org/O1" + list, 403},
 		{"admin", "GET", "/org/o1%20" + list, 403},
-		{"admin", "GET", "/org/o1%2Fo2" + list, 404}, // no identifier in a path has a slash
+		{"admin", "GET", "/org/o1%2Fo2" + list, 404},
 	} {
 		key := newKey(t, dir, variables, "--org", "o1", "--scope", test.scopes)
 		status, answer := call(t, test.method, url+test.path, key, `{"partnerUsageMeteringConfigs":[]}`)

@@ -72,7 +72,8 @@ func TestServeTellsOfTheDeathOfItsDatabase(t *testing.T) {
 		t.Errorf("after it: %d %s; want 503 %s", status, answer, notHealthy)
 	}
 	eventually(t, "the log has the reason", func() bool {
-		return regexp.MustCompile(`"msg":"the health check failed",.*"error":"DynamoDB Local has stopped \(signal: killed\)`).MatchString(p.stderr.String())
+		line := regexp.MustCompile(`"msg":"the health check failed",.*"error":"DynamoDB Local has stopped \(signal: killed\)`)
+		return line.MatchString(p.stderr.String())
 	})
 	p.signal(t, os.Interrupt)
 	if status := p.status(t); status != 0 {
