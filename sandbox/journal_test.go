@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"net"
 	"net/http"
 	"net/url"
@@ -172,6 +173,18 @@ func TestJournal_DamageBeforeTheEndIsAnError(t *testing.T) {
 	}
 	if _, err := sandbox.New(sandbox.Options{Journal: file}); err == nil || !strings.Contains(err.Error(), "damaged at byte") {
 		t.Fatalf("got %v, want that it is damaged", err)
+	}
+}
+
+func TestJournal_EventOfANewerVersionIsAnError(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "journal")
+	event := `{"refund":{"request":1}}`
+	line := fmt.Sprintf("%08x %s\n", crc32.ChecksumIEEE([]byte(event)), event)
+	if err := os.WriteFile(file, []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sandbox.New(sandbox.Options{Journal: file}); err == nil || !strings.Contains(err.Error(), "refund") {
+		t.Fatalf("got %v, want that refund is unknown", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -136,8 +137,10 @@ func (s *state) applyRequest(r *requestEvent) {
 func recordKey(m Marketplace, identity string) string { return string(m) + " " + identity }
 
 func (s *state) replay(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields() // of a newer version: it must not be passed over
 	var e event
-	if err := json.Unmarshal(text, &e); err != nil {
+	if err := d.Decode(&e); err != nil {
 		return fmt.Errorf("it cannot be read: %w", err)
 	}
 	s.apply(e)
