@@ -2,7 +2,7 @@
 # into .local/, in the versions that tools/ names.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check fmt build deploy-test fuzz schemathesis e2e invoke local-functions bench clean bin/marketmeter
+.PHONY: help run test check fmt generate build deploy-test fuzz schemathesis e2e invoke local-functions bench clean bin/marketmeter
 
 LINT := .local/bin/golangci-lint
 VULN := .local/vuln/govulncheck
@@ -38,6 +38,7 @@ fuzz: bin/marketmeter ## Look for what the decoders get wrong, each for FUZZTIME
 
 check: $(LINT) $(VULN) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, modules, vulnerabilities and template
 	$(LINT) run
+	go run ./internal/generate -diff
 	go mod tidy -diff
 	go mod verify
 	GOTOOLCHAIN=$$(awk '$$1 == "toolchain" { print $$2 }' go.mod) $(VULN) -db file://$(CURDIR)/.local/vuln/db ./...
@@ -47,6 +48,9 @@ check: $(LINT) $(VULN) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, impo
 
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt
+
+generate: ## Write what follows from httpapi.Operations: tables in docs/security.md, rows in template.yaml
+	go run ./internal/generate
 
 build: $(SAM) ## Build the functions for sam deploy
 	$(FUNCTIONS) $(SAM) build

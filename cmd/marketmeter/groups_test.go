@@ -63,7 +63,7 @@ func listedPages(t *testing.T, tbl *table.Table, org string, limit int) string {
 		},
 		CountUnits: table.CountUnits,
 	}
-	handler := api.Handler(httpapi.ListGroups)
+	handler := api.Handler("list")
 	nextOffset := regexp.MustCompile(`"nextOffset":(\d+)}$`)
 	var pages strings.Builder
 	for offset := "0"; ; {

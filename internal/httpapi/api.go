@@ -1,4 +1,4 @@
-// Package httpapi is the HTTP API: its routes, the strict reading of requests, the handlers, and
+// Package httpapi is the HTTP API: its operations, the strict reading of requests, the handlers, and
 // the one place where a failure becomes a status, a JSON string and a log line.
 package httpapi
 
@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,7 +32,7 @@ type Table interface {
 	ChangeConfig(ctx context.Context, org string, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error)
 }
 
-// API answers the operations of Routes.
+// API serves Operations.
 type API struct {
 	// Table may be nil where no operation that is served needs it.
 	Table Table
@@ -54,29 +53,26 @@ type API struct {
 	compressors sync.Pool // of *gzip.Writer, of 900 KB
 }
 
-// Handler answers the named operations, or all of them where none is named; any other path is 404
-// and any other method on a path of theirs 405. It logs one line a request and lets no panic out.
-func (a *API) Handler(operations ...Operation) http.Handler {
+// Handler serves the operations of the named functions, or all of them if none is named. Any other path
+// is 404, and any other method on a path of theirs 405. It logs one line a request and lets no panic out.
+func (a *API) Handler(functions ...string) http.Handler {
 	mux := http.NewServeMux()
 	methods := map[string][]string{}
-	for _, route := range a.Routes() {
-		if len(operations) > 0 && !slices.Contains(operations, route.Operation) {
-			continue
-		}
-		methods[route.Path] = append(methods[route.Path], route.Method)
-		mux.HandleFunc(route.Method+" "+route.Path, func(w http.ResponseWriter, r *http.Request) {
-			if r.Method != route.Method { // ServeMux lets HEAD in for GET
-				notAllowed(w, r, methods[route.Path])
+	for _, operation := range operationsOf(functions) {
+		methods[operation.Path] = append(methods[operation.Path], operation.Method)
+		mux.HandleFunc(operation.Method+" "+operation.Path, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != operation.Method { // ServeMux lets HEAD in for GET
+				notAllowed(w, r, methods[operation.Path])
 				return
 			}
 			x := exchangeOf(r)
-			x.operation = route.Operation
-			err := x.sameParameters(route, r)
+			x.operation = operation.ID
+			err := x.sameParameters(operation, r)
 			if err == nil {
-				err = a.authorize(route, r)
+				err = a.authorize(operation, r)
 			}
 			if err == nil {
-				err = route.handle(w, r)
+				err = operation.handle(a, w, r)
 			}
 			if err != nil {
 				Refuse(w, r, func() { x.fail(w, err) })
@@ -91,8 +87,8 @@ func (a *API) Handler(operations ...Operation) http.Handler {
 }
 
 // authorize lets a request through whose key is one of the path's organization and has a scope that
-// the route takes. What is beyond it deals with that organization alone.
-func (a *API) authorize(route Route, r *http.Request) error {
+// the operation takes. What is beyond it deals with that organization alone.
+func (a *API) authorize(operation Operation, r *http.Request) error {
 	if a.Authenticate == nil {
 		return metering.Errorf(metering.Unauthenticated, "nothing here tells who asks: no request is let in")
 	}
@@ -102,7 +98,7 @@ func (a *API) authorize(route Route, r *http.Request) error {
 	}
 	x := exchangeOf(r)
 	x.keyID, x.organization = principal.KeyID, principal.Organization
-	if err := principal.Authorize(organization(r), route.Scopes, a.Now()); err != nil {
+	if err := principal.Authorize(organization(r), operation.Scopes, a.Now()); err != nil {
 		return err
 	}
 	if err := metering.CheckOrganizationID(organization(r)); err != nil { // a key that an earlier version made
@@ -113,16 +109,13 @@ func (a *API) authorize(route Route, r *http.Request) error {
 
 // sameParameters returns Invalid if the gateway before the service has read another parameter from the
 // path than is in the path that it has delivered.
-func (x *exchange) sameParameters(route Route, r *http.Request) error {
+func (x *exchange) sameParameters(operation Operation, r *http.Request) error {
 	if x.PathParameters == nil {
 		return nil
 	}
 	parsed := map[string]string{}
-	for segment := range strings.SplitSeq(route.Path, "/") {
-		if name, ok := strings.CutPrefix(segment, "{"); ok {
-			name = strings.TrimSuffix(name, "}")
-			parsed[name] = r.PathValue(name)
-		}
+	for _, name := range operation.parameters() {
+		parsed[name] = r.PathValue(name)
 	}
 	if maps.Equal(parsed, x.PathParameters) {
 		return nil
@@ -156,7 +149,7 @@ func noSuchPath(r *http.Request) error {
 // exchange is one request with its answer, for the log line.
 type exchange struct {
 	Invocation
-	operation    Operation
+	operation    string // the ID; empty is none
 	organization string // of the key, and so is what follows
 	keyID        string
 	change       slog.Attr // what was changed, where a change must be traced to who made it
@@ -175,7 +168,7 @@ type Invocation struct {
 	ColdStart bool   // the first request since the process began
 
 	// PathParameters are what a gateway before the service has read from the path, by the names in
-	// Route.Path. Nil means that no gateway has read any.
+	// Operation.Path. Nil means that no gateway has read any.
 	PathParameters map[string]string
 }
 
@@ -319,7 +312,7 @@ func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.D
 		slog.String("requestId", x.RequestID),
 		slog.String("organization", x.organization),
 		slog.String("keyId", x.keyID),
-		slog.String("operation", cmp.Or(string(x.operation), noOperation)),
+		slog.String("operation", cmp.Or(x.operation, noOperation)),
 		slog.String("method", r.Method),
 		slog.Int("status", status),
 		slog.Float64("durationMs", float64(took.Microseconds())/1000),

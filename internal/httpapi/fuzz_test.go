@@ -153,7 +153,7 @@ func wantRefused(t *testing.T, r *http.Request, err error) {
 		},
 	}
 	w := httptest.NewRecorder()
-	a.Handler(ListGroups).ServeHTTP(w, r)
+	a.Handler("list").ServeHTTP(w, r)
 	var message string
 	if err := json.Unmarshal(w.Body.Bytes(), &message); w.Code != http.StatusBadRequest || err != nil || message == "" || !utf8.Valid(w.Body.Bytes()) {
 		t.Fatalf("%q: %d %q", r.URL.RawQuery, w.Code, w.Body)

@@ -11,7 +11,7 @@ import (
 // Lambda's 6 MB.
 const maxBatchBody = 4 << 20
 
-func (a *API) batchValidate(w http.ResponseWriter, r *http.Request) error {
+func (a *API) validateGroups(w http.ResponseWriter, r *http.Request) error {
 	if _, err := queryParameters(r); err != nil {
 		return err
 	}
