@@ -139,7 +139,7 @@ func ByKey(keys *auth.Authenticator) func(*http.Request) (auth.Principal, error)
 func notAllowed(w http.ResponseWriter, r *http.Request, allowed []string) {
 	methods := strings.Join(allowed, ", ")
 	w.Header().Set("Allow", methods)
-	exchangeOf(r).fail(w, metering.Errorf(metering.MethodNotAllowed, "%s is not allowed on this path: it takes %s", r.Method, methods))
+	exchangeOf(r).fail(w, refusedWith(http.StatusMethodNotAllowed, "%s is not allowed on this path: it takes %s", r.Method, methods))
 }
 
 func noSuchPath(r *http.Request) error {
@@ -245,18 +245,35 @@ func (w *statusRecorder) Write(b []byte) (int, error) {
 
 // statuses is the one map from a failure to its HTTP status.
 var statuses = map[metering.Code]int{
-	metering.Internal:             http.StatusInternalServerError,
-	metering.Invalid:              http.StatusBadRequest,
-	metering.Unauthenticated:      http.StatusUnauthorized,
-	metering.Forbidden:            http.StatusForbidden,
-	metering.NotDeletable:         http.StatusBadRequest,
-	metering.NotFound:             http.StatusNotFound,
-	metering.MethodNotAllowed:     http.StatusMethodNotAllowed,
-	metering.ConfigChanged:        http.StatusPreconditionFailed,
-	metering.TooLarge:             http.StatusRequestEntityTooLarge,
-	metering.UnsupportedMediaType: http.StatusUnsupportedMediaType,
-	metering.ValidationFailed:     http.StatusInternalServerError, // the contract's
-	metering.Unavailable:          http.StatusServiceUnavailable,
+	metering.Internal:           http.StatusInternalServerError,
+	metering.Invalid:            http.StatusBadRequest,
+	metering.Unauthenticated:    http.StatusUnauthorized,
+	metering.Forbidden:          http.StatusForbidden,
+	metering.NotFound:           http.StatusNotFound,
+	metering.Conflict:           http.StatusConflict,
+	metering.PreconditionFailed: http.StatusPreconditionFailed,
+	metering.Unavailable:        http.StatusServiceUnavailable,
+}
+
+// statusError is a failure with another status than its code has: one that only HTTP knows, or one that
+// the contract names for an operation.
+type statusError struct {
+	status int
+	error
+}
+
+func (e *statusError) Unwrap() error { return e.error }
+
+// refusedWith is Invalid with a status that only HTTP knows.
+func refusedWith(status int, format string, args ...any) error {
+	return &statusError{status, metering.Errorf(metering.Invalid, format, args...)}
+}
+
+func statusOf(err error) int {
+	if e, ok := errors.AsType[*statusError](err); ok {
+		return e.status
+	}
+	return statuses[metering.CodeOf(err)]
 }
 
 // fail answers err as a JSON string. What is no metering.Error, and what is Internal, is told to the
@@ -277,7 +294,7 @@ func (x *exchange) fail(w http.ResponseWriter, err error) {
 	if r, ok := w.(*statusRecorder); ok && r.status != 0 {
 		return // too late: the answer has begun
 	}
-	writeJSON(w, statuses[code], apijson.AppendText(nil, message))
+	writeJSON(w, statusOf(err), apijson.AppendText(nil, message))
 }
 
 // writeJSON answers a body of JSON. A client that has gone away is nobody's failure.

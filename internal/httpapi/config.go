@@ -29,7 +29,7 @@ func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
 	case current.Err != nil:
 		return current.Err
 	case !conditions.Matches(current):
-		return metering.Errorf(metering.ConfigChanged, "the config is not the one that If-Match names: its ETag is %s now", etag(current))
+		return metering.Errorf(metering.PreconditionFailed, "the config is not the one that If-Match names: its ETag is %s now", etag(current))
 	case !conditions.NoneMatches(current):
 		w.Header().Set("ETag", etag(current))
 		w.WriteHeader(http.StatusNotModified)

@@ -22,6 +22,9 @@ func (a *API) deleteGroup(w http.ResponseWriter, r *http.Request) error {
 		return metering.Errorf(metering.NotFound, "there is no usage record group %s", metering.Quote(id))
 	}
 	group, err := a.Table.Delete(r.Context(), organization(r), id, created, a.Now())
+	if metering.CodeOf(err) == metering.Conflict {
+		return &statusError{http.StatusBadRequest, err} // the contract's
+	}
 	if err != nil {
 		return err
 	}

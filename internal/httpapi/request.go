@@ -95,14 +95,14 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 			if r.Method == http.MethodPatch {
 				w.Header().Set("Accept-Patch", strings.Join(mediaTypes, ", ")) // RFC 5789, 2.2
 			}
-			return nil, metering.Errorf(metering.UnsupportedMediaType, "the Content-Type is %s: it must be %s, in UTF-8",
+			return nil, refusedWith(http.StatusUnsupportedMediaType, "the Content-Type is %s: it must be %s, in UTF-8",
 				metering.Quote(contentType), strings.Join(mediaTypes, " or "))
 		}
 	}
 	// All values: the adapter for Lambda cuts this header at its commas.
 	if encoding := strings.Join(r.Header.Values("Content-Encoding"), ", "); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		w.Header().Set("Accept-Encoding", "identity") // RFC 9110, 15.5.16
-		return nil, metering.Errorf(metering.UnsupportedMediaType, "the Content-Encoding is %s: the body must be sent as it is", metering.Quote(encoding))
+		return nil, refusedWith(http.StatusUnsupportedMediaType, "the Content-Encoding is %s: the body must be sent as it is", metering.Quote(encoding))
 	}
 	var body []byte
 	var err error
@@ -112,7 +112,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 		_, tooLarge = errors.AsType[*http.MaxBytesError](err)
 	}
 	if tooLarge {
-		return nil, metering.Errorf(metering.TooLarge, "the body is too large: it may have at most %d bytes", limit)
+		return nil, refusedWith(http.StatusRequestEntityTooLarge, "the body is too large: it may have at most %d bytes", limit)
 	}
 	if _, known := errors.AsType[*metering.Error](err); known {
 		return nil, err // of the server before the API, which has reasons of its own

@@ -24,7 +24,7 @@ func (a *API) validateGroups(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := metering.ValidateBatch(groups, organization(r), a.Now()); err != nil {
-		return err
+		return &statusError{http.StatusInternalServerError, err} // the contract's
 	}
 	writeJSON(w, http.StatusOK, []byte(`""`))
 	return nil

@@ -49,7 +49,7 @@ type NewMetaInfo struct {
 const maxFuture = 5 * time.Minute
 
 // ValidateBatch checks the groups that a client means to report to organization org. It returns
-// ValidationFailed naming the index, place and reason of the first invalid group and how many are
+// Invalid naming the index, place and reason of the first invalid group and how many are
 // invalid. A group with SkipValidation is not looked at.
 func ValidateBatch(groups []NewGroup, org string, now time.Time) error {
 	var first error
@@ -68,7 +68,7 @@ func ValidateBatch(groups []NewGroup, org string, now time.Time) error {
 	if first == nil {
 		return nil
 	}
-	return Errorf(ValidationFailed, "validation failed for usage record group: index %d: %v; %d of %d groups invalid",
+	return Errorf(Invalid, "validation failed for usage record group: index %d: %v; %d of %d groups invalid",
 		firstIndex, first, invalid, len(groups))
 }
 

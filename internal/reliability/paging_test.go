@@ -219,7 +219,7 @@ func (c *crowd) change(ctx context.Context) error {
 	c.mu.Unlock()
 	err := patiently(func() error {
 		_, err := c.faulty.Delete(ctx, c.org, id, "", c.now())
-		if metering.CodeOf(err) == metering.NotDeletable {
+		if metering.CodeOf(err) == metering.Conflict {
 			return nil // by the try before
 		}
 		return err

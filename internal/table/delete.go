@@ -14,12 +14,12 @@ import (
 )
 
 // Delete marks a group DELETED and returns it as it is then. With a day it must have been created
-// on that day. It returns NotFound, or NotDeletable naming the status.
+// on that day. It returns NotFound, or Conflict naming the status.
 //
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 6 write units at 1 KB
 //
 // The condition is the status; when it fails DynamoDB returns the item, which tells NotFound from
-// NotDeletable. A retry whose first answer was lost finds its own operation id: DELETED is terminal,
+// Conflict. A retry whose first answer was lost finds its own operation id: DELETED is terminal,
 // so nothing can have followed. The id of the Put stays: its retry may come after a delete.
 //
 // Its own id is all by which the item grows, for which a Put leaves room. If it would make a group of an earlier
@@ -87,7 +87,7 @@ func (t *Table) deleteAs(ctx context.Context, org, id string, created metering.D
 	case created != "" && metering.DayOf(creationTime) != created:
 		return metering.Group{}, noSuchGroup(id, created)
 	default:
-		return metering.Group{}, metering.Errorf(metering.NotDeletable,
+		return metering.Group{}, metering.Errorf(metering.Conflict,
 			"usage record group %s is %s: only a group that is CREATED or INVALID can be deleted", metering.Quote(id), status)
 	}
 }

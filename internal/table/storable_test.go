@@ -145,7 +145,7 @@ func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
 			_, err = validate(n)
 		}
 		for err != nil {
-			wantCode(t, err, metering.ValidationFailed)
+			wantCode(t, err, metering.Invalid)
 			var size int
 			if _, message, ok := strings.Cut(err.Error(), "the group may have "); !ok || !strings.Contains(message, "at most 401408 (392 KB)") {
 				t.Fatalf("%s: %v", name, err)

@@ -133,7 +133,7 @@ func TestDeleteKeepsWhatMayNotBeDeleted(t *testing.T) {
 			wantSame(t, want, deleted)
 			continue
 		}
-		wantCode(t, err, metering.NotDeletable)
+		wantCode(t, err, metering.Conflict)
 		if !strings.Contains(err.Error(), string(status)) {
 			t.Error(err)
 		}
@@ -200,7 +200,7 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 				t.Errorf("a second put: %v, %v", stored, err)
 			}
 			_, err = faulty(fault).Delete(t.Context(), "o1", g.ID, "", now)
-			wantCode(t, err, metering.NotDeletable)
+			wantCode(t, err, metering.Conflict)
 		})
 	}
 }
@@ -290,7 +290,7 @@ func TestAFullGroupCanBeDeleted(t *testing.T) {
 					t.Errorf("%s: %d requests, want %d", id, tried.Tries(), c.tries)
 				}
 				_, err = tbl.Delete(t.Context(), "o1", id, "", now)
-				wantCode(t, err, metering.NotDeletable)
+				wantCode(t, err, metering.Conflict)
 				if stored, err := tbl.Put(t.Context(), group(id, status)); err != nil || stored {
 					t.Errorf("%s: put again: %v, %v", id, stored, err)
 				}
@@ -301,7 +301,7 @@ func TestAFullGroupCanBeDeleted(t *testing.T) {
 	reported := full("g-reported", metering.StatusReported, 0)
 	putLarger(t, client, name, reported)
 	_, err := tbl.Delete(t.Context(), "o1", reported.ID, "", now)
-	wantCode(t, err, metering.NotDeletable)
+	wantCode(t, err, metering.Conflict)
 }
 
 // A put is the same, however often it is asked for, also when it was deleted meanwhile.
