@@ -293,7 +293,7 @@ func (im *groupImport) decode(text []byte) (metering.Group, error) {
 func (im *groupImport) handOn(ctx context.Context, chunk []importLine) error {
 	raise, limit := im.raised, im.limit
 	for _, line := range chunk {
-		if n := line.group.SerialID; n <= table.MaxRaisedSerial {
+		if n := line.group.SerialID; n <= metering.MaxRaisedSerial {
 			raise = max(raise, n)
 		} else if limit == 0 || n < limit {
 			limit = n

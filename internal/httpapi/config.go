@@ -10,9 +10,6 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// maxConfigBody is more than a config that can be stored takes.
-const maxConfigBody = 1 << 20
-
 func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
 	if _, err := queryParameters(r); err != nil {
 		return err
@@ -55,7 +52,7 @@ func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, replace bool,
 	if err != nil {
 		return err
 	}
-	body, err := readBody(w, r, maxConfigBody, mediaTypes...)
+	body, err := readBody(w, r, metering.MaxConfigBody, mediaTypes...)
 	if err != nil {
 		return err
 	}

@@ -17,14 +17,11 @@ import (
 // organization is the path's, and in a handler the key's: authorize has compared them.
 func organization(r *http.Request) string { return r.PathValue("orgId") }
 
-// maxQueryParameters is what net/url reads at most.
-const maxQueryParameters = 10_000
-
 // queryParameters reads the query strictly: known names, each at most once. One with an empty value
 // is as if absent.
 func queryParameters(r *http.Request, known ...string) (map[string]string, error) {
-	if n := strings.Count(r.URL.RawQuery, "&") + 1; n > maxQueryParameters {
-		return nil, metering.Errorf(metering.Invalid, "the query string has %d parameters: it may have at most %d", n, maxQueryParameters)
+	if n := strings.Count(r.URL.RawQuery, "&") + 1; n > metering.MaxQueryParameters {
+		return nil, metering.Errorf(metering.Invalid, "the query string has %d parameters: it may have at most %d", n, metering.MaxQueryParameters)
 	}
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {

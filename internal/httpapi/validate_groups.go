@@ -7,15 +7,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// maxBatchBody is what a batch may have: the event that carries it, where it is escaped, must fit in
-// Lambda's 6 MB.
-const maxBatchBody = 4 << 20
-
 func (a *API) validateGroups(w http.ResponseWriter, r *http.Request) error {
 	if _, err := queryParameters(r); err != nil {
 		return err
 	}
-	body, err := readBody(w, r, maxBatchBody, "application/json")
+	body, err := readBody(w, r, metering.MaxBatchBody, "application/json")
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,3 @@ type GroupFilter struct {
 	StartDate     Day            // on CreationTime, included; empty is from the beginning
 	EndDate       Day            // on CreationTime, included; empty is to the end
 }
-
-// DefaultWindowDays is how far before the end date a list starts where no start date is given.
-const DefaultWindowDays = 30

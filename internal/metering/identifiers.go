@@ -13,35 +13,35 @@ import (
 // half of a sentence: what the identifier must be. Identifiers are UTF-8 and compared byte by
 // byte.
 
-// CheckOrganizationID allows 1 to 64 bytes that can travel in a path.
-func CheckOrganizationID(id string) error { return checkBytes(id, 64, inPath) }
+// CheckOrganizationID allows 1 to MaxOrganizationID bytes that can travel in a path.
+func CheckOrganizationID(id string) error { return checkBytes(id, MaxOrganizationID, inPath) }
 
-// CheckBuyerID allows 1 to 256 bytes.
-func CheckBuyerID(id string) error { return checkBytes(id, 256, anywhere) }
+// CheckBuyerID allows 1 to MaxBuyerID bytes.
+func CheckBuyerID(id string) error { return checkBytes(id, MaxBuyerID, anywhere) }
 
-// CheckProductID allows 1 to 256 bytes.
-func CheckProductID(id string) error { return checkBytes(id, 256, anywhere) }
+// CheckProductID allows 1 to MaxProductID bytes.
+func CheckProductID(id string) error { return checkBytes(id, MaxProductID, anywhere) }
 
-// CheckEntitlementID allows 1 to 256 bytes that can travel in a path.
-func CheckEntitlementID(id string) error { return checkBytes(id, 256, inPath) }
+// CheckEntitlementID allows 1 to MaxEntitlementID bytes that can travel in a path.
+func CheckEntitlementID(id string) error { return checkBytes(id, MaxEntitlementID, inPath) }
 
-// CheckGroupID allows 1 to 36 characters that can travel in a path.
-func CheckGroupID(id string) error { return checkCharacters(id, 36, inPath) }
+// CheckGroupID allows 1 to MaxGroupID characters that can travel in a path.
+func CheckGroupID(id string) error { return checkCharacters(id, MaxGroupID, inPath) }
 
-// CheckKey allows a dimension or metric key: 1 to 255 characters.
-func CheckKey(key string) error { return checkCharacters(key, 255, anywhere) }
+// CheckKey allows a dimension or metric key of 1 to MaxKey characters.
+func CheckKey(key string) error { return checkCharacters(key, MaxKey, anywhere) }
 
 // The CheckStored functions allow "%" too: earlier versions stored identifiers with it. They are
 // for what reads, filters and exports.
 
 // CheckStoredOrganizationID is CheckOrganizationID for an organization that may exist already.
-func CheckStoredOrganizationID(id string) error { return checkBytes(id, 64, onceInPath) }
+func CheckStoredOrganizationID(id string) error { return checkBytes(id, MaxOrganizationID, onceInPath) }
 
 // CheckStoredEntitlementID is CheckEntitlementID for an entitlement that groups may have already.
-func CheckStoredEntitlementID(id string) error { return checkBytes(id, 256, onceInPath) }
+func CheckStoredEntitlementID(id string) error { return checkBytes(id, MaxEntitlementID, onceInPath) }
 
 // CheckStoredGroupID is CheckGroupID for a group that may be stored already.
-func CheckStoredGroupID(id string) error { return checkCharacters(id, 36, onceInPath) }
+func CheckStoredGroupID(id string) error { return checkCharacters(id, MaxGroupID, onceInPath) }
 
 // idUse is where an identifier is used, which decides what it may hold.
 type idUse struct{ forbidden, rule string }

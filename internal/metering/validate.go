@@ -44,10 +44,6 @@ type NewMetaInfo struct {
 	Carried         map[string]any
 }
 
-// maxFuture is how far ahead of the service's clock usage may be dated: clocks differ, usage does
-// not happen tomorrow.
-const maxFuture = 5 * time.Minute
-
 // ValidateBatch checks the groups that a client means to report to organization org. It returns
 // Invalid naming the index, place and reason of the first invalid group and how many are
 // invalid. A group with SkipValidation is not looked at.
@@ -94,7 +90,7 @@ func (g *NewGroup) validate(org string, now time.Time) error {
 	if timestamp == nil {
 		timestampPath, timestamp = "metaInfo.timestamp", g.MetaInfo.Timestamp
 	}
-	if timestamp != nil && timestamp.After(now.Add(maxFuture)) {
+	if timestamp != nil && timestamp.After(now.Add(MaxFuture)) {
 		return fmt.Errorf("%s is %s: it must not be more than 5 minutes in the future (it is %s)",
 			timestampPath, FormatTime(*timestamp), FormatTime(now))
 	}

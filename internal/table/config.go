@@ -57,9 +57,6 @@ func (t *Table) Config(ctx context.Context, org string) (metering.ConfigVersion,
 	return current, nil
 }
 
-// maxConfigBytes keeps the item, with its keys and its other attributes, under DynamoDB's 400 KB.
-const maxConfigBytes = 400*1024 - 1024
-
 // ChangeConfig makes the config after the change the next version and returns it; written is false if
 // the change changes nothing, which writes nothing. If another version was written meanwhile, it
 // applies the change again, to the newer one, until it succeeds or the context ends: then it returns
@@ -83,9 +80,9 @@ func (t *Table) ChangeConfig(ctx context.Context, org string, now time.Time, cha
 			return current, false, nil
 		}
 		next := metering.ConfigVersion{Version: current.Version + 1, Stored: apijson.AppendConfig(nil, config), Config: config}
-		if len(next.Stored) > maxConfigBytes {
+		if len(next.Stored) > metering.MaxConfigStored {
 			return metering.ConfigVersion{}, false, metering.Errorf(metering.Invalid,
-				"the config would have %d bytes: it must have at most %d", len(next.Stored), maxConfigBytes)
+				"the config would have %d bytes: it must have at most %d", len(next.Stored), metering.MaxConfigStored)
 		}
 		written, err := t.putConfig(ctx, org, next, now)
 		if err != nil {
