@@ -108,7 +108,7 @@ var groupWriters = map[string]func(io.Writer) groupWriter{
 func writeGroups(ctx context.Context, tbl *table.Table, org string, filter metering.GroupFilter, w groupWriter, stderr io.Writer) error {
 	var reading, writing error
 	incomplete := 0
-	for group, err := range tbl.Groups(ctx, org, filter) {
+	for group, err := range tbl.Groups(ctx, metering.OrgID(org), filter) {
 		if err != nil {
 			if reading != nil {
 				fmt.Fprintln(stderr, reading)

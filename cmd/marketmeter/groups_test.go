@@ -43,7 +43,7 @@ func onTable(t *testing.T, tableName, stdin string, args ...string) (status int,
 func storedGroups(t *testing.T, tbl *table.Table, org string) []metering.Group {
 	t.Helper()
 	var groups []metering.Group
-	for g, err := range tbl.Groups(t.Context(), org, metering.GroupFilter{}) {
+	for g, err := range tbl.Groups(t.Context(), metering.OrgID(org), metering.GroupFilter{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +59,7 @@ func listedPages(t *testing.T, tbl *table.Table, org string, limit int) string {
 	api := httpapi.API{
 		Table: tbl, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		Authenticate: func(*http.Request) (auth.Principal, error) {
-			return auth.Principal{Organization: org, KeyID: "test", Scopes: auth.Read}, nil
+			return auth.Principal{Organization: metering.OrgID(org), KeyID: "test", Scopes: auth.Read}, nil
 		},
 		CountUnits: table.CountUnits,
 	}

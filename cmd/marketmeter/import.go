@@ -82,17 +82,17 @@ func importGroups(ctx context.Context, p program, args []string) error {
 }
 
 // checkOrg checks the --org of a command that stores something for an organization.
-func checkOrg(org string) error { return checkOrgBy(metering.CheckOrganizationID, org) }
+func checkOrg(org string) error { return checkOrgBy(metering.ParseOrgID, org) }
 
 // checkStoredOrg checks the --org of a command that reads or ends what is stored, which may be of an
 // organization whose id is not allowed any more.
-func checkStoredOrg(org string) error { return checkOrgBy(metering.CheckStoredOrganizationID, org) }
+func checkStoredOrg(org string) error { return checkOrgBy(metering.StoredOrgID, org) }
 
-func checkOrgBy(check func(string) error, org string) error {
+func checkOrgBy(parse func(string) (metering.OrgID, error), org string) error {
 	if org == "" {
 		return usageError("--org is missing: it names the organization")
 	}
-	if err := check(org); err != nil {
+	if _, err := parse(org); err != nil {
 		return usageError(fmt.Sprintf("--org is %s: %v", metering.Quote(org), err))
 	}
 	return nil
@@ -300,13 +300,13 @@ func (im *groupImport) handOn(ctx context.Context, chunk []importLine) error {
 		}
 	}
 	if raise > im.raised {
-		if err := im.patiently(ctx, func() error { return im.table.RaiseSerial(ctx, im.org, raise) }); err != nil {
+		if err := im.patiently(ctx, func() error { return im.table.RaiseSerial(ctx, metering.OrgID(im.org), raise) }); err != nil {
 			return err
 		}
 		im.raised = raise
 	}
 	if limit != im.limit {
-		if err := im.patiently(ctx, func() error { return im.table.LimitSerial(ctx, im.org, limit) }); err != nil {
+		if err := im.patiently(ctx, func() error { return im.table.LimitSerial(ctx, metering.OrgID(im.org), limit) }); err != nil {
 			return err
 		}
 		im.limit = limit

@@ -133,7 +133,7 @@ func TestImportKeepsWhatALineSays(t *testing.T) {
 
 func wantSerial(t *testing.T, tbl *table.Table, org string, atLeast int32) {
 	t.Helper()
-	if serial, err := tbl.Serial(t.Context(), org); err != nil || serial < atLeast {
+	if serial, err := tbl.Serial(t.Context(), metering.OrgID(org)); err != nil || serial < atLeast {
 		t.Errorf("the serial counter is %d, %v; want at least %d", serial, err, atLeast)
 	}
 }
@@ -265,7 +265,7 @@ func TestEachFaultOfAnImport(t *testing.T) {
 
 // importedAsTold wants each group that is stored to be as its line says, once, and the serial counter not to be below it.
 func importedAsTold(ctx context.Context, tbl *table.Table, org string, lines []string) (stored int, wrong error) {
-	serial, err := tbl.Serial(ctx, org)
+	serial, err := tbl.Serial(ctx, metering.OrgID(org))
 	if err != nil {
 		return 0, err
 	}
@@ -278,7 +278,7 @@ func importedAsTold(ctx context.Context, tbl *table.Table, org string, lines []s
 		group.OrganizationID = org
 		told[group.ID] = string(apijson.AppendGroupForExport(nil, &group))
 	}
-	for group, err := range tbl.Groups(ctx, org, metering.GroupFilter{}) {
+	for group, err := range tbl.Groups(ctx, metering.OrgID(org), metering.GroupFilter{}) {
 		if err != nil {
 			return 0, err
 		}

@@ -145,7 +145,7 @@ func listKeys(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	records, err := tbl.APIKeys(ctx, *org)
+	records, err := tbl.APIKeys(ctx, metering.OrgID(*org))
 	if err != nil {
 		return err
 	}

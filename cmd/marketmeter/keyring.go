@@ -162,7 +162,7 @@ func atTime(t time.Time) string {
 // revoke ends a key of the organization. changed tells whether it had not been revoked before.
 func (k *keyring) revoke(ctx context.Context, org string, hash auth.Hash, now time.Time) (r auth.Record, changed bool, err error) {
 	now = now.Truncate(time.Millisecond)
-	r, err = k.RevokeAPIKey(ctx, org, hash, now, k.operator)
+	r, err = k.RevokeAPIKey(ctx, metering.OrgID(org), hash, now, k.operator)
 	if metering.CodeOf(err) == metering.NotFound {
 		return auth.Record{}, false, noKey(org, hash.ID())
 	}
@@ -190,7 +190,7 @@ func (k *keyring) end(ctx context.Context, org string, hash auth.Hash, ends, now
 	case state == auth.Unreadable:
 		return false, fmt.Errorf("what is stored of the key %s cannot be read: %s; revoke it", hash.ID(), strings.Join(r.Unreadable, ", "))
 	}
-	if err := k.EndAPIKey(ctx, org, hash, ends); err != nil {
+	if err := k.EndAPIKey(ctx, metering.OrgID(org), hash, ends); err != nil {
 		return false, err
 	}
 	r.ExpiryTime = ends
@@ -202,7 +202,7 @@ func (k *keyring) end(ctx context.Context, org string, hash auth.Hash, ends, now
 // is.
 func (k *keyring) read(ctx context.Context, org string, hash auth.Hash) (auth.Record, error) {
 	r, err := k.APIKey(ctx, hash)
-	if metering.CodeOf(err) == metering.NotFound || err == nil && r.Organization != org && metering.CheckStoredOrganizationID(r.Organization) == nil {
+	if _, noOrg := metering.StoredOrgID(r.Organization); metering.CodeOf(err) == metering.NotFound || err == nil && r.Organization != org && noOrg == nil {
 		return auth.Record{}, noKey(org, hash.ID())
 	}
 	return r, err
@@ -236,7 +236,7 @@ func (k *keyring) find(ctx context.Context, org, text string) (auth.Hash, error)
 	if hash, ok := auth.ParseHash(text); ok {
 		return hash, nil
 	}
-	found, err := k.FindAPIKeys(ctx, org, text)
+	found, err := k.FindAPIKeys(ctx, metering.OrgID(org), text)
 	if err != nil {
 		return auth.Hash{}, err
 	}

@@ -418,7 +418,7 @@ func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 			t.Fatal(err)
 		}
 		maps.Copy(own.Header, r.Header)
-		if identity, err := lambdahost.Principal(own); identity.Organization != org || (err == nil) != (org != "") {
+		if identity, err := lambdahost.Principal(own); string(identity.Organization) != org || (err == nil) != (org != "") {
 			t.Errorf("%+v, %v", identity, err)
 		}
 	}

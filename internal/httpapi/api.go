@@ -26,10 +26,10 @@ import (
 
 // Table is what the API asks of the table; internal/table documents it.
 type Table interface {
-	List(ctx context.Context, org string, request metering.ListRequest, buffer []byte) (metering.GroupPage, error)
-	Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error)
-	Config(ctx context.Context, org string) (metering.ConfigVersion, error)
-	ChangeConfig(ctx context.Context, org string, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error)
+	List(ctx context.Context, org metering.OrgID, request metering.ListRequest, buffer []byte) (metering.GroupPage, error)
+	Delete(ctx context.Context, org metering.OrgID, id metering.GroupID, created metering.Day, now time.Time) (metering.Group, error)
+	Config(ctx context.Context, org metering.OrgID) (metering.ConfigVersion, error)
+	ChangeConfig(ctx context.Context, org metering.OrgID, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error)
 }
 
 // API serves Operations.
@@ -98,11 +98,12 @@ func (a *API) authorize(operation Operation, r *http.Request) error {
 	}
 	x := exchangeOf(r)
 	x.keyID, x.organization = principal.KeyID, principal.Organization
-	if err := principal.Authorize(organization(r), operation.Scopes, a.Now()); err != nil {
+	path := r.PathValue("orgId")
+	if err := principal.Authorize(path, operation.Scopes, a.Now()); err != nil {
 		return err
 	}
-	if err := metering.CheckOrganizationID(organization(r)); err != nil { // a key that an earlier version made
-		return metering.Errorf(metering.NotFound, "there is no organization %s here: %v", metering.Quote(organization(r)), err)
+	if _, err := metering.ParseOrgID(path); err != nil { // a key that an earlier version made
+		return metering.Errorf(metering.NotFound, "there is no organization %s here: %v", metering.Quote(path), err)
 	}
 	return nil
 }
@@ -149,8 +150,8 @@ func noSuchPath(r *http.Request) error {
 // exchange is one request with its answer, for the log line.
 type exchange struct {
 	Invocation
-	operation    string // the ID; empty is none
-	organization string // of the key, and so is what follows
+	operation    string         // the ID; empty is none
+	organization metering.OrgID // of the key, and so is what follows
 	keyID        string
 	change       slog.Attr // what was changed, where a change must be traced to who made it
 	warning      string    // what may have gone wrong with what was answered; empty is nothing
@@ -327,7 +328,7 @@ func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.D
 	}
 	attrs := []slog.Attr{
 		slog.String("requestId", x.RequestID),
-		slog.String("organization", x.organization),
+		slog.String("organization", string(x.organization)),
 		slog.String("keyId", x.keyID),
 		slog.String("operation", cmp.Or(x.operation, noOperation)),
 		slog.String("method", r.Method),

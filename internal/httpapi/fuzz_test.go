@@ -91,7 +91,7 @@ func fuzzQuery(t *testing.T, query string) {
 	// What was read is what was sent, and nothing else was.
 	filter := request.Filter
 	read := map[string]string{
-		"partner": string(filter.Partner), "productId": filter.ProductID, "entitlementId": filter.EntitlementID, "buyerId": filter.BuyerID,
+		"partner": string(filter.Partner), "productId": string(filter.ProductID), "entitlementId": string(filter.EntitlementID), "buyerId": string(filter.BuyerID),
 		"status": string(filter.Status), "source": string(filter.Source), "cursor": request.Cursor,
 	}
 	for name, value := range read {

@@ -110,21 +110,14 @@ func groupFilter(p map[string]string, now time.Time) (f metering.GroupFilter, er
 	if len(given) > 1 {
 		return f, metering.Errorf(metering.Invalid, "%s are given: at most one of partner, productId, entitlementId and buyerId may be", strings.Join(given, " and "))
 	}
-	f.ProductID, f.EntitlementID, f.BuyerID = p["productId"], p["entitlementId"], p["buyerId"]
-	for _, id := range []struct {
-		name, value string
-		check       func(string) error
-	}{
-		{"productId", f.ProductID, metering.CheckProductID},
-		{"entitlementId", f.EntitlementID, metering.CheckStoredEntitlementID},
-		{"buyerId", f.BuyerID, metering.CheckBuyerID},
-	} {
-		if id.value == "" {
-			continue
-		}
-		if err := id.check(id.value); err != nil {
-			return f, metering.Errorf(metering.Invalid, "%s is %s: %v", id.name, metering.Quote(id.value), err)
-		}
+	if f.ProductID, err = identifier(p, "productId", metering.ParseProductID); err != nil {
+		return f, err
+	}
+	if f.EntitlementID, err = identifier(p, "entitlementId", metering.StoredEntitlementID); err != nil {
+		return f, err
+	}
+	if f.BuyerID, err = identifier(p, "buyerId", metering.ParseBuyerID); err != nil {
+		return f, err
 	}
 	if f.Partner, err = member(p, "partner", metering.Partners); err != nil {
 		return f, err

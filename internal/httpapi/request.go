@@ -14,8 +14,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// organization is the path's, and in a handler the key's: authorize has compared them.
-func organization(r *http.Request) string { return r.PathValue("orgId") }
+// organization is the key's, and in a handler the path's: authorize has compared them.
+func organization(r *http.Request) metering.OrgID { return exchangeOf(r).organization }
 
 // queryParameters reads the query strictly: known names, each at most once. One with an empty value
 // is as if absent.
@@ -81,6 +81,19 @@ func integer(parameters map[string]string, name string, least, most, absent int)
 		return 0, metering.Errorf(metering.Invalid, "%s is %s: it must be %d to %d", name, metering.Quote(value), least, most)
 	}
 	return n, nil
+}
+
+// identifier is the parameter as parse makes an identifier of it, or empty if it is absent.
+func identifier[ID ~string](parameters map[string]string, name string, parse func(string) (ID, error)) (ID, error) {
+	value := parameters[name]
+	if value == "" {
+		return "", nil
+	}
+	id, err := parse(value)
+	if err != nil {
+		return "", metering.Errorf(metering.Invalid, "%s is %s: %v", name, metering.Quote(value), err)
+	}
+	return id, nil
 }
 
 // readBody reads a JSON body of at most limit bytes; a body without a Content-Type is taken for JSON.

@@ -5,9 +5,9 @@ package metering
 // usageRecordGroups).
 type GroupFilter struct {
 	Partner       Partner
-	ProductID     string
-	EntitlementID string
-	BuyerID       string
+	ProductID     ProductID
+	EntitlementID EntitlementID
+	BuyerID       BuyerID
 	Status        Status
 	Source        Source
 	MetaInfo      map[string]any // a document that the group's metaInfo must contain

@@ -97,7 +97,7 @@ func (g *NewGroup) surelyFits() bool {
 
 // largest is the largest group that a report of g to the organization stores, if no mapping changes
 // its keys: what g does not say yet is as long as it may be. g's quantities are right.
-func (g *NewGroup) largest(org string) Group {
+func (g *NewGroup) largest(org OrgID) Group {
 	// In the keys of the table a "#" takes three bytes; a character has at most four.
 	id, entitlement, other := strings.Repeat("\U0010FFFF", MaxGroupID), strings.Repeat("#", MaxEntitlementID), strings.Repeat("#", max(MaxBuyerID, MaxProductID))
 	if g.ID != "" {
@@ -111,7 +111,7 @@ func (g *NewGroup) largest(org string) Group {
 		source = Source(g.MetaInfo.Source)
 	}
 	group := Group{
-		ID: id, OrganizationID: org, BuyerID: other, EntitlementID: entitlement, ProductID: other,
+		ID: id, OrganizationID: string(org), BuyerID: other, EntitlementID: entitlement, ProductID: other,
 		Partner: longestOf(Partners), Status: longestOf(Statuses), SerialID: 1<<31 - 1,
 		MetaInfo: MetaInfo{SkipValidation: &skip, Source: &source, Timestamp: &at, Carried: g.MetaInfo.Carried},
 		Records:  make(map[string]Quantity, len(g.Records)),

@@ -47,7 +47,7 @@ type NewMetaInfo struct {
 // ValidateBatch checks the groups that a client means to report to organization org. It returns
 // Invalid naming the index, place and reason of the first invalid group and how many are
 // invalid. A group with SkipValidation is not looked at.
-func ValidateBatch(groups []NewGroup, org string, now time.Time) error {
+func ValidateBatch(groups []NewGroup, org OrgID, now time.Time) error {
 	var first error
 	firstIndex, invalid := 0, 0
 	for i := range groups {
@@ -69,17 +69,17 @@ func ValidateBatch(groups []NewGroup, org string, now time.Time) error {
 }
 
 // validate returns the first rule for new usage that g breaks.
-func (g *NewGroup) validate(org string, now time.Time) error {
+func (g *NewGroup) validate(org OrgID, now time.Time) error {
 	if g.ID != "" {
-		if err := CheckGroupID(g.ID); err != nil {
+		if _, err := ParseGroupID(g.ID); err != nil {
 			return fmt.Errorf("id is %s: %w", Quote(g.ID), err)
 		}
 	}
-	if g.OrganizationID != "" && g.OrganizationID != org {
+	if g.OrganizationID != "" && g.OrganizationID != string(org) {
 		return fmt.Errorf("organizationID is %s: it must be the organization of the path, %s", Quote(g.OrganizationID), Quote(org))
 	}
 	if g.EntitlementID != "" {
-		if err := CheckEntitlementID(g.EntitlementID); err != nil {
+		if _, err := ParseEntitlementID(g.EntitlementID); err != nil {
 			return fmt.Errorf("entitlementID is %s: %w", Quote(g.EntitlementID), err)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
@@ -695,7 +696,7 @@ func rotateKey(t *rapid.T, w *model, o *organization) (request, rule) {
 func revokeKey(t *rapid.T, w *model, o *organization) (request, rule) {
 	k, at := w.drawChangedKey(t), w.now.Truncate(time.Millisecond)
 	r := request{operator: func(ctx context.Context, tbl *table.Table) error {
-		_, err := tbl.RevokeAPIKey(ctx, o.name, k.secret.Hash(), at, "operator")
+		_, err := tbl.RevokeAPIKey(ctx, metering.OrgID(o.name), k.secret.Hash(), at, "operator")
 		return err
 	}}
 	return r, func(*key) reply {

@@ -54,7 +54,7 @@ func TestClocksMayDifferByHalfASecond(t *testing.T) {
 				t.Helper()
 				request := listing(at, 2)
 				request.Offset = offset
-				page, err := tbl.List(t.Context(), name, request, nil)
+				page, err := tbl.List(t.Context(), metering.OrgID(name), request, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -66,7 +66,7 @@ func TestClocksMayDifferByHalfASecond(t *testing.T) {
 			page(now, 0)
 			first := "g2"
 			if !c.nothing {
-				if _, err := tbl.Delete(t.Context(), name, "g0", "", now); err != nil {
+				if _, err := tbl.Delete(t.Context(), metering.OrgID(name), "g0", "", now); err != nil {
 					t.Fatal(err)
 				}
 				if !c.leftOut {

@@ -24,7 +24,7 @@ import (
 //
 // Its own id is all by which the item grows, for which a Put leaves room. If it would make a group of an earlier
 // version larger than an item may be, it takes the place of the Put's, with another round trip: a retry of that Put that comes then takes the group for another's.
-func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error) {
+func (t *Table) Delete(ctx context.Context, org metering.OrgID, id metering.GroupID, created metering.Day, now time.Time) (metering.Group, error) {
 	group, err := t.deleteAs(ctx, org, id, created, now, attrDeletion)
 	if _, tooLarge := invalid(err); tooLarge {
 		return t.deleteAs(ctx, org, id, created, now, attrOperation)
@@ -33,7 +33,7 @@ func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day
 }
 
 // deleteAs is Delete with its operation id in the attribute mark.
-func (t *Table) deleteAs(ctx context.Context, org, id string, created metering.Day, now time.Time, mark string) (metering.Group, error) {
+func (t *Table) deleteAs(ctx context.Context, org metering.OrgID, id metering.GroupID, created metering.Day, now time.Time, mark string) (metering.Group, error) {
 	operation := NewOperation()
 	values := map[string]types.AttributeValue{
 		":deleted":    text(string(metering.StatusDeleted)),
@@ -92,7 +92,7 @@ func (t *Table) deleteAs(ctx context.Context, org, id string, created metering.D
 	}
 }
 
-func noSuchGroup(id string, created metering.Day) error {
+func noSuchGroup(id metering.GroupID, created metering.Day) error {
 	if created != "" {
 		return metering.Errorf(metering.NotFound, "there is no usage record group %s created on %s", metering.Quote(id), created)
 	}

@@ -33,7 +33,7 @@ import (
 // When ReadFor is over, or DynamoDB does not answer, the page ends with what was found. Where that is nothing,
 // List is Unavailable and keeps how far it came: the same request goes on from there. The indexes are eventually consistent: a
 // group written a moment ago may not be there yet.
-func (t *Table) List(ctx context.Context, org string, r metering.ListRequest, buffer []byte) (metering.GroupPage, error) {
+func (t *Table) List(ctx context.Context, org metering.OrgID, r metering.ListRequest, buffer []byte) (metering.GroupPage, error) {
 	l := &list{table: t, request: r, partition: pageKey(org, fingerprint(r.Client, r.Query)), until: time.Now().Add(r.ReadFor)}
 	err := l.begin(ctx)
 	if err != nil {

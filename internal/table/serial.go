@@ -16,7 +16,7 @@ const attrSerialLimit = "serialLimit"
 // RaiseSerial makes the organization's serial counter at least atLeast, which is metering.MaxRaisedSerial at most.
 //
 //	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit
-func (t *Table) RaiseSerial(ctx context.Context, org string, atLeast int32) error {
+func (t *Table) RaiseSerial(ctx context.Context, org metering.OrgID, atLeast int32) error {
 	return t.moveSerial(ctx, org, "serialID", "<", min(atLeast, metering.MaxRaisedSerial))
 }
 
@@ -24,12 +24,12 @@ func (t *Table) RaiseSerial(ctx context.Context, org string, atLeast int32) erro
 // metering.MaxRaisedSerial, and to which the counter is not raised.
 //
 //	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit
-func (t *Table) LimitSerial(ctx context.Context, org string, below int32) error {
+func (t *Table) LimitSerial(ctx context.Context, org metering.OrgID, below int32) error {
 	return t.moveSerial(ctx, org, attrSerialLimit, ">", below)
 }
 
 // moveSerial sets the attribute to n if it is not there yet or, by the comparison, has not come as far.
-func (t *Table) moveSerial(ctx context.Context, org, attribute, comparison string, n int32) error {
+func (t *Table) moveSerial(ctx context.Context, org metering.OrgID, attribute, comparison string, n int32) error {
 	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:           &t.name,
 		Key:                 itemKey(orgKey(org), serialKey),
@@ -54,7 +54,7 @@ func (t *Table) moveSerial(ctx context.Context, org, attribute, comparison strin
 // metering.MaxRaisedSerial, and 0 if none was given yet. Read consistently.
 //
 //	GetItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 read unit
-func (t *Table) Serial(ctx context.Context, org string) (int32, error) {
+func (t *Table) Serial(ctx context.Context, org metering.OrgID) (int32, error) {
 	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName:              &t.name,
 		Key:                    itemKey(orgKey(org), serialKey),

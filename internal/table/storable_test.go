@@ -165,7 +165,7 @@ func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
 			t.Errorf("%s: the largest that is approved, %d: %v", name, n, err)
 			continue
 		}
-		if _, err := tbl.Delete(t.Context(), "o1", g.ID, "", now.Add(time.Hour)); err != nil {
+		if _, err := tbl.Delete(t.Context(), "o1", metering.GroupID(g.ID), "", now.Add(time.Hour)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
