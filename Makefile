@@ -2,7 +2,7 @@
 # into .local/, in the versions that tools/ names.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check fmt build deploy-test fuzz schemathesis e2e invoke local-functions bench clean bin/marketmeter
+.PHONY: help run test check fmt generate build deploy-test fuzz schemathesis e2e invoke local-functions bench clean bin/marketmeter
 
 LINT := .local/bin/golangci-lint
 VULN := .local/vuln/govulncheck
@@ -43,6 +43,7 @@ check: $(LINT) $(VULN) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, impo
 	scripts/words --self-test
 	scripts/words
 	cd sandbox/clienttest && $(CURDIR)/$(LINT) run && go mod tidy -diff && go mod verify
+	go run ./internal/generate -diff
 	go mod tidy -diff
 	go mod verify
 	GOTOOLCHAIN=$$(awk '$$1 == "toolchain" { print $$2 }' go.mod) $(VULN) -db file://$(CURDIR)/.local/vuln/db ./...
@@ -52,6 +53,9 @@ check: $(LINT) $(VULN) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, impo
 
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt
+
+generate: ## Write what follows from httpapi.Operations: tables in docs/security.md, rows in template.yaml
+	go run ./internal/generate
 
 build: $(SAM) ## Build the functions for sam deploy
 	$(FUNCTIONS) $(SAM) build

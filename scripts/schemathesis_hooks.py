@@ -10,13 +10,13 @@ CONDITIONS = r"If-Match is |If-None-Match is "
 
 # By operation, what a 400 may say to a request that the description allows.
 REASONS = {
-    "list": r"at most one of partner, productId, entitlementId and buyerId may be|the start must not be after the end"
+    "listUsageRecordGroups": r"at most one of partner, productId, entitlementId and buyerId may be|the start must not be after the end"
     rf"|{DIGITS}|cursor is |offset and cursor are given",
-    "delete": r"only a group that is CREATED or INVALID can be deleted",
-    "batchvalidate": DIGITS,
-    "config-get": CONDITIONS,
-    "config-put": rf"{DIGITS}|{ONCE}|{CONDITIONS}",
-    "config-patch": rf"{DIGITS}|{ONCE}|{CONDITIONS}|: it must have 1 to 255 characters|convertionMultiplier is ",
+    "deleteUsageRecordGroup": r"only a group that is CREATED or INVALID can be deleted",
+    "batchValidateUsageRecordGroups": DIGITS,
+    "getUsageMeteringConfigInfo": CONDITIONS,
+    "replaceUsageMeteringConfigInfo": rf"{DIGITS}|{ONCE}|{CONDITIONS}",
+    "updateUsageMeteringConfigInfo": rf"{DIGITS}|{ONCE}|{CONDITIONS}|: it must have 1 to 255 characters|convertionMultiplier is ",
 }
 
 

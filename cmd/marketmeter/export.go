@@ -69,7 +69,7 @@ func exportGroups(ctx context.Context, p program, args []string) error {
 	} else {
 		writer = transfer.NewJSONL(p.stdout)
 	}
-	return transfer.Export(ctx, tbl.Table, *org, filter, writer, p.stderr)
+	return transfer.Export(ctx, tbl.Table, metering.OrgID(*org), filter, writer, p.stderr)
 }
 
 func dayFlag(flags *flag.FlagSet, day *metering.Day, name, usage string) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
@@ -38,11 +39,11 @@ func listedPages(t *testing.T, tbl *table.Table, org string, limit int) string {
 	api := httpapi.API{
 		Table: tbl, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		Authenticate: func(*http.Request) (auth.Principal, error) {
-			return auth.Principal{Organization: org, KeyID: "test", Scopes: auth.Read}, nil
+			return auth.Principal{Organization: metering.OrgID(org), KeyID: "test", Scopes: auth.Read}, nil
 		},
 		CountUnits: table.CountUnits,
 	}
-	handler := api.Handler(httpapi.ListGroups)
+	handler := api.Handler("list")
 	nextOffset := regexp.MustCompile(`"nextOffset":(\d+)}$`)
 	var pages strings.Builder
 	for offset := "0"; ; {

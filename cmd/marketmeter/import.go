@@ -56,7 +56,7 @@ func importGroups(ctx context.Context, p program, args []string) error {
 		return err
 	}
 	show := transfer.NewProgress(p.stderr, p.getenv, time.Now)
-	counts, err := transfer.Import(ctx, tbl.Table, *org, from, transfer.ImportOptions{
+	counts, err := transfer.Import(ctx, tbl.Table, metering.OrgID(*org), from, transfer.ImportOptions{
 		RewriteOrg: *rewriteOrg, Patience: time.Minute, Refused: show.Refused, Progress: show.Counts,
 	})
 	show.Clear()
@@ -70,17 +70,17 @@ func importGroups(ctx context.Context, p program, args []string) error {
 }
 
 // checkOrg checks the --org of a command that stores something for an organization.
-func checkOrg(org string) error { return checkOrgBy(metering.CheckOrganizationID, org) }
+func checkOrg(org string) error { return checkOrgBy(metering.ParseOrgID, org) }
 
 // checkStoredOrg checks the --org of a command that reads or ends what is stored, which may be of an
 // organization whose id is not allowed any more.
-func checkStoredOrg(org string) error { return checkOrgBy(metering.CheckStoredOrganizationID, org) }
+func checkStoredOrg(org string) error { return checkOrgBy(metering.StoredOrgID, org) }
 
-func checkOrgBy(check func(string) error, org string) error {
+func checkOrgBy(parse func(string) (metering.OrgID, error), org string) error {
 	if org == "" {
 		return usageError("--org is missing: it names the organization")
 	}
-	if err := check(org); err != nil {
+	if _, err := parse(org); err != nil {
 		return usageError(fmt.Sprintf("--org is %s: %v", metering.Quote(org), err))
 	}
 	return nil

@@ -142,7 +142,7 @@ func listKeys(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	records, err := tbl.APIKeys(ctx, *org)
+	records, err := tbl.APIKeys(ctx, metering.OrgID(*org))
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func rotateKey(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	old, err := ring.Read(ctx, *org, hash)
+	old, err := ring.Read(ctx, metering.OrgID(*org), hash)
 	if err != nil {
 		return withKeyHint(err, *org)
 	}
@@ -232,7 +232,7 @@ func revokeKey(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
-	record, changed, err := ring.Revoke(ctx, *org, hash, time.Now())
+	record, changed, err := ring.Revoke(ctx, metering.OrgID(*org), hash, time.Now())
 	if err != nil {
 		return withKeyHint(err, *org)
 	}
@@ -263,7 +263,7 @@ func (p program) findKey(ctx context.Context, org string, ids []string) (*auth.K
 	if err != nil {
 		return nil, auth.Hash{}, err
 	}
-	hash, err := ring.Find(ctx, org, ids[0])
+	hash, err := ring.Find(ctx, metering.OrgID(org), ids[0])
 	return ring, hash, withKeyHint(err, org)
 }
 

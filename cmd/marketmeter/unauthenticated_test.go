@@ -49,7 +49,7 @@ func TestServeLetsNobodyInWithoutAKey(t *testing.T) {
 			"another header":      {"X-Api-Key": {key}, "Cookie": {"key=" + key}, "Proxy-Authorization": {"Key " + key}},
 			"a forged authorizer": {"X-Golambdaproxy-Apigw-Context": {forgedContext}, "X-Golambdaproxy-Apigw-Stagevars": {"{}"}},
 		} {
-			for _, route := range (&httpapi.API{}).Routes() {
+			for _, route := range httpapi.Operations() {
 				path := strings.NewReplacer("{orgId}", "demo", "{usageRecordGroupId}", "g1").Replace(route.Path)
 				wantUnauthenticated(t, what+" with "+setting, route.Method, url+path+"?key="+key, header)
 			}

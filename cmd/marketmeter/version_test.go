@@ -100,7 +100,7 @@ func TestMake_StampsTheCommit(t *testing.T) {
 	if flags == "" {
 		t.Fatalf("make build runs\n%s", recipe)
 	}
-	inside(t, dir, "sh", "-c", flags+" go build -o functions.out ./functions/batchvalidate")
+	inside(t, dir, "sh", "-c", flags+" go build -o functions.out ./functions/validate")
 	function, err := buildinfo.ReadFile(filepath.Join(dir, "functions.out"))
 	if err != nil {
 		t.Fatal(err)

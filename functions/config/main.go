@@ -1,9 +1,6 @@
-// Command config answers GET, PUT and PATCH /org/{orgId}/usageMeteringConfigInfo as a Lambda function.
+// Command config serves GET, PUT and PATCH /org/{orgId}/usageMeteringConfigInfo as a Lambda function.
 package main
 
-import (
-	"github.com/marketmeter/marketmeter/internal/httpapi"
-	"github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
-)
+import "github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
 
-func main() { tablehost.Run(httpapi.GetConfig, httpapi.PutConfig, httpapi.PatchConfig) }
+func main() { tablehost.Run("config") }

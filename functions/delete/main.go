@@ -1,9 +1,6 @@
-// Command delete answers DELETE /org/{orgId}/usageRecordGroup/{usageRecordGroupId} as a Lambda function.
+// Command delete serves DELETE /org/{orgId}/usageRecordGroup/{usageRecordGroupId} as a Lambda function.
 package main
 
-import (
-	"github.com/marketmeter/marketmeter/internal/httpapi"
-	"github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
-)
+import "github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
 
-func main() { tablehost.Run(httpapi.DeleteGroup) }
+func main() { tablehost.Run("delete") }

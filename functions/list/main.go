@@ -1,9 +1,6 @@
-// Command list answers GET /org/{orgId}/usageRecordGroup as a Lambda function.
+// Command list serves GET /org/{orgId}/usageRecordGroup as a Lambda function.
 package main
 
-import (
-	"github.com/marketmeter/marketmeter/internal/httpapi"
-	"github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
-)
+import "github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
 
-func main() { tablehost.Run(httpapi.ListGroups) }
+func main() { tablehost.Run("list") }

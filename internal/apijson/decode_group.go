@@ -86,10 +86,10 @@ func checkGroup(g *metering.Group) error {
 		name, value string
 		check       func(string) error
 	}{
-		{"id", g.ID, metering.CheckGroupID},
-		{"buyerID", g.BuyerID, metering.CheckBuyerID},
-		{"entitlementID", g.EntitlementID, metering.CheckEntitlementID},
-		{"productID", g.ProductID, metering.CheckProductID},
+		{"id", g.ID, check(metering.ParseGroupID)},
+		{"buyerID", g.BuyerID, check(metering.ParseBuyerID)},
+		{"entitlementID", g.EntitlementID, check(metering.ParseEntitlementID)},
+		{"productID", g.ProductID, check(metering.ParseProductID)},
 	} {
 		if identifier.value == "" {
 			continue
@@ -105,6 +105,14 @@ func checkGroup(g *metering.Group) error {
 		g.LastUpdateTime = g.CreationTime
 	}
 	return nil
+}
+
+// check is parse without the identifier.
+func check[ID any](parse func(string) (ID, error)) func(string) error {
+	return func(text string) error {
+		_, err := parse(text)
+		return err
+	}
 }
 
 // oneOf reads a string of a set.

@@ -7,17 +7,14 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// MaxBatch is how many groups one request may carry.
-const MaxBatch = 1000
-
-// DecodeNewGroups reads the body of the batch operations: an array of 1 to MaxBatch usage record
+// DecodeNewGroups reads the body of the batch operations: an array of 1 to metering.MaxBatch usage record
 // groups. What can't be read as that is Invalid; values are not checked, so that a number that
 // doesn't fit is for ValidateBatch to tell.
 func DecodeNewGroups(body []byte) ([]metering.NewGroup, error) {
 	groups, err := decode(body, func(d *decoder) (groups []metering.NewGroup, err error) {
 		err = d.array("an array of usage record groups", func(i int) error {
-			if i == MaxBatch {
-				return metering.Errorf(metering.Invalid, "the array holds more than %d usage record groups: it must hold 1 to %d", MaxBatch, MaxBatch)
+			if i == metering.MaxBatch {
+				return metering.Errorf(metering.Invalid, "the array holds more than %d usage record groups: it must hold 1 to %d", metering.MaxBatch, metering.MaxBatch)
 			}
 			group, err := d.newGroup()
 			groups = append(groups, group)
@@ -26,7 +23,7 @@ func DecodeNewGroups(body []byte) ([]metering.NewGroup, error) {
 		return groups, err
 	})
 	if err == nil && len(groups) == 0 {
-		return nil, metering.Errorf(metering.Invalid, "the array is empty: it must hold 1 to %d usage record groups", MaxBatch)
+		return nil, metering.Errorf(metering.Invalid, "the array is empty: it must hold 1 to %d usage record groups", metering.MaxBatch)
 	}
 	return groups, err
 }
@@ -101,11 +98,8 @@ func (d *decoder) billableRecord(key *string, properties *map[string]any, quanti
 	})
 }
 
-// maxPropertiesDepth keeps what is stored within DynamoDB's 32 levels: properties begin at the fifth.
-const maxPropertiesDepth = 24
-
 func (d *decoder) properties() (map[string]any, error) {
-	document, err := d.document(maxPropertiesDepth, func(text string) (any, error) { return metering.ParseNumber(text) })
+	document, err := d.document(metering.MaxPropertiesDepth, func(text string) (any, error) { return metering.ParseNumber(text) })
 	if err != nil {
 		return nil, err
 	}

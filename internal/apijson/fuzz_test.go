@@ -181,14 +181,14 @@ func FuzzObject(f *testing.F) {
 		"timestamp": orNull(instant), "originRecords": orNull(keyed), "billableRecords": orNull(arrayOf(record)),
 	}
 	maps.Copy(metaInfo, carried)
-	identifier := func(check func(string) error, mayBeEmpty bool) shape {
+	identifier := func(allowed func(string) bool, mayBeEmpty bool) shape {
 		return func(value any) bool {
-			return text(value) && (mayBeEmpty && value == "" || check(value.(string)) == nil)
+			return text(value) && (mayBeEmpty && value == "" || allowed(value.(string)))
 		}
 	}
 	group := members{
-		"id": identifier(metering.CheckGroupID, false), "buyerID": identifier(metering.CheckBuyerID, false),
-		"entitlementID": identifier(metering.CheckEntitlementID, false), "productID": orNull(identifier(metering.CheckProductID, true)),
+		"id": identifier(allows(metering.ParseGroupID), false), "buyerID": identifier(allows(metering.ParseBuyerID), false),
+		"entitlementID": identifier(allows(metering.ParseEntitlementID), false), "productID": orNull(identifier(allows(metering.ParseProductID), true)),
 		"organizationID": orNull(text), "usageRecordReportID": orNull(text), "partner": oneOf("AWS", "AZURE", "GCP"),
 		"status":       oneOf("CREATED", "DELETED", "INVALID", "REPORTED", "REPORT_PENDING", "REPORT_FAILED"),
 		"creationTime": func(value any) bool { return instant(value) && !isNoTime(value) }, "lastUpdateTime": orNull(instant), "reportedTime": orNull(instant),
@@ -503,5 +503,12 @@ func wantInvalid(t *testing.T, err error) {
 	failure, ok := errors.AsType[*metering.Error](err)
 	if !ok || failure.Code != metering.Invalid || failure.Message == "" || !utf8.ValidString(failure.Message) || len(failure.Message) > 10_000 {
 		t.Fatalf("taken, or refused as %#v", err)
+	}
+}
+
+func allows[ID any](parse func(string) (ID, error)) func(string) bool {
+	return func(text string) bool {
+		_, err := parse(text)
+		return err == nil
 	}
 }

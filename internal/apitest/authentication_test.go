@@ -22,12 +22,12 @@ import (
 func everyOperation(org string) map[string]request {
 	change := map[string]string{"Content-Type": "application/json"}
 	return map[string]request{
-		"list":          {method: "GET", path: listPath(org)},
-		"delete":        {method: "DELETE", path: groupPath(org, "g1")},
-		"batchvalidate": {method: "POST", path: validatePath(org), body: `[{"records": {"cpu": 1}}]`, headers: change},
-		"config-get":    {method: "GET", path: configPath(org)},
-		"config-put":    {method: "PUT", path: configPath(org), body: `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`, headers: change},
-		"config-patch":  {method: "PATCH", path: configPath(org), body: `{"partnerUsageMeteringConfigs": [{"partner": "GCP"}]}`, headers: change},
+		"listUsageRecordGroups":          {method: "GET", path: listPath(org)},
+		"deleteUsageRecordGroup":         {method: "DELETE", path: groupPath(org, "g1")},
+		validating:                       {method: "POST", path: validatePath(org), body: `[{"records": {"cpu": 1}}]`, headers: change},
+		"getUsageMeteringConfigInfo":     {method: "GET", path: configPath(org)},
+		"replaceUsageMeteringConfigInfo": {method: "PUT", path: configPath(org), body: `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`, headers: change},
+		"updateUsageMeteringConfigInfo":  {method: "PATCH", path: configPath(org), body: `{"partnerUsageMeteringConfigs": [{"partner": "GCP"}]}`, headers: change},
 	}
 }
 
@@ -416,7 +416,7 @@ func TestAStoredKeyThatCantBeReadLetsNobodyIn(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := a.dump(t)
-			for _, operation := range []string{"list", "config-put"} {
+			for _, operation := range []string{"listUsageRecordGroups", "replaceUsageMeteringConfigInfo"} {
 				got := a.do(t, everyOperation("acme")[operation].with(key))
 				if !slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusInternalServerError}, got.status) || len(got.operation) > 0 {
 					t.Errorf("%s: %s: %d %s", change, operation, got.status, got.body)
@@ -433,11 +433,11 @@ func TestUnknownScopesOfAStoredKeyBreakNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
 		for scopes, statuses := range map[string]map[string]int{
-			"read,report":                  {"list": 200, "config-put": 403, "delete": 403, "batchvalidate": 200},
-			"report, config,adminX":        {"list": 403, "config-put": 200, "config-get": 200, "delete": 403},
-			"report":                       {"list": 403, "config-put": 403, "config-get": 403, "delete": 403, "batchvalidate": 403},
-			"READ,Admin,read write,\u00e9": {"list": 403, "config-put": 403, "config-get": 403, "delete": 403, "batchvalidate": 403},
-			"report,admin":                 {"list": 200, "config-put": 200, "config-get": 200, "batchvalidate": 200},
+			"read,report":                  {"listUsageRecordGroups": 200, "replaceUsageMeteringConfigInfo": 403, "deleteUsageRecordGroup": 403, validating: 200},
+			"report, config,adminX":        {"listUsageRecordGroups": 403, "replaceUsageMeteringConfigInfo": 200, "getUsageMeteringConfigInfo": 200, "deleteUsageRecordGroup": 403},
+			"report":                       {"listUsageRecordGroups": 403, "replaceUsageMeteringConfigInfo": 403, "getUsageMeteringConfigInfo": 403, "deleteUsageRecordGroup": 403, validating: 403},
+			"READ,Admin,read write,\u00e9": {"listUsageRecordGroups": 403, "replaceUsageMeteringConfigInfo": 403, "getUsageMeteringConfigInfo": 403, "deleteUsageRecordGroup": 403, validating: 403},
+			"report,admin":                 {"listUsageRecordGroups": 200, "replaceUsageMeteringConfigInfo": 200, "getUsageMeteringConfigInfo": 200, validating: 200},
 		} {
 			key := a.newKey(t, "acme", allScopes)
 			a.setAttribute(t, key, "scopes", scopes)

@@ -24,11 +24,11 @@ import (
 
 // tableRequests are a valid request for each operation that needs the table.
 var tableRequests = map[string]request{
-	"list":         {method: "GET", path: listPath("acme")},
-	"delete":       {method: "DELETE", path: groupPath("acme", "g1")},
-	"config-get":   {method: "GET", path: configPath("acme")},
-	"config-put":   {method: "PUT", path: configPath("acme"), body: `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`},
-	"config-patch": {method: "PATCH", path: configPath("acme"), body: `{"partnerUsageMeteringConfigs": [{"partner": "GCP"}]}`},
+	"listUsageRecordGroups":          {method: "GET", path: listPath("acme")},
+	"deleteUsageRecordGroup":         {method: "DELETE", path: groupPath("acme", "g1")},
+	"getUsageMeteringConfigInfo":     {method: "GET", path: configPath("acme")},
+	"replaceUsageMeteringConfigInfo": {method: "PUT", path: configPath("acme"), body: `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`},
+	"updateUsageMeteringConfigInfo":  {method: "PATCH", path: configPath("acme"), body: `{"partnerUsageMeteringConfigs": [{"partner": "GCP"}]}`},
 }
 
 func TestAPanicIsA500ThatLeaksNothing(t *testing.T) {
@@ -59,7 +59,7 @@ func TestStoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		for operation, r := range tableRequests {
-			if operation == "config-put" {
+			if operation == "replaceUsageMeteringConfigInfo" {
 				continue
 			}
 			line := a.wantInternalError(t, operation, r)
@@ -68,7 +68,7 @@ func TestStoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
 			}
 		}
 		want(t, a.delete(t, "acme", "g2", ""), http.StatusOK)
-		want(t, a.do(t, tableRequests["config-put"]), http.StatusOK) // it replaces what it need not read
+		want(t, a.do(t, tableRequests["replaceUsageMeteringConfigInfo"]), http.StatusOK) // it replaces what it need not read
 	})
 }
 
@@ -207,15 +207,15 @@ func TestEveryRequestIsOneLogLine(t *testing.T) {
 			status      float64
 			reads, puts bool
 		}{
-			{"list", tableRequests["list"], 200, true, false},
-			{"list", request{method: "GET", path: listPath("acme"), query: "limit=0"}, 400, false, false},
-			{"delete", tableRequests["delete"], 200, false, true},
-			{"delete", tableRequests["delete"], 400, false, false},
-			{"batchvalidate", request{method: "POST", path: validatePath("acme"), body: `[{"records": {"cpu": 1}}]`}, 200, false, false},
-			{"batchvalidate", request{method: "POST", path: validatePath("acme"), body: `[{}]`}, 500, false, false},
-			{"config-get", tableRequests["config-get"], 200, true, false},
-			{"config-put", tableRequests["config-put"], 200, true, true},
-			{"config-patch", tableRequests["config-patch"], 200, true, true},
+			{"listUsageRecordGroups", tableRequests["listUsageRecordGroups"], 200, true, false},
+			{"listUsageRecordGroups", request{method: "GET", path: listPath("acme"), query: "limit=0"}, 400, false, false},
+			{"deleteUsageRecordGroup", tableRequests["deleteUsageRecordGroup"], 200, false, true},
+			{"deleteUsageRecordGroup", tableRequests["deleteUsageRecordGroup"], 400, false, false},
+			{validating, request{method: "POST", path: validatePath("acme"), body: `[{"records": {"cpu": 1}}]`}, 200, false, false},
+			{validating, request{method: "POST", path: validatePath("acme"), body: `[{}]`}, 500, false, false},
+			{"getUsageMeteringConfigInfo", tableRequests["getUsageMeteringConfigInfo"], 200, true, false},
+			{"replaceUsageMeteringConfigInfo", tableRequests["replaceUsageMeteringConfigInfo"], 200, true, true},
+			{"updateUsageMeteringConfigInfo", tableRequests["updateUsageMeteringConfigInfo"], 200, true, true},
 			{"none", request{method: "GET", path: "/nowhere"}, 404, false, false},
 		} {
 			before := len(a.log.all(t))
@@ -244,7 +244,7 @@ func TestEveryRequestIsOneLogLine(t *testing.T) {
 			if _, hasError := line["error"]; hasError != (c.status >= 400) {
 				t.Errorf("%s: error: %v", c.operation, line)
 			}
-			// The 500 of a validation is the contract's, not ours to be woken by.
+			// The 500 of a validating is the contract's, not ours to be woken by.
 			if line["level"] != "INFO" {
 				t.Errorf("%s: level %v", c.operation, line["level"])
 			}

@@ -310,8 +310,11 @@ func listPath(org string) string { return "/org/" + url.PathEscape(org) + "/usag
 
 func groupPath(org, id string) string { return listPath(org) + "/" + url.PathEscape(id) }
 
+// validating is the ID of the operation that validates groups, and the end of its path.
+const validating = "batchValidateUsageRecordGroups"
+
 func validatePath(org string) string {
-	return "/org/" + url.PathEscape(org) + "/batchValidateUsageRecordGroups"
+	return "/org/" + url.PathEscape(org) + "/" + validating
 }
 
 func configPath(org string) string {

@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter/internal/auth"
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -276,14 +277,14 @@ func (s *scenario) importGroup(ctx context.Context, a *api, org string, g doc) (
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := a.table.RaiseSerial(ctx, org, group.SerialID); err != nil {
+	if err := a.table.RaiseSerial(ctx, metering.OrgID(org), group.SerialID); err != nil {
 		return nil, nil, err
 	}
-	serial, err := a.table.Serial(ctx, org)
+	serial, err := a.table.Serial(ctx, metering.OrgID(org))
 	if err != nil {
 		return nil, nil, err
 	}
-	count, err := a.table.CountGroups(ctx, org)
+	count, err := a.table.CountGroups(ctx, metering.OrgID(org))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -405,8 +405,8 @@ func TestListHoldsWhatGroupsReads(t *testing.T) {
 		parameters.Set("startDate", cmp.Or(parameters.Get("startDate"), "0000-01-01"))
 		parameters.Set("endDate", cmp.Or(parameters.Get("endDate"), "9999-12-31"))
 		filter := metering.GroupFilter{
-			Partner: metering.Partner(parameters.Get("partner")), ProductID: parameters.Get("productId"), EntitlementID: parameters.Get("entitlementId"),
-			BuyerID: parameters.Get("buyerId"), Status: metering.Status(parameters.Get("status")), Source: metering.Source(parameters.Get("source")),
+			Partner: metering.Partner(parameters.Get("partner")), ProductID: metering.ProductID(parameters.Get("productId")), EntitlementID: metering.EntitlementID(parameters.Get("entitlementId")),
+			BuyerID: metering.BuyerID(parameters.Get("buyerId")), Status: metering.Status(parameters.Get("status")), Source: metering.Source(parameters.Get("source")),
 			StartDate: metering.Day(parameters.Get("startDate")), EndDate: metering.Day(parameters.Get("endDate")),
 		}
 		if text := parameters.Get("metaInfo"); text != "" {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -223,7 +224,7 @@ func (c *crowd) change(t testing.TB, ctx context.Context) error {
 	case kind < 2 && len(deletable) > 0:
 		g = maps.Clone(c.is[pick(c.d, deletable)])
 		g["status"] = "DELETED"
-		if _, err := c.a.table.Delete(ctx, c.org, g["id"].(string), "", later); err != nil {
+		if _, err := c.a.table.Delete(ctx, metering.OrgID(c.org), metering.GroupID(g["id"].(string)), "", later); err != nil {
 			return err
 		}
 	case kind == 2:

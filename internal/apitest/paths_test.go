@@ -14,7 +14,7 @@ func TestUnknownAndUncleanPathsAreNotFound(t *testing.T) {
 		for _, path := range []string{
 			"/", "/org", "/org/acme", "/org/acme/usageRecordGroups", "/org/acme/usageRecordGroup/g1/x", "/orgs/acme/usageRecordGroup",
 			"/ORG/acme/usageRecordGroup", "/org/acme/usagerecordgroup", "/usageRecordGroup", "/org/usageRecordGroup", "/healthz/x",
-			"/org/acme/batchValidateUsageRecordGroups/x", "/org/acme/usageMeteringConfigInfo/AWS", "/org/acme/usageRecordGroup;x",
+			validatePath("acme") + "/x", "/org/acme/usageMeteringConfigInfo/AWS", "/org/acme/usageRecordGroup;x",
 			"/$default/org/acme/usageRecordGroup", "/v1/org/acme/usageRecordGroup",
 			// unclean
 			"//org/acme/usageRecordGroup", "/org//acme/usageRecordGroup", "/org/acme//usageRecordGroup", "/org/acme/usageRecordGroup//g1", "//",

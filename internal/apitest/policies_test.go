@@ -1,7 +1,6 @@
 package apitest
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/auth"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -37,7 +37,7 @@ func TestPoliciesAllowWhatFunctionsDo(t *testing.T) {
 		}
 	}
 	for _, f := range deployed().functions {
-		if asked := hasTable(t, f.folder); len(requests[f.name]) > 0 != asked {
+		if asked := hasTable(f.folder); len(requests[f.name]) > 0 != asked {
 			t.Errorf("%s made %d requests to DynamoDB: requestsOfFunctions must make it do all that it does", f.name, len(requests[f.name]))
 		}
 	}
@@ -190,7 +190,7 @@ func requestsOfFunctions(t *testing.T) map[string][]tabletest.Request {
 // requestsOfStart are those that the function in that folder makes at its start, if it has a table.
 func requestsOfStart(t *testing.T, a *api, folder string) []tabletest.Request {
 	t.Helper()
-	if !hasTable(t, folder) {
+	if !hasTable(folder) {
 		return nil
 	}
 	ctx, requests := tabletest.Record(t.Context())
@@ -201,10 +201,9 @@ func requestsOfStart(t *testing.T, a *api, folder string) []tabletest.Request {
 	return requests()
 }
 
-// hasTable reports whether the function in that folder starts with the table.
-func hasTable(t *testing.T, folder string) bool {
-	t.Helper()
-	return bytes.Contains(readFile(t, "functions/"+folder+"/main.go"), []byte("tablehost.Run"))
+// hasTable reports whether the function in that folder has access to the table.
+func hasTable(folder string) bool {
+	return slices.ContainsFunc(httpapi.Functions(), func(f httpapi.Function) bool { return f.Name == folder && len(f.Table) > 0 })
 }
 
 // policyEdits are edits of the template that each make a policy wrong, and how that is told.
@@ -228,11 +227,11 @@ var policyEdits = []struct{ what, old, new, told string }{
 	{"every action of a kind", "Action: dynamodb:Query", "Action: dynamodb:Q*", "Action"},
 	{"all but an action", "Action: dynamodb:Query", "NotAction: dynamodb:Scan", "NotAction"},
 	{"a managed policy", "      Policies:\n", "      Policies:\n        - AmazonDynamoDBFullAccess\n", "Policies"},
-	{"a policy by its name alone", "CodeUri: functions/batchvalidate\n", "CodeUri: functions/batchvalidate\n      Policies: AmazonDynamoDBFullAccess\n", "Policies"},
+	{"a policy by its name alone", "CodeUri: functions/validate\n", "CodeUri: functions/validate\n      Policies: AmazonDynamoDBFullAccess\n", "Policies"},
 	{"a policy template", "      Policies:\n", "      Policies:\n        - DynamoDBCrudPolicy:\n            TableName: !Ref Table\n", "Policies"},
 	{"a role", "CodeUri: functions/list\n", "CodeUri: functions/list\n      Role: arn:aws:iam::123456789012:role/admin\n", "Role"},
 	{"a URL past the API", "CodeUri: functions/list\n", "CodeUri: functions/list\n      FunctionUrlConfig: {AuthType: NONE}\n", "FunctionUrlConfig"},
-	{"a policy for what asks nothing", "CodeUri: functions/batchvalidate\n", "CodeUri: functions/batchvalidate\n      Policies:\n        - Statement:\n            - {Effect: Allow, Action: dynamodb:GetItem, Resource: !GetAtt Table.Arn}\n", "BatchValidateFunction allows dynamodb:GetItem on table"},
+	{"a policy for what asks nothing", "CodeUri: functions/validate\n", "CodeUri: functions/validate\n      Policies:\n        - Statement:\n            - {Effect: Allow, Action: dynamodb:GetItem, Resource: !GetAtt Table.Arn}\n", "allows dynamodb:GetItem on table, which it never does"},
 	{"a policy of the stack", "\nResources:\n", "\nResources:\n  More:\n    Type: AWS::IAM::Policy\n", "AWS::IAM::Policy"},
 	{"other partitions", `["KEY#*"]`, `["ORG#*"]`, "AuthorizerFunction asked"},
 	{"partitions more", `["KEY#*"]`, `["KEY#*", "ORG#*"]`, "in partitions ORG#*"},

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -32,6 +33,8 @@ type resource struct {
 // function is a function by its name in the template, with its folder in functions/.
 type function struct {
 	name, folder string
+	memory       int // in MB
+	timeout      time.Duration
 	endpoints    []endpoint
 	permissions  []permission
 }
@@ -92,7 +95,7 @@ func readDeployment(template []byte) (*deployment, error) {
 		if r.Type != "AWS::Serverless::Function" {
 			continue
 		}
-		f, err := readFunction(r)
+		f, err := readFunction(r, globals)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -119,7 +122,7 @@ func wantKnown(what string, properties map[string]yaml.Node, known []string) err
 	return nil
 }
 
-func readFunction(r resource) (*function, error) {
+func readFunction(r resource, globals map[string]yaml.Node) (*function, error) {
 	if err := wantKnown("it", r.Properties, append([]string{"CodeUri", "Events", "Policies"}, harmlessProperties...)); err != nil {
 		return nil, err
 	}
@@ -140,6 +143,13 @@ func readFunction(r resource) (*function, error) {
 		return nil, fmt.Errorf("its CodeUri %s is not below functions/", uri)
 	}
 	f := &function{folder: folder}
+	var seconds int
+	for _, properties := range []map[string]yaml.Node{globals, r.Properties} {
+		if err := errors.Join(decodeIfThere(properties["MemorySize"], &f.memory), decodeIfThere(properties["Timeout"], &seconds)); err != nil {
+			return nil, err
+		}
+	}
+	f.timeout = time.Duration(seconds) * time.Second
 	for name, e := range events {
 		if e.Type != "HttpApi" {
 			return nil, fmt.Errorf("its event %s is a %s: only HttpApi has the authorizer before it", name, e.Type)

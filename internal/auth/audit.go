@@ -89,16 +89,20 @@ func isOwnText(text []byte) bool {
 // EndAgain ends the key of an audit line again, in a table that was restored from an older backup.
 // It returns the hash of the key; changed is false if it had ended, or ends as soon, already.
 func (k *Keyring) EndAgain(ctx context.Context, end KeyEnd, now time.Time) (hash Hash, changed bool, err error) {
+	org, err := metering.StoredOrgID(end.Organization)
+	if err != nil {
+		return Hash{}, false, metering.Errorf(metering.Invalid, "organization is %s: %v", metering.Quote(end.Organization), err)
+	}
 	hash = end.Hash
 	if hash == (Hash{}) {
-		if hash, err = k.Find(ctx, end.Organization, end.KeyID); err != nil {
+		if hash, err = k.Find(ctx, org, end.KeyID); err != nil {
 			return Hash{}, false, err
 		}
 	}
 	if end.Revoked {
-		_, changed, err = k.Revoke(ctx, end.Organization, hash, now)
+		_, changed, err = k.Revoke(ctx, org, hash, now)
 	} else {
-		changed, err = k.End(ctx, end.Organization, hash, end.At, now)
+		changed, err = k.End(ctx, org, hash, end.At, now)
 	}
 	return hash, changed, err
 }

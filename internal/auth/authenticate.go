@@ -104,14 +104,14 @@ func parseAuthorization(header string) (Key, error) {
 	return Parse(header)
 }
 
-// Authorize checks that whoever asks may act in that organization, by one of the scopes needed, now. It returns
+// Authorize checks that whoever asks may act in the organization that a path names, by one of the scopes needed, now. It returns
 // Forbidden, or Unauthenticated where the key has expired since it was checked. The answer does not
 // depend on whether there is such an organization.
 func (i Principal) Authorize(organization string, needed Scopes, now time.Time) error {
 	switch {
 	case ended(i.ExpiryTime, now):
 		return expired(i.KeyID, i.ExpiryTime)
-	case i.Organization != organization:
+	case string(i.Organization) != organization:
 		return metering.Errorf(metering.Forbidden, "the key is not one of organization %s", metering.Quote(organization))
 	case i.Scopes == 0:
 		return metering.Errorf(metering.Forbidden, "the key has no scope that is known here: this takes one of %s", needed|Admin)

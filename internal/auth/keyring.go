@@ -16,11 +16,11 @@ import (
 // does not exist.
 type Store interface {
 	APIKey(ctx context.Context, hash Hash) (Record, error)
-	FindAPIKeys(ctx context.Context, org, digits string) ([]Hash, error)
+	FindAPIKeys(ctx context.Context, org metering.OrgID, digits string) ([]Hash, error)
 	AddAPIKey(ctx context.Context, r *Record) error
 	RotateAPIKey(ctx context.Context, old Hash, ends time.Time, r *Record) error
-	RevokeAPIKey(ctx context.Context, org string, hash Hash, now time.Time, by string) (Record, error)
-	EndAPIKey(ctx context.Context, org string, hash Hash, ends time.Time) error
+	RevokeAPIKey(ctx context.Context, org metering.OrgID, hash Hash, now time.Time, by string) (Record, error)
+	EndAPIKey(ctx context.Context, org metering.OrgID, hash Hash, ends time.Time) error
 }
 
 // Keyring changes the keys of a Store in the name of an operator, and leaves a log line for each
@@ -150,7 +150,7 @@ func notHandedOn(r *Record, why string) error {
 }
 
 // Revoke ends a key of the organization. changed tells whether it had not been revoked before.
-func (k *Keyring) Revoke(ctx context.Context, org string, hash Hash, now time.Time) (r Record, changed bool, err error) {
+func (k *Keyring) Revoke(ctx context.Context, org metering.OrgID, hash Hash, now time.Time) (r Record, changed bool, err error) {
 	now = now.Truncate(time.Millisecond)
 	r, err = k.Store.RevokeAPIKey(ctx, org, hash, now, k.Operator)
 	if metering.CodeOf(err) == metering.NotFound {
@@ -159,7 +159,7 @@ func (k *Keyring) Revoke(ctx context.Context, org string, hash Hash, now time.Ti
 	if err != nil {
 		return Record{}, false, err
 	}
-	r.Organization = org // of a record that does not say it, too
+	r.Organization = string(org) // of a record that does not say it, too
 	changed = r.RevocationTime.Equal(now) && r.RevokedBy == k.Operator
 	if changed {
 		k.changed("revoked", &r)
@@ -169,7 +169,7 @@ func (k *Keyring) Revoke(ctx context.Context, org string, hash Hash, now time.Ti
 
 // End lets a key of the organization end at the time given, if it would not end sooner; changed is
 // false if it would.
-func (k *Keyring) End(ctx context.Context, org string, hash Hash, ends, now time.Time) (changed bool, err error) {
+func (k *Keyring) End(ctx context.Context, org metering.OrgID, hash Hash, ends, now time.Time) (changed bool, err error) {
 	r, err := k.Read(ctx, org, hash)
 	if err != nil {
 		return false, err
@@ -190,16 +190,16 @@ func (k *Keyring) End(ctx context.Context, org string, hash Hash, ends, now time
 
 // Read is what is kept of a key of the organization, or of one whose record does not say whose it
 // is.
-func (k *Keyring) Read(ctx context.Context, org string, hash Hash) (Record, error) {
+func (k *Keyring) Read(ctx context.Context, org metering.OrgID, hash Hash) (Record, error) {
 	r, err := k.Store.APIKey(ctx, hash)
-	if metering.CodeOf(err) == metering.NotFound || err == nil && r.Organization != org && metering.CheckStoredOrganizationID(r.Organization) == nil {
+	if _, noOrg := metering.StoredOrgID(r.Organization); metering.CodeOf(err) == metering.NotFound || err == nil && r.Organization != string(org) && noOrg == nil {
 		return Record{}, noKey(org, hash.ID())
 	}
 	return r, err
 }
 
-func noKey(org, id string) error {
-	return metering.Errorf(metering.NotFound, "organization %s has no key %s", metering.Quote(org), id)
+func noKey(org metering.OrgID, id string) error {
+	return metering.Errorf(metering.NotFound, "organization %s has no key %s", metering.Quote(string(org)), id)
 }
 
 // changed leaves the log line of a change: what, of which key, who; the logger says when.
@@ -239,7 +239,7 @@ func isIDDigits(text string) bool {
 // its hash, or the digits that its id begins with, if the organization has one such key. It reads
 // no record: nothing that is stored of another key is in the way. Whether the organization has a
 // key of that hash is for the caller to see.
-func (k *Keyring) Find(ctx context.Context, org, text string) (Hash, error) {
+func (k *Keyring) Find(ctx context.Context, org metering.OrgID, text string) (Hash, error) {
 	if key, err := Parse(text); err == nil {
 		return key.Hash(), nil
 	}
@@ -261,5 +261,5 @@ func (k *Keyring) Find(ctx context.Context, org, text string) (Hash, error) {
 		ids = append(ids, hash.ID())
 	}
 	return Hash{}, fmt.Errorf("%d keys of organization %s begin with %s: give more digits of one, %s",
-		len(found), metering.Quote(org), text, strings.Join(ids, ", "))
+		len(found), metering.Quote(string(org)), text, strings.Join(ids, ", "))
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
 // Record is what is kept of a key. It stays when the key has ended, so that there is an answer to who
@@ -79,7 +81,7 @@ func ended(expiry, now time.Time) bool { return !expiry.IsZero() && !now.Before(
 // Principal is who sends a request and what they may do: of a key that has been checked, what the
 // operations need to know.
 type Principal struct {
-	Organization string
+	Organization metering.OrgID
 	KeyID        string
 	Scopes       Scopes
 	ExpiryTime   time.Time // zero is never
@@ -87,11 +89,11 @@ type Principal struct {
 	UnknownScopes string // as in Record: another version of the service may know them
 }
 
-// Principal is whom the key stands for.
+// Principal is whom the key stands for. A record of no organization stands for nobody: its Organization
+// is empty, which no path names.
 func (r *Record) Principal() Principal {
-	return Principal{
-		Organization: r.Organization, KeyID: r.Hash.ID(), Scopes: r.Scopes, ExpiryTime: r.ExpiryTime, UnknownScopes: r.UnknownScopes,
-	}
+	org, _ := metering.StoredOrgID(r.Organization)
+	return Principal{Organization: org, KeyID: r.Hash.ID(), Scopes: r.Scopes, ExpiryTime: r.ExpiryTime, UnknownScopes: r.UnknownScopes}
 }
 
 // ScopeNames are the names of all scopes, the unknown ones too, as ReadScopes reads them.

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 // functions are the names of the deployed functions.
-var functions = []string{"authorizer", "batchvalidate", "config", "delete", "list"}
+var functions = []string{"authorizer", "config", "delete", "list", "validate"}
 
 const (
 	ours     = "github.com/marketmeter/marketmeter/functions/"

@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"runtime"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -37,12 +36,12 @@ func listHandler(name string, transport http.RoundTripper) http.Handler {
 		Table: table.New(tabletest.NewClient(transport), name), Log: slog.New(slog.NewJSONHandler(io.Discard, nil)),
 		Now: time.Now, CountUnits: table.CountUnits, Authenticate: anyone,
 	}
-	return api.Handler(httpapi.ListGroups)
+	return api.Handler("list")
 }
 
 // anyone lets everyone in.
 func anyone(r *http.Request) (auth.Principal, error) {
-	return auth.Principal{Organization: r.PathValue("orgId"), KeyID: "bench", Scopes: auth.Admin}, nil
+	return auth.Principal{Organization: metering.OrgID(r.PathValue("orgId")), KeyID: "bench", Scopes: auth.Admin}, nil
 }
 
 // conventionalHandler is the conventional list operation, over the transport.
@@ -251,8 +250,8 @@ func BenchmarkInvoke(b *testing.B) {
 func BenchmarkEvents(b *testing.B) {
 	store := newStore(b)
 	hello := lambda.Start(b, buildHere(b, measured+"hello"), "")
-	for _, operation := range new(httpapi.API).Routes() {
-		name := string(operation.Operation)
+	for _, operation := range httpapi.Operations() {
+		name := operation.ID
 		event, err := os.ReadFile("../../events/" + name + ".json")
 		if err != nil {
 			b.Fatal(err)
@@ -260,8 +259,7 @@ func BenchmarkEvents(b *testing.B) {
 		answers := newRecording()
 		server := httptest.NewServer(serverOf(answers, os.Getenv("DYNAMODB_ENDPOINT")))
 		defer server.Close()
-		function, _, _ := strings.Cut(name, "-")
-		p := lambda.Start(b, buildHere(b, ours+function), server.URL, "TABLE_NAME="+store.name)
+		p := lambda.Start(b, buildHere(b, ours+operation.Function), server.URL, "TABLE_NAME="+store.name)
 		m := figure.InTurns(figure.Rounds(b, 301),
 			func() float64 {
 				answers.rewind()
@@ -278,10 +276,10 @@ func BenchmarkEvents(b *testing.B) {
 	}
 }
 
-// listEvent is events/list.json for another organization and query, with headers more.
+// listEvent is events/listUsageRecordGroups.json for another organization and query, with headers more.
 func listEvent(tb testing.TB, org, query string, headers map[string]string) []byte {
 	tb.Helper()
-	text, err := os.ReadFile("../../events/list.json")
+	text, err := os.ReadFile("../../events/listUsageRecordGroups.json")
 	if err != nil {
 		tb.Fatal(err)
 	}

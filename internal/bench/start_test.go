@@ -71,7 +71,7 @@ func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }
 // A function's start makes one call to DynamoDB, where it has a table, and none where it has not.
 func TestAStartMakesOneCall(t *testing.T) {
 	t.Parallel()
-	for function, want := range map[string]int64{"list": 1, "authorizer": 1, "batchvalidate": 0} {
+	for function, want := range map[string]int64{"list": 1, "authorizer": 1, "validate": 0} {
 		var calls atomic.Int64
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			calls.Add(1)

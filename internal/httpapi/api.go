@@ -1,4 +1,4 @@
-// Package httpapi is the HTTP API: its routes, the strict reading of requests, the handlers, and
+// Package httpapi is the HTTP API: its operations, the strict reading of requests, the handlers, and
 // the one place where a failure becomes a status, a JSON string and a log line.
 package httpapi
 
@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,14 +26,14 @@ import (
 
 // Table is what the API asks of the table; internal/table documents it.
 type Table interface {
-	List(ctx context.Context, org string, request metering.ListRequest, buffer []byte,
+	List(ctx context.Context, org metering.OrgID, request metering.ListRequest, buffer []byte,
 		encode func(groups []byte, page metering.GroupPage) error) (laterBy time.Duration, err error)
-	Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error)
-	Config(ctx context.Context, org string) (metering.ConfigVersion, error)
-	ChangeConfig(ctx context.Context, org string, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error)
+	Delete(ctx context.Context, org metering.OrgID, id metering.GroupID, created metering.Day, now time.Time) (metering.Group, error)
+	Config(ctx context.Context, org metering.OrgID) (metering.ConfigVersion, error)
+	ChangeConfig(ctx context.Context, org metering.OrgID, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error)
 }
 
-// API answers the operations of Routes.
+// API serves Operations.
 type API struct {
 	// Table may be nil where no operation that is served needs it.
 	Table Table
@@ -55,29 +54,26 @@ type API struct {
 	compressors sync.Pool // of *gzip.Writer, of 900 KB
 }
 
-// Handler answers the named operations, or all of them where none is named; any other path is 404
-// and any other method on a path of theirs 405. It logs one line a request and lets no panic out.
-func (a *API) Handler(operations ...Operation) http.Handler {
+// Handler serves the operations of the named functions, or all of them if none is named. Any other path
+// is 404, and any other method on a path of theirs 405. It logs one line a request and lets no panic out.
+func (a *API) Handler(functions ...string) http.Handler {
 	mux := http.NewServeMux()
 	methods := map[string][]string{}
-	for _, route := range a.Routes() {
-		if len(operations) > 0 && !slices.Contains(operations, route.Operation) {
-			continue
-		}
-		methods[route.Path] = append(methods[route.Path], route.Method)
-		mux.HandleFunc(route.Method+" "+route.Path, func(w http.ResponseWriter, r *http.Request) {
-			if r.Method != route.Method { // ServeMux lets HEAD in for GET
-				notAllowed(w, r, methods[route.Path])
+	for _, operation := range operationsOf(functions) {
+		methods[operation.Path] = append(methods[operation.Path], operation.Method)
+		mux.HandleFunc(operation.Method+" "+operation.Path, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != operation.Method { // ServeMux lets HEAD in for GET
+				notAllowed(w, r, methods[operation.Path])
 				return
 			}
 			x := exchangeOf(r)
-			x.operation = route.Operation
-			err := x.sameParameters(route, r)
+			x.operation = operation.ID
+			err := x.sameParameters(operation, r)
 			if err == nil {
-				err = a.authorize(route, r)
+				err = a.authorize(operation, r)
 			}
 			if err == nil {
-				err = route.handle(w, r)
+				err = operation.handle(a, w, r)
 			}
 			if err != nil {
 				Refuse(w, r, func() { x.fail(w, err) })
@@ -92,8 +88,8 @@ func (a *API) Handler(operations ...Operation) http.Handler {
 }
 
 // authorize lets a request through whose key is one of the path's organization and has a scope that
-// the route takes. What is beyond it deals with that organization alone.
-func (a *API) authorize(route Route, r *http.Request) error {
+// the operation takes. What is beyond it deals with that organization alone.
+func (a *API) authorize(operation Operation, r *http.Request) error {
 	if a.Authenticate == nil {
 		return metering.Errorf(metering.Unauthenticated, "nothing here tells who asks: no request is let in")
 	}
@@ -103,27 +99,25 @@ func (a *API) authorize(route Route, r *http.Request) error {
 	}
 	x := exchangeOf(r)
 	x.keyID, x.organization = principal.KeyID, principal.Organization
-	if err := principal.Authorize(organization(r), route.Scopes, a.Now()); err != nil {
+	path := r.PathValue("orgId")
+	if err := principal.Authorize(path, operation.Scopes, a.Now()); err != nil {
 		return err
 	}
-	if err := metering.CheckOrganizationID(organization(r)); err != nil { // a key that an earlier version made
-		return metering.Errorf(metering.NotFound, "there is no organization %s here: %v", metering.Quote(organization(r)), err)
+	if _, err := metering.ParseOrgID(path); err != nil { // a key that an earlier version made
+		return metering.Errorf(metering.NotFound, "there is no organization %s here: %v", metering.Quote(path), err)
 	}
 	return nil
 }
 
 // sameParameters returns Invalid if the gateway before the service has read another parameter from the
 // path than is in the path that it has delivered.
-func (x *exchange) sameParameters(route Route, r *http.Request) error {
+func (x *exchange) sameParameters(operation Operation, r *http.Request) error {
 	if x.PathParameters == nil {
 		return nil
 	}
 	parsed := map[string]string{}
-	for segment := range strings.SplitSeq(route.Path, "/") {
-		if name, ok := strings.CutPrefix(segment, "{"); ok {
-			name = strings.TrimSuffix(name, "}")
-			parsed[name] = r.PathValue(name)
-		}
+	for _, name := range operation.parameters() {
+		parsed[name] = r.PathValue(name)
 	}
 	if maps.Equal(parsed, x.PathParameters) {
 		return nil
@@ -147,7 +141,7 @@ func ByKey(keys *auth.Authenticator) func(*http.Request) (auth.Principal, error)
 func notAllowed(w http.ResponseWriter, r *http.Request, allowed []string) {
 	methods := strings.Join(allowed, ", ")
 	w.Header().Set("Allow", methods)
-	exchangeOf(r).fail(w, metering.Errorf(metering.MethodNotAllowed, "%s is not allowed on this path: it takes %s", r.Method, methods))
+	exchangeOf(r).fail(w, refusedWith(http.StatusMethodNotAllowed, "%s is not allowed on this path: it takes %s", r.Method, methods))
 }
 
 func noSuchPath(r *http.Request) error {
@@ -157,8 +151,8 @@ func noSuchPath(r *http.Request) error {
 // exchange is one request with its answer, for the log line.
 type exchange struct {
 	Invocation
-	operation    Operation
-	organization string // of the key, and so is what follows
+	operation    string         // the ID; empty is none
+	organization metering.OrgID // of the key, and so is what follows
 	keyID        string
 	change       slog.Attr // what was changed, where a change must be traced to who made it
 	warning      string    // what may have gone wrong with what was answered; empty is nothing
@@ -176,7 +170,7 @@ type Invocation struct {
 	ColdStart bool   // the first request since the process began
 
 	// PathParameters are what a gateway before the service has read from the path, by the names in
-	// Route.Path. Nil means that no gateway has read any.
+	// Operation.Path. Nil means that no gateway has read any.
 	PathParameters map[string]string
 }
 
@@ -253,18 +247,35 @@ func (w *statusRecorder) Write(b []byte) (int, error) {
 
 // statuses is the one map from a failure to its HTTP status.
 var statuses = map[metering.Code]int{
-	metering.Internal:             http.StatusInternalServerError,
-	metering.Invalid:              http.StatusBadRequest,
-	metering.Unauthenticated:      http.StatusUnauthorized,
-	metering.Forbidden:            http.StatusForbidden,
-	metering.NotDeletable:         http.StatusBadRequest,
-	metering.NotFound:             http.StatusNotFound,
-	metering.MethodNotAllowed:     http.StatusMethodNotAllowed,
-	metering.ConfigChanged:        http.StatusPreconditionFailed,
-	metering.TooLarge:             http.StatusRequestEntityTooLarge,
-	metering.UnsupportedMediaType: http.StatusUnsupportedMediaType,
-	metering.ValidationFailed:     http.StatusInternalServerError, // the contract's
-	metering.Unavailable:          http.StatusServiceUnavailable,
+	metering.Internal:           http.StatusInternalServerError,
+	metering.Invalid:            http.StatusBadRequest,
+	metering.Unauthenticated:    http.StatusUnauthorized,
+	metering.Forbidden:          http.StatusForbidden,
+	metering.NotFound:           http.StatusNotFound,
+	metering.Conflict:           http.StatusConflict,
+	metering.PreconditionFailed: http.StatusPreconditionFailed,
+	metering.Unavailable:        http.StatusServiceUnavailable,
+}
+
+// statusError is a failure with another status than its code has: one that only HTTP knows, or one that
+// the contract names for an operation.
+type statusError struct {
+	status int
+	error
+}
+
+func (e *statusError) Unwrap() error { return e.error }
+
+// refusedWith is Invalid with a status that only HTTP knows.
+func refusedWith(status int, format string, args ...any) error {
+	return &statusError{status, metering.Errorf(metering.Invalid, format, args...)}
+}
+
+func statusOf(err error) int {
+	if e, ok := errors.AsType[*statusError](err); ok {
+		return e.status
+	}
+	return statuses[metering.CodeOf(err)]
 }
 
 // fail answers err as a JSON string. What is no metering.Error, and what is Internal, is told to the
@@ -285,7 +296,7 @@ func (x *exchange) fail(w http.ResponseWriter, err error) {
 	if r, ok := w.(*statusRecorder); ok && r.status != 0 {
 		return // too late: the answer has begun
 	}
-	writeJSON(w, statuses[code], apijson.AppendText(nil, message))
+	writeJSON(w, statusOf(err), apijson.AppendText(nil, message))
 }
 
 // writeJSON answers a body of JSON. A client that has gone away is nobody's failure.
@@ -318,9 +329,9 @@ func (x *exchange) log(to *slog.Logger, r *http.Request, status int, took time.D
 	}
 	attrs := []slog.Attr{
 		slog.String("requestId", x.RequestID),
-		slog.String("organization", x.organization),
+		slog.String("organization", string(x.organization)),
 		slog.String("keyId", x.keyID),
-		slog.String("operation", cmp.Or(string(x.operation), noOperation)),
+		slog.String("operation", cmp.Or(x.operation, noOperation)),
 		slog.String("method", r.Method),
 		slog.Int("status", status),
 		slog.Float64("durationMs", float64(took.Microseconds())/1000),

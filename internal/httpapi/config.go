@@ -10,9 +10,6 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// maxConfigBody is more than a config that can be stored takes.
-const maxConfigBody = 1 << 20
-
 func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
 	if _, err := queryParameters(r); err != nil {
 		return err
@@ -29,7 +26,7 @@ func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
 	case current.Err != nil:
 		return current.Err
 	case !conditions.Matches(current):
-		return metering.Errorf(metering.ConfigChanged, "the config is not the one that If-Match names: its ETag is %s now", etag(current))
+		return metering.Errorf(metering.PreconditionFailed, "the config is not the one that If-Match names: its ETag is %s now", etag(current))
 	case !conditions.NoneMatches(current):
 		w.Header().Set("ETag", etag(current))
 		w.WriteHeader(http.StatusNotModified)
@@ -55,7 +52,7 @@ func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, replace bool,
 	if err != nil {
 		return err
 	}
-	body, err := readBody(w, r, maxConfigBody, mediaTypes...)
+	body, err := readBody(w, r, metering.MaxConfigBody, mediaTypes...)
 	if err != nil {
 		return err
 	}

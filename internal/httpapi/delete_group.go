@@ -17,11 +17,14 @@ func (a *API) deleteGroup(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id := r.PathValue("usageRecordGroupId")
-	if metering.CheckGroupID(id) != nil {
-		return metering.Errorf(metering.NotFound, "there is no usage record group %s", metering.Quote(id))
+	id, err := metering.ParseGroupID(r.PathValue("usageRecordGroupId"))
+	if err != nil {
+		return metering.Errorf(metering.NotFound, "there is no usage record group %s", metering.Quote(r.PathValue("usageRecordGroupId")))
 	}
 	group, err := a.Table.Delete(r.Context(), organization(r), id, created, a.Now())
+	if metering.CodeOf(err) == metering.Conflict {
+		return &statusError{http.StatusBadRequest, err} // the contract's
+	}
 	if err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func fuzzQuery(t *testing.T, query string) {
 	// What was read is what was sent, and nothing else was.
 	filter := request.Filter
 	read := map[string]string{
-		"partner": string(filter.Partner), "productId": filter.ProductID, "entitlementId": filter.EntitlementID, "buyerId": filter.BuyerID,
+		"partner": string(filter.Partner), "productId": string(filter.ProductID), "entitlementId": string(filter.EntitlementID), "buyerId": string(filter.BuyerID),
 		"status": string(filter.Status), "source": string(filter.Source), "cursor": request.Cursor,
 	}
 	for name, value := range read {
@@ -153,7 +153,7 @@ func wantRefused(t *testing.T, r *http.Request, err error) {
 		},
 	}
 	w := httptest.NewRecorder()
-	a.Handler(ListGroups).ServeHTTP(w, r)
+	a.Handler("list").ServeHTTP(w, r)
 	var message string
 	if err := json.Unmarshal(w.Body.Bytes(), &message); w.Code != http.StatusBadRequest || err != nil || message == "" || !utf8.Valid(w.Body.Bytes()) {
 		t.Fatalf("%q: %d %q", r.URL.RawQuery, w.Code, w.Body)

@@ -14,11 +14,6 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// maxListSize bounds a page by what it takes in the envelope that Lambda returns, where the body is
-// a JSON string: Lambda refuses an envelope over 6,291,556 bytes, and the rest is for headers. The
-// local server keeps to it too.
-const maxListSize = 6_200_000
-
 func (a *API) listGroups(w http.ResponseWriter, r *http.Request) error {
 	request, err := a.listRequest(r)
 	if err != nil {
@@ -78,12 +73,12 @@ func (a *API) listRequest(r *http.Request) (request metering.ListRequest, err er
 		return request, err
 	}
 	request = metering.ListRequest{
-		Client: exchangeOf(r).keyID, Query: listQuery(p), Cursor: p["cursor"], MaxSize: maxListSize, Now: a.Now(), ReadFor: cmp.Or(a.ListFor, 10*time.Second),
+		Client: exchangeOf(r).keyID, Query: listQuery(p), Cursor: p["cursor"], MaxSize: metering.MaxListSize, Now: a.Now(), ReadFor: cmp.Or(a.ListFor, 10*time.Second),
 	}
 	if request.Filter, err = groupFilter(p, request.Now); err != nil {
 		return request, err
 	}
-	if request.Limit, err = integer(p, "limit", 1, 1000, 1000); err != nil {
+	if request.Limit, err = integer(p, "limit", 1, metering.MaxListLimit, metering.MaxListLimit); err != nil {
 		return request, err
 	}
 	if request.Offset, err = integer(p, "offset", 0, math.MaxInt32, 0); err != nil {
@@ -116,21 +111,14 @@ func groupFilter(p map[string]string, now time.Time) (f metering.GroupFilter, er
 	if len(given) > 1 {
 		return f, metering.Errorf(metering.Invalid, "%s are given: at most one of partner, productId, entitlementId and buyerId may be", strings.Join(given, " and "))
 	}
-	f.ProductID, f.EntitlementID, f.BuyerID = p["productId"], p["entitlementId"], p["buyerId"]
-	for _, id := range []struct {
-		name, value string
-		check       func(string) error
-	}{
-		{"productId", f.ProductID, metering.CheckProductID},
-		{"entitlementId", f.EntitlementID, metering.CheckStoredEntitlementID},
-		{"buyerId", f.BuyerID, metering.CheckBuyerID},
-	} {
-		if id.value == "" {
-			continue
-		}
-		if err := id.check(id.value); err != nil {
-			return f, metering.Errorf(metering.Invalid, "%s is %s: %v", id.name, metering.Quote(id.value), err)
-		}
+	if f.ProductID, err = identifier(p, "productId", metering.ParseProductID); err != nil {
+		return f, err
+	}
+	if f.EntitlementID, err = identifier(p, "entitlementId", metering.StoredEntitlementID); err != nil {
+		return f, err
+	}
+	if f.BuyerID, err = identifier(p, "buyerId", metering.ParseBuyerID); err != nil {
+		return f, err
 	}
 	if f.Partner, err = member(p, "partner", metering.Partners); err != nil {
 		return f, err
@@ -162,15 +150,12 @@ func groupFilter(p map[string]string, now time.Time) (f metering.GroupFilter, er
 	return f, nil
 }
 
-// maxMetaInfoFilter is the most that a metaInfo filter may have, in bytes.
-const maxMetaInfoFilter = 4096
-
 func metaInfoFilter(text string) (map[string]any, error) {
 	if text == "" {
 		return nil, nil
 	}
-	if len(text) > maxMetaInfoFilter {
-		return nil, metering.Errorf(metering.Invalid, "metaInfo has %d bytes: it may have at most %d", len(text), maxMetaInfoFilter)
+	if len(text) > metering.MaxMetaInfoFilter {
+		return nil, metering.Errorf(metering.Invalid, "metaInfo has %d bytes: it may have at most %d", len(text), metering.MaxMetaInfoFilter)
 	}
 	document, err := apijson.DecodeDocument([]byte(text))
 	if err != nil {

@@ -14,17 +14,14 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// organization is the path's, and in a handler the key's: authorize has compared them.
-func organization(r *http.Request) string { return r.PathValue("orgId") }
-
-// maxQueryParameters is what net/url reads at most.
-const maxQueryParameters = 10_000
+// organization is the key's, and in a handler the path's: authorize has compared them.
+func organization(r *http.Request) metering.OrgID { return exchangeOf(r).organization }
 
 // queryParameters reads the query strictly: known names, each at most once. One with an empty value
 // is as if absent.
 func queryParameters(r *http.Request, known ...string) (map[string]string, error) {
-	if n := strings.Count(r.URL.RawQuery, "&") + 1; n > maxQueryParameters {
-		return nil, metering.Errorf(metering.Invalid, "the query string has %d parameters: it may have at most %d", n, maxQueryParameters)
+	if n := strings.Count(r.URL.RawQuery, "&") + 1; n > metering.MaxQueryParameters {
+		return nil, metering.Errorf(metering.Invalid, "the query string has %d parameters: it may have at most %d", n, metering.MaxQueryParameters)
 	}
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -86,6 +83,19 @@ func integer(parameters map[string]string, name string, least, most, absent int)
 	return n, nil
 }
 
+// identifier is the parameter as parse makes an identifier of it, or empty if it is absent.
+func identifier[ID ~string](parameters map[string]string, name string, parse func(string) (ID, error)) (ID, error) {
+	value := parameters[name]
+	if value == "" {
+		return "", nil
+	}
+	id, err := parse(value)
+	if err != nil {
+		return "", metering.Errorf(metering.Invalid, "%s is %s: %v", name, metering.Quote(value), err)
+	}
+	return id, nil
+}
+
 // readBody reads a JSON body of at most limit bytes; a body without a Content-Type is taken for JSON.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ...string) ([]byte, error) {
 	if contentType := r.Header.Get("Content-Type"); contentType != "" {
@@ -95,14 +105,14 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 			if r.Method == http.MethodPatch {
 				w.Header().Set("Accept-Patch", strings.Join(mediaTypes, ", ")) // RFC 5789, 2.2
 			}
-			return nil, metering.Errorf(metering.UnsupportedMediaType, "the Content-Type is %s: it must be %s, in UTF-8",
+			return nil, refusedWith(http.StatusUnsupportedMediaType, "the Content-Type is %s: it must be %s, in UTF-8",
 				metering.Quote(contentType), strings.Join(mediaTypes, " or "))
 		}
 	}
 	// All values: the adapter for Lambda cuts this header at its commas.
 	if encoding := strings.Join(r.Header.Values("Content-Encoding"), ", "); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		w.Header().Set("Accept-Encoding", "identity") // RFC 9110, 15.5.16
-		return nil, metering.Errorf(metering.UnsupportedMediaType, "the Content-Encoding is %s: the body must be sent as it is", metering.Quote(encoding))
+		return nil, refusedWith(http.StatusUnsupportedMediaType, "the Content-Encoding is %s: the body must be sent as it is", metering.Quote(encoding))
 	}
 	var body []byte
 	var err error
@@ -112,7 +122,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 		_, tooLarge = errors.AsType[*http.MaxBytesError](err)
 	}
 	if tooLarge {
-		return nil, metering.Errorf(metering.TooLarge, "the body is too large: it may have at most %d bytes", limit)
+		return nil, refusedWith(http.StatusRequestEntityTooLarge, "the body is too large: it may have at most %d bytes", limit)
 	}
 	if err != nil {
 		return nil, &metering.Error{Code: metering.Invalid, Message: "the body can't be read to its end", Cause: err}

@@ -16,7 +16,10 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// validator serves batch validate, which needs no table.
+// validation is the path of the operation that needs no table.
+const validation = "/org/demo/batchValidateUsageRecordGroups"
+
+// validator serves it.
 func validator() http.Handler {
 	api := &httpapi.API{
 		Log: slog.New(slog.DiscardHandler), Now: time.Now,
@@ -25,7 +28,7 @@ func validator() http.Handler {
 			return auth.Principal{Organization: "demo", KeyID: "test", Scopes: auth.Write}, nil
 		},
 	}
-	return api.Handler(httpapi.BatchValidate)
+	return api.Handler("validate")
 }
 
 // A client that writes all before it reads: the connection must not be gone by then.
@@ -39,7 +42,7 @@ func TestABodyTooLargeIsAnsweredToASlowReader(t *testing.T) {
 			t.Fatal(err)
 		}
 		body := strings.Repeat(" ", 4<<20+1)
-		_, err = io.WriteString(conn, "POST /org/demo/batchValidateUsageRecordGroups HTTP/1.1\r\nHost: a\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body)
+		_, err = io.WriteString(conn, "POST "+validation+" HTTP/1.1\r\nHost: a\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body)
 		if err != nil {
 			t.Fatalf("the connection was closed while the body was sent: %v", err)
 		}
@@ -64,7 +67,7 @@ func TestABodyTooLargeIsAnsweredBeforeItComes(t *testing.T) {
 		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err = io.WriteString(conn, "POST /org/demo/batchValidateUsageRecordGroups HTTP/1.1\r\nHost: a\r\n"+header+"\r\n\r\n"); err != nil {
+		if _, err = io.WriteString(conn, "POST "+validation+" HTTP/1.1\r\nHost: a\r\n"+header+"\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		answer := make([]byte, 11)
@@ -78,7 +81,7 @@ func TestABodyTooLargeIsAnsweredBeforeItComes(t *testing.T) {
 func TestACompressedBodyIsUnsupported(t *testing.T) {
 	t.Parallel()
 	for encoding, want := range map[string]int{"gzip": 415, "identity": 200, "": 200} {
-		r := httptest.NewRequest(http.MethodPost, "/org/demo/batchValidateUsageRecordGroups", strings.NewReader(`[{"records":{"a":1}}]`))
+		r := httptest.NewRequest(http.MethodPost, validation, strings.NewReader(`[{"records":{"a":1}}]`))
 		r.Header.Set("Content-Encoding", encoding)
 		w := httptest.NewRecorder()
 		validator().ServeHTTP(w, r)

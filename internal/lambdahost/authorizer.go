@@ -44,7 +44,7 @@ func Authorizer(keys *auth.Authenticator) func(context.Context, events.APIGatewa
 		}
 		log.Info("identified", "organization", principal.Organization, "keyId", principal.KeyID)
 		told := map[string]any{
-			contextOrganization: principal.Organization,
+			contextOrganization: string(principal.Organization),
 			contextKeyID:        principal.KeyID,
 			contextScopes:       principal.ScopeNames(),
 		}
@@ -76,7 +76,7 @@ func Principal(r *http.Request) (auth.Principal, error) {
 		value, _ := gateway.Authorizer.Lambda[name].(string)
 		return value
 	}
-	principal := auth.Principal{Organization: told(contextOrganization), KeyID: told(contextKeyID)}
+	principal := auth.Principal{KeyID: told(contextKeyID)}
 	var err error
 	principal.Scopes, principal.UnknownScopes, ok = auth.ReadScopes(told(contextScopes))
 	if !ok {
@@ -89,7 +89,7 @@ func Principal(r *http.Request) (auth.Principal, error) {
 		err = errors.New("it has no " + contextKeyID)
 	}
 	if err == nil {
-		err = metering.CheckStoredOrganizationID(principal.Organization)
+		principal.Organization, err = metering.StoredOrgID(told(contextOrganization))
 	}
 	if err != nil {
 		return auth.Principal{}, &metering.Error{

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -36,12 +37,12 @@ import (
 func FuzzEvent(f *testing.F) {
 	f.Add([]byte(""))
 	f.Add([]byte("null"))
-	f.Add(event(f, "/org/demo/batchValidateUsageRecordGroups", "", nil))
+	f.Add(event(f, "/org/demo"+validation, "", nil))
 	f.Add(bodyEvent(f, `"[{\"records\":{\"a\":1}}]"`, nil))
 	f.Add(bodyEvent(f, "\"[{\\\"records\\\":{\\\"\xff\\\":1}}]\"", nil))
 	f.Add(bodyEvent(f, `"[{\"records\":{\"\ud800\":1}}]"`, nil))
 	f.Add(bodyEvent(f, `"[]"`, func(e map[string]any) { e["pathParameters"] = map[string]any{"orgId": "d%65mo"} }))
-	for _, name := range []string{"authorizer", "batchvalidate", "config-patch", "delete", "list"} {
+	for _, name := range eventNames(f) {
 		f.Add(eventFile(f, name))
 	}
 	function := validator()
@@ -90,11 +91,24 @@ func wantOneReading(t *testing.T, payload []byte) {
 	if err := json.Unmarshal(payload, &sent); err != nil {
 		t.Fatal(err)
 	}
-	organization := strings.TrimSuffix(strings.TrimPrefix(sent.RawPath, "/org/"), "/batchValidateUsageRecordGroups")
+	organization := strings.TrimSuffix(strings.TrimPrefix(sent.RawPath, "/org/"), validation)
 	if strings.ContainsAny(organization, "%?/") || (sent.PathParameters != nil || strings.Contains(sent.RouteKey, "{")) &&
 		!maps.Equal(sent.PathParameters, map[string]string{"orgId": organization}) {
 		t.Fatalf("%q is answered, with %q of %s", sent.RawPath, sent.PathParameters, sent.RouteKey)
 	}
+}
+
+// eventNames are the names of the files in events/.
+func eventNames(t testing.TB) (names []string) {
+	t.Helper()
+	files, err := filepath.Glob("../../events/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(file), ".json"))
+	}
+	return names
 }
 
 func eventFile(t testing.TB, name string) []byte {
@@ -131,7 +145,7 @@ var discard = slog.New(slog.DiscardHandler)
 // validator is the function of the operation that needs no table; every other path is none.
 func validator() lambda.Handler {
 	api := &httpapi.API{Log: discard, Now: time.Now, CountUnits: table.CountUnits, Authenticate: lambdahost.Principal}
-	return lambdahost.Handler(api.Handler(httpapi.BatchValidate), discard)
+	return lambdahost.Handler(api.Handler("validate"), discard)
 }
 
 // quiet keeps what the adapter prints of requests that it can't read out of the fuzzer's way.
@@ -167,7 +181,7 @@ func FuzzRequest(f *testing.F) {
 	for _, query := range []string{"", "%", "a;b", "a=\x01", "ü", "a#b", "?&&=", "a b"} {
 		f.Add("DELETE", "/org/o/usageRecordGroup/g", query, "*", "", false)
 	}
-	f.Add("POST", "/org/demo/batchValidateUsageRecordGroups", "", "", `[{"records":{"a":1}}]`, false)
+	f.Add("POST", "/org/demo"+validation, "", "", `[{"records":{"a":1}}]`, false)
 	f.Add("patch", "/org/demo/usageMeteringConfigInfo", "", " a ,, b", "e30=", true)
 	f.Add("G E T", "/", "", "\x00\r\n", "e30", true)
 	quiet(f)
@@ -183,7 +197,7 @@ func FuzzRequest(f *testing.F) {
 			e["requestContext"].(map[string]any)["http"].(map[string]any)["method"] = method
 			e["headers"].(map[string]any)["accept-encoding"] = header
 			e["body"], e["isBase64Encoded"] = body, inBase64
-			if org, ok := strings.CutSuffix(strings.TrimPrefix(path, "/org/"), "/batchValidateUsageRecordGroups"); ok {
+			if org, ok := strings.CutSuffix(strings.TrimPrefix(path, "/org/"), validation); ok {
 				e["pathParameters"] = map[string]any{"orgId": org}
 			}
 			e["requestContext"].(map[string]any)["authorizer"] = map[string]any{

@@ -29,16 +29,16 @@ import (
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 )
 
-// Run serves operations that need no table until Lambda ends the process, each request as whom the
-// authorizer has told. Those that need it are run by tablehost.
-func Run(operations ...httpapi.Operation) {
-	Serve(&httpapi.API{CountUnits: noUnits}, Log(), operations...)
+// Run serves the operations of a function that needs no table, until Lambda ends the process. A function
+// with a table is run by tablehost. The caller of each request is whom the authorizer has identified.
+func Run(function string) {
+	Serve(&httpapi.API{CountUnits: noUnits}, Log(), function)
 }
 
-// Serve is Run of operations that may need what the API has.
-func Serve(api *httpapi.API, log *slog.Logger, operations ...httpapi.Operation) {
+// Serve is Run for a function that needs what the API has.
+func Serve(api *httpapi.API, log *slog.Logger, function string) {
 	api.Log, api.Now, api.Authenticate = log, time.Now, Principal
-	lambda.Start(Handler(api.Handler(operations...), log))
+	lambda.Start(Handler(api.Handler(function), log))
 }
 
 func noUnits(ctx context.Context) (context.Context, func() (read, write float64)) {

@@ -20,6 +20,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
+// validation is the end of the path of the operation that needs no table.
+const validation = "/batchValidateUsageRecordGroups"
+
 // event is what API Gateway sends for a GET of that path, which it has decoded.
 func event(t testing.TB, decodedPath, rawQuery string, change func(map[string]any)) []byte {
 	t.Helper()

@@ -36,7 +36,7 @@ func requestLines(t *testing.T, namespace string) []map[string]any {
 	api := &httpapi.API{Log: log, Now: time.Now, CountUnits: table.CountUnits, Authenticate: func(*http.Request) (auth.Principal, error) {
 		return auth.Principal{Organization: "o", KeyID: "k", Scopes: auth.Admin}, nil
 	}}
-	function := Handler(api.Handler(httpapi.BatchValidate, httpapi.GetConfig), log)
+	function := Handler(api.Handler("validate", "config"), log)
 	ctx := context.WithValue(t.Context(), "x-amzn-trace-id", traceHeader) //nolint:revive,staticcheck // aws-lambda-go's key
 	for _, call := range []struct {
 		method, path, body string
@@ -121,7 +121,7 @@ func TestLinesAreMetrics(t *testing.T) {
 		if len(directive.Metrics) != 4 || fmt.Sprint(directive.Dimensions) != "[[operation] []]" {
 			t.Errorf("line %d: %s", i, encoded)
 		}
-		if want := []string{"batchvalidate", "config-get", "none", "none"}[i]; line["operation"] != want { // CloudWatch takes no empty dimension
+		if want := []string{"batchValidateUsageRecordGroups", "getUsageMeteringConfigInfo", "none", "none"}[i]; line["operation"] != want { // CloudWatch takes no empty dimension
 			t.Errorf("line %d is of the operation %q, want %q", i, line["operation"], want)
 		}
 		if want := []float64{0, 1, 0, 0}[i]; line["internalErrors"] != want { // the validation is none, the panic is one

@@ -21,8 +21,8 @@ import (
 // bodyEvent is the event of a batch validate of organization demo whose body is that JSON string.
 func bodyEvent(t testing.TB, jsonString string, change func(map[string]any)) []byte {
 	t.Helper()
-	payload := event(t, "/org/demo/batchValidateUsageRecordGroups", "", func(e map[string]any) {
-		e["routeKey"], e["pathParameters"] = "POST /org/{orgId}/batchValidateUsageRecordGroups", map[string]any{"orgId": "demo"}
+	payload := event(t, "/org/demo"+validation, "", func(e map[string]any) {
+		e["routeKey"], e["pathParameters"] = "POST /org/{orgId}"+validation, map[string]any{"orgId": "demo"}
 		e["requestContext"].(map[string]any)["http"].(map[string]any)["method"] = "POST"
 		e["requestContext"].(map[string]any)["authorizer"] = map[string]any{
 			"lambda": map[string]any{"organization": "demo", "keyId": "k", "scopes": "write"},
@@ -42,7 +42,7 @@ func onTheServer(t testing.TB, body string) int {
 		return auth.Principal{Organization: "demo", KeyID: "k", Scopes: auth.Write}, nil
 	}}
 	w := httptest.NewRecorder()
-	api.Handler(httpapi.BatchValidate).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/org/demo/batchValidateUsageRecordGroups", strings.NewReader(body)))
+	api.Handler("validate").ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/org/demo"+validation, strings.NewReader(body)))
 	return w.Code
 }
 
@@ -110,9 +110,9 @@ func TestRequest_NotUTF8IsRefusedAsOnTheServer(t *testing.T) {
 		member, invalid string
 		status          int
 	}{
-		{"rawPath", `"/org/de\ud800mo/batchValidateUsageRecordGroups"`, http.StatusNotFound},
-		{"rawPath", "\"/org/demo\xff/batchValidateUsageRecordGroups\"", http.StatusNotFound},
-		{"rawPath", `"/org/demo/batchValidateUsageRecordGroups\udc00"`, http.StatusNotFound},
+		{"rawPath", `"/org/de\ud800mo` + validation + `"`, http.StatusNotFound},
+		{"rawPath", "\"/org/demo\xff" + validation + `"`, http.StatusNotFound},
+		{"rawPath", `"/org/demo` + validation + `\udc00"`, http.StatusNotFound},
 		{"rawQueryString", "\"a=\xff\"", http.StatusBadRequest},
 		{"rawQueryString", `"\ud800=1"`, http.StatusBadRequest},
 		{"rawQueryString", `"a=%ff"`, http.StatusBadRequest},
@@ -180,8 +180,8 @@ func TestBody_IsReadAsOnTheServer(t *testing.T) {
 // What API Gateway read from the path must be what the delivered path holds.
 func TestPath_DiffersFromPathParameters(t *testing.T) {
 	t.Parallel()
-	const valid = "/org/demo/batchValidateUsageRecordGroups"
-	const route = "POST /org/{orgId}/batchValidateUsageRecordGroups"
+	const valid = "/org/demo" + validation
+	const route = "POST /org/{orgId}" + validation
 	for _, c := range []struct {
 		what       string
 		path       string
@@ -200,9 +200,9 @@ func TestPath_DiffersFromPathParameters(t *testing.T) {
 		{"with another name", valid, route, map[string]any{"org": "demo"}, 400},
 		{"one more", valid, route, map[string]any{"orgId": "demo", "usageRecordGroupId": "g1"}, 400},
 		{"parameters of $default", valid, "$default", map[string]any{"orgId": "other"}, 400},
-		{"a catch-all's", valid, "POST /{proxy+}", map[string]any{"proxy": "org/demo/batchValidateUsageRecordGroups"}, 400},
-		{"both with a percent sign", "/org/d%65mo/batchValidateUsageRecordGroups", route, map[string]any{"orgId": "d%65mo"}, 403},
-		{"both with a question mark", "/org/demo?/batchValidateUsageRecordGroups", route, map[string]any{"orgId": "demo?"}, 403},
+		{"a catch-all's", valid, "POST /{proxy+}", map[string]any{"proxy": "org/demo" + validation}, 400},
+		{"both with a percent sign", "/org/d%65mo" + validation, route, map[string]any{"orgId": "d%65mo"}, 403},
+		{"both with a question mark", "/org/demo?" + validation, route, map[string]any{"orgId": "demo?"}, 403},
 	} {
 		payload := bodyEvent(t, `"[{\"records\":{\"a\":1}}]"`, func(e map[string]any) {
 			e["rawPath"], e["routeKey"] = c.path, c.routeKey
@@ -226,7 +226,7 @@ func TestPath_DiffersFromPathParameters(t *testing.T) {
 func TestIdentity_OrganizationWithPercentIsNotFound(t *testing.T) {
 	t.Parallel()
 	payload := bodyEvent(t, `"[]"`, func(e map[string]any) {
-		e["rawPath"], e["pathParameters"] = "/org/a%b/batchValidateUsageRecordGroups", map[string]any{"orgId": "a%b"}
+		e["rawPath"], e["pathParameters"] = "/org/a%b"+validation, map[string]any{"orgId": "a%b"}
 		e["requestContext"].(map[string]any)["authorizer"].(map[string]any)["lambda"].(map[string]any)["organization"] = "a%b"
 	})
 	answer, err := validator().Invoke(t.Context(), payload)

@@ -91,15 +91,15 @@ type ConfigChange struct {
 	Replace    bool // Patch is the whole config, and the current one need not be readable
 }
 
-// Apply returns the config after the change. It returns ConfigChanged if current does not meet the
+// Apply returns the config after the change. It returns PreconditionFailed if current does not meet the
 // conditions, Invalid naming the place if the config would break a rule, and the error of current if
 // the change has to read it and can't.
 func (c ConfigChange) Apply(current ConfigVersion) (Config, error) {
 	switch {
 	case !c.Conditions.Matches(current):
-		return nil, Errorf(ConfigChanged, "the config is not the one that If-Match names: its ETag is %q now; nothing was written", current.Tag())
+		return nil, Errorf(PreconditionFailed, "the config is not the one that If-Match names: its ETag is %q now; nothing was written", current.Tag())
 	case !c.Conditions.NoneMatches(current):
-		return nil, Errorf(ConfigChanged, "the config is one that If-None-Match excludes: its ETag is %q; nothing was written", current.Tag())
+		return nil, Errorf(PreconditionFailed, "the config is one that If-None-Match excludes: its ETag is %q; nothing was written", current.Tag())
 	case c.Replace:
 		return c.Patch.Apply(EmptyConfig())
 	case current.Err != nil:

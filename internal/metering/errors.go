@@ -6,23 +6,19 @@ import (
 	"time"
 )
 
-// Code says how a request failed. Each has one HTTP status, in internal/httpapi.
+// Code says how a request failed, whatever protocol it came by.
 type Code int
 
 // The ways a request can fail.
 const (
-	Internal             Code = iota // a defect or a store that answered nonsense
-	Invalid                          // the request can't be read as the contract's, or asks for what can't be
-	Unauthenticated                  // nothing tells who asks: no key, or none that is good
-	Forbidden                        // the key is good, but not for this
-	NotDeletable                     // the group's status is neither CREATED nor INVALID
-	NotFound                         // no such group, organization or path
-	MethodNotAllowed                 // the path exists, not with this method
-	ConfigChanged                    // the current config does not meet the conditions of the request
-	TooLarge                         // the body is over its limit
-	UnsupportedMediaType             // the body is not JSON by its Content-Type
-	ValidationFailed                 // a group of the batch breaks a rule for new usage
-	Unavailable                      // try again later: the store is throttled, out of reach or contended
+	Internal           Code = iota // a defect, or a store that returned nonsense
+	Invalid                        // the request can't be read, breaks a rule, or asks for what can't be
+	Unauthenticated                // nothing identifies the caller: no key, or none that is good
+	Forbidden                      // the key is good, but not for this
+	NotFound                       // no such group, organization or key
+	Conflict                       // what is stored does not allow it: a group's status, for example
+	PreconditionFailed             // what is stored does not meet the conditions that the request names
+	Unavailable                    // try again later: the store is throttled, out of reach or contended
 )
 
 // Error is a failure that a client may read. Message is a sentence that names the place and what

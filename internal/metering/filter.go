@@ -5,15 +5,12 @@ package metering
 // usageRecordGroups).
 type GroupFilter struct {
 	Partner       Partner
-	ProductID     string
-	EntitlementID string
-	BuyerID       string
+	ProductID     ProductID
+	EntitlementID EntitlementID
+	BuyerID       BuyerID
 	Status        Status
 	Source        Source
 	MetaInfo      map[string]any // a document that the group's metaInfo must contain
 	StartDate     Day            // on CreationTime, included; empty is from the beginning
 	EndDate       Day            // on CreationTime, included; empty is to the end
 }
-
-// DefaultWindowDays is how far before the end date a list starts where no start date is given.
-const DefaultWindowDays = 30

@@ -9,39 +9,76 @@ import (
 	"unicode/utf8"
 )
 
-// The Check functions check an identifier against the contract's limits. The error is the second
-// half of a sentence: what the identifier must be. Identifiers are UTF-8 and compared byte by
-// byte.
+// The identifiers. Each has a type of its own, so that none can stand for another, and is made by Parse of
+// what a client sends, or by Stored of what may be stored already: earlier versions stored "%" too, where it
+// is forbidden now. (A reader of the table makes them of what it finds: other versions may have stored
+// it.) An error is the second half of a sentence: what the identifier must be. Identifiers are UTF-8 and
+// compared byte by byte.
 
-// CheckOrganizationID allows 1 to 64 bytes that can travel in a path.
-func CheckOrganizationID(id string) error { return checkBytes(id, 64, inPath) }
+// OrgID is an organization: 1 to MaxOrganizationID bytes that can travel in a path.
+type OrgID string
 
-// CheckBuyerID allows 1 to 256 bytes.
-func CheckBuyerID(id string) error { return checkBytes(id, 256, anywhere) }
+// GroupID is a usage record group: 1 to MaxGroupID characters that can travel in a path.
+type GroupID string
 
-// CheckProductID allows 1 to 256 bytes.
-func CheckProductID(id string) error { return checkBytes(id, 256, anywhere) }
+// EntitlementID is an entitlement: 1 to MaxEntitlementID bytes that can travel in a path.
+type EntitlementID string
 
-// CheckEntitlementID allows 1 to 256 bytes that can travel in a path.
-func CheckEntitlementID(id string) error { return checkBytes(id, 256, inPath) }
+// BuyerID is a buyer: 1 to MaxBuyerID bytes.
+type BuyerID string
 
-// CheckGroupID allows 1 to 36 characters that can travel in a path.
-func CheckGroupID(id string) error { return checkCharacters(id, 36, inPath) }
+// ProductID is a product: 1 to MaxProductID bytes.
+type ProductID string
 
-// CheckKey allows a dimension or metric key: 1 to 255 characters.
-func CheckKey(key string) error { return checkCharacters(key, 255, anywhere) }
+// ParseOrgID makes the identifier of an organization.
+func ParseOrgID(text string) (OrgID, error) {
+	return parsed[OrgID](text, checkBytes(text, MaxOrganizationID, inPath))
+}
 
-// The CheckStored functions allow "%" too: earlier versions stored identifiers with it. They are
-// for what reads, filters and exports.
+// StoredOrgID makes the identifier of an organization that may exist already.
+func StoredOrgID(text string) (OrgID, error) {
+	return parsed[OrgID](text, checkBytes(text, MaxOrganizationID, onceInPath))
+}
 
-// CheckStoredOrganizationID is CheckOrganizationID for an organization that may exist already.
-func CheckStoredOrganizationID(id string) error { return checkBytes(id, 64, onceInPath) }
+// ParseGroupID makes the identifier of a group.
+func ParseGroupID(text string) (GroupID, error) {
+	return parsed[GroupID](text, checkCharacters(text, MaxGroupID, inPath))
+}
 
-// CheckStoredEntitlementID is CheckEntitlementID for an entitlement that groups may have already.
-func CheckStoredEntitlementID(id string) error { return checkBytes(id, 256, onceInPath) }
+// StoredGroupID makes the identifier of a group that may be stored already.
+func StoredGroupID(text string) (GroupID, error) {
+	return parsed[GroupID](text, checkCharacters(text, MaxGroupID, onceInPath))
+}
 
-// CheckStoredGroupID is CheckGroupID for a group that may be stored already.
-func CheckStoredGroupID(id string) error { return checkCharacters(id, 36, onceInPath) }
+// ParseEntitlementID makes the identifier of an entitlement.
+func ParseEntitlementID(text string) (EntitlementID, error) {
+	return parsed[EntitlementID](text, checkBytes(text, MaxEntitlementID, inPath))
+}
+
+// StoredEntitlementID makes the identifier of an entitlement that groups may have already.
+func StoredEntitlementID(text string) (EntitlementID, error) {
+	return parsed[EntitlementID](text, checkBytes(text, MaxEntitlementID, onceInPath))
+}
+
+// ParseBuyerID makes the identifier of a buyer.
+func ParseBuyerID(text string) (BuyerID, error) {
+	return parsed[BuyerID](text, checkBytes(text, MaxBuyerID, anywhere))
+}
+
+// ParseProductID makes the identifier of a product.
+func ParseProductID(text string) (ProductID, error) {
+	return parsed[ProductID](text, checkBytes(text, MaxProductID, anywhere))
+}
+
+func parsed[ID ~string](text string, err error) (ID, error) {
+	if err != nil {
+		return "", err
+	}
+	return ID(text), nil
+}
+
+// CheckKey allows a dimension or metric key of 1 to MaxKey characters.
+func CheckKey(key string) error { return checkCharacters(key, MaxKey, anywhere) }
 
 // idUse is where an identifier is used, which decides what it may hold.
 type idUse struct{ forbidden, rule string }
@@ -82,7 +119,8 @@ func checkText(id string, in idUse) error {
 }
 
 // Quote is s in quotes for a message, cut where it is long.
-func Quote(s string) string {
+func Quote[S ~string](text S) string {
+	s := string(text)
 	const most = 80
 	if len(s) <= most {
 		return strconv.Quote(s)

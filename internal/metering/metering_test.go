@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -81,49 +82,60 @@ func TestDays(t *testing.T) {
 	}
 }
 
+// check is parse, which must return the text as it is, and nothing of a text that it refuses.
+func check[ID ~string](parse func(string) (ID, error)) func(string) error {
+	return func(text string) error {
+		id, err := parse(text)
+		if err == nil && string(id) != text || err != nil && id != "" {
+			return fmt.Errorf("%q is made of %q: %w", id, text, err)
+		}
+		return err
+	}
+}
+
 func TestIdentifiers(t *testing.T) {
 	for _, c := range []struct {
 		check func(string) error
 		id    string
 		ok    bool
 	}{
-		{CheckOrganizationID, strings.Repeat("é", 32), true},
-		{CheckOrganizationID, strings.Repeat("é", 32) + "x", false}, // 65 bytes
-		{CheckGroupID, strings.Repeat("é", 36), true},
-		{CheckGroupID, strings.Repeat("x", 37), false},
-		{CheckGroupID, "a#b+20 ü", true},
-		{CheckGroupID, "a%20b", false},
-		{CheckGroupID, "%", false},
-		{CheckOrganizationID, "a%b", false},
-		{CheckOrganizationID, "a?b", false},
-		{CheckOrganizationID, "..", false},
-		{CheckEntitlementID, "100%", false},
-		{CheckEntitlementID, "a?b", false},
-		{CheckEntitlementID, ".", false},
-		{CheckStoredGroupID, "a%20b", true},
-		{CheckStoredGroupID, strings.Repeat("%", 37), false},
-		{CheckStoredGroupID, "a/b", false},
-		{CheckStoredEntitlementID, "100%", true},
-		{CheckStoredEntitlementID, "a?b", false},
-		{CheckStoredOrganizationID, "a%b", true},
-		{CheckStoredOrganizationID, "a/b", false},
-		{CheckBuyerID, "50%", true},
-		{CheckProductID, "50%25/x?", true},
+		{check(ParseOrgID), strings.Repeat("é", 32), true},
+		{check(ParseOrgID), strings.Repeat("é", 32) + "x", false}, // 65 bytes
+		{check(ParseGroupID), strings.Repeat("é", 36), true},
+		{check(ParseGroupID), strings.Repeat("x", 37), false},
+		{check(ParseGroupID), "a#b+20 ü", true},
+		{check(ParseGroupID), "a%20b", false},
+		{check(ParseGroupID), "%", false},
+		{check(ParseOrgID), "a%b", false},
+		{check(ParseOrgID), "a?b", false},
+		{check(ParseOrgID), "..", false},
+		{check(ParseEntitlementID), "100%", false},
+		{check(ParseEntitlementID), "a?b", false},
+		{check(ParseEntitlementID), ".", false},
+		{check(StoredGroupID), "a%20b", true},
+		{check(StoredGroupID), strings.Repeat("%", 37), false},
+		{check(StoredGroupID), "a/b", false},
+		{check(StoredEntitlementID), "100%", true},
+		{check(StoredEntitlementID), "a?b", false},
+		{check(StoredOrgID), "a%b", true},
+		{check(StoredOrgID), "a/b", false},
+		{check(ParseBuyerID), "50%", true},
+		{check(ParseProductID), "50%25/x?", true},
 		{CheckKey, "50%/x?", true},
-		{CheckGroupID, "a/b", false},
-		{CheckGroupID, "a?b", false},
-		{CheckGroupID, ".", false},
-		{CheckGroupID, "..", false},
-		{CheckGroupID, "...", true},
-		{CheckGroupID, "", false},
-		{CheckBuyerID, "a/b?c", true},
-		{CheckBuyerID, "..", true},
-		{CheckBuyerID, strings.Repeat("x", 256), true},
-		{CheckBuyerID, strings.Repeat("x", 257), false},
-		{CheckBuyerID, "a\x00b", false},
-		{CheckBuyerID, "a\u0085b", false},
-		{CheckBuyerID, "a\xffb", false},
-		{CheckEntitlementID, "a/b", false},
+		{check(ParseGroupID), "a/b", false},
+		{check(ParseGroupID), "a?b", false},
+		{check(ParseGroupID), ".", false},
+		{check(ParseGroupID), "..", false},
+		{check(ParseGroupID), "...", true},
+		{check(ParseGroupID), "", false},
+		{check(ParseBuyerID), "a/b?c", true},
+		{check(ParseBuyerID), "..", true},
+		{check(ParseBuyerID), strings.Repeat("x", 256), true},
+		{check(ParseBuyerID), strings.Repeat("x", 257), false},
+		{check(ParseBuyerID), "a\x00b", false},
+		{check(ParseBuyerID), "a\u0085b", false},
+		{check(ParseBuyerID), "a\xffb", false},
+		{check(ParseEntitlementID), "a/b", false},
 		{CheckKey, strings.Repeat("ü", 255), true},
 		{CheckKey, strings.Repeat("ü", 256), false},
 		{CheckKey, "a\nb", false},

@@ -9,13 +9,6 @@ import (
 	"time"
 )
 
-// MaxStored is how many bytes a group may have as it is stored. A DynamoDB item may have 400 KB; the
-// rest is room for what is added to a group on its way to the marketplace.
-const MaxStored = 392 << 10
-
-// maxName is how many bytes the name of a member of properties may have in DynamoDB, and 1 the fewest.
-const maxName = 64<<10 - 1
-
 // CheckStorable returns why g can't be stored. It is the rule by which the table stores groups and
 // ValidateBatch approves them.
 func (g *Group) CheckStorable() error {
@@ -43,7 +36,7 @@ func checkProperties(properties map[string]any, path string) error {
 	return misnamed(properties, path)
 }
 
-func nameFits(name string) bool { return name != "" && len(name) <= maxName }
+func nameFits(name string) bool { return name != "" && len(name) <= MaxPropertyName }
 
 func namesFit(document any) bool {
 	switch value := document.(type) {
@@ -69,7 +62,7 @@ func misnamed(document any, path string) error {
 	case map[string]any:
 		for _, name := range slices.Sorted(maps.Keys(value)) {
 			if !nameFits(name) {
-				return fmt.Errorf("%s has a member named %s, of %d bytes: a name must have 1 to %d bytes", path, Quote(name), len(name), maxName)
+				return fmt.Errorf("%s has a member named %s, of %d bytes: a name must have 1 to %d bytes", path, Quote(name), len(name), MaxPropertyName)
 			}
 			if !namesFit(value[name]) {
 				return misnamed(value[name], path+"["+Quote(name)+"]")
@@ -104,9 +97,9 @@ func (g *NewGroup) surelyFits() bool {
 
 // largest is the largest group that a report of g to the organization stores, if no mapping changes
 // its keys: what g does not say yet is as long as it may be. g's quantities are right.
-func (g *NewGroup) largest(org string) Group {
+func (g *NewGroup) largest(org OrgID) Group {
 	// In the keys of the table a "#" takes three bytes; a character has at most four.
-	id, entitlement, other := strings.Repeat("\U0010FFFF", 36), strings.Repeat("#", 256), strings.Repeat("#", 256)
+	id, entitlement, other := strings.Repeat("\U0010FFFF", MaxGroupID), strings.Repeat("#", MaxEntitlementID), strings.Repeat("#", max(MaxBuyerID, MaxProductID))
 	if g.ID != "" {
 		id = g.ID
 	}
@@ -118,7 +111,7 @@ func (g *NewGroup) largest(org string) Group {
 		source = Source(g.MetaInfo.Source)
 	}
 	group := Group{
-		ID: id, OrganizationID: org, BuyerID: other, EntitlementID: entitlement, ProductID: other,
+		ID: id, OrganizationID: string(org), BuyerID: other, EntitlementID: entitlement, ProductID: other,
 		Partner: longestOf(Partners), Status: longestOf(Statuses), SerialID: 1<<31 - 1,
 		MetaInfo: MetaInfo{SkipValidation: &skip, Source: &source, Timestamp: &at, Carried: g.MetaInfo.Carried},
 		Records:  make(map[string]Quantity, len(g.Records)),

@@ -44,14 +44,10 @@ type NewMetaInfo struct {
 	Carried         map[string]any
 }
 
-// maxFuture is how far ahead of the service's clock usage may be dated: clocks differ, usage does
-// not happen tomorrow.
-const maxFuture = 5 * time.Minute
-
 // ValidateBatch checks the groups that a client means to report to organization org. It returns
-// ValidationFailed naming the index, place and reason of the first invalid group and how many are
+// Invalid naming the index, place and reason of the first invalid group and how many are
 // invalid. A group with SkipValidation is not looked at.
-func ValidateBatch(groups []NewGroup, org string, now time.Time) error {
+func ValidateBatch(groups []NewGroup, org OrgID, now time.Time) error {
 	var first error
 	firstIndex, invalid := 0, 0
 	for i := range groups {
@@ -68,22 +64,22 @@ func ValidateBatch(groups []NewGroup, org string, now time.Time) error {
 	if first == nil {
 		return nil
 	}
-	return Errorf(ValidationFailed, "validation failed for usage record group: index %d: %v; %d of %d groups invalid",
+	return Errorf(Invalid, "validation failed for usage record group: index %d: %v; %d of %d groups invalid",
 		firstIndex, first, invalid, len(groups))
 }
 
 // validate returns the first rule for new usage that g breaks.
-func (g *NewGroup) validate(org string, now time.Time) error {
+func (g *NewGroup) validate(org OrgID, now time.Time) error {
 	if g.ID != "" {
-		if err := CheckGroupID(g.ID); err != nil {
+		if _, err := ParseGroupID(g.ID); err != nil {
 			return fmt.Errorf("id is %s: %w", Quote(g.ID), err)
 		}
 	}
-	if g.OrganizationID != "" && g.OrganizationID != org {
+	if g.OrganizationID != "" && g.OrganizationID != string(org) {
 		return fmt.Errorf("organizationID is %s: it must be the organization of the path, %s", Quote(g.OrganizationID), Quote(org))
 	}
 	if g.EntitlementID != "" {
-		if err := CheckEntitlementID(g.EntitlementID); err != nil {
+		if _, err := ParseEntitlementID(g.EntitlementID); err != nil {
 			return fmt.Errorf("entitlementID is %s: %w", Quote(g.EntitlementID), err)
 		}
 	}
@@ -94,7 +90,7 @@ func (g *NewGroup) validate(org string, now time.Time) error {
 	if timestamp == nil {
 		timestampPath, timestamp = "metaInfo.timestamp", g.MetaInfo.Timestamp
 	}
-	if timestamp != nil && timestamp.After(now.Add(maxFuture)) {
+	if timestamp != nil && timestamp.After(now.Add(MaxFuture)) {
 		return fmt.Errorf("%s is %s: it must not be more than 5 minutes in the future (it is %s)",
 			timestampPath, FormatTime(*timestamp), FormatTime(now))
 	}

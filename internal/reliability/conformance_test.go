@@ -344,7 +344,7 @@ func (s *service) stored(t *rapid.T, o *organization) object {
 	groups := read("/usageRecordGroup", url.Values{"startDate": {"2000-01-01"}, "endDate": {"2199-01-01"}})["usageRecordGroups"].([]any)
 	slices.SortFunc(groups, func(a, b any) int { return strings.Compare(a.(object)["id"].(string), b.(object)["id"].(string)) })
 	keys := object{}
-	records, err := s.table.APIKeys(t.Context(), o.name)
+	records, err := s.table.APIKeys(t.Context(), metering.OrgID(o.name))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,12 +14,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/auth"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
@@ -34,19 +37,29 @@ import (
 
 // actions are what clients and operators do, beside letting time pass.
 var actions = map[string]action{
-	"list":             {"read", list, 4},
-	"list, next page":  {"read", nextPage, 3},
-	"list, unreadable": {"read", listUnreadable, 1},
-	"delete":           {"write", deleteGroup, 4},
-	"batch validate":   {"read write", batchValidate, 1},
-	"config-get":       {"read config", getConfig, 1},
-	"config-put":       {"config", putConfig, 2},
-	"config-patch":     {"config", patchConfig, 5},
-	"no such route":    {"", noSuchRoute, 1},
-	"import":           {"", importGroup, 7},
-	"key create":       {"", createKey, 1},
-	"key rotate":       {"", rotateKey, 1},
-	"key revoke":       {"", revokeKey, 1},
+	"listUsageRecordGroups":          {"read", list, 4},
+	"list, next page":                {"read", nextPage, 3},
+	"list, unreadable":               {"read", listUnreadable, 1},
+	"deleteUsageRecordGroup":         {"write", deleteGroup, 4},
+	validating:                       {"read write", validateGroups, 1},
+	"getUsageMeteringConfigInfo":     {"read config", getConfig, 1},
+	"replaceUsageMeteringConfigInfo": {"config", putConfig, 2},
+	"updateUsageMeteringConfigInfo":  {"config", patchConfig, 5},
+	"no such route":                  {"", noSuchRoute, 1},
+	"import":                         {"", importGroup, 7},
+	"key create":                     {"", createKey, 1},
+	"key rotate":                     {"", rotateKey, 1},
+	"key revoke":                     {"", revokeKey, 1},
+}
+
+// The model has every operation of the API, with its scopes.
+func TestActions_CoverOperations(t *testing.T) {
+	t.Parallel()
+	for _, o := range httpapi.Operations() {
+		if a, ok := actions[o.ID]; !ok || strings.ReplaceAll(a.scopes, " ", ",") != o.Scopes.String() {
+			t.Errorf("the model has %s with the scopes %q: it is allowed by %s", o.ID, a.scopes, o.Scopes)
+		}
+	}
 }
 
 // action is one of them: the scopes of which a key needs one (with none it needs no key), and what draws a
@@ -355,7 +368,10 @@ func deleteGroup(t *rapid.T, w *model, o *organization) (request, rule) {
 	}
 }
 
-func batchValidate(t *rapid.T, w *model, o *organization) (request, rule) {
+// validating is the ID of the operation that validates groups, and the end of its path.
+const validating = "batchValidateUsageRecordGroups"
+
+func validateGroups(t *rapid.T, w *model, o *organization) (request, rule) {
 	at := func(after time.Duration) string { return milliseconds(w.now.Add(after)) }
 	c := pick(t, "body", []struct {
 		status     int
@@ -376,7 +392,7 @@ func batchValidate(t *rapid.T, w *model, o *organization) (request, rule) {
 		{500, "timestamp", `[{"records":{"cpu":1},"timestamp":"` + at(5*time.Minute+time.Second) + `"}]`},
 		{500, "2 of 2", `[{},{"records":{"":1}}]`},
 	}...)
-	return request{method: "POST", path: "/batchValidateUsageRecordGroups", body: c.body}, func(*key) reply {
+	return request{method: "POST", path: "/" + validating, body: c.body}, func(*key) reply {
 		if c.status == 200 {
 			return reply{status: 200, body: ""}
 		}
@@ -587,7 +603,7 @@ func noSuchRoute(t *rapid.T, _ *model, _ *organization) (request, rule) {
 		{"POST", "/usageRecordGroup", 405},
 		{"PATCH", "/usageRecordGroup/g1", 405},
 		{"DELETE", "/usageMeteringConfigInfo", 405},
-		{"GET", "/batchValidateUsageRecordGroups", 405},
+		{"GET", "/" + validating, 405},
 	}...)
 	return request{method: c.method, path: c.path}, func(*key) reply { return reply{status: c.status} }
 }
@@ -680,7 +696,7 @@ func rotateKey(t *rapid.T, w *model, o *organization) (request, rule) {
 func revokeKey(t *rapid.T, w *model, o *organization) (request, rule) {
 	k, at := w.drawChangedKey(t), w.now.Truncate(time.Millisecond)
 	r := request{operator: func(ctx context.Context, tbl *table.Table) error {
-		_, err := tbl.RevokeAPIKey(ctx, o.name, k.secret.Hash(), at, "operator")
+		_, err := tbl.RevokeAPIKey(ctx, metering.OrgID(o.name), k.secret.Hash(), at, "operator")
 		return err
 	}}
 	return r, func(*key) reply {

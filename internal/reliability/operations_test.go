@@ -125,9 +125,9 @@ var operations = []operation{
 	},
 	{
 		name:    "raise the serial counter",
-		prepare: func(ctx context.Context, w *world) error { return w.table.RaiseSerial(ctx, w.org, 7) },
+		prepare: func(ctx context.Context, w *world) error { return w.table.RaiseSerial(ctx, metering.OrgID(w.org), 7) },
 		do: func(ctx context.Context, w *world, over *table.Table) answer {
-			return answerOf(nil, over.RaiseSerial(ctx, w.org, 9))
+			return answerOf(nil, over.RaiseSerial(ctx, metering.OrgID(w.org), 9))
 		},
 		again: http.StatusOK,
 	},
@@ -151,7 +151,7 @@ var operations = []operation{
 		name:    "revoke an API key",
 		prepare: func(ctx context.Context, w *world) error { return w.table.AddAPIKey(ctx, w.record(0)) },
 		do: func(ctx context.Context, w *world, over *table.Table) answer {
-			return answerOf(over.RevokeAPIKey(ctx, w.org, w.keys[0], w.now(), "operator"))
+			return answerOf(over.RevokeAPIKey(ctx, metering.OrgID(w.org), w.keys[0], w.now(), "operator"))
 		},
 		again: http.StatusOK,
 	},
@@ -172,7 +172,7 @@ var operations = []operation{
 			return w.table.AddAPIKey(ctx, w.record(1))
 		},
 		do: func(ctx context.Context, w *world, over *table.Table) answer {
-			records, err := over.APIKeys(ctx, w.org)
+			records, err := over.APIKeys(ctx, metering.OrgID(w.org))
 			slices.SortFunc(records, func(a, b auth.Record) int { return strings.Compare(a.Label, b.Label) }) // both of one time
 			return answerOf(records, err)
 		},
@@ -290,7 +290,7 @@ func (w *world) sendIf(ctx context.Context, over *table.Table, ifMatch, method, 
 	api := &httpapi.API{
 		Table: over, Log: slog.New(slog.DiscardHandler), Now: w.now, CountUnits: table.CountUnits,
 		Authenticate: func(*http.Request) (auth.Principal, error) {
-			return auth.Principal{Organization: w.org, KeyID: "0123456789abcdef", Scopes: auth.Admin}, nil
+			return auth.Principal{Organization: metering.OrgID(w.org), KeyID: "0123456789abcdef", Scopes: auth.Admin}, nil
 		},
 	}
 	if w.operation.hasty {

@@ -208,7 +208,7 @@ func (l *load) one(ctx context.Context, kind int, n uint64) (got httpAnswer, err
 		got, err = send(ctx, l.client, "PATCH", org+"/usageMeteringConfigInfo", l.key, body)
 	default: // 100 KB
 		body := "[" + string(slices.Repeat([]byte(`{"records":{"cpu":1.5}},`), 999)) + `{"records":{"cpu":1.5}}]`
-		got, err = send(ctx, l.client, "POST", org+"/batchValidateUsageRecordGroups", l.key, body)
+		got, err = send(ctx, l.client, "POST", org+"/"+validating, l.key, body)
 	}
 	return got, err
 }

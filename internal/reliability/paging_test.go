@@ -218,8 +218,8 @@ func (c *crowd) change(ctx context.Context) error {
 	m.deleting = time.Now()
 	c.mu.Unlock()
 	err := patiently(func() error {
-		_, err := c.faulty.Delete(ctx, c.org, id, "", c.now())
-		if metering.CodeOf(err) == metering.NotDeletable {
+		_, err := c.faulty.Delete(ctx, metering.OrgID(c.org), metering.GroupID(id), "", c.now())
+		if metering.CodeOf(err) == metering.Conflict {
 			return nil // by the try before
 		}
 		return err
@@ -298,7 +298,7 @@ func (w *walk) read(ctx context.Context) error {
 	api := &httpapi.API{
 		Table: w.faulty, Log: slog.New(slog.DiscardHandler), Now: w.now, CountUnits: table.CountUnits,
 		Authenticate: func(*http.Request) (auth.Principal, error) {
-			return auth.Principal{Organization: w.org, KeyID: w.key, Scopes: auth.Read}, nil
+			return auth.Principal{Organization: metering.OrgID(w.org), KeyID: w.key, Scopes: auth.Read}, nil
 		},
 	}
 	if w.hasty {
@@ -461,7 +461,7 @@ func TestAPlaceThatArrivesLateMovesNothing(t *testing.T) {
 			}
 			page("&status=CREATED", http.StatusServiceUnavailable) // would have begun the next page after g1
 			broken = false
-			if _, err := w.table.Delete(t.Context(), w.org, "g0", "", w.now()); err != nil {
+			if _, err := w.table.Delete(t.Context(), metering.OrgID(w.org), "g0", "", w.now()); err != nil {
 				t.Fatal(err)
 			}
 			const retryAfter = time.Second

@@ -61,7 +61,7 @@ func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 	t.Parallel()
 	folder, programs := t.TempDir(), map[string]string{}
 	functions := map[string][]string{
-		"list": {"list"}, "delete": {"delete"}, "config": {"config-get", "config-put", "config-patch"}, "authorizer": {"authorizer"},
+		"list": {"listUsageRecordGroups"}, "delete": {"deleteUsageRecordGroup"}, "config": {"getUsageMeteringConfigInfo", "replaceUsageMeteringConfigInfo", "updateUsageMeteringConfigInfo"}, "authorizer": {"authorizer"},
 	}
 	for function := range functions { // all of them first: a compiler takes what the others need to answer in time
 		programs[function] = lambda.Build(t, folder, "github.com/marketmeter/marketmeter/functions/"+function, runtime.GOARCH)
@@ -104,7 +104,7 @@ func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for function, operations := range map[string][]string{"list": {"list"}, "config": {"config-put", "config-patch"}} {
+	for function, operations := range map[string][]string{"list": {"listUsageRecordGroups"}, "config": {"replaceUsageMeteringConfigInfo", "updateUsageMeteringConfigInfo"}} {
 		timeout := timeoutOf(t, function)
 		for _, failure := range []string{"throttled", "silent"} {
 			run(function+", writes "+failure, func(t *testing.T) {

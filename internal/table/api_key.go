@@ -82,7 +82,7 @@ func (t *Table) APIKeyUsed(ctx context.Context, hash auth.Hash, hour time.Time) 
 //
 //	Query         PK = ORG#<org>, begins_with(SK, KEY#)   1 round trip, 1 read unit per 50 keys or so
 //	BatchGetItem  PK = KEY#<hash>, SK = KEY for each      1 round trip for 100 keys, 1 read unit a key
-func (t *Table) APIKeys(ctx context.Context, org string) ([]auth.Record, error) {
+func (t *Table) APIKeys(ctx context.Context, org metering.OrgID) ([]auth.Record, error) {
 	places, err := t.apiKeyPlaces(ctx, org, "")
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (t *Table) APIKeys(ctx context.Context, org string) ([]auth.Record, error) 
 			hashes = append(hashes, hash)
 		} else {
 			records = append(records, auth.Record{
-				Organization: org, Unreadable: []string{auth.WholeRecord, attrSK + " " + metering.Quote(place)},
+				Organization: string(org), Unreadable: []string{auth.WholeRecord, attrSK + " " + metering.Quote(place)},
 			})
 		}
 	}
@@ -118,7 +118,7 @@ func (t *Table) APIKeys(ctx context.Context, org string) ([]auth.Record, error) 
 // too. It reads no record, so that what cannot be read of a key is in the way of nothing.
 //
 //	Query  PK = ORG#<org>, begins_with(SK, KEY#<digits>)   1 round trip, 1 read unit per 50 keys or so
-func (t *Table) FindAPIKeys(ctx context.Context, org, digits string) ([]auth.Hash, error) {
+func (t *Table) FindAPIKeys(ctx context.Context, org metering.OrgID, digits string) ([]auth.Hash, error) {
 	places, err := t.apiKeyPlaces(ctx, org, digits)
 	if err != nil {
 		return nil, err
@@ -137,7 +137,7 @@ const maxBatchGet = 100
 
 // apiKeyPlaces are the sort keys of the places among the organization's keys that begin with
 // digits.
-func (t *Table) apiKeyPlaces(ctx context.Context, org, digits string) ([]string, error) {
+func (t *Table) apiKeyPlaces(ctx context.Context, org metering.OrgID, digits string) ([]string, error) {
 	query := &dynamodb.QueryInput{
 		TableName:              &t.name,
 		KeyConditionExpression: aws.String("PK = :org AND begins_with(SK, :key)"),
@@ -173,12 +173,12 @@ func hashOfPlace(place string) (hash auth.Hash, ok bool) {
 }
 
 // apiKeysOf reads the keys that have a place among the organization's, at most maxBatchGet.
-func (t *Table) apiKeysOf(ctx context.Context, org string, hashes []auth.Hash) ([]auth.Record, error) {
+func (t *Table) apiKeysOf(ctx context.Context, org metering.OrgID, hashes []auth.Hash) ([]auth.Record, error) {
 	var keys []map[string]types.AttributeValue
 	found := map[auth.Hash]auth.Record{}
 	for _, hash := range hashes {
 		keys = append(keys, apiKeyItemKey(hash))
-		found[hash] = auth.Record{Hash: hash, Organization: org, Unreadable: []string{auth.WholeRecord}}
+		found[hash] = auth.Record{Hash: hash, Organization: string(org), Unreadable: []string{auth.WholeRecord}}
 	}
 	for try := 0; len(keys) > 0; try++ {
 		out, err := t.client.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{
@@ -194,7 +194,7 @@ func (t *Table) apiKeysOf(ctx context.Context, org string, hashes []auth.Hash) (
 			countRead(ctx, &out.ConsumedCapacity[i])
 		}
 		for _, item := range out.Responses[t.name] {
-			if record := itemAPIKey(item); record.Organization == org || isNowhere(&record) {
+			if record := itemAPIKey(item); record.Organization == string(org) || isNowhere(&record) {
 				found[record.Hash] = record
 			}
 		}
@@ -210,7 +210,8 @@ func (t *Table) apiKeysOf(ctx context.Context, org string, hashes []auth.Hash) (
 // isNowhere reports whether a record does not say whose the key is, so that no organization has it
 // but the one that has its place.
 func isNowhere(r *auth.Record) bool {
-	return metering.CheckStoredOrganizationID(r.Organization) != nil
+	_, err := metering.StoredOrgID(r.Organization)
+	return err != nil
 }
 
 // AddAPIKey stores a new key.
@@ -254,7 +255,7 @@ func (t *Table) newAPIKey(r *auth.Record) []types.TransactWriteItem {
 	if !r.ExpiryTime.IsZero() {
 		item["expiryTime"] = text(metering.FormatTime(r.ExpiryTime))
 	}
-	place := itemKey(orgKey(r.Organization), apiKeyPrefix+r.Hash.String())
+	place := itemKey(orgKey(metering.OrgID(r.Organization)), apiKeyPrefix+r.Hash.String())
 	var puts []types.TransactWriteItem
 	for _, item := range []map[string]types.AttributeValue{item, place} {
 		puts = append(puts, types.TransactWriteItem{Put: &types.Put{
@@ -292,7 +293,7 @@ func failedConditionOf(err error) bool {
 //	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit; 2 if the record does not say whose the key is
 //
 // A retry after a lost response finds its own time and operator, as the caller does.
-func (t *Table) RevokeAPIKey(ctx context.Context, org string, hash auth.Hash, now time.Time, by string) (auth.Record, error) {
+func (t *Table) RevokeAPIKey(ctx context.Context, org metering.OrgID, hash auth.Hash, now time.Time, by string) (auth.Record, error) {
 	update := &dynamodb.UpdateItemInput{
 		TableName:           &t.name,
 		Key:                 apiKeyItemKey(hash),
@@ -317,7 +318,7 @@ func (t *Table) RevokeAPIKey(ctx context.Context, org string, hash auth.Hash, no
 		}
 		found := itemAPIKey(item)
 		switch {
-		case item == nil || found.Organization != org && !isNowhere(&found):
+		case item == nil || found.Organization != string(org) && !isNowhere(&found):
 			return auth.Record{}, noSuchKey(hash)
 		case found.State(now) == auth.Revoked:
 			return found, nil
@@ -331,7 +332,7 @@ func (t *Table) RevokeAPIKey(ctx context.Context, org string, hash auth.Hash, no
 // returns NotFound if the organization has no such key, or one that was revoked or ends sooner.
 //
 //	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit
-func (t *Table) EndAPIKey(ctx context.Context, org string, hash auth.Hash, ends time.Time) error {
+func (t *Table) EndAPIKey(ctx context.Context, org metering.OrgID, hash auth.Hash, ends time.Time) error {
 	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:        &t.name,
 		Key:              apiKeyItemKey(hash),

@@ -51,7 +51,7 @@ func wantKeys(t *testing.T, tbl *table.Table, org string, want ...auth.Record) {
 		}
 		wantSame(t, r, got)
 	}
-	got, err := tbl.APIKeys(t.Context(), org)
+	got, err := tbl.APIKeys(t.Context(), metering.OrgID(org))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -411,7 +411,7 @@ func TestAPIKeys_UnreadableRecordIsInNobodysWay(t *testing.T) {
 		if wantCode(t, err, metering.Internal); !strings.Contains(fmt.Sprint(err), c.attribute) {
 			t.Errorf("%s: the error does not name %s: %v", c.expression, c.attribute, err)
 		}
-		records, err := tbl.APIKeys(t.Context(), org)
+		records, err := tbl.APIKeys(t.Context(), metering.OrgID(org))
 		if err != nil || len(records) != 2 {
 			t.Fatalf("%s: %v, %v", c.expression, records, err)
 		}
@@ -423,7 +423,7 @@ func TestAPIKeys_UnreadableRecordIsInNobodysWay(t *testing.T) {
 			}
 		}
 		for range 2 {
-			revoked, err := tbl.RevokeAPIKey(t.Context(), org, bad.Hash, now, "me")
+			revoked, err := tbl.RevokeAPIKey(t.Context(), metering.OrgID(org), bad.Hash, now, "me")
 			if err != nil || revoked.State(now) != auth.Revoked || !revoked.RevocationTime.Equal(now) || revoked.RevokedBy != "me" {
 				t.Errorf("%s: revoked it is %+v, %v", c.expression, revoked, err)
 			}

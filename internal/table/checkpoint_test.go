@@ -22,7 +22,7 @@ func listing(at time.Time, limit int) metering.ListRequest {
 // list is List with the page that it has encoded.
 func list(t testing.TB, tbl *table.Table, org string, request metering.ListRequest) (groups string, page metering.GroupPage, laterBy time.Duration, err error) {
 	t.Helper()
-	laterBy, err = tbl.List(t.Context(), org, request, nil, func(encoded []byte, described metering.GroupPage) error {
+	laterBy, err = tbl.List(t.Context(), metering.OrgID(org), request, nil, func(encoded []byte, described metering.GroupPage) error {
 		groups, page = string(encoded), described
 		return nil
 	})
@@ -74,7 +74,7 @@ func TestClocksMayDifferByHalfASecond(t *testing.T) {
 			page(now, 0)
 			first := "g2"
 			if !c.nothing {
-				if _, err := tbl.Delete(t.Context(), name, "g0", "", now); err != nil {
+				if _, err := tbl.Delete(t.Context(), metering.OrgID(name), "g0", "", now); err != nil {
 					t.Fatal(err)
 				}
 				if !c.leftOut {

@@ -20,7 +20,7 @@ import (
 // can't be read is returned with its Err, so that it can be replaced.
 //
 //	Query  PK = ORG#<org>, begins_with(SK, CONFIG#), backwards, 1 item   1 round trip, 1 read unit per 4 KB
-func (t *Table) Config(ctx context.Context, org string) (metering.ConfigVersion, error) {
+func (t *Table) Config(ctx context.Context, org metering.OrgID) (metering.ConfigVersion, error) {
 	out, err := t.client.Query(ctx, &dynamodb.QueryInput{
 		TableName:              &t.name,
 		KeyConditionExpression: aws.String("PK = :org AND begins_with(SK, :config)"),
@@ -57,9 +57,6 @@ func (t *Table) Config(ctx context.Context, org string) (metering.ConfigVersion,
 	return current, nil
 }
 
-// maxConfigBytes keeps the item, with its keys and its other attributes, under DynamoDB's 400 KB.
-const maxConfigBytes = 400*1024 - 1024
-
 // ChangeConfig makes the config after the change the next version and returns it; written is false if
 // the change changes nothing, which writes nothing. If another version was written meanwhile, it
 // applies the change again, to the newer one, until it succeeds or the context ends: then it returns
@@ -69,7 +66,7 @@ const maxConfigBytes = 400*1024 - 1024
 //	PutItem  PK = ORG#<org>, SK = CONFIG#<n+1>, attribute_not_exists(PK)   1 round trip, 1 write unit per KB
 //
 // Versions are never overwritten. A retry whose first response was lost finds its own operation id.
-func (t *Table) ChangeConfig(ctx context.Context, org string, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error) {
+func (t *Table) ChangeConfig(ctx context.Context, org metering.OrgID, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error) {
 	for attempt := 0; ; attempt++ {
 		current, err := t.Config(ctx, org)
 		if err != nil {
@@ -83,9 +80,9 @@ func (t *Table) ChangeConfig(ctx context.Context, org string, now time.Time, cha
 			return current, false, nil
 		}
 		next := metering.ConfigVersion{Version: current.Version + 1, Stored: apijson.AppendConfig(nil, config), Config: config}
-		if len(next.Stored) > maxConfigBytes {
+		if len(next.Stored) > metering.MaxConfigStored {
 			return metering.ConfigVersion{}, false, metering.Errorf(metering.Invalid,
-				"the config would have %d bytes: it must have at most %d", len(next.Stored), maxConfigBytes)
+				"the config would have %d bytes: it must have at most %d", len(next.Stored), metering.MaxConfigStored)
 		}
 		written, err := t.putConfig(ctx, org, next, now)
 		if err != nil {
@@ -104,7 +101,7 @@ func (t *Table) ChangeConfig(ctx context.Context, org string, now time.Time, cha
 }
 
 // putConfig reports false if that version exists already.
-func (t *Table) putConfig(ctx context.Context, org string, v metering.ConfigVersion, now time.Time) (bool, error) {
+func (t *Table) putConfig(ctx context.Context, org metering.OrgID, v metering.ConfigVersion, now time.Time) (bool, error) {
 	item := itemKey(orgKey(org), configKey(v.Version))
 	item["config"] = text(string(v.Stored))
 	item["creationTime"] = text(metering.FormatTime(now))

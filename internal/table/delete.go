@@ -14,17 +14,17 @@ import (
 )
 
 // Delete marks a group DELETED and returns it as it is then. With a day it must have been created
-// on that day. It returns NotFound, or NotDeletable naming the status.
+// on that day. It returns NotFound, or Conflict naming the status.
 //
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 6 write units at 1 KB
 //
 // The condition is the status; when it fails DynamoDB returns the item, which tells NotFound from
-// NotDeletable. A retry whose first answer was lost finds its own operation id: DELETED is terminal,
+// Conflict. A retry whose first answer was lost finds its own operation id: DELETED is terminal,
 // so nothing can have followed. The id of the Put stays: its retry may come after a delete.
 //
 // Its own id is all by which the item grows, for which a Put leaves room. If it would make a group of an earlier
 // version larger than an item may be, it takes the place of the Put's, with another round trip: a retry of that Put that comes then takes the group for another's.
-func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day, now time.Time) (metering.Group, error) {
+func (t *Table) Delete(ctx context.Context, org metering.OrgID, id metering.GroupID, created metering.Day, now time.Time) (metering.Group, error) {
 	group, err := t.deleteAs(ctx, org, id, created, now, attrDeletion)
 	if _, tooLarge := invalid(err); tooLarge {
 		return t.deleteAs(ctx, org, id, created, now, attrOperation)
@@ -33,7 +33,7 @@ func (t *Table) Delete(ctx context.Context, org, id string, created metering.Day
 }
 
 // deleteAs is Delete with its operation id in the attribute mark.
-func (t *Table) deleteAs(ctx context.Context, org, id string, created metering.Day, now time.Time, mark string) (metering.Group, error) {
+func (t *Table) deleteAs(ctx context.Context, org metering.OrgID, id metering.GroupID, created metering.Day, now time.Time, mark string) (metering.Group, error) {
 	operation := NewOperation()
 	values := map[string]types.AttributeValue{
 		":deleted":    text(string(metering.StatusDeleted)),
@@ -87,12 +87,12 @@ func (t *Table) deleteAs(ctx context.Context, org, id string, created metering.D
 	case created != "" && metering.DayOf(creationTime) != created:
 		return metering.Group{}, noSuchGroup(id, created)
 	default:
-		return metering.Group{}, metering.Errorf(metering.NotDeletable,
+		return metering.Group{}, metering.Errorf(metering.Conflict,
 			"usage record group %s is %s: only a group that is CREATED or INVALID can be deleted", metering.Quote(id), status)
 	}
 }
 
-func noSuchGroup(id string, created metering.Day) error {
+func noSuchGroup(id metering.GroupID, created metering.Day) error {
 	if created != "" {
 		return metering.Errorf(metering.NotFound, "there is no usage record group %s created on %s", metering.Quote(id), created)
 	}

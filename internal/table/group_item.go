@@ -15,13 +15,15 @@ import (
 // groupItem is the group as it is stored: plain attributes, named and nested as its API JSON, plus
 // the keys of the table and the indexes.
 func groupItem(g *metering.Group) map[string]types.AttributeValue {
+	// The identifiers of a Group were checked by what made it, or by the version that stored it.
+	org, id := metering.OrgID(g.OrganizationID), metering.GroupID(g.ID)
 	item := map[string]types.AttributeValue{
-		attrPK:          text(orgKey(g.OrganizationID)),
-		attrSK:          text(groupKey(g.ID)),
-		attrTime:        text(timeKey(g.CreationTime, g.ID)),
-		attrStatus:      text(statusKey(g.OrganizationID, g.Status)),
-		attrBuyer:       text(buyerKey(g.OrganizationID, g.BuyerID)),
-		attrEntitlement: text(entitlementKey(g.OrganizationID, g.EntitlementID)),
+		attrPK:          text(orgKey(org)),
+		attrSK:          text(groupKey(id)),
+		attrTime:        text(timeKey(g.CreationTime, id)),
+		attrStatus:      text(statusKey(org, g.Status)),
+		attrBuyer:       text(buyerKey(org, metering.BuyerID(g.BuyerID))),
+		attrEntitlement: text(entitlementKey(org, metering.EntitlementID(g.EntitlementID))),
 
 		"id":                  text(g.ID),
 		"organizationID":      text(g.OrganizationID),

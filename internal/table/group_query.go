@@ -18,7 +18,7 @@ import (
 
 // groupQuery is the Query of a filter: the index that serves it and what is filtered on top.
 type groupQuery struct {
-	org       string
+	org       metering.OrgID
 	index     index
 	from, to  string // of attrTime
 	partition string
@@ -31,7 +31,7 @@ type groupQuery struct {
 
 // newGroupQuery chooses the index by the most selective of its filters. It is not possible where no
 // stored group can match.
-func newGroupQuery(org string, f metering.GroupFilter) (q *groupQuery, possible bool) {
+func newGroupQuery(org metering.OrgID, f metering.GroupFilter) (q *groupQuery, possible bool) {
 	q = &groupQuery{org: org, names: map[string]string{}, values: map[string]types.AttributeValue{}}
 	if len(f.MetaInfo) > 0 {
 		q.metaInfo = metering.NewMatcher(f.MetaInfo)
@@ -57,7 +57,7 @@ func newGroupQuery(org string, f metering.GroupFilter) (q *groupQuery, possible 
 		q.filterEqual("partner", string(f.Partner))
 	}
 	if f.ProductID != "" {
-		q.filterEqual("productID", f.ProductID)
+		q.filterEqual("productID", string(f.ProductID))
 	}
 	if f.Source != "" {
 		q.filters = append(q.filters, q.name("metaInfo")+"."+q.name("source")+" = "+q.value(text(string(f.Source))))

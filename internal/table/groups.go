@@ -15,7 +15,7 @@ import (
 //	Query  as List   1 round trip and about 128 read units per 1 MB
 //
 // It is for those who want groups whole and exact in memory; List is how clients read them.
-func (t *Table) Groups(ctx context.Context, org string, filter metering.GroupFilter) iter.Seq2[*metering.Group, error] {
+func (t *Table) Groups(ctx context.Context, org metering.OrgID, filter metering.GroupFilter) iter.Seq2[*metering.Group, error] {
 	return func(yield func(*metering.Group, error) bool) {
 		query, possible := newGroupQuery(org, filter)
 		if !possible {
@@ -51,7 +51,7 @@ func (t *Table) Groups(ctx context.Context, org string, filter metering.GroupFil
 // CountGroups counts all groups of the organization.
 //
 //	Query  byTime, COUNT   a round trip and about 128 read units per 1 MB
-func (t *Table) CountGroups(ctx context.Context, org string) (int, error) {
+func (t *Table) CountGroups(ctx context.Context, org metering.OrgID) (int, error) {
 	query, _ := newGroupQuery(org, metering.GroupFilter{})
 	input := query.input(ctx, t.name)
 	input.Select = types.SelectCount

@@ -42,19 +42,21 @@ var (
 // whatever it holds, can form another's key.
 var keyEscaper = strings.NewReplacer("%", "%25", "#", "%23")
 
-func orgKey(org string) string { return "ORG#" + keyEscaper.Replace(org) }
+func orgKey(org metering.OrgID) string { return "ORG#" + keyEscaper.Replace(string(org)) }
 
-func statusKey(org string, status metering.Status) string {
+func statusKey(org metering.OrgID, status metering.Status) string {
 	return orgKey(org) + "#STATUS#" + keyEscaper.Replace(string(status))
 }
 
-func buyerKey(org, buyer string) string { return orgKey(org) + "#BUYER#" + keyEscaper.Replace(buyer) }
-
-func entitlementKey(org, entitlement string) string {
-	return orgKey(org) + "#ENTITLEMENT#" + keyEscaper.Replace(entitlement)
+func buyerKey(org metering.OrgID, buyer metering.BuyerID) string {
+	return orgKey(org) + "#BUYER#" + keyEscaper.Replace(string(buyer))
 }
 
-func groupKey(id string) string { return "GROUP#" + keyEscaper.Replace(id) }
+func entitlementKey(org metering.OrgID, entitlement metering.EntitlementID) string {
+	return orgKey(org) + "#ENTITLEMENT#" + keyEscaper.Replace(string(entitlement))
+}
+
+func groupKey(id metering.GroupID) string { return "GROUP#" + keyEscaper.Replace(string(id)) }
 
 const configPrefix = "CONFIG#"
 
@@ -63,7 +65,9 @@ func configKey(version int) string { return fmt.Sprintf("%s%010d", configPrefix,
 const serialKey = "SERIAL"
 
 // pageKey is the partition of the checkpoints and empty ranges of one list.
-func pageKey(org, fingerprint string) string { return orgKey(org) + "#PAGE#" + fingerprint }
+func pageKey(org metering.OrgID, fingerprint string) string {
+	return orgKey(org) + "#PAGE#" + fingerprint
+}
 
 // checkpointKey sorts by offset, and before every emptyRangeKey.
 func checkpointKey(offset int) string { return fmt.Sprintf("%010d", offset) }
@@ -78,21 +82,23 @@ const apiKeySK = "KEY"
 
 // timeKey sorts groups by creation time, then by the bytes of their id, which stands as it is: it is
 // the last part, and the time before it has a fixed width.
-func timeKey(created time.Time, id string) string { return metering.FormatTime(created) + "#" + id }
+func timeKey(created time.Time, id metering.GroupID) string {
+	return metering.FormatTime(created) + "#" + string(id)
+}
 
 // maxSortKey is how many bytes DynamoDB allows in a sort key.
 const maxSortKey = 1024
 
 // idOf is the id in a timeKey; ok is false if position is none that timeKey makes. The id may be one that only
 // another version allows.
-func idOf(position string) (id string, ok bool) {
+func idOf(position string) (id metering.GroupID, ok bool) {
 	const width = len("2006-01-02T15:04:05.000Z")
 	if len(position) <= width || position[width] != '#' {
 		return "", false
 	}
 	created, err := metering.ParseTime(position[:width])
-	id = position[width+1:]
-	return id, err == nil && metering.FormatTime(created) == position[:width] && id != "" && utf8.ValidString(id) &&
+	id = metering.GroupID(position[width+1:])
+	return id, err == nil && metering.FormatTime(created) == position[:width] && id != "" && utf8.ValidString(string(id)) &&
 		len(position) <= maxSortKey && len(groupKey(id)) <= maxSortKey
 }
 
@@ -118,7 +124,9 @@ func unixTime(at time.Time) *types.AttributeValueMemberN {
 	return number(strconv.FormatInt(at.Unix(), 10))
 }
 
-func text(s string) *types.AttributeValueMemberS { return &types.AttributeValueMemberS{Value: s} }
+func text[S ~string](s S) *types.AttributeValueMemberS {
+	return &types.AttributeValueMemberS{Value: string(s)}
+}
 
 func itemKey(pk, sk string) map[string]types.AttributeValue {
 	return map[string]types.AttributeValue{attrPK: text(pk), attrSK: text(sk)}

@@ -22,7 +22,7 @@ func TestDifferentPartsGiveDifferentKeys(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := [2]string{part(t, "org a"), part(t, "id a")}, [2]string{part(t, "org b"), part(t, "id b")}
 		partitions := func(p [2]string) []string {
-			return []string{orgKey(p[0]), statusKey(p[0], metering.Status(p[1])), buyerKey(p[0], p[1]), entitlementKey(p[0], p[1])}
+			return []string{orgKey(metering.OrgID(p[0])), statusKey(metering.OrgID(p[0]), metering.Status(p[1])), buyerKey(metering.OrgID(p[0]), metering.BuyerID(p[1])), entitlementKey(metering.OrgID(p[0]), metering.EntitlementID(p[1]))}
 		}
 		for i, x := range partitions(a) {
 			for j, y := range partitions(b) {
@@ -32,11 +32,11 @@ func TestDifferentPartsGiveDifferentKeys(t *testing.T) {
 				}
 			}
 		}
-		if (groupKey(a[1]) == groupKey(b[1])) != (a[1] == b[1]) {
+		if (groupKey(metering.GroupID(a[1])) == groupKey(metering.GroupID(b[1]))) != (a[1] == b[1]) {
 			t.Fatalf("%q and %q", a[1], b[1])
 		}
 		for _, other := range []string{serialKey, configKey(1)} {
-			if groupKey(a[1]) == other {
+			if groupKey(metering.GroupID(a[1])) == other {
 				t.Fatalf("%q", a[1])
 			}
 		}
@@ -59,8 +59,8 @@ func TestTimeKeysSortAsTheListDoes(t *testing.T) {
 		if want == 0 {
 			want = strings.Compare(ia, ib)
 		}
-		if got := strings.Compare(timeKey(ta, ia), timeKey(tb, ib)); got != want {
-			t.Fatalf("%s and %s: %d", timeKey(ta, ia), timeKey(tb, ib), got)
+		if got := strings.Compare(timeKey(ta, metering.GroupID(ia)), timeKey(tb, metering.GroupID(ib))); got != want {
+			t.Fatalf("%s and %s: %d", timeKey(ta, metering.GroupID(ia)), timeKey(tb, metering.GroupID(ib)), got)
 		}
 	})
 }

@@ -35,7 +35,7 @@ import (
 // earlier requests, it has stored how far, and the same request continues from there. If a group was
 // found, the page ends with what was found. Indexes are eventually consistent: a group that was
 // stored a moment ago may be missing.
-func (t *Table) List(ctx context.Context, org string, r metering.ListRequest, buffer []byte,
+func (t *Table) List(ctx context.Context, org metering.OrgID, r metering.ListRequest, buffer []byte,
 	encode func(groups []byte, page metering.GroupPage) error,
 ) (laterBy time.Duration, err error) {
 	l := &listing{table: t, request: r, partition: pageKey(org, fingerprint(r.Client, r.Query)), deadline: time.Now().Add(r.ReadFor)}

@@ -7,31 +7,29 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-)
 
-// MaxRaisedSerial is the largest serialID to which an imported group raises its organization's counter.
-// The 147 million above it, up to the largest of 32 bits, are left for new groups.
-const MaxRaisedSerial = 2_000_000_000
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
 
 const attrSerialLimit = "serialLimit"
 
-// RaiseSerial makes the organization's serial counter at least atLeast, which is MaxRaisedSerial at most.
+// RaiseSerial makes the organization's serial counter at least atLeast, which is metering.MaxRaisedSerial at most.
 //
 //	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit
-func (t *Table) RaiseSerial(ctx context.Context, org string, atLeast int32) error {
-	return t.moveSerial(ctx, org, "serialID", "<", min(atLeast, MaxRaisedSerial))
+func (t *Table) RaiseSerial(ctx context.Context, org metering.OrgID, atLeast int32) error {
+	return t.moveSerial(ctx, org, "serialID", "<", min(atLeast, metering.MaxRaisedSerial))
 }
 
 // LimitSerial makes the organization's serial counter stay below the number of a group that is above
-// MaxRaisedSerial, and to which the counter is not raised.
+// metering.MaxRaisedSerial, and to which the counter is not raised.
 //
 //	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit
-func (t *Table) LimitSerial(ctx context.Context, org string, below int32) error {
+func (t *Table) LimitSerial(ctx context.Context, org metering.OrgID, below int32) error {
 	return t.moveSerial(ctx, org, attrSerialLimit, ">", below)
 }
 
 // moveSerial sets the attribute to n if it is not there yet or, by the comparison, has not come as far.
-func (t *Table) moveSerial(ctx context.Context, org, attribute, comparison string, n int32) error {
+func (t *Table) moveSerial(ctx context.Context, org metering.OrgID, attribute, comparison string, n int32) error {
 	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:           &t.name,
 		Key:                 itemKey(orgKey(org), serialKey),
@@ -53,10 +51,10 @@ func (t *Table) moveSerial(ctx context.Context, org, attribute, comparison strin
 }
 
 // Serial returns the organization's serial counter: at or above the serialID of each of its groups up to
-// MaxRaisedSerial, and 0 if none was given yet. Read consistently.
+// metering.MaxRaisedSerial, and 0 if none was given yet. Read consistently.
 //
 //	GetItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 read unit
-func (t *Table) Serial(ctx context.Context, org string) (int32, error) {
+func (t *Table) Serial(ctx context.Context, org metering.OrgID) (int32, error) {
 	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName:              &t.name,
 		Key:                    itemKey(orgKey(org), serialKey),

@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -42,7 +43,7 @@ func TestSerial_LargeNumbersDoNotUseItUp(t *testing.T) {
 		{func() error { return tbl.RaiseSerial(t.Context(), "o1", 41) }, 41, "2147483647"},
 		{func() error { return tbl.LimitSerial(t.Context(), "o1", 2_100_000_000) }, 41, "2100000000"},
 		{func() error { return tbl.LimitSerial(t.Context(), "o1", 2_100_000_001) }, 41, "2100000000"},
-		{func() error { return tbl.RaiseSerial(t.Context(), "o1", table.MaxRaisedSerial) }, 2_000_000_000, "2100000000"},
+		{func() error { return tbl.RaiseSerial(t.Context(), "o1", metering.MaxRaisedSerial) }, 2_000_000_000, "2100000000"},
 		{func() error { return tbl.RaiseSerial(t.Context(), "o1", math.MaxInt32) }, 2_000_000_000, "2100000000"},
 	} {
 		if err := step.do(); err != nil {

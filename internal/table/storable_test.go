@@ -145,7 +145,7 @@ func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
 			_, err = validate(n)
 		}
 		for err != nil {
-			wantCode(t, err, metering.ValidationFailed)
+			wantCode(t, err, metering.Invalid)
 			var size int
 			if _, message, ok := strings.Cut(err.Error(), "the group may have "); !ok || !strings.Contains(message, "at most 401408 (392 KB)") {
 				t.Fatalf("%s: %v", name, err)
@@ -165,7 +165,7 @@ func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
 			t.Errorf("%s: the largest that is approved, %d: %v", name, n, err)
 			continue
 		}
-		if _, err := tbl.Delete(t.Context(), "o1", g.ID, "", now.Add(time.Hour)); err != nil {
+		if _, err := tbl.Delete(t.Context(), "o1", metering.GroupID(g.ID), "", now.Add(time.Hour)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

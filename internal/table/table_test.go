@@ -47,7 +47,7 @@ func put(t *testing.T, tbl *table.Table, g *metering.Group) {
 func all(t *testing.T, tbl *table.Table, org string) []metering.Group {
 	t.Helper()
 	var groups []metering.Group
-	for g, err := range tbl.Groups(t.Context(), org, metering.GroupFilter{}) {
+	for g, err := range tbl.Groups(t.Context(), metering.OrgID(org), metering.GroupFilter{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,14 +126,14 @@ func TestDeleteKeepsWhatMayNotBeDeleted(t *testing.T) {
 	for _, status := range metering.Statuses {
 		g := group("g-"+string(status), status)
 		put(t, tbl, g)
-		deleted, err := tbl.Delete(t.Context(), "o1", g.ID, "", now.Add(time.Hour))
+		deleted, err := tbl.Delete(t.Context(), "o1", metering.GroupID(g.ID), "", now.Add(time.Hour))
 		if status == metering.StatusCreated || status == metering.StatusInvalid {
 			want := *g
 			want.Status, want.LastUpdateTime = metering.StatusDeleted, now.Add(time.Hour)
 			wantSame(t, want, deleted)
 			continue
 		}
-		wantCode(t, err, metering.NotDeletable)
+		wantCode(t, err, metering.Conflict)
 		if !strings.Contains(err.Error(), string(status)) {
 			t.Error(err)
 		}
@@ -181,14 +181,14 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 			if stored, err := faulty(fault).Put(t.Context(), g); err != nil || !stored {
 				t.Errorf("put: %v, %v", stored, err)
 			}
-			deleted, err := faulty(fault).Delete(t.Context(), "o1", g.ID, "", now)
+			deleted, err := faulty(fault).Delete(t.Context(), "o1", metering.GroupID(g.ID), "", now)
 			if err != nil || deleted.Status != metering.StatusDeleted {
 				t.Errorf("delete: %v, %v", deleted, err)
 			}
-			if err := faulty(fault).RaiseSerial(t.Context(), how, 5); err != nil {
+			if err := faulty(fault).RaiseSerial(t.Context(), metering.OrgID(how), 5); err != nil {
 				t.Errorf("counter: %v", err)
 			}
-			version, written, err := faulty(tabletest.Pass, fault).ChangeConfig(t.Context(), how, now, setFlag("AWS"))
+			version, written, err := faulty(tabletest.Pass, fault).ChangeConfig(t.Context(), metering.OrgID(how), now, setFlag("AWS"))
 			if err != nil || !written || version.Version != 1 {
 				t.Errorf("config: %v, %v, %v", version, written, err)
 			}
@@ -199,8 +199,8 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 			if stored, err := faulty(fault).Put(t.Context(), g); err != nil || stored {
 				t.Errorf("a second put: %v, %v", stored, err)
 			}
-			_, err = faulty(fault).Delete(t.Context(), "o1", g.ID, "", now)
-			wantCode(t, err, metering.NotDeletable)
+			_, err = faulty(fault).Delete(t.Context(), "o1", metering.GroupID(g.ID), "", now)
+			wantCode(t, err, metering.Conflict)
 		})
 	}
 }
@@ -212,7 +212,7 @@ func TestALostAnswerOfAPutThatADeleteFollows(t *testing.T) {
 	g := group("g1", metering.StatusCreated)
 	client, _ := tabletest.NewFaults(func(send func() (*http.Response, error)) (*http.Response, error) {
 		_, lost := tabletest.Lose(send)
-		if _, err := table.New(others, name).Delete(t.Context(), "o1", g.ID, "", now); err != nil {
+		if _, err := table.New(others, name).Delete(t.Context(), "o1", metering.GroupID(g.ID), "", now); err != nil {
 			t.Error(err)
 		}
 		return nil, lost
@@ -279,7 +279,7 @@ func TestAFullGroupCanBeDeleted(t *testing.T) {
 					c.tries++
 				}
 				faulty, tried := tabletest.NewFaults(faults...)
-				deleted, err := table.New(faulty, name).Delete(t.Context(), "o1", id, metering.DayOf(now), now.Add(time.Hour))
+				deleted, err := table.New(faulty, name).Delete(t.Context(), "o1", metering.GroupID(id), metering.DayOf(now), now.Add(time.Hour))
 				if err != nil {
 					t.Fatalf("%s: %v", id, err)
 				}
@@ -289,8 +289,8 @@ func TestAFullGroupCanBeDeleted(t *testing.T) {
 				if tried.Tries() != c.tries {
 					t.Errorf("%s: %d requests, want %d", id, tried.Tries(), c.tries)
 				}
-				_, err = tbl.Delete(t.Context(), "o1", id, "", now)
-				wantCode(t, err, metering.NotDeletable)
+				_, err = tbl.Delete(t.Context(), "o1", metering.GroupID(id), "", now)
+				wantCode(t, err, metering.Conflict)
 				if stored, err := tbl.Put(t.Context(), group(id, status)); err != nil || stored {
 					t.Errorf("%s: put again: %v, %v", id, stored, err)
 				}
@@ -300,8 +300,8 @@ func TestAFullGroupCanBeDeleted(t *testing.T) {
 	// The condition comes before the size.
 	reported := full("g-reported", metering.StatusReported, 0)
 	putLarger(t, client, name, reported)
-	_, err := tbl.Delete(t.Context(), "o1", reported.ID, "", now)
-	wantCode(t, err, metering.NotDeletable)
+	_, err := tbl.Delete(t.Context(), "o1", metering.GroupID(reported.ID), "", now)
+	wantCode(t, err, metering.Conflict)
 }
 
 // A put is the same, however often it is asked for, also when it was deleted meanwhile.
@@ -313,7 +313,7 @@ func TestAPutThatIsAskedForAgain(t *testing.T) {
 	operation, g := table.NewOperation(), group("g1", metering.StatusCreated)
 	_, err := table.New(lost, name).PutAs(t.Context(), operation, g)
 	wantUnavailable(t, err)
-	if _, err := tbl.Delete(t.Context(), "o1", g.ID, "", now); err != nil {
+	if _, err := tbl.Delete(t.Context(), "o1", metering.GroupID(g.ID), "", now); err != nil {
 		t.Fatal(err)
 	}
 	if stored, err := tbl.PutAs(t.Context(), operation, g); err != nil || !stored {

@@ -31,7 +31,7 @@ type Writer interface {
 // them in memory, however many there are. What it can't write it names on stderr, and fails at the end.
 //
 //	Query  a round trip and about 128 read units per 1 MB
-func Export(ctx context.Context, tbl *table.Table, org string, filter metering.GroupFilter, w Writer, stderr io.Writer) error {
+func Export(ctx context.Context, tbl *table.Table, org metering.OrgID, filter metering.GroupFilter, w Writer, stderr io.Writer) error {
 	var reading, writing error
 	incomplete := 0
 	for group, err := range tbl.Groups(ctx, org, filter) {

@@ -63,7 +63,7 @@ const (
 // It fails where from or the table does, or when ctx is done: then what is under way is
 // finished, so that the counts are right, and nothing more is begun. A Read that blocks then is left
 // behind. After any failure the same import can be run again.
-func Import(ctx context.Context, tbl *table.Table, org string, from io.Reader, o ImportOptions) (Counts, error) {
+func Import(ctx context.Context, tbl *table.Table, org metering.OrgID, from io.Reader, o ImportOptions) (Counts, error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	putCtx, cancel := outlive(ctx, finishUnderWay)
@@ -111,7 +111,7 @@ func outlive(ctx context.Context, by time.Duration) (context.Context, context.Ca
 // queue puts. Lines of one id are in one queue, in order.
 type groupImport struct {
 	table   *table.Table
-	org     string
+	org     metering.OrgID
 	options ImportOptions
 
 	queues [importWorkers]chan importLine
@@ -171,11 +171,11 @@ func (im *groupImport) decode(text []byte) (metering.Group, error) {
 	if err != nil {
 		return metering.Group{}, err
 	}
-	if given := group.OrganizationID; given != "" && given != im.org && !im.options.RewriteOrg {
+	if given := group.OrganizationID; given != "" && given != string(im.org) && !im.options.RewriteOrg {
 		return metering.Group{}, metering.Errorf(metering.Invalid, "organizationID is %s: it must be %s, unless --rewrite-org makes it that",
-			metering.Quote(given), metering.Quote(im.org))
+			metering.Quote(given), metering.Quote(string(im.org)))
 	}
-	group.OrganizationID = im.org
+	group.OrganizationID = string(im.org)
 	return group, nil
 }
 
@@ -183,7 +183,7 @@ func (im *groupImport) decode(text []byte) (metering.Group, error) {
 func (im *groupImport) handOn(ctx context.Context, chunk []importLine) error {
 	raise, limit := im.raised, im.limit
 	for _, line := range chunk {
-		if n := line.group.SerialID; n <= table.MaxRaisedSerial {
+		if n := line.group.SerialID; n <= metering.MaxRaisedSerial {
 			raise = max(raise, n)
 		} else if limit == 0 || n < limit {
 			limit = n

@@ -123,7 +123,7 @@ func TestEachFaultOfAnImport(t *testing.T) {
 						t.Errorf("from request %d on %s, %d times: %s", point, k.Name, tries, fmt.Sprintf(what, a...))
 					}
 					run := func(tbl *table.Table) (Counts, error) {
-						return Import(t.Context(), tbl, org, strings.NewReader(strings.Join(lines, "")), ImportOptions{})
+						return Import(t.Context(), tbl, metering.OrgID(org), strings.NewReader(strings.Join(lines, "")), ImportOptions{})
 					}
 
 					counts, err := run(table.New(tabletest.NewClient(faults), name))
@@ -162,7 +162,7 @@ func TestEachFaultOfAnImport(t *testing.T) {
 
 // importedAsTold wants each group that is stored to be as its line says, once, and the serial counter not to be below it.
 func importedAsTold(ctx context.Context, tbl *table.Table, org string, lines []string) (stored int, wrong error) {
-	serial, err := tbl.Serial(ctx, org)
+	serial, err := tbl.Serial(ctx, metering.OrgID(org))
 	if err != nil {
 		return 0, err
 	}
@@ -175,7 +175,7 @@ func importedAsTold(ctx context.Context, tbl *table.Table, org string, lines []s
 		group.OrganizationID = org
 		told[group.ID] = string(apijson.AppendGroupForExport(nil, &group))
 	}
-	for group, err := range tbl.Groups(ctx, org, metering.GroupFilter{}) {
+	for group, err := range tbl.Groups(ctx, metering.OrgID(org), metering.GroupFilter{}) {
 		if err != nil {
 			return 0, err
 		}

@@ -18,10 +18,10 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// Run is lambdahost.Run for operations that need the table.
-func Run(operations ...httpapi.Operation) {
+// Run is lambdahost.Run for a function that needs the table.
+func Run(function string) {
 	log := lambdahost.Log()
-	lambdahost.Serve(&httpapi.API{Table: open(log, dynamoclient.AnswerTimeout), CountUnits: table.CountUnits}, log, operations...)
+	lambdahost.Serve(&httpapi.API{Table: open(log, dynamoclient.AnswerTimeout), CountUnits: table.CountUnits}, log, function)
 }
 
 // authorizerAnswer is how long the authorizer waits for an answer, which takes milliseconds. It has 5 seconds in all:

@@ -21,7 +21,7 @@ import (
 func StoredGroups(t *testing.T, tbl *table.Table, org string) []metering.Group {
 	t.Helper()
 	var groups []metering.Group
-	for g, err := range tbl.Groups(t.Context(), org, metering.GroupFilter{}) {
+	for g, err := range tbl.Groups(t.Context(), metering.OrgID(org), metering.GroupFilter{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -209,7 +209,7 @@ func Line(id string, members ...string) string {
 // WantSerial reports a serial counter of the organization that is below atLeast.
 func WantSerial(t *testing.T, tbl *table.Table, org string, atLeast int32) {
 	t.Helper()
-	if serial, err := tbl.Serial(t.Context(), org); err != nil || serial < atLeast {
+	if serial, err := tbl.Serial(t.Context(), metering.OrgID(org)); err != nil || serial < atLeast {
 		t.Errorf("the serial counter is %d, %v; want at least %d", serial, err, atLeast)
 	}
 }

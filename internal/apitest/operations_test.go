@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"go/ast"
-	"go/parser"
-	"go/token"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -21,7 +19,9 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 	"go.yaml.in/yaml/v3"
+	"pgregory.net/rapid"
 
+	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
@@ -31,32 +31,26 @@ import (
 
 const root = "../.."
 
-// folder is the folder of the operation's function: its name up to the first "-".
-func folder(operation string) string {
-	name, _, _ := strings.Cut(operation, "-")
-	return name
-}
-
-// authorizerFolder is the function that has no route: it is asked before every one.
-const authorizerFolder = "authorizer"
-
-// Routes, template, function folders, events and OpenAPI description say the same.
-func TestRoutesAgree(t *testing.T) {
+// Operations, template, function folders, events, OpenAPI description and README say the same.
+func TestOperations(t *testing.T) {
 	t.Parallel()
-	operations, endpoints, folders, described := []string{}, []string{}, []string{authorizerFolder}, []string{}
+	ids, endpoints, folders, described := []string{}, []string{}, []string{}, []string{}
 	scopes := map[string]string{}
-	for _, r := range (&httpapi.API{}).Routes() {
-		operation := string(r.Operation)
-		operations = append(operations, operation)
-		endpoints = append(endpoints, folder(operation)+": "+r.Method+" "+r.Path)
-		folders = append(folders, folder(operation))
-		described = append(described, operation+": "+r.Method+" "+r.Path)
-		scopes[operation] = r.Scopes.String()
+	for _, o := range httpapi.Operations() {
+		ids = append(ids, o.ID)
+		endpoints = append(endpoints, o.Function+": "+o.Method+" "+o.Path)
+		described = append(described, o.ID+": "+o.Method+" "+o.Path)
+		scopes[o.ID] = o.Scopes.String()
 	}
-	for _, all := range [][]string{operations, endpoints, folders, described} {
+	for _, f := range httpapi.Functions() {
+		folders = append(folders, f.Name)
+	}
+	for _, all := range [][]string{ids, endpoints, folders, described} {
 		slices.Sort(all)
 	}
-	folders = slices.Compact(folders)
+	if len(slices.Compact(slices.Clone(ids))) != len(ids) {
+		t.Errorf("two operations have one ID: %q", ids)
+	}
 
 	t.Run("template.yaml", func(t *testing.T) {
 		served, code := []string{}, []string{}
@@ -71,19 +65,16 @@ func TestRoutesAgree(t *testing.T) {
 		wantSame(t, endpoints, served)
 		wantSame(t, folders, code)
 	})
-	t.Run("functions", func(t *testing.T) { wantSame(t, folders, filesNamed(t, "functions/*")) })
-	t.Run("functions start their operations", func(t *testing.T) {
-		started := []string{}
-		for _, name := range folders {
-			started = append(started, startedOperations(t, name)...)
+	t.Run("functions", func(t *testing.T) {
+		wantSame(t, folders, filesNamed(t, "functions/*"))
+		for _, f := range httpapi.Functions() {
+			wantMain(t, f)
 		}
-		slices.Sort(started)
-		wantSame(t, operations, started)
 	})
 	t.Run("events", func(t *testing.T) {
 		sent := []string{}
-		for _, operation := range operationEvents(t) {
-			sent = append(sent, operation+": "+eventRoute(t, operation))
+		for _, id := range operationEvents(t) {
+			sent = append(sent, id+": "+eventRoute(t, id))
 		}
 		wantSame(t, described, sent)
 	})
@@ -92,6 +83,120 @@ func TestRoutesAgree(t *testing.T) {
 		wantSame(t, described, operations)
 		wantSame(t, scopes, admitted)
 	})
+	t.Run("README.md", func(t *testing.T) {
+		for _, o := range httpapi.Operations() {
+			if !bytes.Contains(readFile(t, "README.md"), []byte(o.Path+"`")) {
+				t.Errorf("README.md does not name %s", o.Path)
+			}
+		}
+	})
+}
+
+// The tests that draw requests of every operation know all of them.
+func TestEveryOperation_IsTested(t *testing.T) {
+	t.Parallel()
+	ids := []string{}
+	for _, o := range httpapi.Operations() {
+		ids = append(ids, o.ID)
+	}
+	slices.Sort(ids)
+	wantSame(t, ids, slices.Sorted(maps.Keys(everyOperation("acme"))))
+	wantSame(t, ids, slices.Sorted(maps.Keys(admitting)))
+
+	scenario := genScenario().Example(1)
+	steps, isolated := rapid.Custom(scenario.genStep), map[string]bool{}
+	for seed := range 1000 {
+		r := steps.Example(seed).Request
+		if _, e := routed(r.method, r.path); e.path != "" {
+			isolated[e.String()] = true
+		}
+	}
+	for _, o := range httpapi.Operations() {
+		if !isolated[o.Method+" "+o.Path] {
+			t.Errorf("no step of isolation_test.go is a request of %s", o.ID)
+		}
+	}
+}
+
+// What template.yaml gives a function is what its operations need: memory, time, and access to the table.
+func TestOperations_TemplateHasWhatTheyNeed(t *testing.T) {
+	t.Parallel()
+	for _, problem := range templateProblems(marketmeter.Template) {
+		t.Error(problem)
+	}
+	for _, c := range []struct{ old, new, reported string }{
+		{"Timeout: 29", "Timeout: 28", "ListFunction has 1024 MB and 28s"},
+		{"MemorySize: 256", "MemorySize: 128", "DeleteFunction has 128 MB"},
+		{"      MemorySize: 1024\n", "", "ListFunction has 256 MB"},
+		{`["ORG#*#PAGE#*"]`, `["ORG#*"]`, "ListFunction may"},
+		{"Action: [dynamodb:Query, dynamodb:PutItem]", "Action: dynamodb:Query", "ConfigFunction may"},
+		{"PK, SK, lastUsedTime", "PK, SK, scopes", "AuthorizerFunction may"},
+		{"                - !Sub ${Table.Arn}/index/byBuyer\n", "", "ListFunction may"},
+		{"[PING]", `["ORG#*"]`, "AuthorizerFunction may"},
+	} {
+		edited := bytes.Replace(marketmeter.Template, []byte(c.old), []byte(c.new), 1)
+		if problems := strings.Join(templateProblems(edited), "\n"); bytes.Equal(edited, marketmeter.Template) || !strings.Contains(problems, c.reported) {
+			t.Errorf("%q for %q: %q, want %q", c.new, c.old, problems, c.reported)
+		}
+	}
+}
+
+// templateProblems reports what a template declares of functions other than httpapi.Functions.
+func templateProblems(template []byte) (problems []string) {
+	d, err := readDeployment(template)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, f := range d.functions {
+		i := slices.IndexFunc(httpapi.Functions(), func(o httpapi.Function) bool { return o.Name == f.folder })
+		if i < 0 {
+			continue // TestOperations reports it
+		}
+		declared := httpapi.Functions()[i]
+		if f.memory != declared.Memory || f.timeout != declared.Timeout {
+			problems = append(problems, fmt.Sprintf("%s has %d MB and %s: its operations have %d MB and %s", f.name, f.memory, f.timeout, declared.Memory, declared.Timeout))
+		}
+		allowed, needed := []string{}, []string{}
+		for _, p := range f.permissions {
+			allowed = append(allowed, fmt.Sprint(p, p.leading, p.attributes))
+		}
+		for _, a := range declared.Table {
+			for _, action := range a.Actions {
+				p := permission{action: "dynamodb:" + action, resource: "table", conditions: conditions{attributes: a.Attributes}}
+				if a.Partitions != "" {
+					p.leading = []string{a.Partitions}
+				}
+				if len(a.Indexes) == 0 {
+					needed = append(needed, fmt.Sprint(p, p.leading, p.attributes))
+				}
+				for _, index := range a.Indexes {
+					p.resource = "table/index/" + index
+					needed = append(needed, fmt.Sprint(p, p.leading, p.attributes))
+				}
+			}
+		}
+		slices.Sort(allowed)
+		slices.Sort(needed)
+		if needed = slices.Compact(needed); !slices.Equal(allowed, needed) {
+			problems = append(problems, fmt.Sprintf("%s may %q: its operations need %q", f.name, allowed, needed))
+		}
+	}
+	return problems
+}
+
+// A main that names a function without operations fails when it starts, and serves nothing.
+func TestHandler_RefusesAFunctionWithoutOperations(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"lists", "listUsageRecordGroups", httpapi.AuthorizerFunction, ""} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("the function %q is served", name)
+				}
+			}()
+			(&httpapi.API{}).Handler("list", name)
+		}()
+	}
 }
 
 // filesNamed are the files that match, without folder and extension.
@@ -119,74 +224,30 @@ func readFile(t *testing.T, path string) []byte {
 	return content
 }
 
-// startedOperations are the operations that the function's main gives to lambdahost.Run. The
-// authorizer's must call lambdahost.RunAuthorizer, with none.
-func startedOperations(t *testing.T, name string) []string {
+// wantMain wants the function's main to be one call: it runs the function under its own name, with the
+// table if it has access to it, or else without the AWS SDK.
+func wantMain(t *testing.T, f httpapi.Function) {
 	t.Helper()
-	values := operationConstants(t)
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "functions", name, "main.go"), nil, 0)
-	if err != nil {
-		t.Fatal(err)
+	call := "lambdahost.Run(" + strconv.Quote(f.Name) + ")"
+	switch {
+	case f.Name == httpapi.AuthorizerFunction:
+		call = "tablehost.RunAuthorizer()"
+	case len(f.Table) > 0:
+		call = "tablehost.Run(" + strconv.Quote(f.Name) + ")"
 	}
-	started := []string{}
-	ast.Inspect(file, func(n ast.Node) bool {
-		call, ok := n.(*ast.CallExpr)
-		if !ok {
-			return true
-		}
-		run := "Run"
-		if name == authorizerFolder {
-			run = "RunAuthorizer"
-		}
-		if called, ok := call.Fun.(*ast.SelectorExpr); !ok || called.Sel.Name != run || (len(call.Args) > 0) == (name == authorizerFolder) {
-			t.Errorf("functions/%s calls something else than lambdahost.%s", name, run)
-		}
-		for _, argument := range call.Args {
-			selector, ok := argument.(*ast.SelectorExpr)
-			if !ok || values[selector.Sel.Name] == "" {
-				t.Errorf("functions/%s starts something that is no operation of httpapi", name)
-				continue
-			}
-			if operation := values[selector.Sel.Name]; folder(operation) != name {
-				t.Errorf("functions/%s starts %s", name, operation)
-			}
-			started = append(started, values[selector.Sel.Name])
-		}
-		return true
-	})
-	return started
-}
-
-// operationConstants are httpapi's constants of type Operation by their name in Go.
-func operationConstants(t *testing.T) map[string]string {
-	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "internal/httpapi/routes.go"), nil, 0)
-	if err != nil {
-		t.Fatal(err)
+	main := string(readFile(t, "functions/"+f.Name+"/main.go"))
+	if !strings.HasSuffix(main, "\nfunc main() { "+call+" }\n") || strings.Count(main, "func ") != 1 {
+		t.Errorf("functions/%s/main.go must end with one call, %s: %s", f.Name, call, main)
 	}
-	values := map[string]string{}
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok {
-			return true
-		}
-		for i, name := range spec.Names {
-			if literal, ok := spec.Values[i].(*ast.BasicLit); ok {
-				values[name.Name], _ = strconv.Unquote(literal.Value)
-			}
-		}
-		return true
-	})
-	return values
 }
 
 // operationEvents are the operations that events/ has an event for, besides the authorizer's.
 func operationEvents(t *testing.T) []string {
 	t.Helper()
 	files := filesNamed(t, "events/*.json")
-	at, found := slices.BinarySearch(files, authorizerFolder)
+	at, found := slices.BinarySearch(files, httpapi.AuthorizerFunction)
 	if !found {
-		t.Fatal("there is no events/" + authorizerFolder + ".json")
+		t.Fatal("there is no events/" + httpapi.AuthorizerFunction + ".json")
 	}
 	return slices.Delete(files, at, at+1)
 }
@@ -295,7 +356,7 @@ func TestEveryRouteHasTheAuthorizer(t *testing.T) {
 			"FunctionArn": "!Sub ${AuthorizerFunction.Arn}:live", "Identity": doc{"Headers": []any{"Authorization"}, "ReauthorizeEvery": kept},
 		}},
 	}, plain(&auth).(doc))
-	if f := d.function("AuthorizerFunction"); f == nil || f.folder != authorizerFolder || len(f.endpoints) != 0 {
+	if f := d.function("AuthorizerFunction"); f == nil || f.folder != httpapi.AuthorizerFunction || len(f.endpoints) != 0 {
 		t.Errorf("AuthorizerFunction is %+v", f)
 	}
 	throttle := properties["DefaultRouteSettings"]
@@ -303,7 +364,7 @@ func TestEveryRouteHasTheAuthorizer(t *testing.T) {
 
 	for _, f := range d.functions {
 		events := d.resources[f.name].Properties["Events"]
-		if len(f.endpoints) == 0 && f.folder != authorizerFolder {
+		if len(f.endpoints) == 0 && f.folder != httpapi.AuthorizerFunction {
 			t.Errorf("%s has no event", f.name)
 		}
 		for name, event := range plainEvents(t, events) {
@@ -387,26 +448,30 @@ func plain(node *yaml.Node) any {
 // answers with 200, for whom the event's authorizer has told.
 func TestTheEventsAreAnswered(t *testing.T) {
 	t.Parallel()
+	functions := map[string]string{}
+	for _, o := range httpapi.Operations() {
+		functions[o.ID] = o.Function
+	}
 	for _, operation := range operationEvents(t) {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
+			function := functions[operation]
+			if function == "" {
+				t.Fatal("events/ has an event of no operation")
+			}
 			tbl := tabletest.New(t)
 			event := readEvent(t, operation)
 			org := event.PathParameters["orgId"]
 			id := cmp.Or(event.PathParameters["usageRecordGroupId"], "g1")
 			putGroups(t, tbl, org, group(id))
-			own := []httpapi.Operation{}
-			for _, o := range startedOperations(t, folder(operation)) {
-				own = append(own, httpapi.Operation(o))
-			}
 			log := slog.New(slog.NewJSONHandler(&logLines{}, nil))
 			api := &httpapi.API{
 				Table: tbl, Log: log, Now: func() time.Time { return now }, Authenticate: lambdahost.Principal, CountUnits: table.CountUnits,
 			}
-			function := lambdahost.Handler(api.Handler(own...), log)
+			lambda := lambdahost.Handler(api.Handler(function), log)
 			wantStatus := func(event any, status int) {
 				payload := []byte(toJSON(t, event))
-				if got, err := (overLambda{function: function}).invoke(t.Context(), payload); err != nil || got.status != status {
+				if got, err := (overLambda{function: lambda}).invoke(t.Context(), payload); err != nil || got.status != status {
 					t.Errorf("%d %s, %v, want %d", got.status, got.body, err, status)
 				}
 			}
@@ -421,7 +486,7 @@ func TestTheEventsAreAnswered(t *testing.T) {
 func TestTheAuthorizersEventIsAnswered(t *testing.T) {
 	t.Parallel()
 	var event events.APIGatewayV2CustomAuthorizerV2Request
-	if err := json.Unmarshal(readFile(t, "events/"+authorizerFolder+".json"), &event); err != nil {
+	if err := json.Unmarshal(readFile(t, "events/"+httpapi.AuthorizerFunction+".json"), &event); err != nil {
 		t.Fatal(err)
 	}
 	if event.Version != "2.0" || event.Type != "REQUEST" || !slices.Equal(event.IdentitySource, []string{event.Headers["authorization"]}) {

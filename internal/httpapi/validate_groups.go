@@ -7,15 +7,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// maxBatchBody is what a batch may have: the event that carries it, where it is escaped, must fit in
-// Lambda's 6 MB.
-const maxBatchBody = 4 << 20
-
-func (a *API) batchValidate(w http.ResponseWriter, r *http.Request) error {
+func (a *API) validateGroups(w http.ResponseWriter, r *http.Request) error {
 	if _, err := queryParameters(r); err != nil {
 		return err
 	}
-	body, err := readBody(w, r, maxBatchBody, "application/json")
+	body, err := readBody(w, r, metering.MaxBatchBody, "application/json")
 	if err != nil {
 		return err
 	}
@@ -24,7 +20,7 @@ func (a *API) batchValidate(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := metering.ValidateBatch(groups, organization(r), a.Now()); err != nil {
-		return err
+		return &statusError{http.StatusInternalServerError, err} // the contract's
 	}
 	writeJSON(w, http.StatusOK, []byte(`""`))
 	return nil

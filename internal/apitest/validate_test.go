@@ -59,7 +59,7 @@ var validBatches = map[string]string{
 		"stripeSubscriptionItemID": "si", "stripeUsageRecordSummaryID": "su", "stripeUsageRecordSummaryTotalUsage": -2147483648}}]`,
 }
 
-func TestBatchValidateTakesWhatIsValid(t *testing.T) {
+func TestValidate_TakesWhatIsValid(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		for name, body := range validBatches {
@@ -78,7 +78,7 @@ func TestBatchValidateTakesWhatIsValid(t *testing.T) {
 
 // What breaks a rule for values is 500, with the index, the place and the reason of the first group
 // that does and how many do.
-func TestBatchValidateRefusesValues(t *testing.T) {
+func TestValidate_RefusesValues(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		for _, c := range []struct {
@@ -138,7 +138,7 @@ func TestBatchValidateRefusesValues(t *testing.T) {
 }
 
 // The other side of "exactly 5 minutes ahead" in validBatches.
-func TestBatchValidateRefusesMoreThan5MinutesAhead(t *testing.T) {
+func TestValidate_RefusesMoreThan5MinutesAhead(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		a.wantInvalid(t, `{"records": {"cpu": 1}, "timestamp": "2024-07-29T15:56:28.072Z"}`, "timestamp", "2024-07-29T15:56:28.072Z", "5 minutes")
@@ -164,7 +164,7 @@ func (a *api) wantInvalid(t *testing.T, group string, texts ...string) {
 }
 
 // What can't be read as a batch is 400, with the place; SkipValidation changes nothing about that.
-func TestBatchValidateRefusesWhatItCantRead(t *testing.T) {
+func TestValidate_RefusesWhatItCantRead(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		for _, c := range []struct{ body, text string }{
@@ -305,7 +305,7 @@ func TestBatchValidateRefusesWhatItCantRead(t *testing.T) {
 	})
 }
 
-func TestBatchValidateCounts(t *testing.T) {
+func TestValidate_Counts(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		batch := func(n int, group string) string {
@@ -324,7 +324,7 @@ func TestBatchValidateCounts(t *testing.T) {
 
 const maxBatchBody = 4 << 20
 
-func TestBatchValidateTakes4MiB(t *testing.T) {
+func TestValidate_Takes4MiB(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		valid, invalid := `[{"records":{"cpu":1}}]`, `[{"records":{"cpu":-1}}]`
@@ -338,7 +338,7 @@ func TestBatchValidateTakes4MiB(t *testing.T) {
 }
 
 // A body whose length is not told in advance is cut off all the same.
-func TestBatchValidateTakes4MiBInChunks(t *testing.T) {
+func TestValidate_Takes4MiBInChunks(t *testing.T) {
 	t.Parallel()
 	a := serve(t, "http", nil, tabletest.New(t))
 	key := a.newKey(t, "acme", allScopes)
@@ -365,7 +365,7 @@ func TestBatchValidateTakes4MiBInChunks(t *testing.T) {
 	}
 }
 
-func TestBatchValidateTakesJSONAlone(t *testing.T) {
+func TestValidate_TakesJSONAlone(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		for contentType, status := range map[string]int{
@@ -411,7 +411,7 @@ func TestBodiesAreSentAsTheyAre(t *testing.T) {
 	})
 }
 
-func TestBatchValidateTakesNoParameters(t *testing.T) {
+func TestValidate_TakesNoParameters(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		for _, query := range []string{"explain=true", "explain=", "x=1"} {

@@ -1,0 +1,6 @@
+// Command validate serves the validation of usage record groups as a Lambda function.
+package main
+
+import "github.com/marketmeter/marketmeter/internal/lambdahost"
+
+func main() { lambdahost.Run("validate") }

@@ -1,0 +1,74 @@
+package apitest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// converting are the files that may make an identifier of a text without its check, and why: it was checked
+// before, by this version or by the one that stored it.
+var converting = map[string]string{
+	"internal/table/keys.go":       "idOf reads a key of the table",
+	"internal/table/group_item.go": "a Group holds what its decoder has checked, or what is stored",
+	"internal/table/api_key.go":    "the organization of a Record",
+	"cmd/marketmeter/export.go":    "checkStoredOrg has checked --org",
+	"cmd/marketmeter/import.go":    "checkOrg has checked --org",
+	"cmd/marketmeter/key.go":       "checkStoredOrg has checked --org",
+
+	"internal/transfer/transfertest/transfertest.go": "the organization of a test",
+}
+
+// Identifiers are made by their checks: no code outside of metering converts a text to one, but in files that
+// say why.
+func TestIdentifiers_AreMadeByTheirChecks(t *testing.T) {
+	t.Parallel()
+	found := map[string]bool{}
+	for _, folder := range []string{"internal", "cmd", "functions"} {
+		err := filepath.WalkDir(filepath.Join(root, folder), func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.Name() == "testdata" {
+				return fs.SkipDir
+			}
+			if err == nil && !entry.IsDir() && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") && convertsToID(t, path) {
+				name, _ := filepath.Rel(root, path)
+				found[filepath.ToSlash(name)] = true
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantSame(t, slices.Sorted(maps.Keys(converting)), slices.Sorted(maps.Keys(found)))
+	if !convertsToID(t, "testdata/converts/converts.go") {
+		t.Error("the conversion in testdata/converts is not found")
+	}
+}
+
+// convertsToID reports whether a file converts something to a type metering.<Name>ID.
+func convertsToID(t *testing.T, path string) (converts bool) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		if of, ok := call.Fun.(*ast.SelectorExpr); ok {
+			receiver, ok := of.X.(*ast.Ident)
+			name := of.Sel.Name
+			converts = converts || ok && receiver.Name == "metering" && strings.HasSuffix(name, "ID") && !strings.HasPrefix(name, "Parse") && !strings.HasPrefix(name, "Stored")
+		}
+		return true
+	})
+	return converts
+}

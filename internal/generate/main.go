@@ -1,0 +1,272 @@
+// Command generate writes what follows from httpapi.Operations and from the functions of template.yaml:
+// the tables of scopes and of access in docs/security.md, and in template.yaml the rows of each function in
+// alarms, dashboard and outputs. With -diff it writes nothing, and fails if a file is not current.
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/marketmeter/marketmeter/internal/auth"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+)
+
+func main() {
+	diff := flag.Bool("diff", false, "write nothing; fail if a file is not current")
+	flag.Parse()
+	stale := false
+	for name, generate := range files {
+		current, err := os.ReadFile(name)
+		if err != nil {
+			fail(err)
+		}
+		generated, err := generate(string(current))
+		switch {
+		case err != nil:
+			fail(fmt.Errorf("%s: %w", name, err))
+		case generated == string(current):
+		case *diff:
+			stale = true
+			fmt.Fprintf(os.Stderr, "%s is not current at line %d: run make generate\n", name, firstDifference(string(current), generated))
+		default:
+			if err := os.WriteFile(name, []byte(generated), 0o644); err != nil { //nolint:gosec // a source file
+				fail(err)
+			}
+		}
+	}
+	if stale {
+		os.Exit(1)
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+func firstDifference(a, b string) (line int) {
+	for line = 1; ; line++ {
+		x, restOfA, _ := strings.Cut(a, "\n")
+		y, restOfB, _ := strings.Cut(b, "\n")
+		if x != y || a == "" {
+			return line
+		}
+		a, b = restOfA, restOfB
+	}
+}
+
+// files are the files that hold what is generated, and what each must be, by what it is.
+var files = map[string]func(text string) (string, error){
+	"docs/security.md": securityGuide,
+	"template.yaml":    template,
+}
+
+func securityGuide(text string) (string, error) {
+	text, err := section(text, "access", accessTable())
+	if err != nil {
+		return "", err
+	}
+	return section(text, "scopes", scopeTable())
+}
+
+// section replaces what stands between the comments of that name.
+func section(text, name, content string) (string, error) {
+	begin, end := "<!-- "+name+": by make generate -->\n", "<!-- end of "+name+" -->"
+	before, rest, found := strings.Cut(text, begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !found || !ended {
+		return "", fmt.Errorf("it has no section %q", begin+end)
+	}
+	return before + begin + content + end + after, nil
+}
+
+// accessTable has what each function may do to the table.
+func accessTable() string {
+	var b bytes.Buffer
+	b.WriteString("| function | serves | memory, time | may | on |\n|---|---|---|---|---|\n")
+	for _, f := range httpapi.Functions() {
+		serves := []string{}
+		for _, o := range f.Operations {
+			serves = append(serves, "`"+o.ID+"`")
+		}
+		start := fmt.Sprintf("| %s | %s | %d MB, %s ", f.Name, strings.Join(serves, ", "), f.Memory, f.Timeout)
+		if len(f.Table) == 0 {
+			fmt.Fprintf(&b, "%s| nothing | |\n", start)
+		}
+		written := map[string]bool{}
+		for _, a := range f.Table {
+			on := "partitions `" + a.Partitions + "`"
+			if len(a.Indexes) > 0 {
+				on = "the indexes `" + strings.Join(a.Indexes, "`, `") + "`"
+			}
+			if len(a.Attributes) > 0 {
+				on += ", of attributes only `" + strings.Join(a.Attributes, "`, `") + "`"
+			}
+			row := fmt.Sprintf("| %s | %s |\n", strings.Join(a.Actions, ", "), on)
+			if covered(a, f.Table) || written[row] {
+				continue
+			}
+			written[row] = true
+			b.WriteString(start + row)
+			start = "| | | "
+		}
+	}
+	return b.String()
+}
+
+// covered reports whether another access in the same partitions has all actions of a and more.
+func covered(a httpapi.Access, all []httpapi.Access) bool {
+	for _, other := range all {
+		if other.Partitions != a.Partitions || len(other.Indexes)+len(a.Indexes)+len(other.Attributes)+len(a.Attributes) > 0 ||
+			len(other.Actions) <= len(a.Actions) {
+			continue
+		}
+		all := true
+		for _, action := range a.Actions {
+			all = all && strings.Contains(" "+strings.Join(other.Actions, " ")+" ", " "+action+" ")
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+// scopeTable has the scopes that allow each operation.
+func scopeTable() string {
+	scopes := []auth.Scopes{auth.Read, auth.Write, auth.Config, auth.Admin}
+	var b bytes.Buffer
+	b.WriteString("| operation |")
+	for _, s := range scopes {
+		fmt.Fprintf(&b, " `%s` |", s)
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(scopes)) + "\n")
+	for _, o := range httpapi.Operations() {
+		fmt.Fprintf(&b, "| `%s` |", o.ID)
+		for _, s := range scopes {
+			if s == auth.Admin || o.Scopes&s != 0 {
+				b.WriteString(" yes |")
+			} else {
+				b.WriteString(" |")
+			}
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// declaredFunction is a function of the template: ListFunction, of functions/list.
+type declaredFunction struct {
+	resource string
+	httpapi.Function
+}
+
+func (f declaredFunction) label() string { return strings.TrimSuffix(f.resource, "Function") }
+
+// id is the function's name in metric math, which begins in lower case.
+func (f declaredFunction) id() string { return strings.ToLower(f.label()[:1]) + f.label()[1:] }
+
+// serves is what Operations say of the function, for its output.
+func (f declaredFunction) serves() string {
+	if len(f.Operations) == 0 {
+		return "Identifies the caller of a request."
+	}
+	methods, all := map[string]string{}, []string{}
+	for _, o := range f.Operations {
+		if at := methods[o.Path]; at == "" {
+			all = append(all, o.Path)
+			methods[o.Path] = o.Method
+		} else {
+			methods[o.Path] = strings.ReplaceAll(at, " and ", ", ") + " and " + o.Method
+		}
+	}
+	for i, path := range all {
+		all[i] = methods[path] + " " + path
+	}
+	return "Serves " + strings.Join(all, "; ") + "."
+}
+
+var (
+	resourceLine  = regexp.MustCompile(`(?m)^  (\w+Function):\n    Type: AWS::Serverless::Function\n(?:    .*\n|\n)*?      CodeUri: functions/(\w+)\n`)
+	alarmRows     = regexp.MustCompile(`(?m)(?:^        - \{Id: \w+, ReturnData: false, MetricStat: \{Stat: \w+, Period: \d+, Metric: \{Namespace: AWS/Lambda, .*\n)+`)
+	alarmOf       = regexp.MustCompile(`Stat: (\w+), Period: (\d+), .*MetricName: (\w+),`)
+	shareRows     = regexp.MustCompile(`(?m)(?:^            FILL\(\w+, 0\) / \d+,?\n)+`)
+	dashboardRows = regexp.MustCompile(`(?m)(?:^ +\["AWS/Lambda", "\w+", "FunctionName", "\$\{\w+\}", \{"label": "\w+"\}\](?:,\n|))+`)
+	dashboardOf   = regexp.MustCompile(`^( +)\["AWS/Lambda", "(\w+)"`)
+	outputRows    = regexp.MustCompile(`(?m)(?:^  \w+FunctionName:\n    Description: .*\n    Value: !Ref \w+Function\n?)+`)
+)
+
+// metricsPerAlarm is how many metrics CloudWatch takes in an alarm. The rows of further functions are in
+// a second alarm, the next block of such rows in the file.
+const metricsPerAlarm = 10
+
+// template has a row for each of its functions, in their order, in the alarms over functions, on the
+// dashboard and in the outputs.
+func template(text string) (string, error) {
+	const all = math.MaxInt
+	var functions []declaredFunction
+	for _, found := range resourceLine.FindAllStringSubmatch(text, -1) {
+		for _, f := range httpapi.Functions() {
+			if f.Name == found[2] {
+				functions = append(functions, declaredFunction{found[1], f})
+			}
+		}
+	}
+	if len(functions) == 0 {
+		return "", errors.New("it has no functions")
+	}
+	rows := func(of *regexp.Regexp, most int, separator, end string, row func(old string, f declaredFunction) string) error {
+		written := map[string]int{} // functions, by what a row of the first is
+		text = of.ReplaceAllStringFunc(text, func(old string) string {
+			first := row(old, functions[0])
+			all := []string{}
+			for _, f := range functions[min(written[first], len(functions)):] {
+				if len(all) < most {
+					all = append(all, row(old, f))
+				}
+			}
+			written[first] += len(all)
+			if len(all) == 0 {
+				return old
+			}
+			return strings.Join(all, separator) + end
+		})
+		for first, n := range written {
+			if n < len(functions) {
+				return fmt.Errorf("it has rows for %d functions and %d are declared: copy the alarm that has %s for the rest", n, len(functions), strings.TrimSpace(first))
+			}
+		}
+		if len(written) == 0 {
+			return fmt.Errorf("it has no rows like %s", of)
+		}
+		return nil
+	}
+	if err := rows(alarmRows, metricsPerAlarm, "\n", "\n", func(old string, f declaredFunction) string {
+		m := alarmOf.FindStringSubmatch(old)
+		return fmt.Sprintf("        - {Id: %s, ReturnData: false, MetricStat: {Stat: %s, Period: %s, Metric: {Namespace: AWS/Lambda, MetricName: %s, Dimensions: [{Name: FunctionName, Value: !Ref %s}]}}}",
+			f.id(), m[1], m[2], m[3], f.resource)
+	}); err != nil {
+		return "", err
+	}
+	if err := rows(shareRows, metricsPerAlarm, ",\n", "\n", func(_ string, f declaredFunction) string {
+		return fmt.Sprintf("            FILL(%s, 0) / %d", f.id(), f.Timeout.Milliseconds())
+	}); err != nil {
+		return "", err
+	}
+	if err := rows(dashboardRows, all, ",\n", "", func(old string, f declaredFunction) string {
+		m := dashboardOf.FindStringSubmatch(old)
+		return fmt.Sprintf(`%s["AWS/Lambda", "%s", "FunctionName", "${%s}", {"label": "%s"}]`, m[1], m[2], f.resource, f.label())
+	}); err != nil {
+		return "", err
+	}
+	err := rows(outputRows, all, "\n", "\n", func(_ string, f declaredFunction) string {
+		return fmt.Sprintf("  %sName:\n    Description: %s\n    Value: !Ref %s", f.resource, f.serves(), f.resource)
+	})
+	return text, err
+}

@@ -1,0 +1,159 @@
+package httpapi
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/auth"
+)
+
+// Operation is an operation of the API. Every path is one of an organization, {orgId}.
+type Operation struct {
+	// ID is the public API's name of the operation. It is the operationId in api/openapi.yaml, the log's
+	// operation, and the name of a real event in events/.
+	ID     string
+	Method string
+	Path   string
+	Scopes auth.Scopes // one of them is enough
+
+	// Function is the Lambda function that serves the operation: a folder of functions/. It has the
+	// most memory and time of its operations, and the access of all of them.
+	Function string
+	Memory   int           // in MB; 0 is defaultMemory
+	Timeout  time.Duration // 0 is defaultTimeout
+	Table    []Access
+
+	handle func(a *API, w http.ResponseWriter, r *http.Request) error
+}
+
+// Access is what an operation does to the table.
+type Access struct {
+	Actions    []string // of DynamoDB, such as GetItem
+	Indexes    []string // nil is the table itself
+	Partitions string   // how the partition keys begin: "ORG#*". Indexes have none: they hold groups alone
+	Attributes []string // the only attributes that the actions may name; nil is any
+}
+
+// Operations is the whole API. docs/security.md and rows of template.yaml are generated from it (make
+// generate), and TestOperations in internal/apitest checks the rest against it.
+func Operations() []Operation {
+	return []Operation{
+		{
+			ID: "listUsageRecordGroups", Method: "GET", Path: "/org/{orgId}/usageRecordGroup", Scopes: auth.Read,
+			// API Gateway waits for 30 s.
+			Function: "list", Memory: 1024, Timeout: 29 * time.Second, Table: []Access{
+				{Actions: []string{"Query"}, Indexes: []string{"byTime", "byStatus", "byBuyer", "byEntitlement"}},
+				{Actions: []string{"Query", "GetItem", "PutItem"}, Partitions: "ORG#*#PAGE#*"},
+			},
+			handle: (*API).listGroups,
+		},
+		{
+			ID: "deleteUsageRecordGroup", Method: "DELETE", Path: "/org/{orgId}/usageRecordGroup/{usageRecordGroupId}", Scopes: auth.Write,
+			Function: "delete", Table: []Access{{Actions: []string{"UpdateItem"}, Partitions: "ORG#*"}},
+			handle: (*API).deleteGroup,
+		},
+		{
+			ID: "batchValidateUsageRecordGroups", Method: "POST", Path: "/org/{orgId}/batchValidateUsageRecordGroups", Scopes: auth.Read | auth.Write,
+			Function: "validate", Memory: 1024,
+			handle: (*API).validateGroups,
+		},
+		{
+			ID: "getUsageMeteringConfigInfo", Method: "GET", Path: "/org/{orgId}/usageMeteringConfigInfo", Scopes: auth.Read | auth.Config,
+			Function: "config", Memory: 1024, Table: []Access{{Actions: []string{"Query"}, Partitions: "ORG#*"}},
+			handle: (*API).getConfig,
+		},
+		{
+			ID: "replaceUsageMeteringConfigInfo", Method: "PUT", Path: "/org/{orgId}/usageMeteringConfigInfo", Scopes: auth.Config,
+			// Writers that collide try again until this is nearly over.
+			Function: "config", Memory: 1024, Timeout: 15 * time.Second, Table: []Access{{Actions: []string{"Query", "PutItem"}, Partitions: "ORG#*"}},
+			handle: (*API).putConfig,
+		},
+		{
+			ID: "updateUsageMeteringConfigInfo", Method: "PATCH", Path: "/org/{orgId}/usageMeteringConfigInfo", Scopes: auth.Config,
+			Function: "config", Memory: 1024, Timeout: 15 * time.Second, Table: []Access{{Actions: []string{"Query", "PutItem"}, Partitions: "ORG#*"}},
+			handle: (*API).patchConfig,
+		},
+	}
+}
+
+// Function is a Lambda function: what template.yaml must declare of it.
+type Function struct {
+	Name       string // its folder of functions/
+	Memory     int    // in MB
+	Timeout    time.Duration
+	Table      []Access
+	Operations []Operation // none are the authorizer's
+}
+
+// What Globals in template.yaml has.
+const (
+	defaultMemory  = 256
+	defaultTimeout = 10 * time.Second
+)
+
+// AuthorizerFunction identifies the caller before each operation.
+const AuthorizerFunction = "authorizer"
+
+// Functions returns the authorizer and the functions of Operations, in their order.
+func Functions() []Function {
+	all := []Function{{
+		// API Gateway waits for 10 s.
+		Name: AuthorizerFunction, Memory: defaultMemory, Timeout: 5 * time.Second, Table: []Access{
+			{Actions: []string{"GetItem"}, Partitions: "KEY#*"},
+			{Actions: []string{"UpdateItem"}, Partitions: "KEY#*", Attributes: []string{"PK", "SK", "lastUsedTime"}},
+		},
+	}}
+	for _, o := range Operations() {
+		at := slices.IndexFunc(all, func(f Function) bool { return f.Name == o.Function })
+		if at < 0 {
+			at = len(all)
+			all = append(all, Function{Name: o.Function})
+		}
+		f := &all[at]
+		f.Memory = max(f.Memory, cmp.Or(o.Memory, defaultMemory))
+		f.Timeout = max(f.Timeout, cmp.Or(o.Timeout, defaultTimeout))
+		f.Table = append(f.Table, o.Table...)
+		f.Operations = append(f.Operations, o)
+	}
+	// Each that has a table reads an item of PING, which does not exist, when it starts.
+	for i := range all {
+		if len(all[i].Table) > 0 {
+			all[i].Table = append(all[i].Table, Access{Actions: []string{"GetItem"}, Partitions: "PING"})
+		}
+	}
+	return all
+}
+
+// operationsOf returns the operations of the named functions, or all if none is named. It panics if a
+// function has none: its main names another.
+func operationsOf(functions []string) []Operation {
+	if len(functions) == 0 {
+		return Operations()
+	}
+	var served []Operation
+	for _, name := range functions {
+		before := len(served)
+		for _, o := range Operations() {
+			if o.Function == name {
+				served = append(served, o)
+			}
+		}
+		if len(served) == before {
+			panic("no operation is served by a function " + name)
+		}
+	}
+	return served
+}
+
+// parameters returns the names of the parameters in the path.
+func (o Operation) parameters() (names []string) {
+	for segment := range strings.SplitSeq(o.Path, "/") {
+		if name, ok := strings.CutPrefix(segment, "{"); ok {
+			names = append(names, strings.TrimSuffix(name, "}"))
+		}
+	}
+	return names
+}
