@@ -308,7 +308,7 @@ func BenchmarkImport(b *testing.B) {
 	client, name := tabletest.Client(b)
 	tbl, lines := table.New(client, name), string(sampleLines(time.Now()))
 	importInto := func(org string) {
-		counts, err := Import(b.Context(), tbl, org, strings.NewReader(lines), ImportOptions{RewriteOrg: true})
+		counts, err := Import(b.Context(), tbl, metering.OrgID(org), strings.NewReader(lines), ImportOptions{RewriteOrg: true})
 		if err != nil || counts.Imported != sampleCount {
 			b.Fatal(counts, err)
 		}
