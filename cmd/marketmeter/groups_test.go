@@ -188,13 +188,13 @@ func anyMetaInfo() *rapid.Generator[metering.MetaInfo] {
 				m.Carried = map[string]any{}
 			}
 			switch member.Kind {
-			case metering.CarriedText:
+			case metering.KindText:
 				m.Carried[member.Name] = rapid.String().Draw(t, member.Name)
-			case metering.CarriedTime:
+			case metering.KindTime:
 				m.Carried[member.Name] = metering.FormatTime(anyTime().Draw(t, member.Name))
-			case metering.CarriedAmount:
+			case metering.KindAmount:
 				m.Carried[member.Name] = anyNumber().Draw(t, member.Name)
-			case metering.CarriedCount:
+			case metering.KindCount:
 				m.Carried[member.Name] = metering.NumberOf(int64(rapid.Int32().Draw(t, member.Name)))
 			}
 		}

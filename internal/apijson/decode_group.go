@@ -3,6 +3,8 @@ package apijson
 import (
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
@@ -21,81 +23,97 @@ func DecodeGroup(line []byte) (metering.Group, error) {
 	return group, checkGroup(&group)
 }
 
-var groupMembers = []string{
-	"buyerID", "creationTime", "entitlementID", "id", "lastUpdateTime", "metaInfo", "organizationID", "partner", "productID",
-	"records", "reportedTime", "serialID", "status", "usageRecordReportID",
-}
-
 func (d *decoder) group() (g metering.Group, err error) {
-	err = d.object("a usage record group, an object", func(name string) (err error) {
-		switch name {
-		case "buyerID":
-			g.BuyerID, err = orZero(d, d.text)
-		case "creationTime":
-			g.CreationTime, err = orZero(d, d.time)
-		case "entitlementID":
-			g.EntitlementID, err = orZero(d, d.text)
-		case "id":
-			g.ID, err = orZero(d, d.text)
-		case "lastUpdateTime":
-			g.LastUpdateTime, err = orZero(d, d.time)
-		case "metaInfo":
-			g.MetaInfo, err = orZero(d, d.metaInfo)
-		case "organizationID":
-			g.OrganizationID, err = orZero(d, d.text)
-		case "partner":
-			g.Partner, err = orZero(d, func() (metering.Partner, error) { return oneOf(d, metering.Partners) })
-		case "productID":
-			g.ProductID, err = orZero(d, d.text)
-		case "records":
-			g.Records, err = orZero(d, d.quantities)
-		case "reportedTime":
-			g.ReportedTime, err = orZero(d, d.time)
-		case "serialID":
-			g.SerialID, err = orZero(d, d.int32)
-		case "status":
-			g.Status, err = orZero(d, func() (metering.Status, error) { return oneOf(d, metering.Statuses) })
-		case "usageRecordReportID":
-			g.UsageRecordReportID, err = orZero(d, d.text)
-		default:
-			err = d.unknown(name, groupMembers)
-		}
-		return err
-	})
+	err = readMembers(d, "a usage record group, an object", metering.GroupMembers, &g)
 	return g, err
 }
 
-// checkGroup checks what must be there and the identifiers, and sets what has a default.
-func checkGroup(g *metering.Group) error {
-	for _, required := range []struct {
-		name   string
-		absent bool
-	}{
-		{"id", g.ID == ""},
-		{"buyerID", g.BuyerID == ""},
-		{"entitlementID", g.EntitlementID == ""},
-		{"partner", g.Partner == ""},
-		{"status", g.Status == ""},
-		{"creationTime", g.CreationTime.IsZero()},
-	} {
-		if required.absent {
-			return metering.Errorf(metering.Invalid, "%s is missing: id, buyerID, entitlementID, partner, status and creationTime are required", required.name)
+// readMembers reads an object into o. A member that is null stays as it is.
+func readMembers[O any](d *decoder, due string, members []metering.Member[O], o *O) error {
+	return d.object(due, func(name string) error {
+		m := metering.MemberNamed(members, name)
+		if m == nil {
+			return d.unknown(name, namesOf(members))
+		}
+		if d.null() {
+			return nil
+		}
+		value, err := d.value(m.Kind, m.Values)
+		if err == nil {
+			m.Set(o, value)
+		}
+		return err
+	})
+}
+
+// namesOf are the names of the members, in their order.
+func namesOf[O any](members []metering.Member[O]) []string {
+	names := make([]string, len(members))
+	for i := range members {
+		names[i] = members[i].Name
+	}
+	slices.Sort(names)
+	return names
+}
+
+// value reads the value of a member, as the type beside its kind; a text must be one of values, if
+// there are any.
+func (d *decoder) value(kind metering.Kind, values []string) (any, error) {
+	switch kind {
+	case metering.KindText:
+		if values != nil {
+			return d.oneOf(values)
+		}
+		return d.text()
+	case metering.KindTime:
+		return d.time()
+	case metering.KindAmount:
+		return d.amount()
+	case metering.KindCount:
+		return d.int32()
+	case metering.KindFlag:
+		return d.boolean()
+	case metering.KindQuantity:
+		return d.quantity()
+	case metering.KindQuantities:
+		return d.quantities()
+	case metering.KindProperties:
+		return d.properties()
+	case metering.KindBillableRecords:
+		return d.billableRecords()
+	case metering.KindMetaInfo:
+		var m metering.MetaInfo
+		err := readMembers(d, "an object", metering.MetaInfoMembers, &m)
+		return m, err
+	default:
+		panic("apijson: a member has a kind that can't be read")
+	}
+}
+
+// imported are the names of the members that an import requires.
+var imported = func() (names []string) {
+	for _, m := range metering.GroupMembers {
+		if m.Imported {
+			names = append(names, m.Name)
 		}
 	}
-	for _, identifier := range []struct {
-		name, value string
-		check       func(string) error
-	}{
-		{"id", g.ID, metering.CheckGroupID},
-		{"buyerID", g.BuyerID, metering.CheckBuyerID},
-		{"entitlementID", g.EntitlementID, metering.CheckEntitlementID},
-		{"productID", g.ProductID, metering.CheckProductID},
-	} {
-		if identifier.value == "" {
-			continue
+	return names
+}()
+
+// checkGroup checks what must be there and the identifiers, and sets what has a default.
+func checkGroup(g *metering.Group) error {
+	for i := range metering.GroupMembers {
+		m := &metering.GroupMembers[i]
+		if m.Imported && isZero(m.Get(g)) {
+			return metering.Errorf(metering.Invalid, "%s is missing: %s are required", m.Name, strings.Join(imported, ", "))
 		}
-		if err := identifier.check(identifier.value); err != nil {
-			return metering.Errorf(metering.Invalid, "%s is %s: %v", identifier.name, metering.Quote(identifier.value), err)
+	}
+	for i := range metering.GroupMembers {
+		m := &metering.GroupMembers[i]
+		if value, _ := m.Get(g).(string); value != "" && m.Check != nil {
+			if err := m.Check(value); err != nil {
+				return metering.Errorf(metering.Invalid, "%s is %s: %v", m.Name, metering.Quote(value), err)
+			}
 		}
 	}
 	if g.SerialID < 0 {
@@ -107,37 +125,24 @@ func checkGroup(g *metering.Group) error {
 	return nil
 }
 
-// oneOf reads a string of a set.
-func oneOf[S ~string](d *decoder, values []S) (S, error) {
-	text, err := d.text()
-	if err != nil {
-		return "", err
+func isZero(value any) bool {
+	switch value := value.(type) {
+	case string:
+		return value == ""
+	case time.Time:
+		return value.IsZero()
+	default:
+		return value == nil
 	}
-	if !slices.Contains(values, S(text)) {
-		return "", d.errorf("is %s: it must be %s", metering.Quote(text), metering.OneOf(values))
-	}
-	return S(text), nil
 }
 
-func (d *decoder) metaInfo() (m metering.MetaInfo, err error) {
-	err = d.object("an object", func(name string) (err error) {
-		switch name {
-		case "SkipValidation":
-			m.SkipValidation, err = optional(d, d.boolean)
-		case "source":
-			m.Source, err = optional(d, func() (metering.Source, error) { return oneOf(d, metering.Sources) })
-		case "timestamp":
-			m.Timestamp, err = optional(d, d.time)
-		case "originRecords":
-			m.OriginRecords, err = orZero(d, d.quantities)
-		case "billableRecords":
-			m.BillableRecords, err = orZero(d, d.billableRecords)
-		default:
-			m.Carried, err = d.carried(name, m.Carried)
-		}
-		return err
-	})
-	return m, err
+// oneOf reads a string of a set.
+func (d *decoder) oneOf(values []string) (string, error) {
+	text, err := d.text()
+	if err == nil && !slices.Contains(values, text) {
+		err = d.errorf("is %s: it must be %s", metering.Quote(text), metering.OneOf(values))
+	}
+	return text, err
 }
 
 func (d *decoder) quantities() (map[string]metering.Quantity, error) {
@@ -168,10 +173,7 @@ func (d *decoder) billableRecords() ([]metering.BillableRecord, error) {
 	records := []metering.BillableRecord{}
 	err := d.array("an array of billable records", func(int) error {
 		var r metering.BillableRecord
-		err := d.billableRecord(&r.Key, &r.Properties, func() (err error) {
-			r.Quantity, err = d.quantity()
-			return err
-		})
+		err := readMembers(d, "a billable record, an object", metering.BillableMembers, &r)
 		if err == nil {
 			if keyErr := metering.CheckKey(r.Key); keyErr != nil {
 				err = d.errorf("has the key %s: %v", metering.Quote(r.Key), keyErr)

@@ -2,6 +2,7 @@ package apijson
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -116,13 +117,7 @@ func (d *decoder) properties() (map[string]any, error) {
 	return properties, nil
 }
 
-var metaInfoMembers = func() []string {
-	members := []string{"SkipValidation", "billableRecords", "originRecords", "source", "timestamp"}
-	for _, carried := range metering.CarriedMembers {
-		members = append(members, carried.Name)
-	}
-	return members
-}()
+var metaInfoMembers = namesOf(metering.MetaInfoMembers)
 
 func (d *decoder) newMetaInfo() (m metering.NewMetaInfo, err error) {
 	err = d.object("an object", func(name string) (err error) {
@@ -138,46 +133,28 @@ func (d *decoder) newMetaInfo() (m metering.NewMetaInfo, err error) {
 		case "originRecords":
 			_, err = orZero(d, d.newRecords) // the service's own to write; a client's is read and ignored
 		default:
-			m.Carried, err = d.carried(name, m.Carried)
+			err = d.carried(name, &m.Carried)
 		}
 		return err
 	})
 	return m, err
 }
 
-// carried reads the member of an integration into values, which it makes where they are nil.
-func (d *decoder) carried(name string, values map[string]any) (map[string]any, error) {
-	member, ok := metering.CarriedMemberNamed(name)
-	if !ok {
-		return values, d.unknown(name, metaInfoMembers)
+// carried reads the member of an integration into carried, which it makes if it is nil.
+func (d *decoder) carried(name string, carried *map[string]any) error {
+	i := slices.IndexFunc(metering.CarriedMembers, func(m metering.CarriedMember) bool { return m.Name == name })
+	if i < 0 {
+		return d.unknown(name, metaInfoMembers)
 	}
 	if d.null() {
-		return values, nil
+		return nil
 	}
-	var value any
-	var err error
-	switch member.Kind {
-	case metering.CarriedText:
-		value, err = d.text()
-	case metering.CarriedTime:
-		var t time.Time
-		t, err = d.time()
-		value = metering.FormatTime(t)
-	case metering.CarriedAmount:
-		value, err = d.amount()
-	case metering.CarriedCount:
-		var n int32
-		n, err = d.int32()
-		value = metering.NumberOf(int64(n))
+	member := metering.CarriedMembers[i]
+	value, err := d.value(member.Kind, nil)
+	if err == nil {
+		member.Carry(carried, value)
 	}
-	if err != nil {
-		return values, err
-	}
-	if values == nil {
-		values = map[string]any{}
-	}
-	values[name] = value
-	return values, nil
+	return err
 }
 
 func (d *decoder) amount() (metering.Number, error) {

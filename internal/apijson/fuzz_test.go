@@ -397,8 +397,8 @@ func int32s(value any) bool {
 var carried = func() members {
 	m := members{}
 	for _, member := range metering.CarriedMembers {
-		m[member.Name] = orNull(map[metering.CarriedKind]shape{
-			metering.CarriedText: text, metering.CarriedTime: instant, metering.CarriedAmount: amount, metering.CarriedCount: int32s,
+		m[member.Name] = orNull(map[metering.Kind]shape{
+			metering.KindText: text, metering.KindTime: instant, metering.KindAmount: amount, metering.KindCount: int32s,
 		}[member.Kind])
 	}
 	return m

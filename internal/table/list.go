@@ -14,6 +14,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table/listjson"
 )
 
 // List appends the groups of a page, as the API returns them, to buffer.
@@ -182,7 +183,7 @@ func (l *list) read(ctx context.Context) error {
 		}
 		// What is made of an answer is no longer than it is.
 		l.page.JSON = slices.Grow(l.page.JSON, len(*answer))
-		groups, beside, err := decodeGroups(*answer, l.page.JSON, l.begins, l.take)
+		groups, beside, err := listjson.AppendGroups(l.page.JSON, *answer, l.begins, l.take)
 		l.page.JSON = groups
 		if err != nil {
 			return storageError("list groups", err)
@@ -193,15 +194,15 @@ func (l *list) read(ctx context.Context) error {
 				return storageError("list groups", fmt.Errorf("%q is no position", l.end))
 			}
 		}
-		countUnits(ctx, beside.units, 0)
+		countUnits(ctx, beside.Units, 0)
 		if l.full {
 			l.next = l.end
 			return nil
 		}
-		if beside.last == "" {
+		if beside.Last == "" {
 			return nil
 		}
-		l.position = beside.last
+		l.position = beside.Last
 		if err := l.afterAnswer(ctx); err != nil {
 			return err
 		}
@@ -209,8 +210,8 @@ func (l *list) read(ctx context.Context) error {
 	return nil
 }
 
-// take is decodeGroups'.
-func (l *list) take(g wireGroup) (bool, error) {
+// take is called by listjson.AppendGroups.
+func (l *list) take(g listjson.Group) (bool, error) {
 	if l.full {
 		return false, nil
 	}
@@ -223,12 +224,12 @@ func (l *list) take(g wireGroup) (bool, error) {
 		l.skipped++
 		return false, nil
 	}
-	if l.page.Count == l.request.Limit || l.page.Count > 0 && l.isTooLarge(g.page) {
+	if l.page.Count == l.request.Limit || l.page.Count > 0 && l.isTooLarge(g.Page) {
 		l.full = true
 		return false, nil
 	}
 	l.page.Count++
-	l.last = g.position
+	l.last = g.Position
 	return true, nil
 }
 
