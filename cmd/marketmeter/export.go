@@ -17,9 +17,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 const exportHelp = `
@@ -148,7 +148,7 @@ type jsonlWriter struct {
 }
 
 func (w *jsonlWriter) write(g *metering.Group) ([]string, error) {
-	w.line = append(apijson.AppendGroupForExport(w.line[:0], g), '\n')
+	w.line = append(wire.AppendGroupForExport(w.line[:0], g), '\n')
 	_, err := w.out.Write(w.line)
 	return g.Unexportable, err
 }
@@ -195,9 +195,9 @@ func (w csvWriter) cell(value any) string {
 	case time.Time:
 		return metering.FormatTime(value)
 	case map[string]metering.Quantity:
-		return string(apijson.AppendQuantities(nil, value))
+		return string(wire.AppendQuantities(nil, value))
 	case metering.MetaInfo:
-		return string(apijson.AppendMetaInfoForExport(nil, &value))
+		return string(wire.AppendMetaInfoForExport(nil, &value))
 	default:
 		panic(fmt.Sprintf("export: a %T has no form in CSV", value))
 	}

@@ -14,10 +14,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 func TestExportIntoImportGivesTheSameList(t *testing.T) {
@@ -56,7 +56,7 @@ func TestExportReadsEveryPage(t *testing.T) {
 	var want []string
 	for _, g := range manyGroups(12, "o1") {
 		g.UsageRecordReportID = strings.Repeat("x", 200_000) // five of them fill a page of DynamoDB's
-		want = append(want, string(apijson.AppendGroupForExport(nil, &g))+"\n")
+		want = append(want, string(wire.AppendGroupForExport(nil, &g))+"\n")
 	}
 	if status, stdout, stderr := onTable(t, name, strings.Join(want, ""), "import", "--org", "o1", "-"); status != 0 {
 		t.Fatalf("import: %d\n%s%s", status, stdout, stderr)
@@ -97,7 +97,7 @@ func TestExportOfDays(t *testing.T) {
 		status, stdout, stderr := onTable(t, name, "", append([]string{"export", "--org", "o1"}, test.flags...)...)
 		var got []string
 		for line := range strings.Lines(stdout) {
-			group, err := apijson.DecodeGroup([]byte(line))
+			group, err := wire.DecodeGroup([]byte(line))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -389,7 +389,7 @@ func TestExport_NeutralizesFormulasInCSV(t *testing.T) {
 	columns := map[string]int{"id": 0, "buyerID": 2, "entitlementID": 3, "productID": 4, "usageRecordReportID": 10}
 	var groups []metering.Group
 	for i, text := range texts {
-		g, err := apijson.DecodeGroup([]byte(lineOf(fmt.Sprint("g", i), "serialID", "7", "records", `{"a":-1.5}`)))
+		g, err := wire.DecodeGroup([]byte(lineOf(fmt.Sprint("g", i), "serialID", "7", "records", `{"a":-1.5}`)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,11 +20,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // onTable runs a command of the program on the table and returns its exit status and what it wrote, but
@@ -96,8 +96,8 @@ func TestExportedLinesAreReadAsTheSameGroup(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		want := anyGroup().Draw(t, "group")
-		line := apijson.AppendGroupForExport(nil, &want)
-		got, err := apijson.DecodeGroup(line)
+		line := wire.AppendGroupForExport(nil, &want)
+		got, err := wire.DecodeGroup(line)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, line)
 		}
@@ -241,7 +241,7 @@ func manyGroups(n int, org string) []metering.Group {
 func linesOf(groups []metering.Group) string {
 	var lines []byte
 	for _, g := range groups {
-		lines = append(apijson.AppendGroupForExport(lines, &g), '\n')
+		lines = append(wire.AppendGroupForExport(lines, &g), '\n')
 	}
 	return string(lines)
 }

@@ -18,9 +18,9 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 const importHelp = `
@@ -277,7 +277,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 }
 
 func (im *groupImport) decode(text []byte) (metering.Group, error) {
-	group, err := apijson.DecodeGroup(text)
+	group, err := wire.DecodeGroup(text)
 	if err != nil {
 		return metering.Group{}, err
 	}

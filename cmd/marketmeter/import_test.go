@@ -23,11 +23,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/bench/figure"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // lineOf is a line with what is required and the members given as name, value; a value is a
@@ -271,18 +271,18 @@ func importedAsTold(ctx context.Context, tbl *table.Table, org string, lines []s
 	}
 	told := map[string]string{}
 	for _, line := range lines {
-		group, err := apijson.DecodeGroup([]byte(line))
+		group, err := wire.DecodeGroup([]byte(line))
 		if err != nil {
 			return 0, err
 		}
 		group.OrganizationID = org
-		told[group.ID] = string(apijson.AppendGroupForExport(nil, &group))
+		told[group.ID] = string(wire.AppendGroupForExport(nil, &group))
 	}
 	for group, err := range tbl.Groups(ctx, org, metering.GroupFilter{}) {
 		if err != nil {
 			return 0, err
 		}
-		if got := string(apijson.AppendGroupForExport(nil, group)); got != told[group.ID] || group.SerialID > serial {
+		if got := string(wire.AppendGroupForExport(nil, group)); got != told[group.ID] || group.SerialID > serial {
 			return 0, fmt.Errorf("serial counter %d, stored\n%s, to be\n%s", serial, got, told[group.ID])
 		}
 		delete(told, group.ID)

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 var sampleToday = time.Date(2026, 3, 1, 9, 30, 0, 0, time.UTC)
@@ -39,7 +39,7 @@ func TestSampleHasEverything(t *testing.T) {
 	n := 0
 	for line := range strings.Lines(string(sampleLines(sampleToday))) {
 		n++
-		g, err := apijson.DecodeGroup([]byte(line))
+		g, err := wire.DecodeGroup([]byte(line))
 		if err != nil {
 			t.Fatalf("line %d: %v", n, err)
 		}

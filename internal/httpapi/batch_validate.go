@@ -3,8 +3,8 @@ package httpapi
 import (
 	"net/http"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // maxBatchBody is what a batch may have: the event that carries it, where it is escaped, must fit in
@@ -19,7 +19,7 @@ func (a *API) batchValidate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	groups, err := apijson.DecodeNewGroups(body)
+	groups, err := wire.DecodeNewGroups(body)
 	if err != nil {
 		return err
 	}

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // maxListSize bounds a page by what it takes in the envelope that Lambda returns, where the body is
@@ -171,7 +171,7 @@ func metaInfoFilter(text string) (map[string]any, error) {
 	if len(text) > maxMetaInfoFilter {
 		return nil, metering.Errorf(metering.Invalid, "metaInfo has %d bytes: it may have at most %d", len(text), maxMetaInfoFilter)
 	}
-	document, err := apijson.DecodeDocument([]byte(text))
+	document, err := wire.DecodeDocument([]byte(text))
 	if err != nil {
 		return nil, metering.Errorf(metering.Invalid, "metaInfo must be a JSON object that the groups' metaInfo contains: %v", err)
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/listjson"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // groupQuery is the Query of a filter: the index that serves it and what is filtered on top.
@@ -74,7 +74,7 @@ func (q *groupQuery) matches(g listjson.Group) (bool, error) {
 	if q.metaInfo == nil {
 		return true, nil
 	}
-	stored, err := apijson.DecodeDocument(g.MetaInfo)
+	stored, err := wire.DecodeDocument(g.MetaInfo)
 	return err == nil && q.metaInfo.Matches(stored), err
 }
 

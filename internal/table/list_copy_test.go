@@ -23,10 +23,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/listjson"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // answered is a transport over which DynamoDB answers every request with these bytes.
@@ -40,7 +40,7 @@ func (a answered) RoundTrip(*http.Request) (*http.Response, error) {
 }
 
 // bySDK decodes the answer as any other program would: the SDK makes attribute values of it, itemGroup
-// groups, and apijson the API's JSON.
+// groups, and wire the API's JSON.
 func bySDK(t testing.TB, answer []byte) ([]byte, listjson.Response, error) {
 	client := dynamoclient.New(dynamoclient.Options{
 		Region: "us-east-1", Transport: answered(answer), Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
@@ -65,7 +65,7 @@ func bySDK(t testing.TB, answer []byte) ([]byte, listjson.Response, error) {
 		if i > 0 {
 			out = append(out, ',')
 		}
-		out = apijson.AppendGroup(out, &group)
+		out = wire.AppendGroup(out, &group)
 	}
 	var beside listjson.Response
 	if page.LastEvaluatedKey != nil {
@@ -101,7 +101,7 @@ func wantStoredAlike(t testing.TB, group *metering.Group) {
 	if again.ProductID != group.ProductID {
 		t.Fatalf("the product %q is stored as %q", group.ProductID, again.ProductID)
 	}
-	if before, after := apijson.AppendGroup(nil, group), apijson.AppendGroup(nil, &again); err != nil || !bytes.Equal(before, after) {
+	if before, after := wire.AppendGroup(nil, group), wire.AppendGroup(nil, &again); err != nil || !bytes.Equal(before, after) {
 		t.Fatalf("%s\nis stored as\n%s, %v", before, after, err)
 	}
 }

@@ -1,4 +1,4 @@
-package apijson
+package wire
 
 import (
 	"slices"
@@ -26,68 +26,6 @@ func DecodeGroup(line []byte) (metering.Group, error) {
 func (d *decoder) group() (g metering.Group, err error) {
 	err = readMembers(d, "a usage record group, an object", metering.GroupMembers, &g)
 	return g, err
-}
-
-// readMembers reads an object into o. A member that is null stays as it is.
-func readMembers[O any](d *decoder, due string, members []metering.Member[O], o *O) error {
-	return d.object(due, func(name string) error {
-		m := metering.MemberNamed(members, name)
-		if m == nil {
-			return d.unknown(name, namesOf(members))
-		}
-		if d.null() {
-			return nil
-		}
-		value, err := d.value(m.Kind, m.Values)
-		if err == nil {
-			m.Set(o, value)
-		}
-		return err
-	})
-}
-
-// namesOf are the names of the members, in their order.
-func namesOf[O any](members []metering.Member[O]) []string {
-	names := make([]string, len(members))
-	for i := range members {
-		names[i] = members[i].Name
-	}
-	slices.Sort(names)
-	return names
-}
-
-// value reads the value of a member, as the type beside its kind; a text must be one of values, if
-// there are any.
-func (d *decoder) value(kind metering.Kind, values []string) (any, error) {
-	switch kind {
-	case metering.KindText:
-		if values != nil {
-			return d.oneOf(values)
-		}
-		return d.text()
-	case metering.KindTime:
-		return d.time()
-	case metering.KindAmount:
-		return d.amount()
-	case metering.KindCount:
-		return d.int32()
-	case metering.KindFlag:
-		return d.boolean()
-	case metering.KindQuantity:
-		return d.quantity()
-	case metering.KindQuantities:
-		return d.quantities()
-	case metering.KindProperties:
-		return d.properties()
-	case metering.KindBillableRecords:
-		return d.billableRecords()
-	case metering.KindMetaInfo:
-		var m metering.MetaInfo
-		err := readMembers(d, "an object", metering.MetaInfoMembers, &m)
-		return m, err
-	default:
-		panic("apijson: a member has a kind that can't be read")
-	}
 }
 
 // imported are the names of the members that an import requires.

@@ -1,4 +1,4 @@
-package apijson
+package wire
 
 import (
 	"fmt"
@@ -109,7 +109,7 @@ func appendValue(b []byte, value any) []byte {
 		}
 		return append(b, '}')
 	default:
-		panic(fmt.Sprintf("apijson: a %T can't be written", value))
+		panic(fmt.Sprintf("wire: a %T can't be written", value))
 	}
 }
 
