@@ -183,7 +183,7 @@ func anyMetaInfo() *rapid.Generator[metering.MetaInfo] {
 			OriginRecords:   rapid.OneOf(rapid.Just[map[string]metering.Quantity](nil), anyQuantities()).Draw(t, "originRecords"),
 			BillableRecords: rapid.OneOf(rapid.Just[[]metering.BillableRecord](nil), rapid.SliceOfN(anyBillableRecord(), 0, 3)).Draw(t, "billableRecords"),
 		}
-		for _, member := range rapid.SliceOfDistinct(rapid.SampledFrom(metering.CarriedMembers), rapid.ID).Draw(t, "carried") {
+		for _, member := range rapid.SliceOfDistinct(rapid.SampledFrom(metering.CarriedMembers()), rapid.ID).Draw(t, "carried") {
 			if m.Carried == nil {
 				m.Carried = map[string]any{}
 			}

@@ -79,7 +79,7 @@ func TestSampleHasEverything(t *testing.T) {
 	for _, p := range metering.Partners {
 		want = append(want, "partner "+string(p))
 	}
-	for _, m := range metering.CarriedMembers {
+	for _, m := range metering.CarriedMembers() {
 		want = append(want, "member "+m.Name)
 	}
 	for _, what := range want {

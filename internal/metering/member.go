@@ -1,9 +1,6 @@
 package metering
 
-import (
-	"slices"
-	"time"
-)
+import "reflect"
 
 // Kind is the type of a member. Beside each stands the type of the value that Member.Set takes.
 type Kind int
@@ -34,18 +31,58 @@ type Member[O any] struct {
 	Imported bool // required in a line of an import
 	Private  bool // stored and exported, never returned by the API
 
-	Values []string           // of a text, those that an import accepts; nil for any
+	Values func() []string    // of a text, those that an import accepts; nil for any
 	Check  func(string) error // of a text, what an import accepts; nil for any
 
-	field access[O]
+	// field returns a pointer to the member's field in o, to Carried for one that is carried. The lists
+	// hold functions and no values, so that the linker drops them from a program that reads no groups.
+	field func(o *O) any
 }
 
-// Get returns the value of the member in o, nil if it is absent: of the type beside its Kind, or as
-// a document holds it.
-func (m *Member[O]) Get(o *O) any { return m.field.get(o) }
+// Get returns the value of the member in o, nil if it is absent: of the type beside its Kind, or, if
+// it is carried, as a document holds it.
+func (m *Member[O]) Get(o *O) any {
+	field := m.field(o)
+	if carried := m.carried(field); carried != nil {
+		return (*carried)[m.Name]
+	}
+	v := reflect.ValueOf(field).Elem()
+	switch {
+	case v.Kind() == reflect.Pointer:
+		if v = v.Elem(); !v.IsValid() {
+			return nil
+		}
+	case !m.Required && v.IsZero():
+		return nil
+	}
+	if m.Kind == KindText { // of any type of strings
+		return v.String()
+	}
+	return v.Interface()
+}
 
 // Set sets the member in o to a value of the type beside its Kind.
-func (m *Member[O]) Set(o *O, value any) { m.field.set(o, value) }
+func (m *Member[O]) Set(o *O, value any) {
+	field := m.field(o)
+	if carried := m.carried(field); carried != nil {
+		CarriedMember{m.Name, m.Kind}.Carry(carried, value)
+		return
+	}
+	v := reflect.ValueOf(field).Elem()
+	if v.Kind() == reflect.Pointer {
+		v.Set(reflect.New(v.Type().Elem()))
+		v = v.Elem()
+	}
+	v.Set(reflect.ValueOf(value).Convert(v.Type()))
+}
+
+// carried returns the map that a carried member is in, nil for any other.
+func (m *Member[O]) carried(field any) *map[string]any {
+	if carried, ok := field.(*map[string]any); ok && m.Kind != KindProperties {
+		return carried
+	}
+	return nil
+}
 
 // Droppable reports whether a reader leaves the member out if it can't read it, because a newer
 // version may have stored it in another form. A billable record without its properties would say
@@ -62,59 +99,62 @@ func MemberNamed[O any](members []Member[O], name string) *Member[O] {
 	return nil
 }
 
-// access reads and writes a field of O. get returns nil for a field that is absent.
-type access[O any] struct {
-	get func(*O) any
-	set func(*O, any)
+// GroupMembers are the members of a group, in the order of the columns of an export.
+var GroupMembers = []Member[Group]{
+	{Name: "id", Required: true, Imported: true, Check: CheckGroupID, field: func(g *Group) any { return &g.ID }},
+	{Name: "organizationID", Required: true, field: func(g *Group) any { return &g.OrganizationID }},
+	{Name: "buyerID", Required: true, Imported: true, Check: CheckBuyerID, field: func(g *Group) any { return &g.BuyerID }},
+	{Name: "entitlementID", Required: true, Imported: true, Check: CheckEntitlementID, field: func(g *Group) any { return &g.EntitlementID }},
+	{Name: "productID", Private: true, Check: CheckProductID, field: func(g *Group) any { return &g.ProductID }},
+	{Name: "partner", Required: true, Imported: true, Values: partners, field: func(g *Group) any { return &g.Partner }},
+	{Name: "status", Required: true, Imported: true, Values: statuses, field: func(g *Group) any { return &g.Status }},
+	{Name: "records", Kind: KindQuantities, Required: true, field: func(g *Group) any { return &g.Records }},
+	{Name: "metaInfo", Kind: KindMetaInfo, Required: true, field: func(g *Group) any { return &g.MetaInfo }},
+	{Name: "serialID", Kind: KindCount, Required: true, field: func(g *Group) any { return &g.SerialID }},
+	{Name: "usageRecordReportID", Required: true, field: func(g *Group) any { return &g.UsageRecordReportID }},
+	{Name: "creationTime", Kind: KindTime, Required: true, Imported: true, field: func(g *Group) any { return &g.CreationTime }},
+	{Name: "lastUpdateTime", Kind: KindTime, Required: true, field: func(g *Group) any { return &g.LastUpdateTime }},
+	{Name: "reportedTime", Kind: KindTime, field: func(g *Group) any { return &g.ReportedTime }},
 }
 
-// required is a field that is never absent.
-func required[O, T any](field func(*O) *T) access[O] {
-	return access[O]{
-		get: func(o *O) any { return *field(o) },
-		set: func(o *O, value any) { *field(o) = value.(T) },
-	}
+// MetaInfoMembers are the members of a metaInfo (API reference: metaInfo). Integrations write those
+// that are carried and read them back; the service only checks their types, since one member of the
+// wrong type makes a strict client drop a whole page.
+var MetaInfoMembers = []Member[MetaInfo]{
+	{Name: "SkipValidation", Kind: KindFlag, field: func(m *MetaInfo) any { return &m.SkipValidation }},
+	{Name: "source", Values: sources, field: func(m *MetaInfo) any { return &m.Source }},
+	{Name: "timestamp", Kind: KindTime, field: func(m *MetaInfo) any { return &m.Timestamp }},
+	{Name: "originRecords", Kind: KindQuantities, field: func(m *MetaInfo) any { return &m.OriginRecords }},
+	{Name: "billableRecords", Kind: KindBillableRecords, field: func(m *MetaInfo) any { return &m.BillableRecords }},
+	{Name: "lagoAmount", Kind: KindAmount, field: carried},
+	{Name: "lagoSubscriptionID", field: carried},
+	{Name: "lagoUsageStartTime", Kind: KindTime, field: carried},
+	{Name: "metronomeDailyCostAmount", Kind: KindAmount, field: carried},
+	{Name: "metronomeInvoiceID", field: carried},
+	{Name: "metronomeMonthlyInvoiceAmount", Kind: KindAmount, field: carried},
+	{Name: "metronomeMonthlyInvoiceAmountAdjusted", Kind: KindAmount, field: carried},
+	{Name: "stripeInvoiceID", field: carried},
+	{Name: "stripePeriodEndTime", Kind: KindTime, field: carried},
+	{Name: "stripePeriodStartTime", Kind: KindTime, field: carried},
+	{Name: "stripeSubscriptionItemID", field: carried},
+	{Name: "stripeUsageRecordSummaryID", field: carried},
+	{Name: "stripeUsageRecordSummaryTotalUsage", Kind: KindCount, field: carried},
 }
 
-// text is a field of any type of strings that is never absent.
-func text[O any, S ~string](field func(*O) *S) access[O] {
-	return access[O]{
-		get: func(o *O) any { return string(*field(o)) },
-		set: func(o *O, value any) { *field(o) = S(value.(string)) },
-	}
+// BillableMembers are the members of a billable record.
+var BillableMembers = []Member[BillableRecord]{
+	{Name: "key", Required: true, field: func(r *BillableRecord) any { return &r.Key }},
+	{Name: "quantity", Kind: KindQuantity, Required: true, field: func(r *BillableRecord) any { return &r.Quantity }},
+	{Name: "properties", Kind: KindProperties, field: func(r *BillableRecord) any { return &r.Properties }},
 }
 
-// optional is a field that is absent if isAbsent reports so.
-func optional[O, T any](field func(*O) *T, isAbsent func(T) bool) access[O] {
-	a := required(field)
-	a.get = func(o *O) any {
-		value := *field(o)
-		if isAbsent(value) {
-			return nil
-		}
-		return value
-	}
-	return a
-}
+func carried(m *MetaInfo) any { return &m.Carried }
 
-func isEmpty[S ~string](s S) bool { return s == "" }
+func partners() []string { return texts(Partners) }
 
-func isNilMap[V any](m map[string]V) bool { return m == nil }
+func statuses() []string { return texts(Statuses) }
 
-func isNilSlice[E any](s []E) bool { return s == nil }
-
-// pointer is a field that is absent if it is nil.
-func pointer[O, T any](field func(*O) **T) access[O] {
-	return access[O]{
-		get: func(o *O) any {
-			if p := *field(o); p != nil {
-				return *p
-			}
-			return nil
-		},
-		set: func(o *O, value any) { v := value.(T); *field(o) = &v },
-	}
-}
+func sources() []string { return texts(Sources) }
 
 func texts[S ~string](values []S) []string {
 	all := make([]string, len(values))
@@ -124,70 +164,21 @@ func texts[S ~string](values []S) []string {
 	return all
 }
 
-// GroupMembers are the members of a group, in the order of the columns of an export.
-var GroupMembers = []Member[Group]{
-	{Name: "id", Required: true, Imported: true, Check: CheckGroupID, field: text(func(g *Group) *string { return &g.ID })},
-	{Name: "organizationID", Required: true, field: text(func(g *Group) *string { return &g.OrganizationID })},
-	{Name: "buyerID", Required: true, Imported: true, Check: CheckBuyerID, field: text(func(g *Group) *string { return &g.BuyerID })},
-	{Name: "entitlementID", Required: true, Imported: true, Check: CheckEntitlementID, field: text(func(g *Group) *string { return &g.EntitlementID })},
-	{Name: "productID", Private: true, Check: CheckProductID, field: optional(func(g *Group) *string { return &g.ProductID }, isEmpty)},
-	{Name: "partner", Required: true, Imported: true, Values: texts(Partners), field: text(func(g *Group) *Partner { return &g.Partner })},
-	{Name: "status", Required: true, Imported: true, Values: texts(Statuses), field: text(func(g *Group) *Status { return &g.Status })},
-	{Name: "records", Kind: KindQuantities, Required: true, field: required(func(g *Group) *map[string]Quantity { return &g.Records })},
-	{Name: "metaInfo", Kind: KindMetaInfo, Required: true, field: required(func(g *Group) *MetaInfo { return &g.MetaInfo })},
-	{Name: "serialID", Kind: KindCount, Required: true, field: required(func(g *Group) *int32 { return &g.SerialID })},
-	{Name: "usageRecordReportID", Required: true, field: text(func(g *Group) *string { return &g.UsageRecordReportID })},
-	{Name: "creationTime", Kind: KindTime, Required: true, Imported: true, field: required(func(g *Group) *time.Time { return &g.CreationTime })},
-	{Name: "lastUpdateTime", Kind: KindTime, Required: true, field: required(func(g *Group) *time.Time { return &g.LastUpdateTime })},
-	{Name: "reportedTime", Kind: KindTime, field: optional(func(g *Group) *time.Time { return &g.ReportedTime }, time.Time.IsZero)},
-}
-
-// MetaInfoMembers are the members of a metaInfo, CarriedMembers among them.
-var MetaInfoMembers = append(carriedMembers(),
-	Member[MetaInfo]{Name: "SkipValidation", Kind: KindFlag, field: pointer(func(m *MetaInfo) **bool { return &m.SkipValidation })},
-	Member[MetaInfo]{Name: "source", Values: texts(Sources), field: access[MetaInfo]{
-		get: func(m *MetaInfo) any {
-			if m.Source == nil {
-				return nil
-			}
-			return string(*m.Source)
-		},
-		set: func(m *MetaInfo, value any) { source := Source(value.(string)); m.Source = &source },
-	}},
-	Member[MetaInfo]{Name: "timestamp", Kind: KindTime, field: pointer(func(m *MetaInfo) **time.Time { return &m.Timestamp })},
-	Member[MetaInfo]{Name: "originRecords", Kind: KindQuantities, field: optional(func(m *MetaInfo) *map[string]Quantity { return &m.OriginRecords }, isNilMap)},
-	Member[MetaInfo]{Name: "billableRecords", Kind: KindBillableRecords, field: optional(func(m *MetaInfo) *[]BillableRecord { return &m.BillableRecords }, isNilSlice)},
-)
-
-// BillableMembers are the members of a billable record.
-var BillableMembers = []Member[BillableRecord]{
-	{Name: "key", Required: true, field: text(func(r *BillableRecord) *string { return &r.Key })},
-	{Name: "quantity", Kind: KindQuantity, Required: true, field: required(func(r *BillableRecord) *Quantity { return &r.Quantity })},
-	{Name: "properties", Kind: KindProperties, field: optional(func(r *BillableRecord) *map[string]any { return &r.Properties }, isNilMap)},
-}
-
-// CarriedMember is a metaInfo member that an integration writes and reads back; the service only
-// checks its type, since one member of the wrong type makes a strict client drop a whole page.
+// CarriedMember is a metaInfo member that is carried.
 type CarriedMember struct {
 	Name string
 	Kind Kind
 }
 
-// CarriedMembers are all of them, by name (API reference: metaInfo).
-var CarriedMembers = []CarriedMember{
-	{"lagoAmount", KindAmount},
-	{"lagoSubscriptionID", KindText},
-	{"lagoUsageStartTime", KindTime},
-	{"metronomeDailyCostAmount", KindAmount},
-	{"metronomeInvoiceID", KindText},
-	{"metronomeMonthlyInvoiceAmount", KindAmount},
-	{"metronomeMonthlyInvoiceAmountAdjusted", KindAmount},
-	{"stripeInvoiceID", KindText},
-	{"stripePeriodEndTime", KindTime},
-	{"stripePeriodStartTime", KindTime},
-	{"stripeSubscriptionItemID", KindText},
-	{"stripeUsageRecordSummaryID", KindText},
-	{"stripeUsageRecordSummaryTotalUsage", KindCount},
+// CarriedMembers returns all of them.
+func CarriedMembers() (all []CarriedMember) {
+	var m MetaInfo
+	for i := range MetaInfoMembers {
+		if member := &MetaInfoMembers[i]; member.carried(member.field(&m)) != nil {
+			all = append(all, CarriedMember{member.Name, member.Kind})
+		}
+	}
+	return all
 }
 
 // Carry sets the member in carried, which it makes if it is nil, to a value of the type beside its
@@ -197,15 +188,4 @@ func (m CarriedMember) Carry(carried *map[string]any, value any) {
 		*carried = map[string]any{}
 	}
 	(*carried)[m.Name] = documentOf(value, false)
-}
-
-func carriedMembers() []Member[MetaInfo] {
-	members := make([]Member[MetaInfo], len(CarriedMembers))
-	for i, m := range CarriedMembers {
-		members[i] = Member[MetaInfo]{Name: m.Name, Kind: m.Kind, field: access[MetaInfo]{
-			get: func(meta *MetaInfo) any { return meta.Carried[m.Name] },
-			set: func(meta *MetaInfo, value any) { m.Carry(&meta.Carried, value) },
-		}}
-	}
-	return slices.Clip(members)
 }

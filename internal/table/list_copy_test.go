@@ -350,7 +350,7 @@ func (s speller) item() string {
 	maybe(metaInfo, "timestamp", s.time)
 	maybe(metaInfo, "originRecords", s.amounts)
 	maybe(metaInfo, "billableRecords", s.billables)
-	for _, m := range metering.CarriedMembers {
+	for _, m := range metering.CarriedMembers() {
 		maybe(metaInfo, m.Name, map[metering.Kind]func() string{
 			metering.KindText: func() string { return s.anyText("carried") }, metering.KindTime: s.time,
 			metering.KindAmount: s.amount, metering.KindCount: s.integer,

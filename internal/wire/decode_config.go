@@ -27,32 +27,38 @@ func DecodeConfig(text []byte) (metering.Config, error) {
 // DecodeConfigPatch reads a merge patch of the usage metering config. A whole config is one too: a
 // patch of the empty config.
 func DecodeConfigPatch(body []byte) (metering.ConfigPatch, error) {
-	return decode(body, func(d *decoder) (metering.ConfigPatch, error) { return readDocument(config)(d) })
+	return decode(body, func(d *decoder) (metering.ConfigPatch, error) { return readDocument(config())(d) })
 }
 
 // document is an object of a config, whose members may be null: in a patch that removes.
 type document = map[string]any
 
-var config = object[document]{"a usage metering config, an object", []member[document]{
-	documentMember("partnerUsageMeteringConfigs", listOfAny("an array of partner configs", readDocument(partnerConfig))),
-}}
+func config() object[document] {
+	return object[document]{"a usage metering config, an object", []member[document]{
+		documentMember("partnerUsageMeteringConfigs", listOfAny("an array of partner configs", readDocument(partnerConfig()))),
+	}}
+}
 
-var partnerConfig = object[document]{"a partner config, an object", []member[document]{
-	documentMember("partner", (*decoder).text),
-	documentMember("enableDimensionMapping", (*decoder).boolean),
-	documentMember("enableBillableDimension", (*decoder).boolean),
-	documentMember("enableCommitWithAdditionalUsageMetering", (*decoder).boolean),
-	documentMember("enableCommitWithAdditionalUsageAtListPrice", (*decoder).boolean),
-	documentMember("dimensionMapping", mapOf("an object of mapping values by source key", readDocument(mappingValue))),
-	documentMember("dimensionMappingV2", mapOf("an object of arrays of mapping values by source key",
-		listOfAny("an array of mapping values", wholeMappingValue))),
-}}
+func partnerConfig() object[document] {
+	return object[document]{"a partner config, an object", []member[document]{
+		documentMember("partner", (*decoder).text),
+		documentMember("enableDimensionMapping", (*decoder).boolean),
+		documentMember("enableBillableDimension", (*decoder).boolean),
+		documentMember("enableCommitWithAdditionalUsageMetering", (*decoder).boolean),
+		documentMember("enableCommitWithAdditionalUsageAtListPrice", (*decoder).boolean),
+		documentMember("dimensionMapping", mapOf("an object of mapping values by source key", readDocument(mappingValue()))),
+		documentMember("dimensionMappingV2", mapOf("an object of arrays of mapping values by source key",
+			listOfAny("an array of mapping values", withoutNulls(readDocument(mappingValue()))))),
+	}}
+}
 
-var mappingValue = object[document]{"a mapping value, an object", []member[document]{
-	documentMember("dimensionKey", (*decoder).text),
-	documentMember("mappingMode", (*decoder).text),
-	documentMember("convertionMultiplier", (*decoder).multiplier),
-}}
+func mappingValue() object[document] {
+	return object[document]{"a mapping value, an object", []member[document]{
+		documentMember("dimensionKey", (*decoder).text),
+		documentMember("mappingMode", (*decoder).text),
+		documentMember("convertionMultiplier", (*decoder).multiplier),
+	}}
+}
 
 // documentMember is a member of a document.
 func documentMember[T any](name string, read func(*decoder) (T, error)) member[document] {
@@ -107,13 +113,15 @@ func (d *decoder) multiplier() (metering.Numeral, error) {
 	return metering.Numeral(q.String()), err
 }
 
-// wholeMappingValue reads a mapping value in which null is as if the member were absent.
-func wholeMappingValue(d *decoder) (document, error) {
-	value, err := readDocument(mappingValue)(d)
-	for name, member := range value {
-		if member == nil {
-			delete(value, name)
+// withoutNulls reads a document in which null is as if the member were absent.
+func withoutNulls(read func(*decoder) (document, error)) func(*decoder) (document, error) {
+	return func(d *decoder) (document, error) {
+		value, err := read(d)
+		for name, member := range value {
+			if member == nil {
+				delete(value, name)
+			}
 		}
+		return value, err
 	}
-	return value, err
 }

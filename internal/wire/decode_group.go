@@ -28,31 +28,27 @@ func (d *decoder) group() (g metering.Group, err error) {
 	return g, err
 }
 
-// imported are the names of the members that an import requires.
-var imported = func() (names []string) {
-	for _, m := range metering.GroupMembers {
-		if m.Imported {
-			names = append(names, m.Name)
-		}
-	}
-	return names
-}()
-
 // checkGroup checks what must be there and the identifiers, and sets what has a default.
 func checkGroup(g *metering.Group) error {
+	var missing string
+	var imported []string
 	for i := range metering.GroupMembers {
 		m := &metering.GroupMembers[i]
-		if m.Imported && isZero(m.Get(g)) {
-			return metering.Errorf(metering.Invalid, "%s is missing: %s are required", m.Name, strings.Join(imported, ", "))
-		}
-	}
-	for i := range metering.GroupMembers {
-		m := &metering.GroupMembers[i]
-		if value, _ := m.Get(g).(string); value != "" && m.Check != nil {
-			if err := m.Check(value); err != nil {
-				return metering.Errorf(metering.Invalid, "%s is %s: %v", m.Name, metering.Quote(value), err)
+		value := m.Get(g)
+		if m.Imported {
+			imported = append(imported, m.Name)
+			if missing == "" && isZero(value) {
+				missing = m.Name
 			}
 		}
+		if text, _ := value.(string); text != "" && m.Check != nil {
+			if err := m.Check(text); err != nil {
+				return metering.Errorf(metering.Invalid, "%s is %s: %v", m.Name, metering.Quote(text), err)
+			}
+		}
+	}
+	if missing != "" {
+		return metering.Errorf(metering.Invalid, "%s is missing: %s are required", missing, strings.Join(imported, ", "))
 	}
 	if g.SerialID < 0 {
 		return metering.Errorf(metering.Invalid, "serialID is %d: it must be 0 or more", g.SerialID)

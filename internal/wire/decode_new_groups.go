@@ -15,12 +15,13 @@ const MaxBatch = 1000
 // doesn't fit is for ValidateBatch to tell.
 func DecodeNewGroups(body []byte) ([]metering.NewGroup, error) {
 	groups, err := decode(body, func(d *decoder) (groups []metering.NewGroup, err error) {
+		group := newGroup()
 		err = d.array("an array of usage record groups", func(i int) error {
 			if i == MaxBatch {
 				return metering.Errorf(metering.Invalid, "the array holds more than %d usage record groups: it must hold 1 to %d", MaxBatch, MaxBatch)
 			}
-			group, err := newGroup.value(d)
-			groups = append(groups, group)
+			g, err := group.value(d)
+			groups = append(groups, g)
 			return err
 		})
 		return groups, err
@@ -31,35 +32,42 @@ func DecodeNewGroups(body []byte) ([]metering.NewGroup, error) {
 	return groups, err
 }
 
-var newGroup = object[metering.NewGroup]{"a usage record group, an object", []member[metering.NewGroup]{
-	field("id", (*decoder).text, func(g *metering.NewGroup) *string { return &g.ID }),
-	field("organizationID", (*decoder).text, func(g *metering.NewGroup) *string { return &g.OrganizationID }),
-	field("entitlementID", (*decoder).text, func(g *metering.NewGroup) *string { return &g.EntitlementID }),
-	field("timestamp", pointer((*decoder).time), func(g *metering.NewGroup) **time.Time { return &g.Timestamp }),
-	field("records", (*decoder).newRecords, func(g *metering.NewGroup) *[]metering.NewRecord { return &g.Records }),
-	field("billableRecords", newBillables, func(g *metering.NewGroup) *[]metering.NewBillableRecord { return &g.BillableRecords }),
-	field("metaInfo", newMetaInfo.value, func(g *metering.NewGroup) *metering.NewMetaInfo { return &g.MetaInfo }),
-}}
+// newGroup is made for each request: as a variable it would be in every program that imports wire.
+func newGroup() *object[metering.NewGroup] {
+	billables, metaInfo := newBillables(), newMetaInfo()
+	return &object[metering.NewGroup]{"a usage record group, an object", []member[metering.NewGroup]{
+		field("id", (*decoder).text, func(g *metering.NewGroup) *string { return &g.ID }),
+		field("organizationID", (*decoder).text, func(g *metering.NewGroup) *string { return &g.OrganizationID }),
+		field("entitlementID", (*decoder).text, func(g *metering.NewGroup) *string { return &g.EntitlementID }),
+		field("timestamp", pointer((*decoder).time), func(g *metering.NewGroup) **time.Time { return &g.Timestamp }),
+		field("records", (*decoder).newRecords, func(g *metering.NewGroup) *[]metering.NewRecord { return &g.Records }),
+		field("billableRecords", billables, func(g *metering.NewGroup) *[]metering.NewBillableRecord { return &g.BillableRecords }),
+		field("metaInfo", metaInfo.value, func(g *metering.NewGroup) *metering.NewMetaInfo { return &g.MetaInfo }),
+	}}
+}
 
-var newBillables = listOf("an array of billable records", newBillable.value)
+func newBillables() func(*decoder) ([]metering.NewBillableRecord, error) {
+	record := &object[metering.NewBillableRecord]{"a billable record, an object", []member[metering.NewBillableRecord]{
+		field("key", (*decoder).text, func(r *metering.NewBillableRecord) *string { return &r.Key }),
+		field("properties", (*decoder).properties, func(r *metering.NewBillableRecord) *map[string]any { return &r.Properties }),
+		field("quantity", (*decoder).number, func(r *metering.NewBillableRecord) *string { return &r.Quantity }),
+	}}
+	return listOf("an array of billable records", record.value)
+}
 
-var newBillable = object[metering.NewBillableRecord]{"a billable record, an object", []member[metering.NewBillableRecord]{
-	field("key", (*decoder).text, func(r *metering.NewBillableRecord) *string { return &r.Key }),
-	field("properties", (*decoder).properties, func(r *metering.NewBillableRecord) *map[string]any { return &r.Properties }),
-	field("quantity", (*decoder).number, func(r *metering.NewBillableRecord) *string { return &r.Quantity }),
-}}
-
-var newMetaInfo = object[metering.NewMetaInfo]{"an object", append([]member[metering.NewMetaInfo]{
-	field("SkipValidation", (*decoder).boolean, func(m *metering.NewMetaInfo) *bool { return &m.SkipValidation }),
-	field("source", (*decoder).text, func(m *metering.NewMetaInfo) *string { return &m.Source }),
-	field("timestamp", pointer((*decoder).time), func(m *metering.NewMetaInfo) **time.Time { return &m.Timestamp }),
-	field("billableRecords", newBillables, func(m *metering.NewMetaInfo) *[]metering.NewBillableRecord { return &m.BillableRecords }),
-	// The service's own to write: what a client sends is read and ignored.
-	field("originRecords", (*decoder).newRecords, func(*metering.NewMetaInfo) *[]metering.NewRecord { return new([]metering.NewRecord) }),
-}, carriedMembers()...)}
+func newMetaInfo() *object[metering.NewMetaInfo] {
+	return &object[metering.NewMetaInfo]{"an object", append([]member[metering.NewMetaInfo]{
+		field("SkipValidation", (*decoder).boolean, func(m *metering.NewMetaInfo) *bool { return &m.SkipValidation }),
+		field("source", (*decoder).text, func(m *metering.NewMetaInfo) *string { return &m.Source }),
+		field("timestamp", pointer((*decoder).time), func(m *metering.NewMetaInfo) **time.Time { return &m.Timestamp }),
+		field("billableRecords", newBillables(), func(m *metering.NewMetaInfo) *[]metering.NewBillableRecord { return &m.BillableRecords }),
+		// The service's own to write: what a client sends is read and ignored.
+		field("originRecords", (*decoder).newRecords, func(*metering.NewMetaInfo) *[]metering.NewRecord { return new([]metering.NewRecord) }),
+	}, carriedMembers()...)}
+}
 
 func carriedMembers() (members []member[metering.NewMetaInfo]) {
-	for _, carried := range metering.CarriedMembers {
+	for _, carried := range metering.CarriedMembers() {
 		members = append(members, member[metering.NewMetaInfo]{carried.Name, func(d *decoder, m *metering.NewMetaInfo) error {
 			if d.null() {
 				return nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -25,15 +26,26 @@ func AppendGroupForExport(b []byte, g *metering.Group) []byte {
 	return appendGroup(b, g, true)
 }
 
-// byName are the members of a group in the order of their names.
-var byName = slices.SortedFunc(slices.Values(metering.GroupMembers), func(a, b metering.Member[metering.Group]) int {
-	return strings.Compare(a.Name, b.Name)
-})
+// membersByName are the members of a group in the order of their names.
+func membersByName() []metering.Member[metering.Group] {
+	byName.once.Do(func() {
+		byName.members = slices.SortedFunc(slices.Values(metering.GroupMembers), func(a, b metering.Member[metering.Group]) int {
+			return strings.Compare(a.Name, b.Name)
+		})
+	})
+	return byName.members
+}
+
+var byName struct {
+	once    sync.Once
+	members []metering.Member[metering.Group]
+}
 
 func appendGroup(b []byte, g *metering.Group, export bool) []byte {
 	b = append(b, '{')
-	for i := range byName {
-		m := &byName[i]
+	members := membersByName()
+	for i := range members {
+		m := &members[i]
 		value := m.Get(g)
 		if value == nil || m.Private && !export {
 			continue

@@ -396,7 +396,7 @@ func int32s(value any) bool {
 
 var carried = func() members {
 	m := members{}
-	for _, member := range metering.CarriedMembers {
+	for _, member := range metering.CarriedMembers() {
 		m[member.Name] = orNull(map[metering.Kind]shape{
 			metering.KindText: text, metering.KindTime: instant, metering.KindAmount: amount, metering.KindCount: int32s,
 		}[member.Kind])

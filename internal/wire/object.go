@@ -97,11 +97,11 @@ func readMembers[O any](d *decoder, due string, members []metering.Member[O], o 
 
 // value reads the value of a member, as the type beside its kind; a text must be one of values, if
 // there are any.
-func (d *decoder) value(kind metering.Kind, values []string) (any, error) {
+func (d *decoder) value(kind metering.Kind, values func() []string) (any, error) {
 	switch kind {
 	case metering.KindText:
 		if values != nil {
-			return d.oneOf(values)
+			return d.oneOf(values())
 		}
 		return d.text()
 	case metering.KindTime:

@@ -17,7 +17,7 @@ func (cp *copier) copyObject(k kind, depth int) bool {
 	if depth > maxDepth {
 		return cp.fail("it is nested more than %d levels deep", maxDepth)
 	}
-	if known, ok := k.known(); ok {
+	if known := cp.schema.of(k); known != nil {
 		return cp.copyKnown(known, depth)
 	}
 	of := kindAny
@@ -48,7 +48,7 @@ func (cp *copier) copyObject(k kind, depth int) bool {
 }
 
 // copyKnown copies those members of an object that are known.
-func (cp *copier) copyKnown(known known, depth int) bool {
+func (cp *copier) copyKnown(known *known, depth int) bool {
 	if !cp.expect('{') {
 		return false
 	}
@@ -102,7 +102,7 @@ func (cp *copier) copyKnown(known known, depth int) bool {
 
 // knownMember reads the name of a member and the tag of its value. The place of a member that is not
 // known is negative, and its whole value is still to be read.
-func (cp *copier) knownMember(k known) (place int, tag byte, ok bool) {
+func (cp *copier) knownMember(k *known) (place int, tag byte, ok bool) {
 	if rest := cp.in[cp.at:]; len(rest) > 1 && rest[1] < utf8.RuneSelf {
 		of := k.byLetter[rest[1]]
 		for place := int(of.first); place < int(of.end); place++ {

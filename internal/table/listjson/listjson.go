@@ -37,7 +37,7 @@ type Response struct {
 //
 // A group takes fewer bytes than its item in the response.
 func AppendGroups(out, response []byte, begins int, take func(Group) (keep bool, err error)) ([]byte, Response, error) {
-	cp := copier{in: response, out: out, first: begins}
+	cp := copier{schema: theSchema(), in: response, out: out, first: begins}
 	var rest Response
 	items, count := -1, -1.0
 	ok := cp.object(func(name []byte) (ok bool) {
@@ -89,6 +89,7 @@ func AppendGroups(out, response []byte, begins int, take func(Group) (keep bool,
 
 // copier is DynamoDB's response, read up to at, and what was made of it.
 type copier struct {
+	schema  *schema
 	in, out []byte
 	at      int
 	first   int   // out[first:] are the groups

@@ -3,6 +3,7 @@ package listjson
 import (
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -34,18 +35,30 @@ func (k kind) String() string {
 	}[k]
 }
 
-// kinds are what the kinds of members are as attributes.
-var kinds = map[metering.Kind]kind{
-	metering.KindText:            kindText,
-	metering.KindTime:            kindTime,
-	metering.KindAmount:          kindNumber,
-	metering.KindCount:           kindInt32,
-	metering.KindFlag:            kindFlag,
-	metering.KindQuantity:        kindNumber,
-	metering.KindQuantities:      kindAmounts,
-	metering.KindProperties:      kindDocument,
-	metering.KindBillableRecords: kindBillables,
-	metering.KindMetaInfo:        kindMetaInfo,
+// kindOf is what a member of that kind is as an attribute.
+func kindOf(k metering.Kind) kind {
+	switch k {
+	case metering.KindText:
+		return kindText
+	case metering.KindTime:
+		return kindTime
+	case metering.KindAmount, metering.KindQuantity:
+		return kindNumber
+	case metering.KindCount:
+		return kindInt32
+	case metering.KindFlag:
+		return kindFlag
+	case metering.KindQuantities:
+		return kindAmounts
+	case metering.KindProperties:
+		return kindDocument
+	case metering.KindBillableRecords:
+		return kindBillables
+	case metering.KindMetaInfo:
+		return kindMetaInfo
+	default:
+		panic("listjson: a member has a kind that can't be copied")
+	}
 }
 
 // member is an attribute that is copied.
@@ -60,29 +73,42 @@ type member struct {
 func membersOf[O any](members []metering.Member[O]) (all []member) {
 	for i := range members {
 		m := &members[i]
-		kind, ok := kinds[m.Kind]
-		if !ok {
-			panic("listjson: " + m.Name + " has a kind that can't be copied")
-		}
 		if !m.Private {
-			all = append(all, member{m.Name, kind, m.Required, m.Droppable()})
+			all = append(all, member{m.Name, kindOf(m.Kind), m.Required, m.Droppable()})
 		}
 	}
 	return all
 }
 
-var groupMembers = append(membersOf(metering.GroupMembers), member{name: PositionAttribute, kind: kindPosition, required: true})
+func groupMembers() []member {
+	return append(membersOf(metering.GroupMembers), member{name: PositionAttribute, kind: kindPosition, required: true})
+}
 
-var (
-	knownOfGroup    = knownMembers(groupMembers)
-	knownOfMetaInfo = knownMembers(membersOf(metering.MetaInfoMembers))
-	knownOfBillable = knownMembers(membersOf(metering.BillableMembers))
-)
+// schema is what is known of each kind of object.
+type schema struct{ group, metaInfo, billable known }
+
+// theSchema is made when it is first used: a program that lists nothing does not have it.
+func theSchema() *schema {
+	made.once.Do(func() {
+		made.schema = schema{
+			group:    knownMembers(groupMembers()),
+			metaInfo: knownMembers(membersOf(metering.MetaInfoMembers)),
+			billable: knownMembers(membersOf(metering.BillableMembers)),
+		}
+	})
+	return &made.schema
+}
+
+var made struct {
+	once   sync.Once
+	schema schema
+}
 
 // Attributes are the names of those attributes of a group that AppendGroups reads.
 func Attributes() []string {
-	names := make([]string, len(groupMembers))
-	for i, m := range groupMembers {
+	members := groupMembers()
+	names := make([]string, len(members))
+	for i, m := range members {
 		names[i] = m.name
 	}
 	return names
@@ -137,16 +163,16 @@ func (k kind) tag() string {
 	}
 }
 
-// known returns false if k is no object whose members are known.
-func (k kind) known() (known, bool) {
+// of returns what is known of objects of kind k, nil if that is nothing.
+func (s *schema) of(k kind) *known {
 	switch k {
 	case kindGroup:
-		return knownOfGroup, true
+		return &s.group
 	case kindMetaInfo:
-		return knownOfMetaInfo, true
+		return &s.metaInfo
 	case kindBillable:
-		return knownOfBillable, true
+		return &s.billable
 	default:
-		return known{}, false
+		return nil
 	}
 }
