@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,25 +26,23 @@ func AppendGroupForExport(b []byte, g *metering.Group) []byte {
 }
 
 // membersByName are the members of a group in the order of their names.
-func membersByName() []metering.Member[metering.Group] {
+func membersByName() []*metering.Member[metering.Group] {
 	byName.once.Do(func() {
-		byName.members = slices.SortedFunc(slices.Values(metering.GroupMembers), func(a, b metering.Member[metering.Group]) int {
-			return strings.Compare(a.Name, b.Name)
-		})
+		for _, name := range namesOf(metering.GroupMembers, func(m *metering.Member[metering.Group]) string { return m.Name }) {
+			byName.members = append(byName.members, metering.MemberNamed(metering.GroupMembers, name))
+		}
 	})
 	return byName.members
 }
 
 var byName struct {
 	once    sync.Once
-	members []metering.Member[metering.Group]
+	members []*metering.Member[metering.Group]
 }
 
 func appendGroup(b []byte, g *metering.Group, export bool) []byte {
 	b = append(b, '{')
-	members := membersByName()
-	for i := range members {
-		m := &members[i]
+	for _, m := range membersByName() {
 		value := m.Get(g)
 		if value == nil || m.Private && !export {
 			continue

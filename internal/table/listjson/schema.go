@@ -80,10 +80,6 @@ func membersOf[O any](members []metering.Member[O]) (all []member) {
 	return all
 }
 
-func groupMembers() []member {
-	return append(membersOf(metering.GroupMembers), member{name: PositionAttribute, kind: kindPosition, required: true})
-}
-
 // schema is what is known of each kind of object.
 type schema struct{ group, metaInfo, billable known }
 
@@ -91,7 +87,7 @@ type schema struct{ group, metaInfo, billable known }
 func theSchema() *schema {
 	made.once.Do(func() {
 		made.schema = schema{
-			group:    knownMembers(groupMembers()),
+			group:    knownMembers(append(membersOf(metering.GroupMembers), member{name: PositionAttribute, kind: kindPosition, required: true})),
 			metaInfo: knownMembers(membersOf(metering.MetaInfoMembers)),
 			billable: knownMembers(membersOf(metering.BillableMembers)),
 		}
@@ -106,10 +102,10 @@ var made struct {
 
 // Attributes are the names of those attributes of a group that AppendGroups reads.
 func Attributes() []string {
-	members := groupMembers()
-	names := make([]string, len(members))
-	for i, m := range members {
-		names[i] = m.name
+	all := theSchema().group.all
+	names := make([]string, len(all))
+	for i := range all {
+		names[i] = all[i].name
 	}
 	return names
 }
