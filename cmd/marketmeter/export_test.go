@@ -12,11 +12,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 func TestExportIntoImportGivesTheSameList(t *testing.T) {
@@ -55,7 +55,7 @@ func TestExportReadsEveryPage(t *testing.T) {
 	var want []string
 	for _, g := range transfertest.ManyGroups(12, "o1") {
 		g.UsageRecordReportID = strings.Repeat("x", 200_000) // five of them fill a page of DynamoDB's
-		want = append(want, string(apijson.AppendGroupForExport(nil, &g))+"\n")
+		want = append(want, string(wire.AppendGroupForExport(nil, &g))+"\n")
 	}
 	if status, stdout, stderr := onTable(t, name, strings.Join(want, ""), "import", "--org", "o1", "-"); status != 0 {
 		t.Fatalf("import: %d\n%s%s", status, stdout, stderr)
@@ -96,7 +96,7 @@ func TestExportOfDays(t *testing.T) {
 		status, stdout, stderr := onTable(t, name, "", append([]string{"export", "--org", "o1"}, test.flags...)...)
 		var got []string
 		for line := range strings.Lines(stdout) {
-			group, err := apijson.DecodeGroup([]byte(line))
+			group, err := wire.DecodeGroup([]byte(line))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -17,9 +17,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // doc is a JSON object, as a test writes it or as parse reads it.
@@ -149,7 +149,7 @@ func decodeGroup(org string, g doc) (*metering.Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	group, err := apijson.DecodeGroup(line)
+	group, err := wire.DecodeGroup(line)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", line, err)
 	}

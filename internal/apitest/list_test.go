@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // stored is a group and what the API must answer for it.
@@ -411,7 +411,7 @@ func TestListHoldsWhatGroupsReads(t *testing.T) {
 		}
 		if text := parameters.Get("metaInfo"); text != "" {
 			var err error
-			if filter.MetaInfo, err = apijson.DecodeDocument([]byte(text)); err != nil {
+			if filter.MetaInfo, err = wire.DecodeDocument([]byte(text)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -420,7 +420,7 @@ func TestListHoldsWhatGroupsReads(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			expected = append(expected, parse(t, string(apijson.AppendGroup(nil, g))).(doc))
+			expected = append(expected, parse(t, string(wire.AppendGroup(nil, g))).(doc))
 		}
 		parameters.Set("limit", fmt.Sprint(1+len(expected)/5+d.IntN(9)))
 		if wantSame(t, expected, a.listAll(t, "acme", parameters)); t.Failed() {
@@ -797,12 +797,12 @@ func pageBreakers(t *testing.T, text string) []metering.Group {
 		properties[fmt.Sprint(i)] = text
 	}
 	line := toJSON(t, group("", doc{"id": "g", "metaInfo": doc{"billableRecords": []any{doc{"key": "m", "quantity": 1, "properties": properties}}}}))
-	g, err := apijson.DecodeGroup([]byte(line))
+	g, err := wire.DecodeGroup([]byte(line))
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.OrganizationID = "acme"
-	encoded := string(apijson.AppendGroup(nil, &g))
+	encoded := string(wire.AppendGroup(nil, &g))
 	escaped := len(encoded) + strings.Count(encoded, `"`) + strings.Count(encoded, `\`)
 	groups := make([]metering.Group, 1+maxLambdaResponse/escaped)
 	for i := range groups {

@@ -20,7 +20,7 @@ var mutable = regexp.MustCompile(`\b(sync|atomic|expvar)\.|\bchan\b|\bnew\(|\bma
 // packages have are never changed.
 func TestPackagesKeepNothingOfARequest(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"httpapi", "auth", "table", "metering", "apijson", "lambdahost", "lambdahost/tablehost", "dynamoclient"} {
+	for _, name := range []string{"httpapi", "auth", "table", "metering", "wire", "lambdahost", "lambdahost/tablehost", "dynamoclient"} {
 		if changes := changedVariables(t, filepath.Join(root, "internal", name)); len(changes) > 0 {
 			t.Errorf("%s has variables that a request may change for the next: %q", name, changes)
 		}

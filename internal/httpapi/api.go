@@ -19,9 +19,9 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // Table is what the API asks of the table; internal/table documents it.
@@ -296,7 +296,7 @@ func (x *exchange) fail(w http.ResponseWriter, err error) {
 	if r, ok := w.(*statusRecorder); ok && r.status != 0 {
 		return // too late: the answer has begun
 	}
-	writeJSON(w, statusOf(err), apijson.AppendText(nil, message))
+	writeJSON(w, statusOf(err), wire.AppendText(nil, message))
 }
 
 // writeJSON answers a body of JSON. A client that has gone away is nobody's failure.

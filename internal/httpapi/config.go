@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
@@ -56,7 +56,7 @@ func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, replace bool,
 	if err != nil {
 		return err
 	}
-	patch, err := apijson.DecodeConfigPatch(body)
+	patch, err := wire.DecodeConfigPatch(body)
 	if err != nil {
 		return err
 	}

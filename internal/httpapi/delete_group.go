@@ -4,8 +4,8 @@ import (
 	"log/slog"
 	"net/http"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 func (a *API) deleteGroup(w http.ResponseWriter, r *http.Request) error {
@@ -29,6 +29,6 @@ func (a *API) deleteGroup(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	exchangeOf(r).change = slog.Group("change", "item", "group", "id", group.ID)
-	writeJSON(w, http.StatusOK, apijson.AppendGroup(nil, &group))
+	writeJSON(w, http.StatusOK, wire.AppendGroup(nil, &group))
 	return nil
 }

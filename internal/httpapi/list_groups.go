@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 func (a *API) listGroups(w http.ResponseWriter, r *http.Request) error {
@@ -157,7 +157,7 @@ func metaInfoFilter(text string) (map[string]any, error) {
 	if len(text) > metering.MaxMetaInfoFilter {
 		return nil, metering.Errorf(metering.Invalid, "metaInfo has %d bytes: it may have at most %d", len(text), metering.MaxMetaInfoFilter)
 	}
-	document, err := apijson.DecodeDocument([]byte(text))
+	document, err := wire.DecodeDocument([]byte(text))
 	if err != nil {
 		return nil, metering.Errorf(metering.Invalid, "metaInfo must be a JSON object that the groups' metaInfo contains: %v", err)
 	}

@@ -3,8 +3,8 @@ package httpapi
 import (
 	"net/http"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 func (a *API) validateGroups(w http.ResponseWriter, r *http.Request) error {
@@ -15,7 +15,7 @@ func (a *API) validateGroups(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	groups, err := apijson.DecodeNewGroups(body)
+	groups, err := wire.DecodeNewGroups(body)
 	if err != nil {
 		return err
 	}

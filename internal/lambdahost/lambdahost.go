@@ -24,9 +24,9 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/awslabs/aws-lambda-go-api-proxy/core"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/build"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // Run serves the operations of a function that needs no table, until Lambda ends the process. A function
@@ -162,6 +162,6 @@ func failure(status int, message string) []byte {
 	w := newEnvelope()
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write(apijson.AppendText(nil, message))
+	_, _ = w.Write(wire.AppendText(nil, message))
 	return w.end()
 }

@@ -1,55 +1,63 @@
 package metering
 
-import "maps"
+import (
+	"maps"
+	"time"
+)
 
 // Document is the metaInfo as the API returns it, for matching and for encoding of what has no
 // type of its own: bool, string, Number, nil, []any and map[string]any.
-func (m MetaInfo) Document() map[string]any { return m.document(false) }
+func (m MetaInfo) Document() map[string]any { return documentOfMetaInfo(&m, false) }
 
 // FullDocument is Document with the members that this version does not know.
-func (m MetaInfo) FullDocument() map[string]any { return m.document(true) }
+func (m MetaInfo) FullDocument() map[string]any { return documentOfMetaInfo(&m, true) }
 
-func (m MetaInfo) document(withUnknown bool) map[string]any {
-	doc := make(map[string]any, len(m.Carried)+5)
-	if m.SkipValidation != nil {
-		doc["SkipValidation"] = *m.SkipValidation
+func documentOfMetaInfo(m *MetaInfo, withUnknown bool) map[string]any {
+	document := documentOfMembers(MetaInfoMembers, m, withUnknown)
+	if withUnknown {
+		maps.Copy(document, m.Unknown)
 	}
-	if m.Source != nil {
-		doc["source"] = string(*m.Source)
+	return document
+}
+
+func documentOfMembers[O any](members []Member[O], o *O, withUnknown bool) map[string]any {
+	document := map[string]any{}
+	for i := range members {
+		if value := members[i].Get(o); value != nil {
+			document[members[i].Name] = documentOf(value, withUnknown)
+		}
 	}
-	if m.Timestamp != nil {
-		doc["timestamp"] = FormatTime(*m.Timestamp)
-	}
-	if m.OriginRecords != nil {
-		doc["originRecords"] = quantitiesDocument(m.OriginRecords)
-	}
-	if m.BillableRecords != nil {
-		records := make([]any, len(m.BillableRecords))
-		for i, r := range m.BillableRecords {
-			record := map[string]any{"key": r.Key, "quantity": r.Quantity.number()}
-			if r.Properties != nil {
-				record["properties"] = r.Properties
-			}
+	return document
+}
+
+// documentOf is the document of a member's value; what is a document already stays as it is.
+func documentOf(value any, withUnknown bool) any {
+	switch value := value.(type) {
+	case time.Time:
+		return FormatTime(value)
+	case int32:
+		return NumberOf(int64(value))
+	case Quantity:
+		return value.number()
+	case map[string]Quantity:
+		document := make(map[string]any, len(value))
+		for key, q := range value {
+			document[key] = q.number()
+		}
+		return document
+	case []BillableRecord:
+		records := make([]any, len(value))
+		for i := range value {
+			record := documentOfMembers(BillableMembers, &value[i], withUnknown)
 			if withUnknown {
-				maps.Copy(record, r.Unknown)
+				maps.Copy(record, value[i].Unknown)
 			}
 			records[i] = record
 		}
-		doc["billableRecords"] = records
+		return records
+	default:
+		return value
 	}
-	maps.Copy(doc, m.Carried)
-	if withUnknown {
-		maps.Copy(doc, m.Unknown)
-	}
-	return doc
-}
-
-func quantitiesDocument(quantities map[string]Quantity) map[string]any {
-	doc := make(map[string]any, len(quantities))
-	for key, q := range quantities {
-		doc[key] = q.number()
-	}
-	return doc
 }
 
 // NoNumber stands in a filter's document for a number that no stored document can hold (more than

@@ -1,10 +1,6 @@
 package metering
 
-import (
-	"slices"
-	"strings"
-	"time"
-)
+import "time"
 
 // Group is a usage record group: what one entitlement used, reported at once, and how far its way
 // to the marketplace has come.
@@ -56,52 +52,6 @@ type BillableRecord struct {
 	Quantity   Quantity
 
 	Unknown map[string]any // as of a Group
-}
-
-// CarriedKind is the type of a metaInfo member that an integration carries along.
-type CarriedKind int
-
-// What carried members hold.
-const (
-	CarriedText   CarriedKind = iota
-	CarriedAmount             // a Number
-	CarriedCount              // a Number that is a 32-bit integer
-	CarriedTime               // text as FormatTime writes it
-)
-
-// CarriedMember is a metaInfo member that an integration writes and reads back; the service only
-// checks its type, since one member of the wrong type makes a strict client drop a whole page.
-type CarriedMember struct {
-	Name string
-	Kind CarriedKind
-}
-
-// CarriedMembers are all of them, by name (API reference: metaInfo).
-var CarriedMembers = []CarriedMember{
-	{"lagoAmount", CarriedAmount},
-	{"lagoSubscriptionID", CarriedText},
-	{"lagoUsageStartTime", CarriedTime},
-	{"metronomeDailyCostAmount", CarriedAmount},
-	{"metronomeInvoiceID", CarriedText},
-	{"metronomeMonthlyInvoiceAmount", CarriedAmount},
-	{"metronomeMonthlyInvoiceAmountAdjusted", CarriedAmount},
-	{"stripeInvoiceID", CarriedText},
-	{"stripePeriodEndTime", CarriedTime},
-	{"stripePeriodStartTime", CarriedTime},
-	{"stripeSubscriptionItemID", CarriedText},
-	{"stripeUsageRecordSummaryID", CarriedText},
-	{"stripeUsageRecordSummaryTotalUsage", CarriedCount},
-}
-
-// CarriedMemberNamed finds a carried member by its name.
-func CarriedMemberNamed(name string) (CarriedMember, bool) {
-	i, ok := slices.BinarySearchFunc(CarriedMembers, name, func(m CarriedMember, name string) int {
-		return strings.Compare(m.Name, name)
-	})
-	if !ok {
-		return CarriedMember{}, false
-	}
-	return CarriedMembers[i], true
 }
 
 // Partner is the marketplace that a group's usage goes to.

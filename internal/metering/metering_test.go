@@ -146,17 +146,6 @@ func TestIdentifiers(t *testing.T) {
 	}
 }
 
-func TestCarriedMembersAreFoundByName(t *testing.T) {
-	for _, m := range CarriedMembers {
-		if found, ok := CarriedMemberNamed(m.Name); !ok || found != m {
-			t.Errorf("%s: %v", m.Name, found) // they must be in order
-		}
-	}
-	if _, ok := CarriedMemberNamed("source"); ok {
-		t.Error("source is the service's own")
-	}
-}
-
 func TestAPatchLeavesItsBaseAlone(t *testing.T) {
 	value := func(destination, multiplier string) map[string]any {
 		return map[string]any{"dimensionKey": destination, "convertionMultiplier": Numeral(multiplier)}

@@ -155,25 +155,7 @@ func (g *Group) storedSize() int {
 		len("_entitlement"+"ORG##ENTITLEMENT#") + org + sizeInKey(g.EntitlementID) +
 		len("_op") + anOperation
 
-	size += len("id") + len(g.ID) +
-		len("organizationID") + len(g.OrganizationID) +
-		len("buyerID") + len(g.BuyerID) +
-		len("entitlementID") + len(g.EntitlementID) +
-		len("partner") + len(g.Partner) +
-		len("status") + len(g.Status) +
-		len("records") + sizeOfQuantities(g.Records) +
-		len("metaInfo") + g.MetaInfo.storedSize() +
-		len("serialID") + NumberOf(int64(g.SerialID)).storedSize() +
-		len("usageRecordReportID") + len(g.UsageRecordReportID) +
-		len("creationTime") + aTime +
-		len("lastUpdateTime") + aTime
-	if g.ProductID != "" {
-		size += len("productID") + len(g.ProductID)
-	}
-	if !g.ReportedTime.IsZero() {
-		size += len("reportedTime") + aTime
-	}
-	return size
+	return size + sizeOfMembers(GroupMembers, g, 0)
 }
 
 const (
@@ -181,43 +163,42 @@ const (
 	sizeOfMember    = 1
 )
 
-func (m *MetaInfo) storedSize() int {
-	size := sizeOfContainer
-	if m.SkipValidation != nil {
-		size += sizeOfMember + len("SkipValidation") + 1
-	}
-	if m.Source != nil {
-		size += sizeOfMember + len("source") + len(*m.Source)
-	}
-	if m.Timestamp != nil {
-		size += sizeOfMember + len("timestamp") + len(timeLayout)
-	}
-	if m.OriginRecords != nil {
-		size += sizeOfMember + len("originRecords") + sizeOfQuantities(m.OriginRecords)
-	}
-	if m.BillableRecords != nil {
-		size += sizeOfMember + len("billableRecords") + sizeOfContainer
-		for _, r := range m.BillableRecords {
-			size += sizeOfMember + sizeOfContainer +
-				sizeOfMember + len("key") + len(r.Key) +
-				sizeOfMember + len("quantity") + r.Quantity.number().storedSize()
-			if r.Properties != nil {
-				size += sizeOfMember + len("properties") + sizeOfDocument(r.Properties)
-			}
+// sizeOfMembers is the size of the members of o, with what each adds beside its name and value.
+func sizeOfMembers[O any](members []Member[O], o *O, each int) (size int) {
+	for i := range members {
+		if value := members[i].Get(o); value != nil {
+			size += len(members[i].Name) + sizeOfValue(value) + each
 		}
-	}
-	for name, value := range m.Carried {
-		size += sizeOfMember + len(name) + sizeOfDocument(value)
 	}
 	return size
 }
 
-func sizeOfQuantities(quantities map[string]Quantity) int {
-	size := sizeOfContainer
-	for key, q := range quantities {
-		size += sizeOfMember + len(key) + q.number().storedSize()
+// sizeOfValue is the size of a member's value.
+func sizeOfValue(value any) int {
+	switch value := value.(type) {
+	case time.Time:
+		return len(timeLayout)
+	case int32:
+		return NumberOf(int64(value)).storedSize()
+	case Quantity:
+		return value.number().storedSize()
+	case map[string]Quantity:
+		size := sizeOfContainer
+		for key, q := range value {
+			size += sizeOfMember + len(key) + q.number().storedSize()
+		}
+		return size
+	case []BillableRecord:
+		size := sizeOfContainer
+		for i := range value {
+			size += sizeOfMember + sizeOfContainer + sizeOfMembers(BillableMembers, &value[i], sizeOfMember)
+		}
+		return size
+	case MetaInfo:
+		return sizeOfContainer + sizeOfMembers(MetaInfoMembers, &value, sizeOfMember)
+	default:
+		return sizeOfDocument(value)
 	}
-	return size
 }
 
 func sizeOfDocument(document any) int {

@@ -19,9 +19,9 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // What clients do at once to the same groups and the same config, over a network that fails, comes out as if it
@@ -292,7 +292,7 @@ func (s *service) act(ctx context.Context, o *organization, a act) (outcome, err
 }
 
 func (s *service) importFor(ctx context.Context, o *organization, a act) (outcome, error) {
-	g, err := apijson.DecodeGroup(fmt.Appendf(nil, `{"id":%q,"buyerID":%q,"entitlementID":"e","partner":"AWS","status":%q,"creationTime":%q}`,
+	g, err := wire.DecodeGroup(fmt.Appendf(nil, `{"id":%q,"buyerID":%q,"entitlementID":"e","partner":"AWS","status":%q,"creationTime":%q}`,
 		a.group, a.value, a.status, milliseconds(s.model.now)))
 	if err != nil {
 		return outcome{}, err

@@ -19,11 +19,11 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // The model is the whole service in plain maps, with rules that were written from the contract and not from
@@ -639,7 +639,7 @@ func importGroup(t *rapid.T, w *model, o *organization) (request, rule) {
 		line = strings.Replace(line, "buyerID", "buyer", 1)
 	}
 	r := request{operator: func(ctx context.Context, tbl *table.Table) error {
-		g, err := apijson.DecodeGroup([]byte(line))
+		g, err := wire.DecodeGroup([]byte(line))
 		if err != nil {
 			return err
 		}

@@ -16,12 +16,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // operation is what a client or an operator asks for.
@@ -241,7 +241,7 @@ func (w *world) record(i int) *auth.Record {
 func (w *world) put(ctx context.Context, over *table.Table, ids ...string) answer {
 	stored := map[string]bool{}
 	for i, id := range ids {
-		group, err := apijson.DecodeGroup(fmt.Appendf(nil, `{"id": %q, "organizationID": %q, "buyerID": "b", "entitlementID": "e", "partner": "AWS", "status": "CREATED", "creationTime": %q}`,
+		group, err := wire.DecodeGroup(fmt.Appendf(nil, `{"id": %q, "organizationID": %q, "buyerID": "b", "entitlementID": "e", "partner": "AWS", "status": "CREATED", "creationTime": %q}`,
 			id, w.org, metering.FormatTime(begins.Add(-time.Duration(i)*time.Minute))))
 		if err == nil {
 			stored[id], err = over.Put(ctx, &group)

@@ -23,12 +23,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // Clients page by offset, each with a key of its own, and by cursor, all with one key, while others import and
@@ -245,7 +245,7 @@ func (c *crowd) bring(ctx context.Context) error {
 	id := fmt.Sprintf("g%d-%d", c.random.IntN(10), len(c.members))
 	c.members[id] = m
 	c.mu.Unlock()
-	group, err := apijson.DecodeGroup(fmt.Appendf(nil, `{"id": %q, "buyerID": %q, "entitlementID": "e", "partner": "AWS", "status": "CREATED", "creationTime": %q}`,
+	group, err := wire.DecodeGroup(fmt.Appendf(nil, `{"id": %q, "buyerID": %q, "entitlementID": "e", "partner": "AWS", "status": "CREATED", "creationTime": %q}`,
 		id, m.buyer, metering.FormatTime(m.created)))
 	if err != nil {
 		return err

@@ -12,8 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // Config is the organization's current config: its newest version, read consistently. A version that
@@ -38,7 +38,7 @@ func (t *Table) Config(ctx context.Context, org metering.OrgID) (metering.Config
 	countRead(ctx, out.ConsumedCapacity)
 	if len(out.Items) == 0 {
 		none := metering.EmptyConfig()
-		return metering.ConfigVersion{Config: none, Stored: apijson.AppendConfig(nil, none)}, nil
+		return metering.ConfigVersion{Config: none, Stored: wire.AppendConfig(nil, none)}, nil
 	}
 	r := itemReader{item: out.Items[0]}
 	version, err := strconv.Atoi(strings.TrimPrefix(r.text(attrSK), configPrefix))
@@ -47,7 +47,7 @@ func (t *Table) Config(ctx context.Context, org metering.OrgID) (metering.Config
 	}
 	current := metering.ConfigVersion{Version: version, Stored: []byte(r.text("config"))}
 	if err = r.err; err == nil {
-		current.Config, err = apijson.DecodeConfig(current.Stored)
+		current.Config, err = wire.DecodeConfig(current.Stored)
 	}
 	if err != nil {
 		current.Err = &metering.Error{
@@ -79,7 +79,7 @@ func (t *Table) ChangeConfig(ctx context.Context, org metering.OrgID, now time.T
 		if current.Err == nil && config.Equal(current.Config) {
 			return current, false, nil
 		}
-		next := metering.ConfigVersion{Version: current.Version + 1, Stored: apijson.AppendConfig(nil, config), Config: config}
+		next := metering.ConfigVersion{Version: current.Version + 1, Stored: wire.AppendConfig(nil, config), Config: config}
 		if len(next.Stored) > metering.MaxConfigStored {
 			return metering.ConfigVersion{}, false, metering.Errorf(metering.Invalid,
 				"the config would have %d bytes: it must have at most %d", len(next.Stored), metering.MaxConfigStored)

@@ -12,8 +12,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table/listjson"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // groupQuery is the Query of a filter: the index that serves it and what is filtered on top.
@@ -69,11 +70,11 @@ func newGroupQuery(org metering.OrgID, f metering.GroupFilter) (q *groupQuery, p
 func (q *groupQuery) exact() bool { return len(q.filters) == 0 && q.metaInfo == nil }
 
 // matches decides what DynamoDB could not.
-func (q *groupQuery) matches(g wireGroup) (bool, error) {
+func (q *groupQuery) matches(g listjson.Group) (bool, error) {
 	if q.metaInfo == nil {
 		return true, nil
 	}
-	stored, err := apijson.DecodeDocument(g.metaInfo)
+	stored, err := wire.DecodeDocument(g.MetaInfo)
 	return err == nil && q.metaInfo.Matches(stored), err
 }
 
@@ -109,13 +110,13 @@ func (q *groupQuery) startAfter(input *dynamodb.QueryInput, position string) (en
 	return false, nil
 }
 
-// project asks for what decodeGroups takes: the rest is a third of what would be sent.
+// project asks for the attributes that a list copies: the rest is a third of what would be sent.
 func (q *groupQuery) project(input *dynamodb.QueryInput) {
-	members := make([]string, len(groupMembers))
-	for i, m := range groupMembers {
-		members[i] = q.name(m.name)
+	attributes := listjson.Attributes()
+	for i, attribute := range attributes {
+		attributes[i] = q.name(attribute)
 	}
-	input.ProjectionExpression = aws.String(strings.Join(members, ","))
+	input.ProjectionExpression = aws.String(strings.Join(attributes, ","))
 }
 
 func (q *groupQuery) filterEqual(attribute, value string) {
@@ -151,7 +152,7 @@ func (q *groupQuery) filterDocument(path []string, document map[string]any) bool
 		case []any:
 			condition = func(path string) string { return "attribute_type(" + path + ", " + q.value(text("L")) + ")" }
 		default:
-			condition = func(path string) string { return path + " = " + q.value(documentValue(value)) }
+			condition = func(path string) string { return path + " = " + q.value(attributeValue(value)) }
 		}
 		if q.roomFor(leaf) {
 			q.filters = append(q.filters, condition(q.path(leaf)))

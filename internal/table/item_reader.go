@@ -19,17 +19,75 @@ type itemReader struct {
 	unexportable []string // the paths of unknown members that no document can hold
 }
 
-// read reads what a newer version may have stored in another form, and reports false then. It is no failure
-// of r.
-func read[T any](r *itemReader, to *T, how func(*itemReader) T) bool {
-	in := itemReader{item: r.item}
-	value := how(&in)
-	if in.err != nil {
-		return false
+// readMembers reads the members of o. What this version does not know, or can't read in this form and
+// may do without, it keeps in unknown: passing it on might break a client, failing would break a list.
+// Attributes that isOwn reports are passed over.
+func readMembers[O any](r *itemReader, members []metering.Member[O], o *O, unknown *map[string]any, isOwn func(string) bool) {
+	for i := range members {
+		m := &members[i]
+		if !m.Required && !r.has(m.Name) {
+			continue
+		}
+		in := itemReader{item: r.item}
+		value := in.value(m.Name, m.Kind, m.Required)
+		if in.err != nil && m.Droppable() {
+			r.keepUnknown(unknown, m.Name)
+			continue
+		}
+		r.unexportable = append(r.unexportable, in.unexportable...)
+		if r.err == nil {
+			r.err = in.err
+		}
+		m.Set(o, value)
 	}
-	*to = value
-	r.unexportable = append(r.unexportable, in.unexportable...)
-	return true
+	for name := range r.item {
+		if metering.MemberNamed(members, name) == nil && !isOwn(name) {
+			r.keepUnknown(unknown, name)
+		}
+	}
+}
+
+func isNone(string) bool { return false }
+
+// value reads a member, as the type beside its kind. A time that is not required must be spelled as
+// metering.FormatTime does.
+func (r *itemReader) value(name string, kind metering.Kind, required bool) any {
+	switch kind {
+	case metering.KindText:
+		return r.text(name)
+	case metering.KindTime:
+		t := r.time(name)
+		if r.err == nil && !required && metering.FormatTime(t) != r.text(name) {
+			r.fail(name, "a time in UTC with three decimals")
+		}
+		return t
+	case metering.KindAmount:
+		return r.amount(name)
+	case metering.KindCount:
+		return r.int32(name)
+	case metering.KindFlag:
+		return r.flag(name)
+	case metering.KindQuantity:
+		return r.quantity(name)
+	case metering.KindQuantities:
+		return r.quantities(name)
+	case metering.KindProperties:
+		properties, ok := r.document(name).(map[string]any)
+		if !ok {
+			r.fail(name, "a map")
+		}
+		return properties
+	case metering.KindBillableRecords:
+		return r.billableRecords(name)
+	case metering.KindMetaInfo:
+		var m metering.MetaInfo
+		in := itemReader{item: r.object(name)}
+		readMembers(&in, metering.MetaInfoMembers, &m, &m.Unknown, isNone)
+		r.join(name, in)
+		return m
+	default:
+		panic("table: " + name + " has a kind that can't be read")
+	}
 }
 
 // keepUnknown keeps an attribute that this version can't read as a document.
@@ -82,8 +140,17 @@ func (r *itemReader) number(name string) string {
 	return n.Value
 }
 
+func (r *itemReader) amount(name string) metering.Number {
+	n, err := metering.ParseNumber(r.number(name))
+	if err != nil {
+		r.fail(name, "a number")
+	}
+	return n
+}
+
+// int32 reads an integer however it is spelled: 1E+3.
 func (r *itemReader) int32(name string) int32 {
-	n, err := strconv.ParseInt(r.number(name), 10, 32)
+	n, err := strconv.ParseInt(r.amount(name).String(), 10, 32)
 	if err != nil {
 		r.fail(name, "a 32-bit integer")
 	}
@@ -94,15 +161,6 @@ func (r *itemReader) time(name string) time.Time {
 	t, err := metering.ParseTime(r.text(name))
 	if err != nil {
 		r.fail(name, "a time")
-	}
-	return t
-}
-
-// exactTime is a time as metering.FormatTime writes it.
-func (r *itemReader) exactTime(name string) time.Time {
-	t := r.time(name)
-	if r.err == nil && metering.FormatTime(t) != r.text(name) {
-		r.fail(name, "a time in UTC with three decimals")
 	}
 	return t
 }
@@ -153,75 +211,13 @@ func (r *itemReader) join(name string, in itemReader) {
 	}
 }
 
-func (r *itemReader) metaInfo(name string) metering.MetaInfo {
-	in := itemReader{item: r.object(name)}
-	var m metering.MetaInfo
-	for member := range in.item {
-		if !in.metaInfoMember(&m, member) {
-			in.keepUnknown(&m.Unknown, member)
-		}
-	}
-	r.join(name, in)
-	return m
-}
-
-// metaInfoMember reports false if this version does not know the member, or not in this form: passing it on
-// might break a client, failing would break a list.
-func (r *itemReader) metaInfoMember(m *metering.MetaInfo, name string) bool {
-	switch name {
-	case "SkipValidation":
-		return read(r, &m.SkipValidation, func(r *itemReader) *bool { return r.flag(name) })
-	case "source":
-		return read(r, &m.Source, func(r *itemReader) *metering.Source {
-			source := metering.Source(r.text(name))
-			return &source
-		})
-	case "timestamp":
-		return read(r, &m.Timestamp, func(r *itemReader) *time.Time {
-			t := r.exactTime(name)
-			return &t
-		})
-	case "originRecords":
-		return read(r, &m.OriginRecords, func(r *itemReader) map[string]metering.Quantity { return r.quantities(name) })
-	case "billableRecords":
-		return read(r, &m.BillableRecords, func(r *itemReader) []metering.BillableRecord { return r.billableRecords(name) })
-	}
-	carried, known := metering.CarriedMemberNamed(name)
-	var value any
-	if !known || !read(r, &value, func(r *itemReader) any { return r.carried(carried) }) {
-		return false
-	}
-	if m.Carried == nil {
-		m.Carried = map[string]any{}
-	}
-	m.Carried[name] = value
-	return true
-}
-
-func (r *itemReader) flag(name string) *bool {
+func (r *itemReader) flag(name string) bool {
 	b, ok := r.item[name].(*types.AttributeValueMemberBOOL)
 	if !ok {
 		r.fail(name, "a boolean")
-		return nil
+		return false
 	}
-	return &b.Value
-}
-
-func (r *itemReader) carried(m metering.CarriedMember) any {
-	switch m.Kind {
-	case metering.CarriedTime:
-		return metering.FormatTime(r.exactTime(m.Name))
-	case metering.CarriedText:
-		return r.text(m.Name)
-	}
-	n, err := metering.ParseNumber(r.number(m.Name))
-	if err == nil && m.Kind == metering.CarriedCount {
-		_, err = strconv.ParseInt(n.String(), 10, 32)
-	}
-	if err != nil {
-		r.fail(m.Name, "a number of its kind")
-	}
-	return n
+	return b.Value
 }
 
 func (r *itemReader) billableRecords(name string) []metering.BillableRecord {
@@ -238,18 +234,7 @@ func (r *itemReader) billableRecords(name string) []metering.BillableRecord {
 			return nil
 		}
 		in := itemReader{item: m.Value}
-		records[i] = metering.BillableRecord{Key: in.text("key"), Quantity: in.quantity("quantity")}
-		if in.has("properties") {
-			records[i].Properties, ok = in.document("properties").(map[string]any)
-			if !ok {
-				in.fail("properties", "a map")
-			}
-		}
-		for member := range in.item {
-			if member != "key" && member != "quantity" && member != "properties" {
-				in.keepUnknown(&records[i].Unknown, member)
-			}
-		}
+		readMembers(&in, metering.BillableMembers, &records[i], &records[i].Unknown, isNone)
 		r.join(fmt.Sprintf("%s[%d]", name, i), in)
 	}
 	return records
@@ -263,7 +248,7 @@ func (r *itemReader) document(name string) any {
 	return document
 }
 
-// valueDocument is the inverse of documentValue.
+// valueDocument is the inverse of attributeValue for documents.
 func valueDocument(value types.AttributeValue) (any, error) {
 	switch value := value.(type) {
 	case *types.AttributeValueMemberNULL:

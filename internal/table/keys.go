@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table/listjson"
 )
 
 // Attributes that are ours. Those of groups begin with "_" except the keys of the table; none ever
@@ -17,7 +18,7 @@ import (
 const (
 	attrPK          = "PK"
 	attrSK          = "SK"
-	attrTime        = "_time" // sort key of every index
+	attrTime        = listjson.PositionAttribute // sort key of every index
 	attrStatus      = "_status"
 	attrBuyer       = "_buyer"
 	attrEntitlement = "_entitlement"

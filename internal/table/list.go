@@ -13,6 +13,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table/listjson"
 )
 
 // List reads a page of the organization's groups and calls encode with it. docs/listing.md explains
@@ -174,7 +175,7 @@ func (l *listing) read(ctx context.Context) error {
 		}
 		// The groups of a response take no more bytes than the response.
 		l.page.json = slices.Grow(l.page.json, len(*response))
-		groups, beside, err := decodeGroups(*response, l.page.json, l.page.begin, l.take)
+		groups, beside, err := listjson.AppendGroups(l.page.json, *response, l.page.begin, l.take)
 		l.page.json = groups
 		if err != nil {
 			return storageError("list groups", err)
@@ -185,16 +186,16 @@ func (l *listing) read(ctx context.Context) error {
 				return storageError("list groups", fmt.Errorf("%q is no position", end))
 			}
 		}
-		countUnits(ctx, beside.units, 0)
+		countUnits(ctx, beside.Units, 0)
 		switch {
 		case l.page.full:
 			l.at.position = end
 			return nil
-		case beside.last == "":
+		case beside.Last == "":
 			l.ended = true
 			return nil
 		}
-		l.at.position = beside.last
+		l.at.position = beside.Last
 		if err := l.afterResponse(ctx); err != nil {
 			return err
 		}
@@ -217,9 +218,9 @@ func (l *listing) afterResponse(ctx context.Context) error {
 // maxQueryLimit is more than one response of 1 MB holds: above it a limit saves nothing.
 const maxQueryLimit = 10_000
 
-// take reports to decodeGroups whether the group, which follows at, is in the page. If the group is
+// take reports to listjson.AppendGroups whether the group, which follows at, is in the page. If the group is
 // in the list and not after the page, at moves past it.
-func (l *listing) take(g wireGroup) (bool, error) {
+func (l *listing) take(g listjson.Group) (bool, error) {
 	if l.page.full {
 		return false, nil
 	}

@@ -1,6 +1,10 @@
 package table
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/marketmeter/marketmeter/internal/table/listjson"
+)
 
 // page is a page of a list as it is read.
 type page struct {
@@ -16,13 +20,13 @@ type page struct {
 // add reports whether the group belongs to the page. This is the only place that decides that a
 // page is full: it has limit groups, or would be larger than its size limit. A page has at least
 // one group.
-func (p *page) add(g wireGroup) bool {
-	p.full = p.count == p.limit || p.count > 0 && p.size.exceededBy(g.page)
+func (p *page) add(g listjson.Group) bool {
+	p.full = p.count == p.limit || p.count > 0 && p.size.exceededBy(g.Page)
 	if p.full {
 		return false
 	}
 	p.count++
-	p.last = g.position
+	p.last = g.Position
 	return true
 }
 

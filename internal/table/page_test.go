@@ -41,7 +41,7 @@ func TestPage_EndsByItsLimits(t *testing.T) {
 				p.json = append(p.json, ',')
 			}
 			p.json = append(p.json, g...)
-			if p.add(wireGroup{page: p.json[p.begin:], position: []byte(g)}) {
+			if p.add(listjson.Group{Page: p.json[p.begin:], Position: []byte(g)}) {
 				added = append(added, g)
 			} else {
 				p.json = p.json[:before]

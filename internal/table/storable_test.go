@@ -12,10 +12,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // To the byte, by the sizes that AWS documents.
@@ -132,7 +132,7 @@ func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
 		}},
 	} {
 		validate := func(n int) ([]metering.NewGroup, error) {
-			groups, err := apijson.DecodeNewGroups([]byte(c.body(n)))
+			groups, err := wire.DecodeNewGroups([]byte(c.body(n)))
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -194,7 +194,7 @@ func TestValidate_ApprovesOnlyStorableProperties(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		groups, err := apijson.DecodeNewGroups(body)
+		groups, err := wire.DecodeNewGroups(body)
 		if err != nil {
 			rt.Fatalf("%s: %v", body, err)
 		}

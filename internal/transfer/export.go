@@ -12,12 +12,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // Writer writes groups in a format. After an error it is of no more use.
@@ -76,7 +77,7 @@ type jsonlWriter struct {
 }
 
 func (w *jsonlWriter) Write(g *metering.Group) ([]string, error) {
-	w.line = append(apijson.AppendGroupForExport(w.line[:0], g), '\n')
+	w.line = append(wire.AppendGroupForExport(w.line[:0], g), '\n')
 	_, err := w.out.Write(w.line)
 	return g.Unexportable, err
 }
@@ -93,27 +94,41 @@ type csvWriter struct {
 // text gives what is stored.
 func NewCSV(w io.Writer, raw bool) Writer {
 	out := csv.NewWriter(w)
-	_ = out.Write([]string{ // into the buffer: what fails comes out of Flush
-		"id", "organizationID", "buyerID", "entitlementID", "productID", "partner", "status", "records", "metaInfo",
-		"serialID", "usageRecordReportID", "creationTime", "lastUpdateTime", "reportedTime",
-	})
+	header := make([]string, len(metering.GroupMembers))
+	for i, m := range metering.GroupMembers {
+		header[i] = m.Name
+	}
+	_ = out.Write(header) // into the buffer: what fails comes out of Flush
 	return csvWriter{out, raw}
 }
 
 // Write has no column for members of the group itself that it does not know.
 func (w csvWriter) Write(g *metering.Group) ([]string, error) {
-	reported := ""
-	if !g.ReportedTime.IsZero() {
-		reported = metering.FormatTime(g.ReportedTime)
+	row := make([]string, len(metering.GroupMembers))
+	for i := range metering.GroupMembers {
+		row[i] = w.cell(metering.GroupMembers[i].Get(g))
 	}
-	leftOut := slices.Concat(slices.Sorted(maps.Keys(g.Unknown)), g.Unexportable)
-	return leftOut, w.out.Write([]string{
-		w.text(g.ID), w.text(g.OrganizationID), w.text(g.BuyerID), w.text(g.EntitlementID), w.text(g.ProductID),
-		w.text(string(g.Partner)), w.text(string(g.Status)),
-		string(apijson.AppendQuantities(nil, g.Records)), string(apijson.AppendMetaInfoForExport(nil, &g.MetaInfo)),
-		strconv.Itoa(int(g.SerialID)), w.text(g.UsageRecordReportID),
-		metering.FormatTime(g.CreationTime), metering.FormatTime(g.LastUpdateTime), reported,
-	})
+	return slices.Concat(slices.Sorted(maps.Keys(g.Unknown)), g.Unexportable), w.out.Write(row)
+}
+
+// cell returns the cell of a member's value.
+func (w csvWriter) cell(value any) string {
+	switch value := value.(type) {
+	case nil:
+		return ""
+	case string:
+		return w.text(value)
+	case int32:
+		return strconv.Itoa(int(value))
+	case time.Time:
+		return metering.FormatTime(value)
+	case map[string]metering.Quantity:
+		return string(wire.AppendQuantities(nil, value))
+	case metering.MetaInfo:
+		return string(wire.AppendMetaInfoForExport(nil, &value))
+	default:
+		panic(fmt.Sprintf("export: a %T has no form in CSV", value))
+	}
 }
 
 // text returns the cell of a text that a client may have chosen: NewCSV has the rule. Quotes around

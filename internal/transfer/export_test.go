@@ -13,10 +13,10 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // For all groups, the line that export writes is read as the same group.
@@ -24,8 +24,8 @@ func TestExportedLinesAreReadAsTheSameGroup(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		want := transfertest.AnyGroup().Draw(t, "group")
-		line := apijson.AppendGroupForExport(nil, &want)
-		got, err := apijson.DecodeGroup(line)
+		line := wire.AppendGroupForExport(nil, &want)
+		got, err := wire.DecodeGroup(line)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, line)
 		}
@@ -78,7 +78,7 @@ func TestExport_NeutralizesFormulasInCSV(t *testing.T) {
 	columns := map[string]int{"id": 0, "buyerID": 2, "entitlementID": 3, "productID": 4, "usageRecordReportID": 10}
 	var groups []metering.Group
 	for i, text := range texts {
-		g, err := apijson.DecodeGroup([]byte(transfertest.Line(fmt.Sprint("g", i), "serialID", "7", "records", `{"a":-1.5}`)))
+		g, err := wire.DecodeGroup([]byte(transfertest.Line(fmt.Sprint("g", i), "serialID", "7", "records", `{"a":-1.5}`)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,10 +16,10 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // ImportOptions are what an import may be told. The functions may be nil; neither is called while
@@ -167,7 +167,7 @@ func (im *groupImport) read(ctx context.Context, from io.Reader) error {
 }
 
 func (im *groupImport) decode(text []byte) (metering.Group, error) {
-	group, err := apijson.DecodeGroup(text)
+	group, err := wire.DecodeGroup(text)
 	if err != nil {
 		return metering.Group{}, err
 	}

@@ -24,7 +24,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/bench/figure"
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/localdb"
@@ -33,6 +32,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 func TestImportStoresTheFirstOfLinesWithOneID(t *testing.T) {
@@ -168,18 +168,18 @@ func importedAsTold(ctx context.Context, tbl *table.Table, org string, lines []s
 	}
 	told := map[string]string{}
 	for _, line := range lines {
-		group, err := apijson.DecodeGroup([]byte(line))
+		group, err := wire.DecodeGroup([]byte(line))
 		if err != nil {
 			return 0, err
 		}
 		group.OrganizationID = org
-		told[group.ID] = string(apijson.AppendGroupForExport(nil, &group))
+		told[group.ID] = string(wire.AppendGroupForExport(nil, &group))
 	}
 	for group, err := range tbl.Groups(ctx, metering.OrgID(org), metering.GroupFilter{}) {
 		if err != nil {
 			return 0, err
 		}
-		if got := string(apijson.AppendGroupForExport(nil, group)); got != told[group.ID] || group.SerialID > serial {
+		if got := string(wire.AppendGroupForExport(nil, group)); got != told[group.ID] || group.SerialID > serial {
 			return 0, fmt.Errorf("serial counter %d, stored\n%s, to be\n%s", serial, got, told[group.ID])
 		}
 		delete(told, group.ID)
@@ -451,7 +451,7 @@ func TestImport_WaitsForWhatMayPassAlone(t *testing.T) {
 		})
 		// The serial counter is first, then a group at a time: both have one id, and so one worker.
 		lines := transfertest.Line("g1", "serialID", "1") + transfertest.Line("g1")
-		counts, err := Import(t.Context(), table.New(client, name), "o-"+strings.ReplaceAll(test.name, " ", "-"), strings.NewReader(lines), ImportOptions{Patience: time.Minute})
+		counts, err := Import(t.Context(), table.New(client, name), metering.OrgID("o-"+strings.ReplaceAll(test.name, " ", "-")), strings.NewReader(lines), ImportOptions{Patience: time.Minute})
 		access, explained := errors.AsType[*stack.AccessError](err)
 		if counts.Lines() != test.imported || (err != nil) != (test.want != "") || explained != (test.want != "") ||
 			explained && (!strings.HasPrefix(access.Sentence, test.want) || !strings.HasSuffix(access.Sentence, "; run it again to go on: what is there is skipped")) {

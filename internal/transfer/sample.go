@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // SampleOrg is the organization of the sample data.
@@ -58,7 +58,7 @@ func LoadSample(ctx context.Context, tbl *table.Table, today time.Time, say func
 func sampleLines(today time.Time) []byte {
 	var lines []byte
 	for group := range sampleGroups(today) {
-		lines = append(apijson.AppendGroupForExport(lines, &group), '\n')
+		lines = append(wire.AppendGroupForExport(lines, &group), '\n')
 	}
 	return lines
 }

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 var sampleToday = time.Date(2026, 3, 1, 9, 30, 0, 0, time.UTC)
@@ -40,7 +40,7 @@ func TestSampleHasEverything(t *testing.T) {
 	n := 0
 	for line := range strings.Lines(string(sampleLines(sampleToday))) {
 		n++
-		g, err := apijson.DecodeGroup([]byte(line))
+		g, err := wire.DecodeGroup([]byte(line))
 		if err != nil {
 			t.Fatalf("line %d: %v", n, err)
 		}
@@ -80,7 +80,7 @@ func TestSampleHasEverything(t *testing.T) {
 	for _, p := range metering.Partners {
 		want = append(want, "partner "+string(p))
 	}
-	for _, m := range metering.CarriedMembers {
+	for _, m := range metering.CarriedMembers() {
 		want = append(want, "member "+m.Name)
 	}
 	for _, what := range want {

@@ -12,9 +12,9 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // StoredGroups are the organization's groups, newest first.
@@ -106,18 +106,18 @@ func anyMetaInfo() *rapid.Generator[metering.MetaInfo] {
 			OriginRecords:   rapid.OneOf(rapid.Just[map[string]metering.Quantity](nil), anyQuantities()).Draw(t, "originRecords"),
 			BillableRecords: rapid.OneOf(rapid.Just[[]metering.BillableRecord](nil), rapid.SliceOfN(anyBillableRecord(), 0, 3)).Draw(t, "billableRecords"),
 		}
-		for _, member := range rapid.SliceOfDistinct(rapid.SampledFrom(metering.CarriedMembers), rapid.ID).Draw(t, "carried") {
+		for _, member := range rapid.SliceOfDistinct(rapid.SampledFrom(metering.CarriedMembers()), rapid.ID).Draw(t, "carried") {
 			if m.Carried == nil {
 				m.Carried = map[string]any{}
 			}
 			switch member.Kind {
-			case metering.CarriedText:
+			case metering.KindText:
 				m.Carried[member.Name] = rapid.String().Draw(t, member.Name)
-			case metering.CarriedTime:
+			case metering.KindTime:
 				m.Carried[member.Name] = metering.FormatTime(anyTime().Draw(t, member.Name))
-			case metering.CarriedAmount:
+			case metering.KindAmount:
 				m.Carried[member.Name] = anyNumber().Draw(t, member.Name)
-			case metering.CarriedCount:
+			case metering.KindCount:
 				m.Carried[member.Name] = metering.NumberOf(int64(rapid.Int32().Draw(t, member.Name)))
 			}
 		}
@@ -164,7 +164,7 @@ func ManyGroups(n int, org string) []metering.Group {
 func Lines(groups []metering.Group) string {
 	var lines []byte
 	for _, g := range groups {
-		lines = append(apijson.AppendGroupForExport(lines, &g), '\n')
+		lines = append(wire.AppendGroupForExport(lines, &g), '\n')
 	}
 	return string(lines)
 }

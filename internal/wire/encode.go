@@ -1,9 +1,11 @@
-package apijson
+package wire
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -23,33 +25,36 @@ func AppendGroupForExport(b []byte, g *metering.Group) []byte {
 	return appendGroup(b, g, true)
 }
 
+// membersByName are the members of a group in the order of their names.
+func membersByName() []*metering.Member[metering.Group] {
+	byName.once.Do(func() {
+		for _, name := range namesOf(metering.GroupMembers, func(m *metering.Member[metering.Group]) string { return m.Name }) {
+			byName.members = append(byName.members, metering.MemberNamed(metering.GroupMembers, name))
+		}
+	})
+	return byName.members
+}
+
+var byName struct {
+	once    sync.Once
+	members []*metering.Member[metering.Group]
+}
+
 func appendGroup(b []byte, g *metering.Group, export bool) []byte {
 	b = append(b, '{')
-	b = appendTextMember(b, "buyerID", g.BuyerID)
-	b = appendTimeMember(b, "creationTime", g.CreationTime)
-	b = appendTextMember(b, "entitlementID", g.EntitlementID)
-	b = appendTextMember(b, "id", g.ID)
-	b = appendTimeMember(b, "lastUpdateTime", g.LastUpdateTime)
-	metaInfo := g.MetaInfo.Document()
-	if export {
-		metaInfo = g.MetaInfo.FullDocument()
+	for _, m := range membersByName() {
+		value := m.Get(g)
+		if value == nil || m.Private && !export {
+			continue
+		}
+		if metaInfo, ok := value.(metering.MetaInfo); ok && export {
+			value = metaInfo.FullDocument()
+		}
+		b = appendValue(appendName(b, m.Name), value)
 	}
-	b = appendDocument(appendName(b, "metaInfo"), metaInfo)
-	b = appendTextMember(b, "organizationID", g.OrganizationID)
-	b = appendTextMember(b, "partner", string(g.Partner))
-	if export && g.ProductID != "" {
-		b = appendTextMember(b, "productID", g.ProductID)
-	}
-	b = AppendQuantities(appendName(b, "records"), g.Records)
-	if !g.ReportedTime.IsZero() {
-		b = appendTimeMember(b, "reportedTime", g.ReportedTime)
-	}
-	b = strconv.AppendInt(appendName(b, "serialID"), int64(g.SerialID), 10)
-	b = appendTextMember(b, "status", string(g.Status))
-	b = appendTextMember(b, "usageRecordReportID", g.UsageRecordReportID)
 	if export {
 		for _, name := range slices.Sorted(maps.Keys(g.Unknown)) {
-			b = appendDocument(appendName(b, name), g.Unknown[name])
+			b = appendValue(appendName(b, name), g.Unknown[name])
 		}
 	}
 	return append(b, '}')
@@ -57,7 +62,7 @@ func appendGroup(b []byte, g *metering.Group, export bool) []byte {
 
 // AppendMetaInfoForExport appends a group's metaInfo as AppendGroupForExport does.
 func AppendMetaInfoForExport(b []byte, m *metering.MetaInfo) []byte {
-	return appendDocument(b, m.FullDocument())
+	return appendValue(b, m.FullDocument())
 }
 
 // AppendQuantities appends an object of quantities by key.
@@ -72,12 +77,21 @@ func AppendQuantities(b []byte, quantities map[string]metering.Quantity) []byte 
 // AppendConfig appends the config as the API returns it and the table stores it, the members of each
 // object in the order of their names.
 func AppendConfig(b []byte, c metering.Config) []byte {
-	return appendDocument(b, map[string]any(c))
+	return appendValue(b, map[string]any(c))
 }
 
-// appendDocument appends one of metering's documents.
-func appendDocument(b []byte, value any) []byte {
+// appendValue appends the value of a member, or one of metering's documents.
+func appendValue(b []byte, value any) []byte {
 	switch value := value.(type) {
+	case time.Time: // as it is formatted, it needs no escapes
+		b = append(append(b, '"'), metering.FormatTime(value)...)
+		return append(b, '"')
+	case int32:
+		return strconv.AppendInt(b, int64(value), 10)
+	case map[string]metering.Quantity:
+		return AppendQuantities(b, value)
+	case metering.MetaInfo:
+		return appendValue(b, value.Document())
 	case nil:
 		return append(b, "null"...)
 	case bool:
@@ -94,17 +108,17 @@ func appendDocument(b []byte, value any) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = appendDocument(b, element)
+			b = appendValue(b, element)
 		}
 		return append(b, ']')
 	case map[string]any:
 		b = append(b, '{')
 		for _, name := range slices.Sorted(maps.Keys(value)) {
-			b = appendDocument(appendName(b, name), value[name])
+			b = appendValue(appendName(b, name), value[name])
 		}
 		return append(b, '}')
 	default:
-		panic("apijson: a document holds what no document may hold")
+		panic(fmt.Sprintf("wire: a %T can't be written", value))
 	}
 }
 
@@ -113,15 +127,6 @@ func appendDocument(b []byte, value any) []byte {
 func AppendText(b []byte, s string) []byte {
 	b, _ = jsontext.AppendQuote(b, s)
 	return b
-}
-
-func appendTextMember(b []byte, name, s string) []byte { return AppendText(appendName(b, name), s) }
-
-// appendTimeMember writes the quotes itself: a formatted time needs no escapes.
-func appendTimeMember(b []byte, name string, t time.Time) []byte {
-	b = append(appendName(b, name), '"')
-	b = append(b, metering.FormatTime(t)...)
-	return append(b, '"')
 }
 
 // appendName begins a member of the object that b ends in.

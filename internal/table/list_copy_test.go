@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -22,9 +23,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table/listjson"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // answered is a transport over which DynamoDB answers every request with these bytes.
@@ -38,47 +40,47 @@ func (a answered) RoundTrip(*http.Request) (*http.Response, error) {
 }
 
 // bySDK decodes the answer as any other program would: the SDK makes attribute values of it, itemGroup
-// groups, and apijson the API's JSON.
-func bySDK(t testing.TB, answer []byte) ([]byte, wireAnswer, error) {
+// groups, and wire the API's JSON.
+func bySDK(t testing.TB, answer []byte) ([]byte, listjson.Response, error) {
 	client := dynamoclient.New(dynamoclient.Options{
 		Region: "us-east-1", Transport: answered(answer), Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
 	})
 	page, err := client.Query(t.Context(), &dynamodb.QueryInput{TableName: aws.String("t")})
 	if err != nil {
-		return nil, wireAnswer{}, err
+		return nil, listjson.Response{}, err
 	}
 	if int(page.Count) != len(page.Items) {
-		return nil, wireAnswer{}, fmt.Errorf("%d items, and Count is %d", len(page.Items), page.Count)
+		return nil, listjson.Response{}, fmt.Errorf("%d items, and Count is %d", len(page.Items), page.Count)
 	}
 	var out []byte
 	for i, item := range page.Items {
 		group, err := itemGroup(item)
 		if err != nil {
-			return nil, wireAnswer{}, err
+			return nil, listjson.Response{}, err
 		}
 		if isBeyondWire(&group) {
-			return nil, wireAnswer{}, errors.New("a value is perhaps a number and not a quantity, or a text and not a time")
+			return nil, listjson.Response{}, errors.New("a value is perhaps a number and not a quantity, or a text and not a time")
 		}
 		wantStoredAlike(t, &group)
 		if i > 0 {
 			out = append(out, ',')
 		}
-		out = apijson.AppendGroup(out, &group)
+		out = wire.AppendGroup(out, &group)
 	}
-	var beside wireAnswer
+	var beside listjson.Response
 	if page.LastEvaluatedKey != nil {
 		r := itemReader{item: page.LastEvaluatedKey}
-		if beside.last = r.text(attrTime); r.err != nil {
-			return nil, wireAnswer{}, r.err
+		if beside.Last = r.text(attrTime); r.err != nil {
+			return nil, listjson.Response{}, r.err
 		}
 	}
 	if page.ConsumedCapacity != nil {
-		beside.units = aws.ToFloat64(page.ConsumedCapacity.CapacityUnits)
+		beside.Units = aws.ToFloat64(page.ConsumedCapacity.CapacityUnits)
 	}
 	return out, beside, nil
 }
 
-// isBeyondWire reports whether itemGroup has perhaps left out a quantity or a time that decodeGroups passes on: those
+// isBeyondWire reports whether itemGroup has perhaps left out a quantity or a time that AppendGroups passes on: those
 // were checked before they were stored.
 func isBeyondWire(group *metering.Group) bool {
 	unknown := group.MetaInfo.Unknown
@@ -99,14 +101,14 @@ func wantStoredAlike(t testing.TB, group *metering.Group) {
 	if again.ProductID != group.ProductID {
 		t.Fatalf("the product %q is stored as %q", group.ProductID, again.ProductID)
 	}
-	if before, after := apijson.AppendGroup(nil, group), apijson.AppendGroup(nil, &again); err != nil || !bytes.Equal(before, after) {
+	if before, after := wire.AppendGroup(nil, group), wire.AppendGroup(nil, &again); err != nil || !bytes.Equal(before, after) {
 		t.Fatalf("%s\nis stored as\n%s, %v", before, after, err)
 	}
 }
 
 // byWire decodes the answer as List does.
-func byWire(answer []byte) ([]byte, wireAnswer, error) {
-	return decodeGroups(answer, nil, 0, func(wireGroup) (bool, error) { return true, nil })
+func byWire(answer []byte) ([]byte, listjson.Response, error) {
+	return listjson.AppendGroups(nil, answer, 0, func(listjson.Group) (bool, error) { return true, nil })
 }
 
 // meaning is the groups as values: two spellings of a number are one, and the order of members is none.
@@ -348,10 +350,10 @@ func (s speller) item() string {
 	maybe(metaInfo, "timestamp", s.time)
 	maybe(metaInfo, "originRecords", s.amounts)
 	maybe(metaInfo, "billableRecords", s.billables)
-	for _, m := range metering.CarriedMembers {
-		maybe(metaInfo, m.Name, map[metering.CarriedKind]func() string{
-			metering.CarriedText: func() string { return s.anyText("carried") }, metering.CarriedTime: s.time,
-			metering.CarriedAmount: s.amount, metering.CarriedCount: s.integer,
+	for _, m := range metering.CarriedMembers() {
+		maybe(metaInfo, m.Name, map[metering.Kind]func() string{
+			metering.KindText: func() string { return s.anyText("carried") }, metering.KindTime: s.time,
+			metering.KindAmount: s.amount, metering.KindCount: s.integer,
 		}[m.Kind])
 	}
 	maybe(metaInfo, "_internal", func() string { return s.document(2) })
@@ -388,7 +390,7 @@ func TestAnswerOfQuery(t *testing.T) {
 	if err != nil || string(groups) != want {
 		t.Errorf("%v\n%s\nwant\n%s", err, groups, want)
 	}
-	if answer != (wireAnswer{"2026-03-01T12:00:00.000Z#g", 0.5}) {
+	if answer != (listjson.Response{Last: "2026-03-01T12:00:00.000Z#g", Units: 0.5}) {
 		t.Errorf("%+v", answer)
 	}
 }
@@ -459,7 +461,7 @@ func TestAnswersThatAreRefused(t *testing.T) {
 			}
 			if groups, _, err := byWire(answer); err == nil {
 				t.Errorf("taken for %s", groups)
-			} else if !strings.Contains(err.Error(), "DynamoDB's answer at byte ") {
+			} else if !strings.Contains(err.Error(), "DynamoDB's response at byte ") {
 				t.Errorf("the error does not tell where: %v", err)
 			}
 		})
@@ -541,4 +543,39 @@ func FuzzDecodeGroups(f *testing.F) {
 			t.Fatalf("beside the groups the SDK reads %+v and wire %+v", beside, a)
 		}
 	})
+}
+
+// The list of members is the only one: what it has is copied, stored and read, but for what it keeps private.
+func TestMembers_AreStoredAndListed(t *testing.T) {
+	t.Parallel()
+	attributes := listjson.Attributes()
+	for i := range metering.GroupMembers {
+		m := &metering.GroupMembers[i]
+		if slices.Contains(attributes, m.Name) == m.Private {
+			t.Errorf("%s is private: %v; a list asks for %v", m.Name, m.Private, attributes)
+		}
+		value := map[metering.Kind]any{
+			metering.KindText: "t", metering.KindTime: time.UnixMilli(1_700_000_000_123).UTC(), metering.KindCount: int32(7),
+			metering.KindQuantities: map[string]metering.Quantity{"k": {}}, metering.KindMetaInfo: metering.MetaInfo{Carried: map[string]any{"stripeInvoiceID": "i"}},
+		}[m.Kind]
+		var group metering.Group
+		m.Set(&group, value)
+		read, err := itemGroup(groupItem(&group))
+		if got := m.Get(&read); err != nil || !reflect.DeepEqual(got, value) {
+			t.Errorf("%s is stored as %v and read as %v, %v", m.Name, value, got, err)
+		}
+	}
+}
+
+// An integer is one however it is spelled, for a list and for a delete.
+func TestItemGroup_ReadsIntegersAsListsDo(t *testing.T) {
+	t.Parallel()
+	answer := plainAnswer(`{"N":"7"}`, `{"N":"1E+3"}`)
+	want, _, err := bySDK(t, answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := byWire(answer); err != nil || !reflect.DeepEqual(meaning(t, want), meaning(t, got)) {
+		t.Errorf("%v: the SDK reads\n%s\nand a list\n%s", err, want, got)
+	}
 }

@@ -1,4 +1,4 @@
-package apijson_test
+package wire_test
 
 import (
 	"bytes"
@@ -15,8 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // The decoders are held to what the contract says of a body, as shapes that stand here once more, over the JSON
@@ -45,7 +45,7 @@ func FuzzNewGroups(f *testing.F) {
 		"records": orNull(mapOf(number)), "billableRecords": orNull(arrayOf(record.shape)), "metaInfo": orNull(metaInfo.shape),
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		groups, err := apijson.DecodeNewGroups(body)
+		groups, err := wire.DecodeNewGroups(body)
 		value, isJSON := read(body)
 		array, _ := value.([]any)
 		wantTaken(t, isJSON && len(array) >= 1 && len(array) <= 1000 && arrayOf(group.shape)(value), err)
@@ -117,35 +117,35 @@ func FuzzConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		current := metering.EmptyConfig()
 		for _, body := range [][]byte{first, second} {
-			patch, err := apijson.DecodeConfigPatch(body)
+			patch, err := wire.DecodeConfigPatch(body)
 			value, isJSON := read(body)
 			wantTaken(t, isJSON && config.shape(value), err)
 			if err != nil {
 				continue
 			}
-			before := apijson.AppendConfig(nil, current)
+			before := wire.AppendConfig(nil, current)
 			changed, err := patch.Apply(current)
-			if after := apijson.AppendConfig(nil, current); !bytes.Equal(before, after) {
+			if after := wire.AppendConfig(nil, current); !bytes.Equal(before, after) {
 				t.Fatalf("the patch changed what it was applied to, %s\nto %s", before, after)
 			}
 			if err != nil {
 				wantInvalid(t, err)
 				continue
 			}
-			written := apijson.AppendConfig(nil, changed)
-			again, err := apijson.DecodeConfigPatch(written)
+			written := wire.AppendConfig(nil, changed)
+			again, err := wire.DecodeConfigPatch(written)
 			if err != nil {
 				t.Fatalf("%s is written and not read: %v", written, err)
 			}
 			reread, err := again.Apply(metering.EmptyConfig())
-			if rewritten := apijson.AppendConfig(nil, reread); err != nil || !bytes.Equal(written, rewritten) {
+			if rewritten := wire.AppendConfig(nil, reread); err != nil || !bytes.Equal(written, rewritten) {
 				t.Fatalf("%s\nis read as\n%s, %v", written, rewritten, err)
 			}
 			twice, err := patch.Apply(changed)
-			if rewritten := apijson.AppendConfig(nil, twice); err != nil || !bytes.Equal(written, rewritten) {
+			if rewritten := wire.AppendConfig(nil, twice); err != nil || !bytes.Equal(written, rewritten) {
 				t.Fatalf("%s\nis changed by the same patch again to\n%s, %v", written, rewritten, err)
 			}
-			if stored, err := apijson.DecodeConfig(written); err != nil || !stored.Equal(changed) {
+			if stored, err := wire.DecodeConfig(written); err != nil || !stored.Equal(changed) {
 				t.Fatalf("%s is stored and read as %v, %v", written, stored, err)
 			}
 			current = changed
@@ -199,7 +199,7 @@ func FuzzObject(f *testing.F) {
 		value, isJSON := read(object)
 		isObject := isJSON && asObject(value) != nil
 
-		document, err := apijson.DecodeDocument(object)
+		document, err := wire.DecodeDocument(object)
 		wantTaken(t, isObject, err)
 		if err == nil {
 			if diff := cmp.Diff(meaning(value), meaning(document)); diff != "" {
@@ -210,12 +210,12 @@ func FuzzObject(f *testing.F) {
 			}
 		}
 
-		g, err := apijson.DecodeGroup(object)
+		g, err := wire.DecodeGroup(object)
 		wantTaken(t, isObject && group(value), err)
 		if err != nil {
 			return
 		}
-		line := apijson.AppendGroupForExport(nil, &g)
+		line := wire.AppendGroupForExport(nil, &g)
 		written, isJSON := read(line)
 		if !isJSON {
 			t.Fatalf("no JSON is written: %s", line)
@@ -230,8 +230,8 @@ func FuzzObject(f *testing.F) {
 		if diff := cmp.Diff(withoutZeros(meaning(want)), withoutZeros(meaning(written))); diff != "" {
 			t.Fatalf("-sent +written\n%s", diff)
 		}
-		again, err := apijson.DecodeGroup(line)
-		if rewritten := apijson.AppendGroupForExport(nil, &again); err != nil || !bytes.Equal(line, rewritten) {
+		again, err := wire.DecodeGroup(line)
+		if rewritten := wire.AppendGroupForExport(nil, &again); err != nil || !bytes.Equal(line, rewritten) {
 			t.Fatalf("%s\nis read as\n%s, %v", line, rewritten, err)
 		}
 	})
@@ -396,9 +396,9 @@ func int32s(value any) bool {
 
 var carried = func() members {
 	m := members{}
-	for _, member := range metering.CarriedMembers {
-		m[member.Name] = orNull(map[metering.CarriedKind]shape{
-			metering.CarriedText: text, metering.CarriedTime: instant, metering.CarriedAmount: amount, metering.CarriedCount: int32s,
+	for _, member := range metering.CarriedMembers() {
+		m[member.Name] = orNull(map[metering.Kind]shape{
+			metering.KindText: text, metering.KindTime: instant, metering.KindAmount: amount, metering.KindCount: int32s,
 		}[member.Kind])
 	}
 	return m

@@ -1,4 +1,4 @@
-package apijson_test
+package wire_test
 
 import (
 	"errors"
@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/marketmeter/marketmeter/internal/apijson"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // Each bad body names the place and what would be right.
@@ -38,13 +38,13 @@ func TestBadBodiesAreNamedByPlace(t *testing.T) {
 		`[` + strings.Repeat(`{},`, 1000) + `{}]`:                                                          `the array holds more than 1000`,
 		`[{"billableRecords":[{"properties":` + strings.Repeat("[", 30) + strings.Repeat("]", 30) + `}]}]`: `is nested too deep: arrays and objects may nest at most 24 levels deep here`,
 	} {
-		_, err := apijson.DecodeNewGroups([]byte(body))
+		_, err := wire.DecodeNewGroups([]byte(body))
 		failure, ok := errors.AsType[*metering.Error](err)
 		if !ok || failure.Code != metering.Invalid || !strings.Contains(failure.Message, want) {
 			t.Errorf("%.60s\n got %v\nwant %s", body, err, want)
 		}
 	}
-	_, err := apijson.DecodeConfigPatch([]byte(`{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMapping":{"cpu":{"conversionMultiplier":1}}}]}`))
+	_, err := wire.DecodeConfigPatch([]byte(`{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMapping":{"cpu":{"conversionMultiplier":1}}}]}`))
 	if err == nil || !strings.Contains(err.Error(), "partnerUsageMeteringConfigs[0].dimensionMapping.cpu.conversionMultiplier is unknown: did you mean convertionMultiplier?") {
 		t.Error(err)
 	}
@@ -60,7 +60,7 @@ func TestUnknownMember_HintsOnlyAtCloseNames(t *testing.T) {
 		"rec": "", "records_by_dimension_key": "", "stamp": "", "info": "", "key": "", "rrrrrrr": "", "日本語日本語日本": "",
 		strings.Repeat("日", 1_300_000): "", strings.Repeat("id", 2_000_000): "",
 	} {
-		_, err := apijson.DecodeNewGroups([]byte(`[{"` + name + `":1}]`))
+		_, err := wire.DecodeNewGroups([]byte(`[{"` + name + `":1}]`))
 		if err == nil {
 			t.Errorf("%.40s is taken", name)
 			continue
@@ -81,7 +81,7 @@ func TestUnknownMember_LongNameCostsNoMore(t *testing.T) {
 		data := []byte(body)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, _ = apijson.DecodeNewGroups(data)
+		_, _ = wire.DecodeNewGroups(data)
 		runtime.ReadMemStats(&after)
 		return after.TotalAlloc - before.TotalAlloc
 	}
@@ -93,7 +93,7 @@ func TestUnknownMember_LongNameCostsNoMore(t *testing.T) {
 
 func TestNullCountsAsAbsent(t *testing.T) {
 	t.Parallel()
-	got, err := apijson.DecodeNewGroups([]byte(`[{"id":null,"organizationID":null,"entitlementID":null,"timestamp":null,"records":null,
+	got, err := wire.DecodeNewGroups([]byte(`[{"id":null,"organizationID":null,"entitlementID":null,"timestamp":null,"records":null,
 		"billableRecords":[{"key":null,"properties":null,"quantity":null}],
 		"metaInfo":{"SkipValidation":null,"source":null,"timestamp":null,"originRecords":null,"billableRecords":null,"lagoAmount":null}},
 		{"metaInfo":null}]`))
@@ -114,14 +114,14 @@ func TestGroupsAreWrittenInOneWay(t *testing.T) {
 		`"originRecords":{},"source":"","stripePeriodEndTime":"2024-01-01T00:00:00.000Z","stripeUsageRecordSummaryTotalUsage":3},` +
 		`"organizationID":"","partner":"GCP","productID":"p","records":{"a\"b":9007199254740993,"m":0.000000001,"z":0.1},` +
 		`"reportedTime":"2024-07-29T15:51:29.000Z","serialID":10,"status":"REPORTED","usageRecordReportID":""}`
-	g, err := apijson.DecodeGroup([]byte(line))
+	g, err := wire.DecodeGroup([]byte(line))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := string(apijson.AppendGroupForExport(nil, &g)); got != want {
+	if got := string(wire.AppendGroupForExport(nil, &g)); got != want {
 		t.Errorf(" got %s\nwant %s", got, want)
 	}
-	if got, without := string(apijson.AppendGroup(nil, &g)), strings.Replace(want, `"productID":"p",`, "", 1); got != without {
+	if got, without := string(wire.AppendGroup(nil, &g)), strings.Replace(want, `"productID":"p",`, "", 1); got != without {
 		t.Errorf(" got %s\nwant %s", got, without)
 	}
 }
@@ -132,11 +132,11 @@ func TestGroup_TakesLeapSeconds(t *testing.T) {
 	const leap, last = "1990-12-31T15:59:60.25-08:00", "1990-12-31T23:59:59.999Z"
 	line := `{"id":"g","buyerID":"b","entitlementID":"e","partner":"AWS","status":"REPORTED","creationTime":"@","lastUpdateTime":"@","reportedTime":"@",
 		"metaInfo":{"timestamp":"@","lagoUsageStartTime":"@","stripePeriodEndTime":"@","stripePeriodStartTime":"@"}}`
-	g, err := apijson.DecodeGroup([]byte(strings.ReplaceAll(line, "@", leap)))
+	g, err := wire.DecodeGroup([]byte(strings.ReplaceAll(line, "@", leap)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if written := string(apijson.AppendGroup(nil, &g)); strings.Count(written, `"`+last+`"`) != 7 {
+	if written := string(wire.AppendGroup(nil, &g)); strings.Count(written, `"`+last+`"`) != 7 {
 		t.Errorf("a time is not %s: %s", last, written)
 	}
 }
@@ -144,7 +144,7 @@ func TestGroup_TakesLeapSeconds(t *testing.T) {
 func TestLinesThatAreNoGroupAreRefused(t *testing.T) {
 	t.Parallel()
 	const good = `{"id":"g","buyerID":"b","entitlementID":"e","partner":"AWS","status":"CREATED","creationTime":"2024-07-29T15:51:28Z"}`
-	if _, err := apijson.DecodeGroup([]byte(good)); err != nil {
+	if _, err := wire.DecodeGroup([]byte(good)); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range [][3]string{
@@ -163,7 +163,7 @@ func TestLinesThatAreNoGroupAreRefused(t *testing.T) {
 		{`"id":"g"`, `"id":"g","metaInfo":{"source":"EBAY"}`, "metaInfo.source is"},
 		{`"id":"g"`, `"id":"g","metaInfo":{"billableRecords":[{"quantity":1}]}`, "has the key"},
 	} {
-		_, err := apijson.DecodeGroup([]byte(strings.Replace(good, c[0], c[1], 1)))
+		_, err := wire.DecodeGroup([]byte(strings.Replace(good, c[0], c[1], 1)))
 		if metering.CodeOf(err) != metering.Invalid || !strings.Contains(err.Error(), c[2]) {
 			t.Errorf("%s: %v", c[1], err)
 		}

@@ -1,11 +1,11 @@
-// Package apijson is the API's JSON: strict decoding of what clients send into the domain's values
+// Package wire is the API's JSON: strict decoding of what clients send into the domain's values
 // and encoding of those into what they get.
 //
 // Strict means that an unknown or duplicate member, trailing data, a wrong type and text that is
 // not UTF-8 are errors, each a metering.Invalid that names the place and what would be right. A
 // null counts as absent, except in a config patch, where it removes. Quantities never go through a
 // binary float.
-package apijson
+package wire
 
 import (
 	"bytes"
@@ -299,25 +299,4 @@ func (d *decoder) documentAt(level, most int, number func(text string) (any, err
 		})
 		return array, err
 	}
-}
-
-// optional reads a value, or nil where null is there.
-func optional[T any](d *decoder, read func() (T, error)) (*T, error) {
-	if d.null() {
-		return nil, nil
-	}
-	value, err := read()
-	if err != nil {
-		return nil, err
-	}
-	return &value, nil
-}
-
-// orZero reads a value, or its zero value where null is there.
-func orZero[T any](d *decoder, read func() (T, error)) (T, error) {
-	if d.null() {
-		var zero T
-		return zero, nil
-	}
-	return read()
 }

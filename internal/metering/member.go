@@ -1,0 +1,191 @@
+package metering
+
+import "reflect"
+
+// Kind is the type of a member. Beside each stands the type of the value that Member.Set takes.
+type Kind int
+
+// The kinds of members.
+const (
+	KindText            Kind = iota // string
+	KindTime                        // time.Time
+	KindAmount                      // Number
+	KindCount                       // int32
+	KindFlag                        // bool
+	KindQuantity                    // Quantity
+	KindQuantities                  // map[string]Quantity
+	KindProperties                  // map[string]any, a document
+	KindBillableRecords             // []BillableRecord
+	KindMetaInfo                    // MetaInfo
+)
+
+// Member is a member of O: a Group, a MetaInfo or a BillableRecord. The lists GroupMembers,
+// MetaInfoMembers and BillableMembers drive all that reads and writes these objects: stored items,
+// the copier of lists, the API's JSON, import and export, and the stored size. A new member is a
+// field of the struct and an entry of its list.
+type Member[O any] struct {
+	Name string // in the API's JSON, in a stored item and in a CSV file
+	Kind Kind
+
+	Required bool // in every stored object; without it an item can't be read
+	Imported bool // required in a line of an import
+	Private  bool // stored and exported, never returned by the API
+
+	Values func() []string    // of a text, those that an import accepts; nil for any
+	Check  func(string) error // of a text, what an import accepts; nil for any
+
+	// field returns a pointer to the member's field in o, to Carried for one that is carried. The lists
+	// hold functions and no values, so that the linker drops them from a program that reads no groups.
+	field func(o *O) any
+}
+
+// Get returns the value of the member in o, nil if it is absent: of the type beside its Kind, or, if
+// it is carried, as a document holds it.
+func (m *Member[O]) Get(o *O) any {
+	field := m.field(o)
+	if carried := m.carried(field); carried != nil {
+		return (*carried)[m.Name]
+	}
+	v := reflect.ValueOf(field).Elem()
+	switch {
+	case v.Kind() == reflect.Pointer:
+		if v = v.Elem(); !v.IsValid() {
+			return nil
+		}
+	case !m.Required && v.IsZero():
+		return nil
+	}
+	if m.Kind == KindText { // of any type of strings
+		return v.String()
+	}
+	return v.Interface()
+}
+
+// Set sets the member in o to a value of the type beside its Kind.
+func (m *Member[O]) Set(o *O, value any) {
+	field := m.field(o)
+	if carried := m.carried(field); carried != nil {
+		CarriedMember{m.Name, m.Kind}.Carry(carried, value)
+		return
+	}
+	v := reflect.ValueOf(field).Elem()
+	if v.Kind() == reflect.Pointer {
+		v.Set(reflect.New(v.Type().Elem()))
+		v = v.Elem()
+	}
+	v.Set(reflect.ValueOf(value).Convert(v.Type()))
+}
+
+// carried returns the map that a carried member is in, nil for any other.
+func (m *Member[O]) carried(field any) *map[string]any {
+	if carried, ok := field.(*map[string]any); ok && m.Kind != KindProperties {
+		return carried
+	}
+	return nil
+}
+
+// Droppable reports whether a reader leaves the member out if it can't read it, because a newer
+// version may have stored it in another form. A billable record without its properties would say
+// another thing, so they are not droppable.
+func (m *Member[O]) Droppable() bool { return !m.Required && m.Kind != KindProperties }
+
+// MemberNamed returns the member of that name, nil if none of members has it.
+func MemberNamed[O any](members []Member[O], name string) *Member[O] {
+	for i := range members {
+		if members[i].Name == name {
+			return &members[i]
+		}
+	}
+	return nil
+}
+
+// GroupMembers are the members of a group, in the order of the columns of an export.
+var GroupMembers = []Member[Group]{
+	{Name: "id", Required: true, Imported: true, Check: func(s string) error { _, err := ParseGroupID(s); return err }, field: func(g *Group) any { return &g.ID }},
+	{Name: "organizationID", Required: true, field: func(g *Group) any { return &g.OrganizationID }},
+	{Name: "buyerID", Required: true, Imported: true, Check: func(s string) error { _, err := ParseBuyerID(s); return err }, field: func(g *Group) any { return &g.BuyerID }},
+	{Name: "entitlementID", Required: true, Imported: true, Check: func(s string) error { _, err := ParseEntitlementID(s); return err }, field: func(g *Group) any { return &g.EntitlementID }},
+	{Name: "productID", Private: true, Check: func(s string) error { _, err := ParseProductID(s); return err }, field: func(g *Group) any { return &g.ProductID }},
+	{Name: "partner", Required: true, Imported: true, Values: partners, field: func(g *Group) any { return &g.Partner }},
+	{Name: "status", Required: true, Imported: true, Values: statuses, field: func(g *Group) any { return &g.Status }},
+	{Name: "records", Kind: KindQuantities, Required: true, field: func(g *Group) any { return &g.Records }},
+	{Name: "metaInfo", Kind: KindMetaInfo, Required: true, field: func(g *Group) any { return &g.MetaInfo }},
+	{Name: "serialID", Kind: KindCount, Required: true, field: func(g *Group) any { return &g.SerialID }},
+	{Name: "usageRecordReportID", Required: true, field: func(g *Group) any { return &g.UsageRecordReportID }},
+	{Name: "creationTime", Kind: KindTime, Required: true, Imported: true, field: func(g *Group) any { return &g.CreationTime }},
+	{Name: "lastUpdateTime", Kind: KindTime, Required: true, field: func(g *Group) any { return &g.LastUpdateTime }},
+	{Name: "reportedTime", Kind: KindTime, field: func(g *Group) any { return &g.ReportedTime }},
+}
+
+// MetaInfoMembers are the members of a metaInfo (API reference: metaInfo). Integrations write those
+// that are carried and read them back; the service only checks their types, since one member of the
+// wrong type makes a strict client drop a whole page.
+var MetaInfoMembers = []Member[MetaInfo]{
+	{Name: "SkipValidation", Kind: KindFlag, field: func(m *MetaInfo) any { return &m.SkipValidation }},
+	{Name: "source", Values: sources, field: func(m *MetaInfo) any { return &m.Source }},
+	{Name: "timestamp", Kind: KindTime, field: func(m *MetaInfo) any { return &m.Timestamp }},
+	{Name: "originRecords", Kind: KindQuantities, field: func(m *MetaInfo) any { return &m.OriginRecords }},
+	{Name: "billableRecords", Kind: KindBillableRecords, field: func(m *MetaInfo) any { return &m.BillableRecords }},
+	{Name: "lagoAmount", Kind: KindAmount, field: carried},
+	{Name: "lagoSubscriptionID", field: carried},
+	{Name: "lagoUsageStartTime", Kind: KindTime, field: carried},
+	{Name: "metronomeDailyCostAmount", Kind: KindAmount, field: carried},
+	{Name: "metronomeInvoiceID", field: carried},
+	{Name: "metronomeMonthlyInvoiceAmount", Kind: KindAmount, field: carried},
+	{Name: "metronomeMonthlyInvoiceAmountAdjusted", Kind: KindAmount, field: carried},
+	{Name: "stripeInvoiceID", field: carried},
+	{Name: "stripePeriodEndTime", Kind: KindTime, field: carried},
+	{Name: "stripePeriodStartTime", Kind: KindTime, field: carried},
+	{Name: "stripeSubscriptionItemID", field: carried},
+	{Name: "stripeUsageRecordSummaryID", field: carried},
+	{Name: "stripeUsageRecordSummaryTotalUsage", Kind: KindCount, field: carried},
+}
+
+// BillableMembers are the members of a billable record.
+var BillableMembers = []Member[BillableRecord]{
+	{Name: "key", Required: true, field: func(r *BillableRecord) any { return &r.Key }},
+	{Name: "quantity", Kind: KindQuantity, Required: true, field: func(r *BillableRecord) any { return &r.Quantity }},
+	{Name: "properties", Kind: KindProperties, field: func(r *BillableRecord) any { return &r.Properties }},
+}
+
+func carried(m *MetaInfo) any { return &m.Carried }
+
+func partners() []string { return texts(Partners) }
+
+func statuses() []string { return texts(Statuses) }
+
+func sources() []string { return texts(Sources) }
+
+func texts[S ~string](values []S) []string {
+	all := make([]string, len(values))
+	for i, v := range values {
+		all[i] = string(v)
+	}
+	return all
+}
+
+// CarriedMember is a metaInfo member that is carried.
+type CarriedMember struct {
+	Name string
+	Kind Kind
+}
+
+// CarriedMembers returns all of them.
+func CarriedMembers() (all []CarriedMember) {
+	var m MetaInfo
+	for i := range MetaInfoMembers {
+		if member := &MetaInfoMembers[i]; member.carried(member.field(&m)) != nil {
+			all = append(all, CarriedMember{member.Name, member.Kind})
+		}
+	}
+	return all
+}
+
+// Carry sets the member in carried, which it makes if it is nil, to a value of the type beside its
+// Kind. What is carried is a document: a time becomes text and a count a Number.
+func (m CarriedMember) Carry(carried *map[string]any, value any) {
+	if *carried == nil {
+		*carried = map[string]any{}
+	}
+	(*carried)[m.Name] = documentOf(value, false)
+}
