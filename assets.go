@@ -3,7 +3,8 @@ package marketmeter
 
 import _ "embed"
 
-// Template is the deployment template; the local table and the tables of the tests are made from it.
+// Template is the deployment template; the local table and the tables of the tests are made from
+// it.
 //
 //go:embed template.yaml
 var Template []byte

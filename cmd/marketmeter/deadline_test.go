@@ -17,8 +17,8 @@ import (
 
 const oneGroup = `{"id":"g1","buyerID":"b","entitlementID":"e","partner":"AWS","status":"CREATED","creationTime":"2026-11-01T00:00:00Z","serialID":7}` + "\n"
 
-// Each command against a table whose responses all stall, each in one of the ways: it ends with an error within
-// its deadline, which is shorter than the patience of these tests.
+// Each command against a table whose responses all stall, each in one of the ways: it ends with an
+// error within its deadline, which is shorter than the patience of these tests.
 func TestCommands_EndWhenTheTableStalls(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
@@ -82,7 +82,8 @@ func TestCommands_RetryAfterAStall(t *testing.T) {
 		})
 		return []string{"DYNAMODB_ENDPOINT=" + url, "TABLE_NAME=" + name}
 	}
-	// Of the import the first response is to the raise of the counter, of the others to what they are for.
+	// Of the import the first response is to the raise of the counter, of the others to what they
+	// are for.
 	imported := begin(t, dir, stalling("after a byte of the body"), "import", "--org", "o1", "groups.jsonl")
 	created := begin(t, dir, stalling("with a byte of the body a tick"), "key", "create", "--org", "o2")
 	listed := begin(t, dir, stalling("in the headers"), "key", "list", "--org", "o1")

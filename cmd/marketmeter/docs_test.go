@@ -21,9 +21,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// The page in a real browser, as a person uses it: it renders, every operation is there, and trying one
-// with the demo key is answered 200. It asks nobody but the server, and its policy stops nothing of it.
-// With SCREENSHOTS set to a folder, it leaves pictures there.
+// The page in a real browser, as a person uses it: it renders, every operation is there, and trying
+// one with the demo key is answered 200. It asks nobody but the server, and its policy stops
+// nothing of it. With SCREENSHOTS set to a folder, it leaves pictures there.
 func TestDocsInABrowser(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)

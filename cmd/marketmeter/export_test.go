@@ -239,7 +239,8 @@ func TestExport_KeepsWhatANewerVersionStored(t *testing.T) {
 	}
 }
 
-// What no JSON can hold is named, with its group, and so is a group that can't be read; the others are exported.
+// What no JSON can hold is named, with its group, and so is a group that can't be read; the others
+// are exported.
 func TestExport_NamesWhatItCantWrite(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -292,8 +293,8 @@ func TestExportTellsWhatItCantMean(t *testing.T) {
 	}
 }
 
-// What an earlier version stored with "%" in an identifier is exported as it is; an import takes it no more,
-// and says which line.
+// What an earlier version stored with "%" in an identifier is exported as it is; an import takes it
+// no more, and says which line.
 func TestExport_KeepsIdentifiersWithPercent(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -324,7 +325,8 @@ func TestExport_KeepsIdentifiersWithPercent(t *testing.T) {
 	}
 }
 
-// Nothing new is stored for an organization that no path can name; what is stored for one is read and ended.
+// Nothing new is stored for an organization that no path can name; what is stored for one is read
+// and ended.
 func TestOrgFlag_PercentIsTakenWhereNothingIsStored(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)

@@ -296,8 +296,8 @@ func atTime(t time.Time) string {
 	return " at " + metering.FormatTime(t)
 }
 
-// gatewayLag is how long API Gateway keeps what the authorizer has told of a key: ReauthorizeEvery of
-// template.yaml.
+// gatewayLag is how long API Gateway keeps what the authorizer has told of a key: ReauthorizeEvery
+// of template.yaml.
 const gatewayLag = 60 * time.Second
 
 // describe names a new key with what it is good for.
@@ -314,8 +314,8 @@ func describe(r *auth.Record) string {
 		r.Hash.ID(), metering.Quote(r.Organization), labelled, r.Scopes, until)
 }
 
-// showKey prints the sentences and then the key, alone on the last line. Where that fails there is a
-// key that nobody has: the error says so.
+// showKey prints the sentences and then the key, alone on the last line. Where that fails there is
+// a key that nobody has: the error says so.
 func (p program) showKey(key auth.Key, record *auth.Record, sentences string) error {
 	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
 	_, err := fmt.Fprintf(p.stdout, "%s\nThis is the only time that the key is shown, and it is stored nowhere. Keep it as you keep a password:\n%s\n", sentences, key)

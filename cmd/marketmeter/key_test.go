@@ -24,8 +24,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// A key from its making to its end, as operator and client see it. Neither the table nor anything that
-// any of the programs writes ever holds a key, but for the last line of standard output.
+// A key from its making to its end, as operator and client see it. Neither the table nor anything
+// that any of the programs writes ever holds a key, but for the last line of standard output.
 func TestLifeOfAKey(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

@@ -61,8 +61,8 @@ var commands = []command{
 // brokenPipe is the exit status that a shell reports of a program that SIGPIPE has ended.
 const brokenPipe = 128 + int(syscall.SIGPIPE)
 
-// run runs the command that args name and returns the exit status: 2 if they name none, 1 if the result could not be
-// written to standard output.
+// run runs the command that args name and returns the exit status: 2 if they name none, 1 if the
+// result could not be written to standard output.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	out := &standardOutput{to: stdout}
 	if len(args) > 0 && strings.TrimLeft(args[0], "-") == "version" {

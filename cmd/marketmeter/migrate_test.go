@@ -18,8 +18,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
-// migrate runs the script of docs/operations.md against pages of another service, for yesterday alone, and
-// returns what it prints.
+// migrate runs the script of docs/operations.md against pages of another service, for yesterday
+// alone, and returns what it prints.
 func migrate(t *testing.T, pages map[string]string) (stdout, stderr string, status int) {
 	t.Helper()
 	python, err := exec.LookPath("python3")

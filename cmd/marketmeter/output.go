@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// standardOutput is the standard output of a command. It remembers the first failure of a Write, so that a command whose
-// result is lost does not end as if it had been printed.
+// standardOutput is the standard output of a command. It remembers the first failure of a Write, so
+// that a command whose result is lost does not end as if it had been printed.
 type standardOutput struct {
 	to io.Writer
 

@@ -231,7 +231,8 @@ func databaseOf(t *testing.T, dir string) int {
 	return pid
 }
 
-// runs reports whether the process is there, and not only waiting for its parent to take note of its end.
+// runs reports whether the process is there, and not only waiting for its parent to take note of
+// its end.
 func runs(pid int) bool {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err == nil {

@@ -179,7 +179,8 @@ func TestSecondSignalEndsServeAtOnce(t *testing.T) {
 	}
 }
 
-// halfARequest sends a batch to be validated up to the middle of its body, which it returns the rest of.
+// halfARequest sends a batch to be validated up to the middle of its body, which it returns the
+// rest of.
 func halfARequest(t *testing.T, url, key string) (connection net.Conn, rest string) {
 	t.Helper()
 	connection, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -215,7 +216,8 @@ func TestEnvFileIsReadByAShell(t *testing.T) {
 	}
 }
 
-// The commands that it prints, as they are pasted; on sample data whose load was killed and begun again.
+// The commands that it prints, as they are pasted; on sample data whose load was killed and begun
+// again.
 func TestServeInvitesToWhatWorks(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {

@@ -19,8 +19,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// Every operation, asked by all who have no key: whatever they send, and whatever is set where the server
-// runs, in a variable that the program reads or might.
+// Every operation, asked by all who have no key: whatever they send, and whatever is set where the
+// server runs, in a variable that the program reads or might.
 func TestServeLetsNobodyInWithoutAKey(t *testing.T) {
 	t.Parallel()
 	unknown := string(auth.New())

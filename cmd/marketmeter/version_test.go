@@ -21,8 +21,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
-// repository is a Git repository with the files of this checkout, which may itself be one that the Go command
-// takes no commit from: a worktree, or an archive.
+// repository is a Git repository with the files of this checkout, which may itself be one that the
+// Go command takes no commit from: a worktree, or an archive.
 func repository(t *testing.T) (dir, commit string) {
 	t.Helper()
 	for _, tool := range []string{"git", "make"} {
@@ -67,7 +67,8 @@ func repository(t *testing.T) (dir, commit string) {
 	return dir, strings.TrimSpace(inside(t, dir, "git", "rev-parse", "HEAD"))
 }
 
-// inside runs a command in the folder, in an environment that tells the Go command to leave the commit out.
+// inside runs a command in the folder, in an environment that tells the Go command to leave the
+// commit out.
 func inside(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	command := exec.Command(name, args...)

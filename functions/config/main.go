@@ -1,4 +1,5 @@
-// Command config serves GET, PUT and PATCH /org/{orgId}/usageMeteringConfigInfo as a Lambda function.
+// Command config serves GET, PUT and PATCH /org/{orgId}/usageMeteringConfigInfo as a Lambda
+// function.
 package main
 
 import "github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"

@@ -1,4 +1,5 @@
-// Command delete serves DELETE /org/{orgId}/usageRecordGroup/{usageRecordGroupId} as a Lambda function.
+// Command delete serves DELETE /org/{orgId}/usageRecordGroup/{usageRecordGroupId} as a Lambda
+// function.
 package main
 
 import "github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"

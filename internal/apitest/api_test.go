@@ -50,9 +50,9 @@ type way interface {
 	send(ctx context.Context, r request) (answer, error)
 }
 
-// request is what a client puts on the wire: path and query are percent-encoded already. Where it has
-// no Authorization header it is sent with a key that may do everything in the path's organization;
-// where that header is "", with none.
+// request is what a client puts on the wire: path and query are percent-encoded already. Where it
+// has no Authorization header it is sent with a key that may do everything in the path's
+// organization; where that header is "", with none.
 type request struct {
 	method, path, query string
 	headers             map[string]string
@@ -122,8 +122,8 @@ func newAPIOver(t testing.TB, way string, transport http.RoundTripper, change ..
 	return a
 }
 
-// eachWayOver runs test once for each way over one table: one that fails, or nil, where the test needs
-// none. The keys are in a table of their own.
+// eachWayOver runs test once for each way over one table: one that fails, or nil, where the test
+// needs none. The keys are in a table of their own.
 func eachWayOver(t *testing.T, tbl httpapi.Table, test func(t *testing.T, a *api)) {
 	keys := tabletest.New(t)
 	for _, name := range ways() {
@@ -145,8 +145,8 @@ func serve(t testing.TB, way string, tbl httpapi.Table, keys *table.Table) *api 
 	return serveWith(t, way, tbl, patient{keys}, newKeyring(keys))
 }
 
-// patient are keys whose uses are noted however long it takes: on a machine with much to do that can
-// be longer than a request is held up for it, and the note would be missing now and then.
+// patient are keys whose uses are noted however long it takes: on a machine with much to do that
+// can be longer than a request is held up for it, and the note would be missing now and then.
 type patient struct{ *table.Table }
 
 func (p patient) APIKeyUsed(ctx context.Context, hash auth.Hash, hour time.Time) error {
@@ -291,7 +291,8 @@ func want(t testing.TB, got answer, status int) {
 	}
 }
 
-// wantError checks that the answer is an error of that status: one JSON string that holds each text.
+// wantError checks that the answer is an error of that status: one JSON string that holds each
+// text.
 func wantError(t testing.TB, got answer, status int, texts ...string) string {
 	t.Helper()
 	if got.status != status {
@@ -380,7 +381,8 @@ func roundTrip(conn net.Conn, r request) (answer, error) {
 	}
 	head.WriteString("\r\n")
 	go func() {
-		// What is too large is answered before it is read: that it can't be written then is no failure.
+		// What is too large is answered before it is read: that it can't be written then is no
+		// failure.
 		_, _ = conn.Write(append(head.Bytes(), r.body...))
 	}()
 	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: r.method})

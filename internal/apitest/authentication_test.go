@@ -31,8 +31,8 @@ func everyOperation(org string) map[string]request {
 	}
 }
 
-// wantNoKey sends a request that holds no good key and checks that it is refused, after so many requests
-// to DynamoDB. Over HTTP the answer says why; on AWS API Gateway answers and says nothing.
+// wantNoKey sends a request that holds no good key and checks that it is refused, after so many
+// requests to DynamoDB. Over HTTP the answer says why; on AWS API Gateway answers and says nothing.
 func (a *api) wantNoKey(t testing.TB, r request, asked int, texts ...string) {
 	t.Helper()
 	got := a.do(t, r)
@@ -126,8 +126,8 @@ func swapCase(s string) string {
 	}, s)
 }
 
-// For all keys and places, another character there makes it no key; and so does it to change places with
-// its neighbour.
+// For all keys and places, another character there makes it no key; and so does it to change places
+// with its neighbour.
 func TestATypoIsToldWithoutARead(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		list := request{method: "GET", path: listPath("acme")}
@@ -152,8 +152,8 @@ func TestATypoIsToldWithoutARead(t *testing.T) {
 	})
 }
 
-// A key that is not good any more, or never was, costs one read, and is no different for a client that has
-// none: it touches nothing.
+// A key that is not good any more, or never was, costs one read, and is no different for a client
+// that has none: it touches nothing.
 func TestAKeyThatIsNotGoodIsRefused(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
@@ -200,8 +200,8 @@ func (a *api) expiring(t testing.TB, at time.Time) auth.Key {
 	return a.newKey(t, "acme", allScopes, func(r *auth.Record) { r.ExpiryTime = at })
 }
 
-// Over HTTP nothing is cached: a key is good until it is revoked, and not a request longer. (On AWS API
-// Gateway caches, but not the authorizer itself.)
+// Over HTTP nothing is cached: a key is good until it is revoked, and not a request longer. (On AWS
+// API Gateway caches, but not the authorizer itself.)
 func TestRevocationIsImmediate(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key, other := a.newKey(t, "acme", allScopes), a.newKey(t, "acme", allScopes)
@@ -328,8 +328,8 @@ func (a *api) isHTTP() bool {
 	return is
 }
 
-// Where it can't be told whether a key is good, nobody is let in and nobody is turned away for good: API
-// Gateway would keep a refusal.
+// Where it can't be told whether a key is good, nobody is let in and nobody is turned away for
+// good: API Gateway would keep a refusal.
 func TestKeysThatCantBeReadAreNoRefusal(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))

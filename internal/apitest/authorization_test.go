@@ -33,8 +33,8 @@ var admitting = map[string][]string{
 	"getUsageMeteringConfigInfo": {"read", "config"}, "replaceUsageMeteringConfigInfo": {"config"}, "updateUsageMeteringConfigInfo": {"config"},
 }
 
-// Every operation with every set of scopes: it is done where the set has one that admits to it, and otherwise
-// refused, and then nothing is asked of the table.
+// Every operation with every set of scopes: it is done where the set has one that admits to it, and
+// otherwise refused, and then nothing is asked of the table.
 func TestEveryScopeSetOnEveryOperation(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for set := 1; set < 16; set++ {
@@ -88,8 +88,8 @@ func (a *api) setAttribute(t testing.TB, key auth.Key, name, value string) {
 	}
 }
 
-// A key is good for its own organization: any other is refused in the same words and for the same price,
-// whether there is one of that name or not.
+// A key is good for its own organization: any other is refused in the same words and for the same
+// price, whether there is one of that name or not.
 func TestAnotherOrganizationIsRefusedWhetherThereIsOneOrNot(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "acme", allScopes)
@@ -118,8 +118,8 @@ func TestAnotherOrganizationIsRefusedWhetherThereIsOneOrNot(t *testing.T) {
 	})
 }
 
-// The same organization may be spelled in several ways in a path; what counts is which it is. A path that API
-// Gateway decodes once more than its parameters is refused before that.
+// The same organization may be spelled in several ways in a path; what counts is which it is. A
+// path that API Gateway decodes once more than its parameters is refused before that.
 func TestAnOrganizationIsComparedAsItIs(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "a b#c", auth.Read)
@@ -218,7 +218,8 @@ func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
 	}
 }
 
-// invoke reaches the function past API Gateway, with what the event's requestContext.authorizer shall hold.
+// invoke reaches the function past API Gateway, with what the event's requestContext.authorizer
+// shall hold.
 func (a *api) invoke(t testing.TB, r request, authorizer doc) answer {
 	t.Helper()
 	event, err := eventOf(r, authorizer)
@@ -257,7 +258,8 @@ func TestAKeyThatExpiresWhileItsAnswerIsKeptIsRefused(t *testing.T) {
 	wantSame(t, before, a.dump(t))
 }
 
-// API Gateway keeps the authorizer's answer by the header, for all routes: it depends on nothing else.
+// API Gateway keeps the authorizer's answer by the header, for all routes: it depends on nothing
+// else.
 func TestTheAuthorizerGoesByTheHeaderAlone(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
@@ -324,8 +326,8 @@ func forgedHeaders(t testing.TB, org string) map[string]string {
 	return headers
 }
 
-// Nothing that a client sends is taken for who it is, but its key: with forged headers, parameters and
-// bodies every request is answered as without.
+// Nothing that a client sends is taken for who it is, but its key: with forged headers, parameters
+// and bodies every request is answered as without.
 func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
@@ -390,8 +392,9 @@ func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 	})
 }
 
-// The adapter has another way to hand over the context of a request, in headers: what comes in that way is not
-// taken either. (Through the adapter such a header can't even arrive whole, since it cuts it at commas.)
+// The adapter has another way to hand over the context of a request, in headers: what comes in that
+// way is not taken either. (Through the adapter such a header can't even arrive whole, since it
+// cuts it at commas.)
 func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 	t.Parallel()
 	decoded := func(authorizer doc) (event events.APIGatewayV2HTTPRequest) {
@@ -424,8 +427,8 @@ func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 	}
 }
 
-// The log tells of each request whose key sent it, and never the key; of one that no good key sent, nothing
-// that a client claims.
+// The log tells of each request whose key sent it, and never the key; of one that no good key sent,
+// nothing that a client claims.
 func TestTheLogTellsWhoAsked(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
@@ -465,8 +468,8 @@ func TestTheLogTellsWhoAsked(t *testing.T) {
 	})
 }
 
-// A change of the config leaves in the log who changed what from which version to which, and when. One that
-// changes nothing, or fails, leaves nothing of the kind.
+// A change of the config leaves in the log who changed what from which version to which, and when.
+// One that changes nothing, or fails, leaves nothing of the kind.
 func TestAChangeOfTheConfigIsTraced(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "acme", auth.Config)

@@ -18,7 +18,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// rare are groups of which those at the places given are of LAGO, in a record of theirs too; the rest are not.
+// rare are groups of which those at the places given are of LAGO, in a record of theirs too; the
+// rest are not.
 func rare(n int, places ...int) []doc {
 	return series(n, func(i int) doc {
 		source := "API"
@@ -32,8 +33,8 @@ func rare(n int, places ...int) []doc {
 // The lists of what is rare: as DynamoDB filters, and as only the code can.
 var rareLists = []url.Values{{"source": {"LAGO"}}, {"metaInfo": {`{"billableRecords":[{"key":"of LAGO"}]}`}}}
 
-// A list in which there is little to find is read to its end in requests that are each short, as many as it takes
-// to look at all groups.
+// A list in which there is little to find is read to its end in requests that are each short, as
+// many as it takes to look at all groups.
 func TestAListOfLittleComesToItsEnd(t *testing.T) {
 	const n, size = 32, 8
 	eachWayInHaste(t, size, func(t *testing.T, a *api) {
@@ -71,7 +72,8 @@ func TestAListOfLittleComesToItsEnd(t *testing.T) {
 	})
 }
 
-// To come to a far offset takes requests, too, each of which goes on where the one before has stopped.
+// To come to a far offset takes requests, too, each of which goes on where the one before has
+// stopped.
 func TestAFarOffsetIsComeTo(t *testing.T) {
 	eachWayInHaste(t, 5, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -123,7 +125,8 @@ func startsOf(t testing.TB, requests []tabletest.Request) (starts []string) {
 	return starts
 }
 
-// What was read in vain is kept for 5 minutes: a request that is repeated looks at what is newer, and goes on after it.
+// What was read in vain is kept for 5 minutes: a request that is repeated looks at what is newer,
+// and goes on after it.
 func TestARepeatGoesOn(t *testing.T) {
 	eachWayInHaste(t, 5, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -179,7 +182,8 @@ func TestWhatComesBetweenRepeatsIsListed(t *testing.T) {
 	})
 }
 
-// Who lists anew, once a list has come to its end, sees what has changed where nothing was found then.
+// Who lists anew, once a list has come to its end, sees what has changed where nothing was found
+// then.
 func TestAFreshListLooksAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		matching []int
@@ -242,7 +246,8 @@ func TestAnEarlierTryIsNotForgotten(t *testing.T) {
 	wantSame(t, before, a.kept(t))
 }
 
-// stuck is a transport on which a query of groups fails once so many have been answered, or waits for nothing.
+// stuck is a transport on which a query of groups fails once so many have been answered, or waits
+// for nothing.
 type stuck struct {
 	next  http.RoundTripper
 	left  atomic.Int64
@@ -260,8 +265,8 @@ func (s *stuck) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.next.RoundTrip(r)
 }
 
-// A function whose DynamoDB stops answering, or whose time runs out while it is slow, answers in time, with what it has
-// found or else to go on later from there.
+// A function whose DynamoDB stops answering, or whose time runs out while it is slow, answers in
+// time, with what it has found or else to go on later from there.
 func TestABrokenListIsAnswered(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -156,7 +156,8 @@ func TestConditions_IfMatchIsEvaluatedBeforeIfNoneMatch(t *testing.T) {
 	})
 }
 
-// The stored form differs from the body; Content-Location says that the ETag is that of the response.
+// The stored form differs from the body; Content-Location says that the ETag is that of the
+// response.
 func TestChangeOfTheConfig_ETagIsOfTheResponse(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, method := range []string{"PUT", "PATCH"} {

@@ -299,8 +299,8 @@ func genConfig(nulls bool) *rapid.Generator[doc] {
 	})
 }
 
-// For all configs and sequences of patches, what comes out is what RFC 7396 with matching by partner
-// says, or a 400 that changes nothing where that breaks a rule.
+// For all configs and sequences of patches, what comes out is what RFC 7396 with matching by
+// partner says, or a 400 that changes nothing where that breaks a rule.
 func TestPatchIsRFC7396(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		var organizations, taken, refused atomic.Int32

@@ -111,8 +111,8 @@ func TestACursorIsGoodForItsListAlone(t *testing.T) {
 	})
 }
 
-// Whoever reads the code can make a cursor. It opens nothing: what is no place in the list is refused, and from any
-// place only the organization's own groups follow.
+// Whoever reads the code can make a cursor. It opens nothing: what is no place in the list is
+// refused, and from any place only the organization's own groups follow.
 func TestAForgedCursorOpensNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -199,7 +199,8 @@ func TestALinkKeepsTheParameters(t *testing.T) {
 	})
 }
 
-// API Gateway has room for 10,240 bytes of headers: a longer Link is not there, and the list is read by nextOffset.
+// API Gateway has room for 10,240 bytes of headers: a longer Link is not there, and the list is
+// read by nextOffset.
 func TestALinkIsNotTooLong(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)

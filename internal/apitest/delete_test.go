@@ -172,14 +172,15 @@ func TestDeleteTakesEverySpellingOfAnID(t *testing.T) {
 	})
 }
 
-// storedIDs are ids that earlier versions stored, each beside the groups that its path would reach by way
-// of API Gateway.
+// storedIDs are ids that earlier versions stored, each beside the groups that its path would reach
+// by way of API Gateway.
 var storedIDs = map[string][]string{
 	"a%41": {"aA"}, "a%2541": {"a%41", "aA"}, "50%": {"50"}, "50%25": {"50%", "50"}, "a%20b": {"a b"}, "%C3%BC": {"ü"},
 	"%": {"x"}, "%%": {"%"}, "a%23b": {"a#b"}, "%67%31": {"g1"}, "a%3Fb": {"a"}, "a%2Fb": {"a"}, "%2e%2e": {"..."}, "a%zz": {"a"},
 }
 
-// An id with "%" that is stored is listed as it is. Its path reaches no group, neither that one nor another.
+// An id with "%" that is stored is listed as it is. Its path reaches no group, neither that one nor
+// another.
 func TestDelete_StoredIDWithPercentReachesNoGroup(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		seen := map[string]bool{}

@@ -46,8 +46,8 @@ func (o overLambda) send(ctx context.Context, r request) (answer, error) {
 	return got, err
 }
 
-// authorize asks the authorizer. Where it lets the request in, only the authentication of the answer
-// is there.
+// authorize asks the authorizer. Where it lets the request in, only the authentication of the
+// answer is there.
 func (o overLambda) authorize(ctx context.Context, r request) (context told, got answer, err error) {
 	message, err := messageOf(r)
 	if err != nil {
@@ -154,10 +154,10 @@ func eventOf(r request, authorizer doc) ([]byte, error) {
 	return json.Marshal(message)
 }
 
-// delivered is the path as an event has it. An HTTP API decodes a path, cuts it at a "?" that was encoded,
-// and decodes it again; ok is false if it refuses the path itself. Captured on a $default route:
-// /question%3Fvalue came as /question, /literal%2525value as /literal%value, /literal%252Fvalue as
-// /literal/value, and /percent%25done was refused.
+// delivered is the path as an event has it. An HTTP API decodes a path, cuts it at a "?" that was
+// encoded, and decodes it again; ok is false if it refuses the path itself. Captured on a $default
+// route: /question%3Fvalue came as /question, /literal%2525value as /literal%value,
+// /literal%252Fvalue as /literal/value, and /percent%25done was refused.
 func delivered(path string) (_ string, ok bool) {
 	for range 2 {
 		decoded, err := url.PathUnescape(path)
@@ -169,8 +169,10 @@ func delivered(path string) (_ string, ok bool) {
 	return path, true
 }
 
-// messageOf is what the events of the authorizer and of the function have in common: the path as delivered,
-// what pathParameters hold of it decoded once, as is likely (it was not captured), the query as sent, header names in lower case, the values of one that is there twice with a comma between.
+// messageOf is what the events of the authorizer and of the function have in common: the path as
+// delivered, what pathParameters hold of it decoded once, as is likely (it was not captured), the
+// query as sent, header names in lower case, the values of one that is there twice with a comma
+// between.
 func messageOf(r request) (doc, error) {
 	path, ok := delivered(r.path)
 	if !ok {

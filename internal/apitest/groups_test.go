@@ -136,7 +136,8 @@ func putGroup(t testing.TB, tbl *table.Table, org string, g doc) error {
 	return nil
 }
 
-// decodeGroup is the group as import reads it, and, if an identifier holds "%", as an earlier version's did.
+// decodeGroup is the group as import reads it, and, if an identifier holds "%", as an earlier
+// version's did.
 func decodeGroup(org string, g doc) (*metering.Group, error) {
 	g = maps.Clone(g)
 	id, entitlement := g["id"], g["entitlementID"]
@@ -217,7 +218,8 @@ func (p page) ids() []string {
 	return ids
 }
 
-// groupMembers and metaInfoMembers are what the contract names; anything else in an answer is a leak.
+// groupMembers and metaInfoMembers are what the contract names; anything else in an answer is a
+// leak.
 var (
 	groupMembers = []string{
 		"buyerID", "creationTime", "entitlementID", "id", "lastUpdateTime", "metaInfo", "organizationID", "partner",

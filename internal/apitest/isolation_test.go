@@ -23,7 +23,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// scenario is what two organizations do, with ids that overlap and names that are nearly each other's.
+// scenario is what two organizations do, with ids that overlap and names that are nearly each
+// other's.
 type scenario struct {
 	Way           string
 	Organizations [2]string
@@ -72,9 +73,9 @@ type world struct {
 	Items map[string]doc
 }
 
-// For all that two organizations do, neither can tell whether the other is there: what it is answered, what its
-// requests ask of DynamoDB, what they consume and what is stored for it in the end are the same in
-// a world where the other is and in a world where there is nothing but itself.
+// For all that two organizations do, neither can tell whether the other is there: what it is
+// answered, what its requests ask of DynamoDB, what they consume and what is stored for it in the
+// end are the same in a world where the other is and in a world where there is nothing but itself.
 func TestNoOrganizationCanTellOfAnother(t *testing.T) {
 	t.Parallel()
 	worlds := map[string][3]*api{}

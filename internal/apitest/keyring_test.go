@@ -71,8 +71,8 @@ func recordOf(key auth.Key, org string, scopes auth.Scopes) *auth.Record {
 	return &auth.Record{Hash: key.Hash(), Organization: org, Scopes: scopes, CreationTime: now.Add(-24 * time.Hour), CreatedBy: "test"}
 }
 
-// lambdaContext is what API Gateway hands to a function with a request of a key that may do everything in the
-// organization.
+// lambdaContext is what API Gateway hands to a function with a request of a key that may do
+// everything in the organization.
 func lambdaContext(org string) doc {
 	return doc{"lambda": told{"organization": org, "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}}
 }
@@ -160,8 +160,8 @@ func isOfKey(r tabletest.Request) bool {
 	})
 }
 
-// wrong tells whether the answer gives away the key, and what should not have been asked of DynamoDB for a
-// request:
+// wrong tells whether the answer gives away the key, and what should not have been asked of
+// DynamoDB for a request:
 //   - to check a key, anything but that key's own item, and anything at all for what is no key;
 //   - for the rest, any partition, in keys, start keys and what is written, that is not one of the organization
 //     whose key was sent; and anything at all for a request that is refused or goes to no route;
@@ -221,8 +221,8 @@ func (k *keyring) wrong(r request, got answer) (wrong []string) {
 	return wrong
 }
 
-// partitionsOf are all partition keys in a request: those asked for, those gone on from, those written. One
-// that asks for every partition has an empty one.
+// partitionsOf are all partition keys in a request: those asked for, those gone on from, those
+// written. One that asks for every partition has an empty one.
 func partitionsOf(asked tabletest.Request) (all []string) {
 	for _, access := range asked.Accesses {
 		if len(access.Partitions) == 0 {

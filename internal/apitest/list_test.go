@@ -260,7 +260,8 @@ func (d dice) respelled(n json.Number) json.Number {
 	}
 }
 
-// parameters are a valid combination of the list's parameters, more often than not met by some group.
+// parameters are a valid combination of the list's parameters, more often than not met by some
+// group.
 func (d dice) parameters(t testing.TB, groups []stored) url.Values {
 	p := url.Values{}
 	like := pick(d, groups).group
@@ -312,7 +313,8 @@ func (d dice) parameters(t testing.TB, groups []stored) url.Values {
 	return p
 }
 
-// answeredTimes is a metaInfo with its times as the API answers them, which is how a filter wants them.
+// answeredTimes is a metaInfo with its times as the API answers them, which is how a filter wants
+// them.
 func answeredTimes(t testing.TB, metaInfo doc) doc {
 	m := doc{}
 	for name, value := range metaInfo {
@@ -360,7 +362,8 @@ func TestListIsAPlainFilter(t *testing.T) {
 	})
 }
 
-// wantPages asks for the list page by page, of a size that varies, and for one page at a random offset.
+// wantPages asks for the list page by page, of a size that varies, and for one page at a random
+// offset.
 func wantPages(t *testing.T, a *api, d dice, org string, parameters url.Values, expected []doc) {
 	t.Helper()
 	limit := pick(d, []int{0, 0, 1000, 1 + len(expected)/2, 1 + len(expected)/3, len(expected), max(1, len(expected)-1)})

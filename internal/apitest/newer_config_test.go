@@ -43,8 +43,8 @@ func (a *api) newer(t testing.TB, method, org, body string, headers map[string]s
 	return got
 }
 
-// newerConfig is what a newer version might store: an unknown partner, unknown members at each level, an unknown
-// mappingMode, known members of another type, and an entry that is no object.
+// newerConfig is what a newer version might store: an unknown partner, unknown members at each
+// level, an unknown mappingMode, known members of another type, and an entry that is no object.
 const newerConfig = `{"schema": {"v": 2, "n": 1.50}, "partnerUsageMeteringConfigs": [
 	{"partner": "NEWCLOUD", "region": ["eu", null, 12345678901234567890123456789012345678901234567890]},
 	{"partner": "AWS", "rounding": "UP", "enableBillableDimension": "sometimes",

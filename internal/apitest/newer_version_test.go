@@ -13,10 +13,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// These tests store one item of each kind as a future version might write it, with an unknown member and an
-// unknown value of each set, and show what every operation does with it (docs/data-model.md, "Versions side by
-// side"). newer_config_test.go does so for the config, internal/table for what a list stores between its
-// pages, and cmd/marketmeter for import and export.
+// These tests store one item of each kind as a future version might write it, with an unknown
+// member and an unknown value of each set, and show what every operation does with it
+// (docs/data-model.md, "Versions side by side"). newer_config_test.go does so for the config,
+// internal/table for what a list stores between its pages, and cmd/marketmeter for import and
+// export.
 
 func numberValue(s string) types.AttributeValue { return &types.AttributeValueMemberN{Value: s} }
 
@@ -41,8 +42,9 @@ func (a *api) storedItem(t testing.TB, pk, sk string) map[string]types.Attribute
 	return out.Item
 }
 
-// putNewer stores a group, and then what a newer version may have stored with it: all unknown members that there
-// can be, and an unknown value of each set that the status, if it is not empty, is one of.
+// putNewer stores a group, and then what a newer version may have stored with it: all unknown
+// members that there can be, and an unknown value of each set that the status, if it is not empty,
+// is one of.
 func (a *api) putNewer(t testing.TB, org, id, status string) {
 	t.Helper()
 	a.put(t, org, group(id, doc{
@@ -85,8 +87,8 @@ func (a *api) listNewer(t testing.TB, org, query string) (groups []doc, got answ
 	return groups, got
 }
 
-// shown is what a client gets of a group that putNewer stored: values as they are, and no member that this version
-// does not know or not in that form.
+// shown is what a client gets of a group that putNewer stored: values as they are, and no member
+// that this version does not know or not in that form.
 func shown(t testing.TB, org, id, status string) doc {
 	g := answered(t, org, group(id, doc{
 		"records": doc{"cpu": 1}, "partner": "NEWCLOUD", "status": status,
@@ -214,7 +216,8 @@ func TestSerialCounterOfANewerVersion_IsRaised(t *testing.T) {
 	})
 }
 
-// A checkpoint of a form that this version does not know is as if it were not there: the groups are counted.
+// A checkpoint of a form that this version does not know is as if it were not there: the groups are
+// counted.
 func TestCheckpointOfANewerVersion_IsReadOrCountedAgain(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"), group("g2"), group("g3"), group("g4"))

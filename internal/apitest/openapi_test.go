@@ -49,8 +49,9 @@ var described = sync.OnceValues(func() (*description, error) {
 	return d, nil
 })
 
-// decodeTowardZero decodes a body's numbers as the floats next to them on the side of zero, since floats
-// are what the library compares: one that is rounded up can reach a bound that the number is below.
+// decodeTowardZero decodes a body's numbers as the floats next to them on the side of zero, since
+// floats are what the library compares: one that is rounded up can reach a bound that the number is
+// below.
 func decodeTowardZero(input *content.DecodeInput) (value any, err error) {
 	decoder := json.NewDecoder(input.Body)
 	decoder.UseNumber()
@@ -89,8 +90,8 @@ func TestTheDescriptionIsValidOpenAPI(t *testing.T) {
 	}
 }
 
-// wrongByDescription tells in what an answer is other than api/openapi.yaml describes, and in what a
-// request is that was answered well.
+// wrongByDescription tells in what an answer is other than api/openapi.yaml describes, and in what
+// a request is that was answered well.
 func wrongByDescription(r request, got answer) []string {
 	d, err := described()
 	if err != nil {
@@ -153,8 +154,8 @@ func (d *description) find(requested string) (string, *v3.PathItem) {
 	return "", nil
 }
 
-// canBeID tells the segments of a path that hold an id, whether or not one that can be: others are of
-// a path that there is not.
+// canBeID tells the segments of a path that hold an id, whether or not one that can be: others are
+// of a path that there is not.
 func canBeID(segment string) bool {
 	text, err := url.PathUnescape(segment)
 	return err == nil && text != "." && text != ".." && !strings.Contains(text, "/")
@@ -178,8 +179,8 @@ func (r request) asHTTP(method string) *http.Request {
 }
 
 // judgedQuery is the part of a query that the library judges rightly: without the parameters whose
-// allowed emptiness was made use of, which it takes for wrong, and without metaInfo, whose numbers it
-// reads as floats.
+// allowed emptiness was made use of, which it takes for wrong, and without metaInfo, whose numbers
+// it reads as floats.
 func judgedQuery(query string) string {
 	return strings.Join(slices.DeleteFunc(strings.Split(query, "&"), func(pair string) bool {
 		name, value, _ := strings.Cut(pair, "=")
@@ -187,8 +188,8 @@ func judgedQuery(query string) string {
 	}), "&")
 }
 
-// undescribedHeaders tells which headers of an answer are not described for it. Those that belong to
-// any HTTP message are not described.
+// undescribedHeaders tells which headers of an answer are not described for it. Those that belong
+// to any HTTP message are not described.
 func undescribedHeaders(operation *v3.Operation, got answer) (wrong []string) {
 	described := []string{"Content-Type", "Content-Length", "Connection", "Date"}
 	response := operation.Responses.Codes.GetOrZero(fmt.Sprint(got.status))

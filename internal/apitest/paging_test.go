@@ -27,8 +27,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// later is the API's time where places in a list are kept: DynamoDB Local goes by the real time, and may
-// delete what was to be kept until 2024.
+// later is the API's time where places in a list are kept: DynamoDB Local goes by the real time,
+// and may delete what was to be kept until 2024.
 var later = now.AddDate(75, 0, 0)
 
 // at is a group created so long before later.
@@ -66,7 +66,8 @@ func (a *api) reader(org string, parameters url.Values) *reader {
 
 var linkForm = regexp.MustCompile(`^<([^<>]*)>; rel="next"$`)
 
-// read asks for the next page, of another limit where that is not 0. What can't be read in time it repeats.
+// read asks for the next page, of another limit where that is not 0. What can't be read in time it
+// repeats.
 func (r *reader) read(ctx context.Context, limit int) error {
 	if limit > 0 {
 		r.set("limit", limit)
@@ -154,8 +155,8 @@ func (r *reader) readAll(t testing.TB) []string {
 	return r.ids
 }
 
-// crowd is an organization whose groups come and change while lists of them are read. It remembers what
-// such a list may hold, and what it must.
+// crowd is an organization whose groups come and change while lists of them are read. It remembers
+// what such a list may hold, and what it must.
 type crowd struct {
 	a    *api
 	org  string
@@ -273,8 +274,8 @@ func allOf(parameters url.Values) url.Values {
 	return all
 }
 
-// pagingWays runs test for each way over a DynamoDB that looks at few groups at once, each list being read for
-// no longer than one answer, and over one that is as it is.
+// pagingWays runs test for each way over a DynamoDB that looks at few groups at once, each list
+// being read for no longer than one answer, and over one that is as it is.
 func pagingWays(t *testing.T, test func(t *testing.T, a *api)) {
 	t.Run("whole", func(t *testing.T) { eachWay(t, test) })
 	if samURL == "" {
@@ -282,13 +283,14 @@ func pagingWays(t *testing.T, test func(t *testing.T, a *api)) {
 	}
 }
 
-// eachWayInHaste is eachWay where DynamoDB looks at n groups for an answer, and a list is read no longer than
-// that takes.
+// eachWayInHaste is eachWay where DynamoDB looks at n groups for an answer, and a list is read no
+// longer than that takes.
 func eachWayInHaste(t *testing.T, n int, test func(t *testing.T, a *api)) {
 	eachWayWith(t, tabletest.ShortPages(tabletest.Watched(t), n), func(a *httpapi.API) { a.ListFor = time.Nanosecond }, test)
 }
 
-// Who follows nextOffset alone neither misses a group nor gets one twice, whatever comes and changes meanwhile.
+// Who follows nextOffset alone neither misses a group nor gets one twice, whatever comes and
+// changes meanwhile.
 func TestALoneClientMissesNothing(t *testing.T) {
 	pagingWays(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -340,8 +342,8 @@ func (c *crowd) changeTimes(t testing.TB, n int) error {
 	return nil
 }
 
-// Clients that read one list at once are each served as if alone: with one key if they follow the Link header,
-// with a key each if they follow nextOffset.
+// Clients that read one list at once are each served as if alone: with one key if they follow the
+// Link header, with a key each if they follow nextOffset.
 func TestManyClientsMissNothing(t *testing.T) {
 	pagingWays(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -421,8 +423,8 @@ func (a *api) kept(t testing.TB) map[string]doc {
 	return kept
 }
 
-// A checkpoint is good for an hour, whether or not it is still there: then an offset is counted again, from the
-// nearest that is good.
+// A checkpoint is good for an hour, whether or not it is still there: then an offset is counted
+// again, from the nearest that is good.
 func TestACheckpointIsGoodForAnHour(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -478,8 +480,8 @@ func TestTheLastCheckpointWins(t *testing.T) {
 	})
 }
 
-// Where the last request's clock is far behind its place is left out. The client can't be told, but the log is, and
-// it tells nothing of the list.
+// Where the last request's clock is far behind its place is left out. The client can't be told, but
+// the log is, and it tells nothing of the list.
 func TestAPlaceThatIsLeftOutIsLogged(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", series(4, likeAll)...)
@@ -565,8 +567,8 @@ func TestWhatAPageAsks(t *testing.T) {
 	})
 }
 
-// An offset at which no page has ended is counted from the nearest before it at which one has. What is counted is
-// not sent, and it takes no more requests than there are answers up to there.
+// An offset at which no page has ended is counted from the nearest before it at which one has. What
+// is counted is not sent, and it takes no more requests than there are answers up to there.
 func TestAColdOffsetIsCounted(t *testing.T) {
 	const n, size = 40, 7
 	groups := series(n, func(i int) doc {
@@ -653,7 +655,8 @@ func (f *failing) RoundTrip(r *http.Request) (*http.Response, error) {
 	return f.next.RoundTrip(r)
 }
 
-// A page is given to nobody while the place where the next one begins can't be kept, or its own be found.
+// A page is given to nobody while the place where the next one begins can't be kept, or its own be
+// found.
 func TestNoPageWithoutItsPlace(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -150,8 +150,8 @@ func TestOrganizationsNeverSeeEachOther(t *testing.T) {
 	})
 }
 
-// No path that is decoded twice or cut leads a key of one organization into another, nor to its own by the
-// name of another.
+// No path that is decoded twice or cut leads a key of one organization into another, nor to its own
+// by the name of another.
 func TestOrganizations_DoubleDecodingLeadsIntoNoOther(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "a", group("g1", doc{"buyerID": "of a"}))
@@ -180,8 +180,8 @@ func TestOrganizations_DoubleDecodingLeadsIntoNoOther(t *testing.T) {
 	})
 }
 
-// A key that an earlier version made for an organization with "%" finds no organization; the service does
-// not depend on the way to it.
+// A key that an earlier version made for an organization with "%" finds no organization; the
+// service does not depend on the way to it.
 func TestOrganizations_StoredWithPercentIsNotFound(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {

@@ -17,8 +17,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// What the policies in template.yaml allow is what the functions do, no more and no less; and each edit of the
-// template that would make it otherwise is told.
+// What the policies in template.yaml allow is what the functions do, no more and no less; and each
+// edit of the template that would make it otherwise is told.
 func TestPoliciesAllowWhatFunctionsDo(t *testing.T) {
 	t.Parallel()
 	requests := requestsOfFunctions(t)
@@ -104,8 +104,8 @@ func policyProblems(template []byte, requests map[string][]tabletest.Request) (p
 	return problems
 }
 
-// requestsOfFunctions sends each operation in every variant that asks DynamoDB something else, in the way of
-// AWS, and returns what was asked, by the function that did.
+// requestsOfFunctions sends each operation in every variant that asks DynamoDB something else, in
+// the way of AWS, and returns what was asked, by the function that did.
 func requestsOfFunctions(t *testing.T) map[string][]tabletest.Request {
 	t.Helper()
 	a := newAPIOver(t, "lambda", tabletest.ShortPages(tabletest.Watched(t), 2))

@@ -24,15 +24,15 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// The third way, "sam", is HTTP to `sam local start-api`: the functions and the authorizer as they are
-// deployed, in containers. scripts/e2e starts that and runs these tests with
+// The third way, "sam", is HTTP to `sam local start-api`: the functions and the authorizer as they
+// are deployed, in containers. scripts/e2e starts that and runs these tests with
 //
 //	MARKETMETER_E2E_URL   where it listens
 //	TABLE_NAME            the table that the functions have
 //
 // and then every test that goes through the ways goes this one and no other. The functions have one
-// table, so one test runs at a time, and makes it and deletes it; and they have the real clock, no ear for
-// what they ask of DynamoDB and a log of their own, so that some tests can't:
+// table, so one test runs at a time, and makes it and deletes it; and they have the real clock, no
+// ear for what they ask of DynamoDB and a log of their own, so that some tests can't:
 
 // notOverSAM are the tests that don't go this way, with the reason.
 var notOverSAM = map[string]string{
@@ -126,8 +126,8 @@ func (o overSAM) send(ctx context.Context, r request) (answer, error) {
 	return asOnAWS(r, got), nil
 }
 
-// untilNow is the request with what the suite's now is for it: today, up to which a list goes that names
-// no end. A test that sets the clock means the real time.
+// untilNow is the request with what the suite's now is for it: today, up to which a list goes that
+// names no end. A test that sets the clock means the real time.
 func untilNow(r request) request {
 	f, e := routed(r.method, r.path)
 	if f == nil || e.String() != "GET /org/{orgId}/usageRecordGroup" {
@@ -145,7 +145,8 @@ func untilNow(r request) request {
 	return r
 }
 
-// carries reports whether the way brings a request to the function as API Gateway does. Over sam it does not
+// carries reports whether the way brings a request to the function as API Gateway does. Over sam it
+// does not
 //   - a path with two slashes together, encoded or not: sam makes them one, by a redirect or silently;
 //   - HEAD: it is routed as GET is, and then sam finds no function for it and answers 500;
 //   - a header that is there twice: the event has the first alone, not both with a comma between;
@@ -174,7 +175,8 @@ func asOnAWS(r request, got answer) answer {
 
 var slashes = strings.NewReplacer("%2F", "/", "%2f", "/")
 
-// wantNow checks that a time is the API's now, and returns it. Over sam that is about the real time.
+// wantNow checks that a time is the API's now, and returns it. Over sam that is about the real
+// time.
 func (a *api) wantNow(t testing.TB, value any) string {
 	t.Helper()
 	got, ok := value.(string)
@@ -231,8 +233,8 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// runOverSAM runs the tests that -run chooses, or else all, of those that can go this way, each as often as a
-// request over sam allows. That one of them has not gone it is an error.
+// runOverSAM runs the tests that -run chooses, or else all, of those that can go this way, each as
+// often as a request over sam allows. That one of them has not gone it is an error.
 func runOverSAM(m *testing.M) (status int, err error) {
 	flag.Parse()
 	all, err := testsOfWays()

@@ -44,8 +44,8 @@ type endpoint struct{ method, path string }
 
 func (e endpoint) String() string { return e.method + " " + e.path }
 
-// permission is one action on one resource that a policy allows, "dynamodb:Query" on "table/index/byTime",
-// and on what conditions.
+// permission is one action on one resource that a policy allows, "dynamodb:Query" on
+// "table/index/byTime", and on what conditions.
 type permission struct {
 	action, resource string
 	conditions
@@ -111,8 +111,8 @@ var harmlessProperties = []string{
 	"MemorySize", "ReservedConcurrentExecutions", "Runtime", "Tags", "Timeout", "Tracing",
 }
 
-// wantKnown fails on a property that is not known: it may open a door that nobody looks at here, as a
-// function's address of its own does.
+// wantKnown fails on a property that is not known: it may open a door that nobody looks at here, as
+// a function's address of its own does.
 func wantKnown(what string, properties map[string]yaml.Node, known []string) error {
 	for name := range properties {
 		if !slices.Contains(known, name) {
@@ -168,8 +168,8 @@ func decodeIfThere(node yaml.Node, to any) error {
 	return node.Decode(to)
 }
 
-// readPolicies takes a list of policy documents that allow actions by their names on resources of this
-// stack by theirs, and nothing else.
+// readPolicies takes a list of policy documents that allow actions by their names on resources of
+// this stack by theirs, and nothing else.
 func readPolicies(node yaml.Node) ([]permission, error) {
 	if node.IsZero() {
 		return nil, nil
@@ -256,8 +256,8 @@ func resourceNamed(node *yaml.Node) (string, error) {
 	return "", fmt.Errorf("the Resource is %s %q: it must be the table or an index, named in full", node.Tag, node.Value)
 }
 
-// readConditions reads the conditions that are understood here; where each is, its operator is the one that
-// AWS asks for.
+// readConditions reads the conditions that are understood here; where each is, its operator is the
+// one that AWS asks for.
 func readConditions(node yaml.Node) (c conditions, err error) {
 	if node.IsZero() {
 		return c, nil
@@ -338,8 +338,8 @@ func (d *deployment) lacks(name string, asked tabletest.Request) string {
 	return ""
 }
 
-// routed is the function that template.yaml sends a request to, and by which of its endpoints; nil where
-// none takes it.
+// routed is the function that template.yaml sends a request to, and by which of its endpoints; nil
+// where none takes it.
 func routed(method, path string) (*function, endpoint) {
 	for _, f := range deployed().functions {
 		for _, e := range f.endpoints {

@@ -146,7 +146,8 @@ func TestValidate_RefusesMoreThan5MinutesAhead(t *testing.T) {
 	})
 }
 
-// wantInvalid sends a group among others and checks that it is the one complained of, with these texts.
+// wantInvalid sends a group among others and checks that it is the one complained of, with these
+// texts.
 func (a *api) wantInvalid(t *testing.T, group string, texts ...string) {
 	t.Helper()
 	ok := `{"records": {"cpu": 1}}`
@@ -286,7 +287,8 @@ func TestValidate_RefusesWhatItCantRead(t *testing.T) {
 			{`[{"billableRecords": [{"key": "m", "key": "m", "quantity": 1}]}]`, "[0].billableRecords[0].key"},
 			{`[{"billableRecords": [{"key": "m", "quantity": 1, "properties": {"a": {"b": 1, "b": 1}}}]}]`, "[0].billableRecords[0].properties.a.b"},
 			{`[{"records": {"cpu": 1}, "metaInfo": {"source": "API", "source": "API"}}]`, "[0].metaInfo.source"},
-			// all of that in a group whose values are not looked at, or beside one whose values are wrong
+			// all of that in a group whose values are not looked at, or beside one whose values are
+			// wrong
 			{`[{"records": {"cpu": "1"}, "metaInfo": {"SkipValidation": true}}]`, "[0].records.cpu"},
 			{`[{"timestamp": "now", "metaInfo": {"SkipValidation": true}}]`, "[0].timestamp"},
 			{`[{"record": {}, "metaInfo": {"SkipValidation": true}}]`, "did you mean records?"},

@@ -33,7 +33,8 @@ func TestAKeyHasItsForm(t *testing.T) {
 			counts[c]++
 		}
 	}
-	// 64,000 characters, 1,032 of each of 62: one in a million runs is this far off for any of them.
+	// 64,000 characters, 1,032 of each of 62: one in a million runs is this far off for any of
+	// them.
 	for c, n := range counts {
 		if n < 800 || n > 1270 || len(counts) != 62 {
 			t.Errorf("%c is there %d times of 64,000, beside %d others", c, n, len(counts)-1)

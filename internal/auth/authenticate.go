@@ -30,9 +30,9 @@ const (
 	usedTimeout = 500 * time.Millisecond
 )
 
-// Authenticate reads an Authorization header: "Key <key>", "Bearer <key>" or the bare key. It returns
-// Unauthenticated with the reason, or what Records failed with. What has not the form and the
-// checksum of a key costs no read. A key whose record cannot be read lets nobody in: that is
+// Authenticate reads an Authorization header: "Key <key>", "Bearer <key>" or the bare key. It
+// returns Unauthenticated with the reason, or what Records failed with. What has not the form and
+// the checksum of a key costs no read. A key whose record cannot be read lets nobody in: that is
 // Internal. The first use in an hour is noted with the key; that this fails is logged and nothing
 // more.
 func (c *Authenticator) Authenticate(ctx context.Context, authorization string) (Principal, error) {
@@ -104,9 +104,9 @@ func parseAuthorization(header string) (Key, error) {
 	return Parse(header)
 }
 
-// Authorize checks that whoever asks may act in the organization that a path names, by one of the scopes needed, now. It returns
-// Forbidden, or Unauthenticated where the key has expired since it was checked. The answer does not
-// depend on whether there is such an organization.
+// Authorize checks that whoever asks may act in the organization that a path names, by one of the
+// scopes needed, now. It returns Forbidden, or Unauthenticated where the key has expired since it
+// was checked. The answer does not depend on whether there is such an organization.
 func (i Principal) Authorize(organization string, needed Scopes, now time.Time) error {
 	switch {
 	case ended(i.ExpiryTime, now):

@@ -17,9 +17,10 @@ var (
 	formOfHash  = regexp.MustCompile(`^[0-9A-Fa-f]{64}$`)
 )
 
-// FuzzAuthorization looks for an Authorization header that is taken and has no key, or is refused and has one; for an
-// error that tells a key; and for a text that Redact leaves a key in or changes otherwise. The texts of hashes and scopes,
-// which come from the table and the command line, are read too.
+// FuzzAuthorization looks for an Authorization header that is taken and has no key, or is refused
+// and has one; for an error that tells a key; and for a text that Redact leaves a key in or changes
+// otherwise. The texts of hashes and scopes, which come from the table and the command line, are
+// read too.
 func FuzzAuthorization(f *testing.F) {
 	const key = "mm_0123456789ABCDEFGHIJKLMNOPQRSTUV3hylLU"
 	for _, header := range []string{

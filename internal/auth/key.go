@@ -32,7 +32,8 @@ func New() Key {
 	for random := make([]byte, secretLength); len(text) < keyLength-checksumLength; {
 		rand.Read(random) // never fails
 		for _, b := range random {
-			// 248 is the last multiple of 62 in a byte: what is above it would favour some characters.
+			// 248 is the last multiple of 62 in a byte: what is above it would favour some
+			// characters.
 			if b < 248 && len(text) < keyLength-checksumLength {
 				text = append(text, base62[b%62])
 			}
@@ -41,8 +42,8 @@ func New() Key {
 	return Key(append(text, checksum(text)...))
 }
 
-// begins reports whether text begins with what has the form of a key. (A regular expression would be made anew at
-// each start of a function, most of which need none.)
+// begins reports whether text begins with what has the form of a key. (A regular expression would
+// be made anew at each start of a function, most of which need none.)
 func begins(text string) bool {
 	return len(text) >= keyLength && strings.HasPrefix(text, prefix) && strings.Trim(text[len(prefix):keyLength], base62) == ""
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Record is what is kept of a key. It stays when the key has ended, so that there is an answer to who
-// had access when.
+// Record is what is kept of a key. It stays when the key has ended, so that there is an answer to
+// who had access when.
 type Record struct {
 	Hash         Hash
 	Organization string
@@ -89,8 +89,8 @@ type Principal struct {
 	UnknownScopes string // as in Record: another version of the service may know them
 }
 
-// Principal is whom the key stands for. A record of no organization stands for nobody: its Organization
-// is empty, which no path names.
+// Principal is whom the key stands for. A record of no organization stands for nobody: its
+// Organization is empty, which no path names.
 func (r *Record) Principal() Principal {
 	org, _ := metering.StoredOrgID(r.Organization)
 	return Principal{Organization: org, KeyID: r.Hash.ID(), Scopes: r.Scopes, ExpiryTime: r.ExpiryTime, UnknownScopes: r.UnknownScopes}

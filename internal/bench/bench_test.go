@@ -1,6 +1,7 @@
-// Package bench measures what marketmeter promises of its speed and size: the functions' own programs beside
-// a stand-in for Lambda, and the API's handler over answers of DynamoDB that were kept. `make bench` runs it,
-// docs/performance.md explains the figures, and ROUNDS=1 is a quick look.
+// Package bench measures what marketmeter promises of its speed and size: the functions' own
+// programs beside a stand-in for Lambda, and the API's handler over answers of DynamoDB that were
+// kept. `make bench` runs it, docs/performance.md explains the figures, and ROUNDS=1 is a quick
+// look.
 package bench
 
 import (

@@ -71,8 +71,8 @@ func newStore(tb testing.TB) *store {
 	return s
 }
 
-// organization gives an organization that many groups, a multiple of a thousand, and returns its name: it writes
-// the thousand again under other names, which is the fastest way in.
+// organization gives an organization that many groups, a multiple of a thousand, and returns its
+// name: it writes the thousand again under other names, which is the fastest way in.
 func (s *store) organization(tb testing.TB, groups int) (name string) {
 	tb.Helper()
 	name = fmt.Sprintf("org-%06d", groups)
@@ -108,8 +108,8 @@ func (s *store) organization(tb testing.TB, groups int) (name string) {
 	return name
 }
 
-// usage is the n-th usage record group, as large as one of an integration with a billing system usually is:
-// about 0.85 KB in the API's JSON.
+// usage is the n-th usage record group, as large as one of an integration with a billing system
+// usually is: about 0.85 KB in the API's JSON.
 func usage(org, id string, n int, now time.Time) metering.Group {
 	created := now.UTC().Add(-time.Duration(n) * 30 * time.Minute).Truncate(time.Millisecond)
 	used := created.Truncate(time.Minute)

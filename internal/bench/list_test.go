@@ -30,7 +30,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// listHandler is the API's list operation as the function has it, over the transport, for whom the path names.
+// listHandler is the API's list operation as the function has it, over the transport, for whom the
+// path names.
 func listHandler(name string, transport http.RoundTripper) http.Handler {
 	api := &httpapi.API{
 		Table: table.New(tabletest.NewClient(transport), name), Log: slog.New(slog.NewJSONHandler(io.Discard, nil)),
@@ -53,7 +54,8 @@ func conventionalHandler(name string, transport http.RoundTripper) http.Handler 
 	}), name)
 }
 
-// window is the days that all groups here are of, as parameters; the conventional list has no defaults.
+// window is the days that all groups here are of, as parameters; the conventional list has no
+// defaults.
 func window() string {
 	today := metering.DayOf(time.Now())
 	return fmt.Sprintf("startDate=%s&endDate=%s", today.AddDays(-metering.DefaultWindowDays), today)
@@ -88,10 +90,11 @@ func answer(tb testing.TB, handler http.Handler, request *http.Request) []byte {
 	return recorder.Body.Bytes()
 }
 
-// BenchmarkList measures the list operation, from request to answer, on 1,000 groups, beside the conventional one
-// and beside the least that any reader of DynamoDB's answer does: what each needs of the processor, with
-// DynamoDB's answers kept. The groups are the whole of an organization, which takes one call of the SDK; or a
-// page that others follow, which takes a second, to note where the next one begins.
+// BenchmarkList measures the list operation, from request to answer, on 1,000 groups, beside the
+// conventional one and beside the least that any reader of DynamoDB's answer does: what each needs
+// of the processor, with DynamoDB's answers kept. The groups are the whole of an organization,
+// which takes one call of the SDK; or a page that others follow, which takes a second, to note
+// where the next one begins.
 func BenchmarkList(b *testing.B) {
 	store := newStore(b)
 	for _, c := range []struct {
@@ -145,8 +148,8 @@ func (w discarding) WriteHeader(status int) {
 	}
 }
 
-// cpuOf is what the processor does for one run of work, in milliseconds: of the whole process, what collecting
-// its garbage takes included, and what collecting that of others takes not.
+// cpuOf is what the processor does for one run of work, in milliseconds: of the whole process, what
+// collecting its garbage takes included, and what collecting that of others takes not.
 func cpuOf(runs int, work func()) func() float64 {
 	return func() float64 {
 		runtime.GC()
@@ -169,8 +172,9 @@ func cpuTime() time.Duration {
 // scanned keeps the compiler from leaving the scan out.
 var scanned int
 
-// bareScan is the least that a reader of JSON must do: look at each byte once, to find the end of each string
-// and how deep it is. It checks nothing and keeps nothing. It returns the number of strings and the greatest depth.
+// bareScan is the least that a reader of JSON must do: look at each byte once, to find the end of
+// each string and how deep it is. It checks nothing and keeps nothing. It returns the number of
+// strings and the greatest depth.
 func bareScan(text []byte) (sum int) {
 	depth, deepest := 0, 0
 	for i := 0; i < len(text); i++ {
@@ -192,9 +196,9 @@ func bareScan(text []byte) (sum int) {
 	return sum + deepest
 }
 
-// BenchmarkInvoke measures an invocation of the list function, from the event to the whole answer of 1,000 groups,
-// beside that of the conventional one: both are programs of their own, both ask a server that keeps DynamoDB's
-// answers. And what it costs and saves to compress that answer.
+// BenchmarkInvoke measures an invocation of the list function, from the event to the whole answer
+// of 1,000 groups, beside that of the conventional one: both are programs of their own, both ask a
+// server that keeps DynamoDB's answers. And what it costs and saves to compress that answer.
 func BenchmarkInvoke(b *testing.B) {
 	store := newStore(b)
 	org := store.organization(b, 2*thousand)
@@ -245,8 +249,8 @@ func BenchmarkInvoke(b *testing.B) {
 	figure.Print("compress-saving", float64(len(plain))/float64(len(compressed)), "times", ">= 3")
 }
 
-// BenchmarkEvents measures a warm invocation for each event in events/, with DynamoDB's answers kept, beside one of a
-// function that does nothing.
+// BenchmarkEvents measures a warm invocation for each event in events/, with DynamoDB's answers
+// kept, beside one of a function that does nothing.
 func BenchmarkEvents(b *testing.B) {
 	store := newStore(b)
 	hello := lambda.Start(b, buildHere(b, measured+"hello"), "")
@@ -276,7 +280,8 @@ func BenchmarkEvents(b *testing.B) {
 	}
 }
 
-// listEvent is events/listUsageRecordGroups.json for another organization and query, with headers more.
+// listEvent is events/listUsageRecordGroups.json for another organization and query, with headers
+// more.
 func listEvent(tb testing.TB, org, query string, headers map[string]string) []byte {
 	tb.Helper()
 	text, err := os.ReadFile("../../events/listUsageRecordGroups.json")

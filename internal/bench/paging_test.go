@@ -23,8 +23,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// BenchmarkPaging measures what a page far into a list costs: where a client has come to it page by page, and
-// where it has not and nothing is known of the groups before. These are counts, the same each time.
+// BenchmarkPaging measures what a page far into a list costs: where a client has come to it page by
+// page, and where it has not and nothing is known of the groups before. These are counts, the same
+// each time.
 func BenchmarkPaging(b *testing.B) {
 	const groups, far = 20 * thousand, 19 * thousand
 	store := newStore(b)
@@ -49,7 +50,8 @@ func BenchmarkPaging(b *testing.B) {
 	if n := len(readPage(b, answer(b, handler, listRequest(org, far, thousand))).UsageRecordGroups); n != thousand {
 		b.Fatalf("%d groups", n)
 	}
-	// The page itself is the Query that has its items, and what it asks to go on from is no part of the walk.
+	// The page itself is the Query that has its items, and what it asks to go on from is no part of
+	// the walk.
 	b.Logf("offset %d: %v", far, asked.requests)
 	figure.Print("cold-offset", float64(asked.walked()), "round trips", fmt.Sprintf("<= %d", store.bareWalk(b, org, far)))
 	figure.Print("cold-offset-items", float64(asked.items()-thousand), "items", "0")
@@ -137,7 +139,8 @@ func (c *counter) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// bareWalk is how many round trips it takes to count that many groups, newest first: DynamoDB reads 1 MB in each.
+// bareWalk is how many round trips it takes to count that many groups, newest first: DynamoDB reads
+// 1 MB in each.
 func (s *store) bareWalk(tb testing.TB, org string, groups int) (trips int) {
 	tb.Helper()
 	input := &dynamodb.QueryInput{
@@ -158,9 +161,10 @@ func (s *store) bareWalk(tb testing.TB, org string, groups int) (trips int) {
 	return trips
 }
 
-// BenchmarkGrowth measures whether a page of 100 groups takes longer where the organization has more of them: its
-// first page, and the one in the middle of the list, which a client has come to page by page. What DynamoDB Local
-// itself takes longer, for the same groups by the SDK alone, is measured beside it.
+// BenchmarkGrowth measures whether a page of 100 groups takes longer where the organization has
+// more of them: its first page, and the one in the middle of the list, which a client has come to
+// page by page. What DynamoDB Local itself takes longer, for the same groups by the SDK alone, is
+// measured beside it.
 func BenchmarkGrowth(b *testing.B) {
 	const limit = 100
 	sizes := []int{thousand, 10 * thousand, 50 * thousand}

@@ -11,9 +11,10 @@ import (
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 )
 
-// recording gives the answers that DynamoDB gave, as often as is asked: the first time something is asked
-// DynamoDB Local is, and its answer is kept, with its headers. What is asked is known by its action and by
-// how many of that action there were since rewind; the rest of a request differs from time to time.
+// recording gives the answers that DynamoDB gave, as often as is asked: the first time something is
+// asked DynamoDB Local is, and its answer is kept, with its headers. What is asked is known by its
+// action and by how many of that action there were since rewind; the rest of a request differs from
+// time to time.
 type recording struct {
 	mu      sync.Mutex
 	answers map[string][]kept // by action
@@ -88,8 +89,8 @@ func (r *recording) answer(request *http.Request) (kept, error) {
 	return k, nil
 }
 
-// serverOf is the recording as a server, for a client in another process; what it does not have is asked
-// of the DynamoDB Local at endpoint.
+// serverOf is the recording as a server, for a client in another process; what it does not have is
+// asked of the DynamoDB Local at endpoint.
 func serverOf(r *recording, endpoint string) http.Handler {
 	host := strings.TrimPrefix(endpoint, "http://")
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {

@@ -16,10 +16,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/bench/lambda"
 )
 
-// BenchmarkStart measures how long each function takes from the start of its process until it asks for its
-// first event, beside a function that does nothing: in turns, each time a new process. DynamoDB answers
-// the call that a function makes before at once, over HTTP without TLS; how long it takes until that call
-// arrives, which is when a function that makes none would ask for its event, is told too.
+// BenchmarkStart measures how long each function takes from the start of its process until it asks
+// for its first event, beside a function that does nothing: in turns, each time a new process.
+// DynamoDB answers the call that a function makes before at once, over HTTP without TLS; how long
+// it takes until that call arrives, which is when a function that makes none would ask for its
+// event, is told too.
 func BenchmarkStart(b *testing.B) {
 	calls := make(chan time.Time, 1)
 	kept := newRecording()
@@ -123,7 +124,8 @@ func TestAFunctionStartsWhereItsCallIsRefused(t *testing.T) {
 	}
 }
 
-// BenchmarkSize weighs the functions as `sam build` makes them for the processor they are deployed on.
+// BenchmarkSize weighs the functions as `sam build` makes them for the processor they are deployed
+// on.
 func BenchmarkSize(b *testing.B) {
 	for _, function := range functions {
 		program, err := os.Stat(build(b, ours+function, "arm64"))

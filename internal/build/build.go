@@ -1,5 +1,5 @@
-// Package build says which build of the program runs: the version and the commit that the Go command
-// has stamped it with.
+// Package build says which build of the program runs: the version and the commit that the Go
+// command has stamped it with.
 package build
 
 import (
@@ -10,7 +10,8 @@ import (
 )
 
 // Info is what is known of the build. Commit is "unknown" if the program was built without version
-// control, and ends in "+dirty" if files differed from it; Version is "devel" then, if there is none.
+// control, and ends in "+dirty" if files differed from it; Version is "devel" then, if there is
+// none.
 type Info struct{ Version, Commit string }
 
 // Current returns the Info of the running program.

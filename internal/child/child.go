@@ -51,8 +51,8 @@ func Run(args, environment []string, stdin io.Reader, stdout, stderr io.Writer) 
 	}
 }
 
-// exists reports whether there is a file that the command's name means, in the folders of PATH if it is a
-// name alone: a shell exits with 126 then, and with 127 if there is none.
+// exists reports whether there is a file that the command's name means, in the folders of PATH if
+// it is a name alone: a shell exits with 126 then, and with 127 if there is none.
 func exists(command string) bool {
 	if strings.Contains(command, "/") {
 		_, err := os.Stat(command)

@@ -38,7 +38,8 @@ func (e *CredentialsError) Error() string { return "no AWS credentials: " + e.Ca
 
 func (e *CredentialsError) Unwrap() error { return e.Cause }
 
-// namedCredentials makes the failures of a provider, to which the SDK gives no type, CredentialsErrors.
+// namedCredentials makes the failures of a provider, to which the SDK gives no type,
+// CredentialsErrors.
 type namedCredentials struct{ aws.CredentialsProvider }
 
 func (p namedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
@@ -53,14 +54,14 @@ func (p namedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error)
 // seconds: a throttled table is answered with 503 well within any function's timeout.
 const maxAttempts = 6
 
-// backoff is full jitter up to 50 ms, doubling: the SDK's own begins at a second, DynamoDB answers in
-// milliseconds.
+// backoff is full jitter up to 50 ms, doubling: the SDK's own begins at a second, DynamoDB answers
+// in milliseconds.
 func backoff(attempt int, _ error) (time.Duration, error) {
 	return rand.N(50 * time.Millisecond << min(max(attempt-1, 0), 4)), nil
 }
 
-// isConflict tells a request that collided with a transaction, which the SDK takes for final. Nothing of
-// it was applied; a transaction is sent again with the mark that it had.
+// isConflict tells a request that collided with a transaction, which the SDK takes for final.
+// Nothing of it was applied; a transaction is sent again with the mark that it had.
 func isConflict(err error) aws.Ternary {
 	if _, ok := errors.AsType[*types.TransactionConflictException](err); ok {
 		return aws.TrueTernary
@@ -122,14 +123,14 @@ func explained(explain func(error) error) func(*middleware.Stack) error {
 	}
 }
 
-// AnswerTimeout bounds an attempt of a request that a client waits for: one that takes longer is given up for
-// another. DynamoDB responds in milliseconds, and a page of a list has 1 MB at most, so this is a link of
-// 200 KB a second.
+// AnswerTimeout bounds an attempt of a request that a client waits for: one that takes longer is
+// given up for another. DynamoDB responds in milliseconds, and a page of a list has 1 MB at most,
+// so this is a link of 200 KB a second.
 const AnswerTimeout = 5 * time.Second
 
-// NewTransport returns the transport of a client, without the check of responses. An attempt must be over
-// within the time given: connection, request, headers and the whole body of the response, so that a
-// response that stalls, or comes byte by byte, is an error that the SDK retries.
+// NewTransport returns the transport of a client, without the check of responses. An attempt must
+// be over within the time given: connection, request, headers and the whole body of the response,
+// so that a response that stalls, or comes byte by byte, is an error that the SDK retries.
 func NewTransport(attempt time.Duration) http.RoundTripper {
 	return attemptTransport{attempt, &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,

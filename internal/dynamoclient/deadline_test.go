@@ -21,7 +21,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// An attempt is long for DynamoDB Local beside other tests. It is short if nothing is to come of it anyway.
+// An attempt is long for DynamoDB Local beside other tests. It is short if nothing is to come of it
+// anyway.
 const (
 	attempt      = 8 * time.Second
 	shortAttempt = 2 * time.Second
@@ -34,7 +35,8 @@ func patient(t *testing.T) context.Context {
 	return ctx
 }
 
-// together runs the cases at the same time, since all they do is wait, and fails with the reasons they return.
+// together runs the cases at the same time, since all they do is wait, and fails with the reasons
+// they return.
 func together(t *testing.T, cases map[string]func() string) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -212,7 +214,8 @@ func TestSlowResponse_IsRead(t *testing.T) {
 	}
 }
 
-// The transport alone, before a server that has nothing of DynamoDB: its time runs until the body is closed.
+// The transport alone, before a server that has nothing of DynamoDB: its time runs until the body
+// is closed.
 func TestTransport_BoundsTheBody(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

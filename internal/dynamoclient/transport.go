@@ -22,9 +22,9 @@ type checkedTransport struct{ next http.RoundTripper }
 
 type answerKey struct{}
 
-// TakeQueryAnswer returns a context for one Query at a time: the JSON of DynamoDB's answer goes into *answer,
-// whose memory it takes if there is enough, and the SDK is given one that says nothing. Errors, retries and
-// signatures stay the SDK's.
+// TakeQueryAnswer returns a context for one Query at a time: the JSON of DynamoDB's answer goes
+// into *answer, whose memory it takes if there is enough, and the SDK is given one that says
+// nothing. Errors, retries and signatures stay the SDK's.
 func TakeQueryAnswer(ctx context.Context, answer *[]byte) context.Context {
 	return context.WithValue(ctx, answerKey{}, answer)
 }
@@ -64,8 +64,8 @@ func readAnswer(response *http.Response, memory []byte) ([]byte, error) {
 	body := buffer.Bytes()
 	sent := response.Header.Get("X-Amz-Crc32")
 	if sent == "" {
-		// DynamoDB Local sends none with its errors, and what stands before DynamoDB may answer an error
-		// of its own, but never a 200; a client's error is always JSON.
+		// DynamoDB Local sends none with its errors, and what stands before DynamoDB may answer an
+		// error of its own, but never a 200; a client's error is always JSON.
 		if response.StatusCode == http.StatusOK {
 			return nil, errors.New("it has no X-Amz-Crc32")
 		}

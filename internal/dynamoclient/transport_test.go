@@ -17,7 +17,8 @@ var key = map[string]types.AttributeValue{
 	"PK": &types.AttributeValueMemberS{Value: "a"}, "SK": &types.AttributeValueMemberS{Value: "b"},
 }
 
-// Without the check a flipped bit reaches the caller as data, and an empty answer as "no such item".
+// Without the check a flipped bit reaches the caller as data, and an empty answer as "no such
+// item".
 func TestSpoiltAnswersAreRetried(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

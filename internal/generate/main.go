@@ -1,6 +1,7 @@
-// Command generate writes what follows from httpapi.Operations and from the functions of template.yaml:
-// the tables of scopes and of access in docs/security.md, and in template.yaml the rows of each function in
-// alarms, dashboard and outputs. With -diff it writes nothing, and fails if a file is not current.
+// Command generate writes what follows from httpapi.Operations and from the functions of
+// template.yaml: the tables of scopes and of access in docs/security.md, and in template.yaml the
+// rows of each function in alarms, dashboard and outputs. With -diff it writes nothing, and fails
+// if a file is not current.
 package main
 
 import (
@@ -202,12 +203,12 @@ var (
 	outputRows    = regexp.MustCompile(`(?m)(?:^  \w+FunctionName:\n    Description: .*\n    Value: !Ref \w+Function\n?)+`)
 )
 
-// metricsPerAlarm is how many metrics CloudWatch takes in an alarm. The rows of further functions are in
-// a second alarm, the next block of such rows in the file.
+// metricsPerAlarm is how many metrics CloudWatch takes in an alarm. The rows of further functions
+// are in a second alarm, the next block of such rows in the file.
 const metricsPerAlarm = 10
 
-// template has a row for each of its functions, in their order, in the alarms over functions, on the
-// dashboard and in the outputs.
+// template has a row for each of its functions, in their order, in the alarms over functions, on
+// the dashboard and in the outputs.
 func template(text string) (string, error) {
 	const all = math.MaxInt
 	var functions []declaredFunction

@@ -1,5 +1,5 @@
-// Package httpapi is the HTTP API: its operations, the strict reading of requests, the handlers, and
-// the one place where a failure becomes a status, a JSON string and a log line.
+// Package httpapi is the HTTP API: its operations, the strict reading of requests, the handlers,
+// and the one place where a failure becomes a status, a JSON string and a log line.
 package httpapi
 
 import (
@@ -40,7 +40,8 @@ type API struct {
 	Log   *slog.Logger
 	Now   func() time.Time
 
-	// ListFor is how long one request reads a list: 10 seconds where it is zero, a third of what API Gateway waits.
+	// ListFor is how long one request reads a list: 10 seconds where it is zero, a third of what
+	// API Gateway waits.
 	ListFor time.Duration
 
 	// Authenticate tells who sends a request, from what the client can't forge, and fails with
@@ -54,8 +55,9 @@ type API struct {
 	compressors sync.Pool // of *gzip.Writer, of 900 KB
 }
 
-// Handler serves the operations of the named functions, or all of them if none is named. Any other path
-// is 404, and any other method on a path of theirs 405. It logs one line a request and lets no panic out.
+// Handler serves the operations of the named functions, or all of them if none is named. Any other
+// path is 404, and any other method on a path of theirs 405. It logs one line a request and lets no
+// panic out.
 func (a *API) Handler(functions ...string) http.Handler {
 	mux := http.NewServeMux()
 	methods := map[string][]string{}
@@ -109,8 +111,8 @@ func (a *API) authorize(operation Operation, r *http.Request) error {
 	return nil
 }
 
-// sameParameters returns Invalid if the gateway before the service has read another parameter from the
-// path than is in the path that it has delivered.
+// sameParameters returns Invalid if the gateway before the service has read another parameter from
+// the path than is in the path that it has delivered.
 func (x *exchange) sameParameters(operation Operation, r *http.Request) error {
 	if x.PathParameters == nil {
 		return nil
@@ -206,9 +208,9 @@ func (a *API) serve(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// clean reports whether ServeMux serves the path as it is and would not redirect it. An encoded slash is
-// not clean: API Gateway decodes it before it looks for a route, and no identifier holds one. Nor are
-// bytes that are not UTF-8, for which an event has no text.
+// clean reports whether ServeMux serves the path as it is and would not redirect it. An encoded
+// slash is not clean: API Gateway decodes it before it looks for a route, and no identifier holds
+// one. Nor are bytes that are not UTF-8, for which an event has no text.
 func clean(u *url.URL) bool {
 	rest, ok := strings.CutPrefix(u.Path, "/")
 	if !ok || !utf8.ValidString(u.Path) || strings.Count(u.EscapedPath(), "/") != strings.Count(u.Path, "/") {
@@ -257,8 +259,8 @@ var statuses = map[metering.Code]int{
 	metering.Unavailable:        http.StatusServiceUnavailable,
 }
 
-// statusError is a failure with another status than its code has: one that only HTTP knows, or one that
-// the contract names for an operation.
+// statusError is a failure with another status than its code has: one that only HTTP knows, or one
+// that the contract names for an operation.
 type statusError struct {
 	status int
 	error
@@ -278,8 +280,8 @@ func statusOf(err error) int {
 	return statuses[metering.CodeOf(err)]
 }
 
-// fail answers err as a JSON string. What is no metering.Error, and what is Internal, is told to the
-// log alone.
+// fail answers err as a JSON string. What is no metering.Error, and what is Internal, is told to
+// the log alone.
 func (x *exchange) fail(w http.ResponseWriter, err error) {
 	x.failure = err
 	message := "internal error: the log has more under request id " + x.RequestID

@@ -15,14 +15,14 @@ import (
 
 // Decision 20 has the measurements behind these.
 const (
-	// compressFrom is the least that is compressed: what is smaller leaves in the first packets either way,
-	// and each byte saved costs more and more.
+	// compressFrom is the least that is compressed: what is smaller leaves in the first packets
+	// either way, and each byte saved costs more and more.
 	compressFrom  = 10_000
 	compressLevel = gzip.BestSpeed
 )
 
-// compress returns the body as the client takes it, and its Content-Encoding: gzip, or none as "". It
-// touches no header, so what is answered can still be another thing; writeCompressed writes it.
+// compress returns the body as the client takes it, and its Content-Encoding: gzip, or none as "".
+// It touches no header, so what is answered can still be another thing; writeCompressed writes it.
 func (a *API) compress(r *http.Request, body []byte) (encoded []byte, coding string, err error) {
 	if len(body) < compressFrom || !prefersGzip(r.Header.Values("Accept-Encoding")) {
 		return body, "", nil
@@ -44,8 +44,8 @@ func (a *API) compress(r *http.Request, body []byte) (encoded []byte, coding str
 	if err := errors.Join(err, w.Close()); err != nil {
 		return nil, "", err
 	}
-	// Lambda returns what is compressed in base64. A page of noise grows by that, and must not outgrow
-	// what Lambda can return.
+	// Lambda returns what is compressed in base64. A page of noise grows by that, and must not
+	// outgrow what Lambda can return.
 	if base64.StdEncoding.EncodedLen(to.Len()) >= len(body) {
 		return body, "", nil
 	}
@@ -61,8 +61,8 @@ func writeCompressed(w http.ResponseWriter, status int, encoded []byte, coding s
 	writeJSON(w, status, encoded)
 }
 
-// prefersGzip reads Accept-Encoding (RFC 9110, 12.5.3), all values: the adapter for Lambda cuts this
-// header at its commas. Gzip must be taken, and not liked less than the body as it is.
+// prefersGzip reads Accept-Encoding (RFC 9110, 12.5.3), all values: the adapter for Lambda cuts
+// this header at its commas. Gzip must be taken, and not liked less than the body as it is.
 func prefersGzip(acceptEncoding []string) bool {
 	weights := map[string]float64{}
 	for element := range strings.SplitSeq(strings.Join(acceptEncoding, ","), ",") {

@@ -23,8 +23,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// FuzzListRequest looks for a query of the list operation that is taken and should not be, or whose next page by its Link
-// would be one of another list; and for headers that are read for what they don't say.
+// FuzzListRequest looks for a query of the list operation that is taken and should not be, or whose
+// next page by its Link would be one of another list; and for headers that are read for what they
+// don't say.
 func FuzzListRequest(f *testing.F) {
 	for _, query := range []string{
 		"", "limit=1&offset=0", "limit=1001", "limit=%2B1", "offset=-0", "limit=01&offset=00", "limit=&status=", "offset=2147483648", "offset=1&cursor=x", "offset=&cursor=x",
@@ -137,8 +138,8 @@ func fuzzQuery(t *testing.T, query string) {
 	}
 }
 
-// wantRefused wants the request, as a client sends it, to be answered with 400 and why. It needs no table: it doesn't
-// come so far.
+// wantRefused wants the request, as a client sends it, to be answered with 400 and why. It needs no
+// table: it doesn't come so far.
 func wantRefused(t *testing.T, r *http.Request, err error) {
 	if metering.CodeOf(err) != metering.Invalid {
 		t.Fatalf("%q: %#v", r.URL.RawQuery, err)

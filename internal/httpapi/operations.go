@@ -12,8 +12,8 @@ import (
 
 // Operation is an operation of the API. Every path is one of an organization, {orgId}.
 type Operation struct {
-	// ID is the public API's name of the operation. It is the operationId in api/openapi.yaml, the log's
-	// operation, and the name of a real event in events/.
+	// ID is the public API's name of the operation. It is the operationId in api/openapi.yaml, the
+	// log's operation, and the name of a real event in events/.
 	ID     string
 	Method string
 	Path   string
@@ -37,8 +37,8 @@ type Access struct {
 	Attributes []string // the only attributes that the actions may name; nil is any
 }
 
-// Operations is the whole API. docs/security.md and rows of template.yaml are generated from it (make
-// generate), and TestOperations in internal/apitest checks the rest against it.
+// Operations is the whole API. docs/security.md and rows of template.yaml are generated from it
+// (make generate), and TestOperations in internal/apitest checks the rest against it.
 func Operations() []Operation {
 	return []Operation{
 		{
@@ -127,8 +127,8 @@ func Functions() []Function {
 	return all
 }
 
-// operationsOf returns the operations of the named functions, or all if none is named. It panics if a
-// function has none: its main names another.
+// operationsOf returns the operations of the named functions, or all if none is named. It panics if
+// a function has none: its main names another.
 func operationsOf(functions []string) []Operation {
 	if len(functions) == 0 {
 		return Operations()

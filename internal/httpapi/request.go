@@ -96,7 +96,8 @@ func identifier[ID ~string](parameters map[string]string, name string, parse fun
 	return id, nil
 }
 
-// readBody reads a JSON body of at most limit bytes; a body without a Content-Type is taken for JSON.
+// readBody reads a JSON body of at most limit bytes; a body without a Content-Type is taken for
+// JSON.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ...string) ([]byte, error) {
 	if contentType := r.Header.Get("Content-Type"); contentType != "" {
 		mediaType, parameters, err := mime.ParseMediaType(contentType)
@@ -130,12 +131,13 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 	return body, nil
 }
 
-// maxDiscarded is how much of a body that nothing asked for is read: as much as API Gateway lets through.
+// maxDiscarded is how much of a body that nothing asked for is read: as much as API Gateway lets
+// through.
 const maxDiscarded = 10 << 20
 
-// Refuse answers a request of which a body may still be on its way, and reads that after the answer is
-// out: a client that still writes when the connection is closed never reads the answer, and one that
-// writes nothing more gets it all the same. One that waits to be told to send is not told.
+// Refuse answers a request of which a body may still be on its way, and reads that after the answer
+// is out: a client that still writes when the connection is closed never reads the answer, and one
+// that writes nothing more gets it all the same. One that waits to be told to send is not told.
 func Refuse(w http.ResponseWriter, r *http.Request, answer func()) {
 	connection := http.NewResponseController(w)
 	if r.ContentLength < 0 || r.ContentLength > maxDiscarded {

@@ -22,8 +22,8 @@ const (
 )
 
 // Authorizer makes keys a Lambda authorizer (HTTP API, payload 2.0, simple response). API Gateway
-// caches its answer by the Authorization header, for all routes: so it tells who asks and never looks
-// at what for, which the functions check.
+// caches its answer by the Authorization header, for all routes: so it tells who asks and never
+// looks at what for, which the functions check.
 //
 // A key that is not good is refused. Where that can't be told the error is returned, which API
 // Gateway answers with 500 and does not cache.

@@ -16,9 +16,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
 )
 
-// BenchmarkEnvelope measures a function whose handler only writes a page of 850 KB, from the event's bytes to
-// the answer's, beside the same through the adapter's response half and aws-lambda-go's encoder, the two
-// in turns.
+// BenchmarkEnvelope measures a function whose handler only writes a page of 850 KB, from the
+// event's bytes to the answer's, beside the same through the adapter's response half and
+// aws-lambda-go's encoder, the two in turns.
 func BenchmarkEnvelope(b *testing.B) {
 	page := listPage(1000)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

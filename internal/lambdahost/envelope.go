@@ -14,9 +14,9 @@ import (
 )
 
 // envelope is an http.ResponseWriter that writes an answer as API Gateway takes it from a function
-// (payload 2.0): {"statusCode":200,"headers":{...},"body":"..."}. A body that is text is escaped into
-// it as it is written, and so copied once; one with a Content-Encoding, or that is not UTF-8, is in
-// base64. What a client sees is what it would through the adapter's own writer (decision 20).
+// (payload 2.0): {"statusCode":200,"headers":{...},"body":"..."}. A body that is text is escaped
+// into it as it is written, and so copied once; one with a Content-Encoding, or that is not UTF-8,
+// is in base64. What a client sees is what it would through the adapter's own writer (decision 20).
 //
 // The status and the headers are those of the first WriteHeader or Write, as net/http has it. A
 // Content-Type is guessed only where Write comes first.
@@ -66,7 +66,8 @@ func (e *envelope) Write(p []byte) (int, error) {
 		e.binary = append(e.binary, p...)
 		return len(p), nil
 	}
-	// Most answers are one Write: this is all the room it takes, and what appendEscaped and end add.
+	// Most answers are one Write: this is all the room it takes, and what appendEscaped and end
+	// add.
 	e.json = slices.Grow(e.json, len(p)+bytes.Count(p, []byte{'"'})+bytes.Count(p, []byte{'\\'})+16)
 	e.json = appendEscaped(e.json, p)
 	return len(p), nil
@@ -77,8 +78,8 @@ func (e *envelope) end() []byte {
 	if e.json == nil {
 		return nil
 	}
-	// Escaping changes ASCII alone: what it made is UTF-8 where the body is, however that was split.
-	// Nothing of ours is anything else.
+	// Escaping changes ASCII alone: what it made is UTF-8 where the body is, however that was
+	// split. Nothing of ours is anything else.
 	if body := e.json[e.bodyAt:]; !utf8.Valid(body) {
 		e.coded, e.binary, e.json = true, unescaped(body), e.json[:e.bodyAt]
 	}
@@ -90,8 +91,8 @@ func (e *envelope) end() []byte {
 }
 
 // appendEscaped appends text as it stands inside a JSON string: with a backslash before quotes and
-// backslashes, and control characters as \u00XX. It copies eight bytes at a time, up to the first of them
-// that needs an escape; of a list that is every eighth.
+// backslashes, and control characters as \u00XX. It copies eight bytes at a time, up to the first
+// of them that needs an escape; of a list that is every eighth.
 func appendEscaped(b, text []byte) []byte {
 	for len(text) >= 8 {
 		b = slices.Grow(b, 8)
@@ -116,8 +117,8 @@ func appendEscaped(b, text []byte) []byte {
 	return b
 }
 
-// specialBytes has a bit in the lowest byte of the word that needs an escape, and is 0 where none does.
-// What it has above that means nothing: subtracting borrows from the byte above.
+// specialBytes has a bit in the lowest byte of the word that needs an escape, and is 0 where none
+// does. What it has above that means nothing: subtracting borrows from the byte above.
 func specialBytes(word uint64) uint64 {
 	const each, high = 0x0101010101010101, 0x8080808080808080
 	quote, backslash := word^each*'"', word^each*'\\' // a byte that is one is 0

@@ -17,8 +17,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
 )
 
-// For all answers, whatever their bytes and in whatever pieces they are written, API Gateway reads the same
-// from ours as from the adapter's own response half, encoded by aws-lambda-go.
+// For all answers, whatever their bytes and in whatever pieces they are written, API Gateway reads
+// the same from ours as from the adapter's own response half, encoded by aws-lambda-go.
 func TestAnswersAreTheAdapters(t *testing.T) {
 	t.Parallel()
 	request := event(t, "/org/o/usageRecordGroup", "", nil)
@@ -88,8 +88,8 @@ func read(t *rapid.T, answer []byte) events.APIGatewayV2HTTPResponse {
 	return response
 }
 
-// As net/http has it, and not the adapter: the first status is the answer's, and its headers are those of
-// then.
+// As net/http has it, and not the adapter: the first status is the answer's, and its headers are
+// those of then.
 func TestAnAnswerBeginsOnce(t *testing.T) {
 	t.Parallel()
 	response, _ := invoke(t, func(w http.ResponseWriter, _ *http.Request) {

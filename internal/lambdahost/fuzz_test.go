@@ -31,9 +31,10 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// FuzzEvent looks for bytes that a function answers with an error, or with what is no answer: what reaches the client then is
-// API Gateway's bare 500. And for an event by which the authorizer lets in another than who sends the one key that is stored,
-// or tells something else than what is stored with it.
+// FuzzEvent looks for bytes that a function answers with an error, or with what is no answer: what
+// reaches the client then is API Gateway's bare 500. And for an event by which the authorizer lets
+// in another than who sends the one key that is stored, or tells something else than what is stored
+// with it.
 func FuzzEvent(f *testing.F) {
 	f.Add([]byte(""))
 	f.Add([]byte("null"))
@@ -84,7 +85,8 @@ func FuzzEvent(f *testing.F) {
 	})
 }
 
-// wantOneReading wants the path and the path parameters of an event that was answered 200 to say the same.
+// wantOneReading wants the path and the path parameters of an event that was answered 200 to say
+// the same.
 func wantOneReading(t *testing.T, payload []byte) {
 	t.Helper()
 	var sent events.APIGatewayV2HTTPRequest
@@ -120,8 +122,9 @@ func eventFile(t testing.TB, name string) []byte {
 	return text
 }
 
-// storedKey is the key in events/authorizer.json, and a table that holds it and no other: it is of the organization demo,
-// and good for good. What has not the form of a key never comes to the table, so that it costs little.
+// storedKey is the key in events/authorizer.json, and a table that holds it and no other: it is of
+// the organization demo, and good for good. What has not the form of a key never comes to the
+// table, so that it costs little.
 func storedKey(f *testing.F) (auth.Key, *table.Table) {
 	var authorizer events.APIGatewayV2CustomAuthorizerV2Request
 	if err := json.Unmarshal(eventFile(f, "authorizer"), &authorizer); err != nil {
@@ -160,7 +163,8 @@ func quiet(f *testing.F) {
 	f.Cleanup(func() { os.Stdout = out; log.SetOutput(os.Stderr) })
 }
 
-// wantAnswer wants what API Gateway takes for an answer, whose body is JSON: a string, where it is of a failure.
+// wantAnswer wants what API Gateway takes for an answer, whose body is JSON: a string, where it is
+// of a failure.
 func wantAnswer(t *testing.T, answer []byte) events.APIGatewayV2HTTPResponse {
 	t.Helper()
 	response := decoded(t, answer)
@@ -172,8 +176,8 @@ func wantAnswer(t *testing.T, answer []byte) events.APIGatewayV2HTTPResponse {
 	return response
 }
 
-// FuzzRequest looks for a request that reaches the handler as another than the client sent to API Gateway, or that is refused
-// and could be read.
+// FuzzRequest looks for a request that reaches the handler as another than the client sent to API
+// Gateway, or that is refused and could be read.
 func FuzzRequest(f *testing.F) {
 	for _, path := range []string{"/", "/org/o/usageRecordGroup/a#b", "/a%41/50%", "//a b/../?x", "/ü\x00\x7f", "x", ""} {
 		f.Add("GET", path, "a=%23+b&c", "gzip, br", "", false)

@@ -1,6 +1,6 @@
 // Package lambdahost runs operations of the API as a Lambda function behind API Gateway (HTTP API,
-// payload 2.0). It alone knows aws-lambda-go and the api-proxy adapter, of which it takes the half that
-// reads requests, and guards what that (v0.16.2) gets wrong.
+// payload 2.0). It alone knows aws-lambda-go and the api-proxy adapter, of which it takes the half
+// that reads requests, and guards what that (v0.16.2) gets wrong.
 package lambdahost
 
 import (
@@ -29,8 +29,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// Run serves the operations of a function that needs no table, until Lambda ends the process. A function
-// with a table is run by tablehost. The caller of each request is whom the authorizer has identified.
+// Run serves the operations of a function that needs no table, until Lambda ends the process. A
+// function with a table is run by tablehost. The caller of each request is whom the authorizer has
+// identified.
 func Run(function string) {
 	Serve(&httpapi.API{CountUnits: noUnits}, Log(), function)
 }
@@ -48,7 +49,8 @@ func noUnits(ctx context.Context) (context.Context, func() (read, write float64)
 // Log is the log that Lambda keeps.
 func Log() *slog.Logger { return newLog(os.Stdout, os.Getenv("METRICS_NAMESPACE")) }
 
-// newLog writes lines of JSON that name the build; with a namespace those of requests are metrics too.
+// newLog writes lines of JSON that name the build; with a namespace those of requests are metrics
+// too.
 func newLog(to io.Writer, namespace string) *slog.Logger {
 	var handler slog.Handler = slog.NewJSONHandler(to, nil)
 	if namespace != "" {
@@ -57,8 +59,9 @@ func newLog(to io.Writer, namespace string) *slog.Logger {
 	return slog.New(handler).With(build.Current().LogAttributes()...)
 }
 
-// Handler makes handler a Lambda function of payload-2.0 events. Whatever the event holds, it returns
-// an answer and no error: an invocation error would reach the client as API Gateway's bare 500.
+// Handler makes handler a Lambda function of payload-2.0 events. Whatever the event holds, it
+// returns an answer and no error: an invocation error would reach the client as API Gateway's bare
+// 500.
 func Handler(handler http.Handler, log *slog.Logger) lambda.Handler {
 	return &function{handler: handler, log: log}
 }
@@ -88,8 +91,8 @@ func (f *function) Invoke(ctx context.Context, payload []byte) (answer []byte, _
 		}
 	}()
 	if notAnEvent != nil {
-		// No client can do that, only what is wired to the function. Lambda counts no error, so this line
-		// does, for the alarm.
+		// No client can do that, only what is wired to the function. Lambda counts no error, so
+		// this line does, for the alarm.
 		f.log.Error(httpapi.RequestLogged, "requestId", requestID, "operation", "none", "status", http.StatusInternalServerError,
 			"durationMs", 0, "readUnits", 0, "writeUnits", 0, "internalErrors", 1, "error", "the event is not one of an HTTP API: "+notAnEvent.Error())
 		return internalError, nil
@@ -119,9 +122,9 @@ func (f *function) Invoke(ctx context.Context, payload []byte) (answer []byte, _
 	return answer, nil
 }
 
-// answerMargin is what a request leaves of the function's time to answer that it ran out. That takes milliseconds, but
-// of a seventh of a core, and Lambda ends a function that is late: the client would get a bare 503 of API Gateway
-// and the alarm an error.
+// answerMargin is what a request leaves of the function's time to answer that it ran out. That
+// takes milliseconds, but of a seventh of a core, and Lambda ends a function that is late: the
+// client would get a bare 503 of API Gateway and the alarm an error.
 const answerMargin = time.Second
 
 func withTimeToAnswer(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -132,8 +135,8 @@ func withTimeToAnswer(ctx context.Context) (context.Context, context.CancelFunc)
 	return context.WithDeadline(ctx, deadline.Add(-answerMargin))
 }
 
-// pathParameters are what API Gateway read from the path. It reads none for a route without parameters,
-// such as $default, and for no other.
+// pathParameters are what API Gateway read from the path. It reads none for a route without
+// parameters, such as $default, and for no other.
 func pathParameters(event *events.APIGatewayV2HTTPRequest) map[string]string {
 	if event.PathParameters == nil && strings.Contains(event.RouteKey, "{") {
 		return map[string]string{}
@@ -146,7 +149,8 @@ func asSent(event *events.APIGatewayV2HTTPRequest) error {
 	// API Gateway delivers rawPath decoded, and the adapter parses it as if it were encoded: the id
 	// a#b would be cut to a, and 50% would fail. Without one it would parse another member.
 	event.RawPath = (&url.URL{Path: cmp.Or(event.RawPath, "/")}).EscapedPath()
-	// What an HTTP server takes for a part of the query the adapter takes for a fragment, and drops.
+	// What an HTTP server takes for a part of the query the adapter takes for a fragment, and
+	// drops.
 	event.RawQueryString = strings.ReplaceAll(event.RawQueryString, "#", "%23")
 	if event.IsBase64Encoded {
 		body, err := base64.StdEncoding.DecodeString(event.Body)

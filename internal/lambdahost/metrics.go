@@ -7,9 +7,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 )
 
-// metricsHandler makes the log line of each request metrics of CloudWatch too, by a member _aws that
-// says which members of the line are some (the embedded metric format): of each operation, and of all
-// together. No call is made for it, and nothing is sent twice.
+// metricsHandler makes the log line of each request metrics of CloudWatch too, by a member _aws
+// that says which members of the line are some (the embedded metric format): of each operation, and
+// of all together. No call is made for it, and nothing is sent twice.
 type metricsHandler struct {
 	slog.Handler
 	namespace string
@@ -33,7 +33,8 @@ func (h metricsHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return metricsHandler{h.Handler.WithAttrs(attrs), h.namespace}
 }
 
-// WithGroup leaves the metrics out: members of a group are none of the root, where CloudWatch looks.
+// WithGroup leaves the metrics out: members of a group are none of the root, where CloudWatch
+// looks.
 func (h metricsHandler) WithGroup(name string) slog.Handler { return h.Handler.WithGroup(name) }
 
 type metadata struct {

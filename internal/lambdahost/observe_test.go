@@ -86,8 +86,8 @@ func TestLinesTellTraceAndColdStart(t *testing.T) {
 	}
 }
 
-// By the specification of CloudWatch's embedded metric format: what a directive names is there at the
-// root, metrics as numbers, dimensions as strings.
+// By the specification of CloudWatch's embedded metric format: what a directive names is there at
+// the root, metrics as numbers, dimensions as strings.
 func TestLinesAreMetrics(t *testing.T) {
 	t.Parallel()
 	for i, line := range requestLines(t, "marketmeter/test") {

@@ -18,7 +18,8 @@ type trace struct {
 	sampled      bool
 }
 
-// traceOf is the trace of the invocation, as aws-lambda-go hands it over: "Root=1-...;Parent=...;Sampled=1".
+// traceOf is the trace of the invocation, as aws-lambda-go hands it over:
+// "Root=1-...;Parent=...;Sampled=1".
 func traceOf(ctx context.Context) (t trace) {
 	header, _ := ctx.Value("x-amzn-trace-id").(string)
 	for part := range strings.SplitSeq(header, ";") {
@@ -34,16 +35,17 @@ func traceOf(ctx context.Context) (t trace) {
 	return t
 }
 
-// tracedTransport tells the X-Ray daemon of Lambda of each try of a request to DynamoDB, as a subsegment
-// of the invocation, so that a trace shows how long its answer took to begin, how often it was tried
-// and what was answered. The daemon takes a UDP datagram; that it gets none is noticed by nobody.
+// tracedTransport tells the X-Ray daemon of Lambda of each try of a request to DynamoDB, as a
+// subsegment of the invocation, so that a trace shows how long its answer took to begin, how often
+// it was tried and what was answered. The daemon takes a UDP datagram; that it gets none is noticed
+// by nobody.
 type tracedTransport struct {
 	next   http.RoundTripper
 	daemon net.Conn
 }
 
-// Traced tells the X-Ray daemon at that address of the requests that next sends. It is next where there
-// is no daemon.
+// Traced tells the X-Ray daemon at that address of the requests that next sends. It is next where
+// there is no daemon.
 func Traced(next http.RoundTripper, daemon string, log *slog.Logger) http.RoundTripper {
 	if daemon == "" {
 		return next

@@ -37,8 +37,8 @@ func checkUTF8(payload []byte, event *events.APIGatewayV2HTTPRequest) (status in
 			return http.StatusBadRequest, errBodyNotUTF8
 		}
 	}
-	// API Gateway hands over a body of JSON as text, and may itself have put U+FFFD into it: then it has
-	// another length than the client sent.
+	// API Gateway hands over a body of JSON as text, and may itself have put U+FFFD into it: then
+	// it has another length than the client sent.
 	length := event.Headers["content-length"]
 	if length != "" && !event.IsBase64Encoded && strings.ContainsRune(event.Body, unicode.ReplacementChar) && length != strconv.Itoa(len(event.Body)) {
 		return http.StatusBadRequest, errBodyNotUTF8

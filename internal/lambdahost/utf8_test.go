@@ -101,8 +101,8 @@ func TestBody_UTF8IsTakenHoweverItIsEscaped(t *testing.T) {
 	}
 }
 
-// The rest of a request that is not UTF-8 is answered as on the local server, too: a path is none, a query
-// can't be read, and a header that nothing reads may be anything.
+// The rest of a request that is not UTF-8 is answered as on the local server, too: a path is none,
+// a query can't be read, and a header that nothing reads may be anything.
 func TestRequest_NotUTF8IsRefusedAsOnTheServer(t *testing.T) {
 	t.Parallel()
 	function := validator()
@@ -221,8 +221,8 @@ func TestPath_DiffersFromPathParameters(t *testing.T) {
 	}
 }
 
-// An identity whose organization an earlier version allowed finds no organization, and is not taken for
-// none.
+// An identity whose organization an earlier version allowed finds no organization, and is not taken
+// for none.
 func TestIdentity_OrganizationWithPercentIsNotFound(t *testing.T) {
 	t.Parallel()
 	payload := bodyEvent(t, `"[]"`, func(e map[string]any) {

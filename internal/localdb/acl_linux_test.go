@@ -11,8 +11,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/programtest"
 )
 
-// The container's user reads and writes what is there and makes more; nobody else does, not even what that user
-// has made.
+// The container's user reads and writes what is there and makes more; nobody else does, not even
+// what that user has made.
 func TestContainerData_IsOfItsUserAndTheOwner(t *testing.T) {
 	if os.Getuid() != 0 {
 		programtest.Skip(t, "only root can act as other users")

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// launcherSource is the Java program that binds DynamoDB Local to the addresses it is given: that has
-// an option for its port, and none for its address.
+// launcherSource is the Java program that binds DynamoDB Local to the addresses it is given: that
+// has an option for its port, and none for its address.
 //
 //go:embed BoundServerRunner.java
 var launcherSource []byte
@@ -26,7 +26,8 @@ const mainClass = "BoundServerRunner"
 // javac is how Java runs its compiler, which a JRE lacks.
 var javac = []string{"-m", "jdk.compiler/com.sun.tools.javac.Main"}
 
-// launcherDir is the folder of the compiled launcher, beside the jars. Another source has another folder.
+// launcherDir is the folder of the compiled launcher, beside the jars. Another source has another
+// folder.
 func launcherDir(jars string) string {
 	sum := sha256.Sum256(launcherSource)
 	return fmt.Sprintf("%s-launcher-%x", jars, sum[:6])
@@ -42,8 +43,8 @@ func findCompiler(ctx context.Context, java string) error {
 	return nil
 }
 
-// compile makes the launcher's folder, once: the whole of it or nothing. Running the source instead would
-// compile it at each start, which then takes half as long again.
+// compile makes the launcher's folder, once: the whole of it or nothing. Running the source instead
+// would compile it at each start, which then takes half as long again.
 func compile(ctx context.Context, java, jars string) error {
 	dir := launcherDir(jars)
 	part, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+"-*.part")
@@ -74,9 +75,10 @@ func compile(ctx context.Context, java, jars string) error {
 
 const loopback = "127.0.0.1"
 
-// bridgeAddresses are the addresses at which containers of this machine's Docker engine reach this machine: those
-// of the bridge of its default network, which it calls host-gateway. Docker Desktop's engine has its bridge
-// in a machine of its own, which passes on to loopback: then there are none.
+// bridgeAddresses are the addresses at which containers of this machine's Docker engine reach this
+// machine: those of the bridge of its default network, which it calls host-gateway. Docker
+// Desktop's engine has its bridge in a machine of its own, which passes on to loopback: then there
+// are none.
 func bridgeAddresses(ctx context.Context) ([]string, error) {
 	docker, err := findDocker(ctx)
 	if err != nil {

@@ -36,8 +36,8 @@ func ownAddresses(t *testing.T) (all []string) {
 	return all
 }
 
-// listeners are the addresses at which something of this machine listens on the port, as the kernel has them;
-// nil if it does not tell.
+// listeners are the addresses at which something of this machine listens on the port, as the kernel
+// has them; nil if it does not tell.
 func listeners(t *testing.T, port string) (all []string) {
 	t.Helper()
 	number, err := strconv.Atoi(port)
@@ -61,7 +61,8 @@ func listeners(t *testing.T, port string) (all []string) {
 	return all
 }
 
-// kernelAddress reads words of four bytes in hexadecimal, each in the order of the processor: little-endian.
+// kernelAddress reads words of four bytes in hexadecimal, each in the order of the processor:
+// little-endian.
 func kernelAddress(t *testing.T, digits string) string {
 	t.Helper()
 	var ip net.IP
@@ -75,7 +76,8 @@ func kernelAddress(t *testing.T, digits string) string {
 	return ip.String()
 }
 
-// wantListeners wants the database to be reachable at these addresses of the machine and at no other.
+// wantListeners wants the database to be reachable at these addresses of the machine and at no
+// other.
 func wantListeners(t *testing.T, db *DB, want ...string) {
 	t.Helper()
 	port := portOf(t, db)
@@ -103,8 +105,8 @@ func TestStart_ListensOnLoopbackAlone(t *testing.T) {
 	}
 }
 
-// An engine whose bridge is the machine's loopback interface, which has another address than 127.0.0.1; without
-// IPv6 it is another interface of the machine.
+// An engine whose bridge is the machine's loopback interface, which has another address than
+// 127.0.0.1; without IPv6 it is another interface of the machine.
 func TestStart_ListensForContainersToo(t *testing.T) {
 	javaFor(t)
 	bridge, want := anotherInterface(t)
@@ -135,7 +137,8 @@ func dockerWithBridge(t *testing.T, name string) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
-// anotherInterface has an address beside 127.0.0.1. A database that listens there too has the addresses listening.
+// anotherInterface has an address beside 127.0.0.1. A database that listens there too has the
+// addresses listening.
 func anotherInterface(t *testing.T) (name string, listening []string) {
 	t.Helper()
 	all, err := net.Interfaces()

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// claim makes the folder data, this user's alone, and takes the lock on it, which ends with unlock or this process.
-// It fails, naming the holder, where another process has it.
+// claim makes the folder data, this user's alone, and takes the lock on it, which ends with unlock
+// or this process. It fails, naming the holder, where another process has it.
 func claim(data string) (unlock func(), err error) {
 	if err := makePrivate(data); err != nil {
 		return nil, err

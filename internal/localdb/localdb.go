@@ -2,8 +2,8 @@
 // template.yaml.
 //
 // DynamoDB Local is a Java program: Java 17 and Maven run it, or else Docker does. It asks for no
-// password: so it listens on loopback alone, and its data is its user's alone. For the containers of
-// `sam local` it also listens on the address at which they reach this machine.
+// password: so it listens on loopback alone, and its data is its user's alone. For the containers
+// of `sam local` it also listens on the address at which they reach this machine.
 //
 // The package needs Unix: flock, signals, process groups.
 package localdb

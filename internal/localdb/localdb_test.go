@@ -237,7 +237,8 @@ func TestJavaVersion(t *testing.T) {
 	}
 }
 
-// programs makes a folder of shell scripts, which can use the shell's own words alone, the whole PATH.
+// programs makes a folder of shell scripts, which can use the shell's own words alone, the whole
+// PATH.
 func programs(t *testing.T, scripts map[string]string) {
 	t.Helper()
 	dir := t.TempDir()

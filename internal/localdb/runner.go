@@ -20,8 +20,8 @@ import (
 // minJava is the oldest Java that DynamoDB Local 3 runs on.
 const minJava = 17
 
-// findRunner chooses Java where it can run DynamoDB Local, fetching that if need be, and else Docker.
-// Where neither can, the error says what is missing of both.
+// findRunner chooses Java where it can run DynamoDB Local, fetching that if need be, and else
+// Docker. Where neither can, the error says what is missing of both.
 func findRunner(ctx context.Context, o Options) (runner, error) {
 	jars, _ := filepath.Abs(jarsDir(o.Jars))
 	listen := []string{loopback}
@@ -68,7 +68,8 @@ func (o Options) say(text string) {
 	}
 }
 
-// findJDK returns a java that can run DynamoDB Local, and the Maven to fetch that with if it is not there yet.
+// findJDK returns a java that can run DynamoDB Local, and the Maven to fetch that with if it is not
+// there yet.
 func findJDK(ctx context.Context, jars string) (java, mvn string, err error) {
 	java, err = findJava(ctx)
 	if err == nil && !fetched(launcherDir(jars)) {
@@ -115,7 +116,8 @@ func findJava(ctx context.Context) (string, error) {
 
 var quotedVersion = regexp.MustCompile(`version "(?:1\.)?(\d+)`)
 
-// javaVersion reads the number out of `java -version`: 8 of "1.8.0_402", 17 of "17.0.15", 21 of "21".
+// javaVersion reads the number out of `java -version`: 8 of "1.8.0_402", 17 of "17.0.15", 21 of
+// "21".
 func javaVersion(text string) (version int, ok bool) {
 	match := quotedVersion.FindStringSubmatch(text)
 	if match == nil {
@@ -130,7 +132,8 @@ type javaRunner struct {
 	listen     []string
 }
 
-// command has a shell set what no other process can: that Java makes files that are its user's alone.
+// command has a shell set what no other process can: that Java makes files that are its user's
+// alone.
 func (r javaRunner) command(port int, data string) []string {
 	command := []string{r.java, "-Djava.library.path=" + r.jars}
 	if data != "" {
@@ -191,8 +194,8 @@ func pull(ctx context.Context, docker string, say func(string)) error {
 	return nil
 }
 
-// allowContainer opens the folder data to the image's own user, which writes there, and to nobody else: root's
-// files in a checkout would be worse.
+// allowContainer opens the folder data to the image's own user, which writes there, and to nobody
+// else: root's files in a checkout would be worse.
 func allowContainer(ctx context.Context, docker, data string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

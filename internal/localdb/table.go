@@ -126,7 +126,8 @@ func compareTable(ctx context.Context, client *dynamodb.Client, want definition)
 		"or set TABLE_NAME to another name", missing(has, wanted), missing(wanted, has))
 }
 
-// outline is what must agree between a table and the template: a line for the table, one for each index.
+// outline is what must agree between a table and the template: a line for the table, one for each
+// index.
 func outline(keys []types.KeySchemaElement, attributes []types.AttributeDefinition, indexes []types.GlobalSecondaryIndex) []string {
 	lines := []string{"keys " + keysText(keys, attributes)}
 	for _, index := range indexes {

@@ -82,7 +82,8 @@ func TestCreateTableRefusesAnotherTable(t *testing.T) {
 	}
 }
 
-// Each of its requests in turn is carried out, and its response stalls: the retry finds what is there.
+// Each of its requests in turn is carried out, and its response stalls: the retry finds what is
+// there.
 func TestCreateTable_RetriesAfterAStall(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

@@ -31,7 +31,8 @@ func AddDemoKey(ctx context.Context, t *stack.Target, log *slog.Logger, label st
 }
 
 // keptDemoKey is the demo key that an earlier run has left in the env file, so that runs don't heap
-// keys up. It is none where the file has none, or one that is not good in this table for a day more.
+// keys up. It is none where the file has none, or one that is not good in this table for a day
+// more.
 func keptDemoKey(ctx context.Context, t *stack.Target, file string, now time.Time) (key auth.Key, ok bool, err error) {
 	variables, err := stack.ReadEnv(file)
 	if err != nil {

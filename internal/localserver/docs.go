@@ -20,8 +20,8 @@ const (
 	openAPIPath = "/openapi.yaml"
 )
 
-// docs is the page at /docs that shows the API and lets it be tried, and the description that it shows.
-// All that the page needs comes from here: browsers are told to ask nobody else.
+// docs is the page at /docs that shows the API and lets it be tried, and the description that it
+// shows. All that the page needs comes from here: browsers are told to ask nobody else.
 type docs struct {
 	page   []byte
 	policy string       // of the page's Content-Security-Policy
@@ -48,8 +48,8 @@ const docsStyle = `<style>.swagger-ui .info hgroup.main a { display: none }</sty
 
 var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
 
-// docsPolicy allows the page itself, its own scripts, and requests to this server alone. Swagger UI sets
-// styles of elements, and has icons in its style sheet.
+// docsPolicy allows the page itself, its own scripts, and requests to this server alone. Swagger UI
+// sets styles of elements, and has icons in its style sheet.
 func docsPolicy(page []byte) string {
 	scripts := "'self'"
 	for _, script := range inlineScript.FindAllSubmatch(page, -1) {

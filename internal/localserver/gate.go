@@ -24,9 +24,10 @@ const (
 // that waits, for as many attempts as a command's; the http.Server has longer.
 var forServer = stack.Deadlines{Attempt: 9 * time.Second, Call: requestTimeout}
 
-// gate stands before the API. Until it is opened every path answers 503; after that /healthz answers from
-// a check, docs what it has, and the rest is the API's. No key is asked for here, so no response says
-// more than whether the server can serve: steps and errors name files, addresses and the table.
+// gate stands before the API. Until it is opened every path answers 503; after that /healthz
+// answers from a check, docs what it has, and the rest is the API's. No key is asked for here, so
+// no response says more than whether the server can serve: steps and errors name files, addresses
+// and the table.
 type gate struct {
 	docs   *docs
 	open   atomic.Pointer[opened]

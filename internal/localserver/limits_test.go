@@ -128,8 +128,8 @@ func dial(t *testing.T, url string) net.Conn {
 	return connection
 }
 
-// The local server gives a request to DynamoDB up in time to answer the request that waits for it, and tries
-// again before.
+// The local server gives a request to DynamoDB up in time to answer the request that waits for it,
+// and tries again before.
 func TestDeadlines_AreBelowTheServersOwn(t *testing.T) {
 	t.Parallel()
 	if forServer.Call > requestTimeout || requestTimeout >= serverLimits.write || 2*forServer.Attempt >= forServer.Call {

@@ -156,8 +156,8 @@ func (s *server) check(ctx context.Context) error {
 	return s.tbl.Ping(ctx)
 }
 
-// tell writes the env file, which tells where all this runs, and the demo key: the one it tells already
-// or, with the sample data, a new one.
+// tell writes the env file, which tells where all this runs, and the demo key: the one it tells
+// already or, with the sample data, a new one.
 func (s *server) tell(ctx context.Context, at stack.Stack) error {
 	file := stack.EnvFile(s.Getenv)
 	key, ok, err := keptDemoKey(ctx, s.tbl, file, time.Now())
@@ -244,8 +244,8 @@ func (s *server) stop() {
 	}
 }
 
-// invite prints a command for each operation; they act on the newest group that is CREATED, so that they
-// work on data that was used before, too. Without a demo key it tells how to make a key.
+// invite prints a command for each operation; they act on the newest group that is CREATED, so that
+// they work on data that was used before, too. Without a demo key it tells how to make a key.
 func (s *server) invite(ctx context.Context) {
 	if s.demoKey == "" {
 		fmt.Fprintf(s.Stdout, "Ready, until Ctrl-C. Every request needs a key; make one, and send it:\n\n"+

@@ -91,9 +91,9 @@ type ConfigChange struct {
 	Replace    bool // Patch is the whole config, and the current one need not be readable
 }
 
-// Apply returns the config after the change. It returns PreconditionFailed if current does not meet the
-// conditions, Invalid naming the place if the config would break a rule, and the error of current if
-// the change has to read it and can't.
+// Apply returns the config after the change. It returns PreconditionFailed if current does not meet
+// the conditions, Invalid naming the place if the config would break a rule, and the error of
+// current if the change has to read it and can't.
 func (c ConfigChange) Apply(current ConfigVersion) (Config, error) {
 	switch {
 	case !c.Conditions.Matches(current):
@@ -127,9 +127,9 @@ var ConfigPartners = []string{
 // are matched by partner. All its members are known and have their types; a number is a quantity.
 type ConfigPatch map[string]any
 
-// Apply merges the patch into c, which it leaves as it is, and checks what the patch names: the rest
-// of c is not looked at. A member that the patch leaves at its value keeps its spelling. Apply returns
-// Invalid naming the place and what is accepted.
+// Apply merges the patch into c, which it leaves as it is, and checks what the patch names: the
+// rest of c is not looked at. A member that the patch leaves at its value keeps its spelling. Apply
+// returns Invalid naming the place and what is accepted.
 func (p ConfigPatch) Apply(c Config) (Config, error) {
 	value, named := p[configEntries]
 	if !named {
@@ -267,8 +267,8 @@ func checkEntry(before, after, patch map[string]any) error {
 
 // checkMapping checks a mapping value after a patch: a new one whole; of a stored one the members
 // that the patch names, and that mode and multiplier fit if it names one of them. A stored mode or
-// multiplier that this version does not know fits everything. The error's text continues the path of
-// the value.
+// multiplier that this version does not know fits everything. The error's text continues the path
+// of the value.
 func checkMapping(key string, value, named map[string]any, isNew bool) error {
 	names := func(member string) bool {
 		_, ok := named[member]

@@ -20,8 +20,9 @@ var (
 	longest    = regexp.MustCompile(`[eE][+-]?0*[0-9]{4}`) // an exponent that math/big would take an age for
 )
 
-// FuzzScalars looks for a text that ParseNumber, ParseQuantity, ParseTime or ParseDay takes and should not, refuses and
-// should take, or takes for another value than math/big, encoding/json and time do.
+// FuzzScalars looks for a text that ParseNumber, ParseQuantity, ParseTime or ParseDay takes and
+// should not, refuses and should take, or takes for another value than math/big, encoding/json and
+// time do.
 func FuzzScalars(f *testing.F) {
 	for _, text := range []string{
 		"", "0", "-0", "12.50", "-0.7e+1", "1E-130", "9e125", "1e126", "0e999999999999999999999", "01", ".5", "5.", "1e", "+1", "NaN", "0x1p4",
@@ -88,7 +89,8 @@ func fuzzNumber(t *testing.T, text string) {
 	}
 }
 
-// fitsNumber says by plain arithmetic whether v has at most 38 significant digits and a magnitude from 1e-130 to under 1e126.
+// fitsNumber says by plain arithmetic whether v has at most 38 significant digits and a magnitude
+// from 1e-130 to under 1e126.
 func fitsNumber(v *big.Rat) bool {
 	if v.Sign() == 0 {
 		return true

@@ -23,9 +23,9 @@ type Group struct {
 	LastUpdateTime time.Time
 	ReportedTime   time.Time // zero until reported
 
-	// Unknown holds the members that a newer version has stored and this one does not know, as documents, and
-	// optional ones that have another form than this version reads. Clients never get them; an export keeps
-	// them. Unexportable names those that JSON can't hold.
+	// Unknown holds the members that a newer version has stored and this one does not know, as
+	// documents, and optional ones that have another form than this version reads. Clients never
+	// get them; an export keeps them. Unexportable names those that JSON can't hold.
 	Unknown      map[string]any
 	Unexportable []string
 }

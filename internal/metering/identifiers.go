@@ -9,11 +9,11 @@ import (
 	"unicode/utf8"
 )
 
-// The identifiers. Each has a type of its own, so that none can stand for another, and is made by Parse of
-// what a client sends, or by Stored of what may be stored already: earlier versions stored "%" too, where it
-// is forbidden now. (A reader of the table makes them of what it finds: other versions may have stored
-// it.) An error is the second half of a sentence: what the identifier must be. Identifiers are UTF-8 and
-// compared byte by byte.
+// The identifiers. Each has a type of its own, so that none can stand for another, and is made by
+// Parse of what a client sends, or by Stored of what may be stored already: earlier versions stored
+// "%" too, where it is forbidden now. (A reader of the table makes them of what it finds: other
+// versions may have stored it.) An error is the second half of a sentence: what the identifier must
+// be. Identifiers are UTF-8 and compared byte by byte.
 
 // OrgID is an organization: 1 to MaxOrganizationID bytes that can travel in a path.
 type OrgID string

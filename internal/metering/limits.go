@@ -2,8 +2,8 @@ package metering
 
 import "time"
 
-// The limits of the product, each with its unit and its source. What only one mechanism knows, such as the
-// size of a Link header or of an expression of DynamoDB, stays with it.
+// The limits of the product, each with its unit and its source. What only one mechanism knows, such
+// as the size of a Link header or of an expression of DynamoDB, stays with it.
 
 // Identifiers and keys.
 const (
@@ -20,61 +20,63 @@ const (
 	// MaxBatch is how many groups a request may carry. Source: the contract.
 	MaxBatch = 1000
 
-	// MaxBatchBody is how many bytes the body of a batch may have. Source: the event that carries it,
-	// in which it is escaped, must fit in Lambda's 6 MB.
+	// MaxBatchBody is how many bytes the body of a batch may have. Source: the event that carries
+	// it, in which it is escaped, must fit in Lambda's 6 MB.
 	MaxBatchBody = 4 << 20
 
-	// MaxConfigBody is how many bytes the body of a config change may have. Source: ours; it is more
-	// than a config that can be stored takes.
+	// MaxConfigBody is how many bytes the body of a config change may have. Source: ours; it is
+	// more than a config that can be stored takes.
 	MaxConfigBody = 1 << 20
 
-	// MaxQueryParameters is how many parameters a query string may have. Source: net/url reads no more.
+	// MaxQueryParameters is how many parameters a query string may have. Source: net/url reads no
+	// more.
 	MaxQueryParameters = 10_000
 
 	// MaxMetaInfoFilter is how many bytes the metaInfo filter of a list may have. Source: ours; a
 	// request line has at most 10,240 bytes at API Gateway, where a byte may take three.
 	MaxMetaInfoFilter = 4096
 
-	// MaxFuture is how far ahead of the service's clock usage may be dated. Source: the contract; clocks
-	// differ, usage does not happen tomorrow.
+	// MaxFuture is how far ahead of the service's clock usage may be dated. Source: the contract;
+	// clocks differ, usage does not happen tomorrow.
 	MaxFuture = 5 * time.Minute
 )
 
 // Lists.
 const (
-	// MaxListLimit is how many groups a page may have, and has if the request names no limit. Source:
-	// the contract.
+	// MaxListLimit is how many groups a page may have, and has if the request names no limit.
+	// Source: the contract.
 	MaxListLimit = 1000
 
-	// MaxListSize is how many bytes a page may take in the envelope that Lambda returns, where the body
-	// is a JSON string. Source: Lambda refuses an envelope over 6,291,556 bytes; the rest is for headers.
-	// The local server keeps to it too.
+	// MaxListSize is how many bytes a page may take in the envelope that Lambda returns, where the
+	// body is a JSON string. Source: Lambda refuses an envelope over 6,291,556 bytes; the rest is
+	// for headers. The local server keeps to it too.
 	MaxListSize = 6_200_000
 
-	// DefaultWindowDays is how many days before the end date a list starts if no start date is given.
-	// Source: the contract.
+	// DefaultWindowDays is how many days before the end date a list starts if no start date is
+	// given. Source: the contract.
 	DefaultWindowDays = 30
 )
 
 // What is stored.
 const (
-	// MaxStored is how many bytes a group may have as stored. Source: a DynamoDB item may have 400 KB;
-	// the rest is room for what is added to a group on its way to the marketplace.
+	// MaxStored is how many bytes a group may have as stored. Source: a DynamoDB item may have 400
+	// KB; the rest is room for what is added to a group on its way to the marketplace.
 	MaxStored = 392 << 10
 
-	// MaxConfigStored is how many bytes a config may have as stored. Source: DynamoDB's 400 KB; the rest
-	// is for the item's keys and its other attributes.
+	// MaxConfigStored is how many bytes a config may have as stored. Source: DynamoDB's 400 KB; the
+	// rest is for the item's keys and its other attributes.
 	MaxConfigStored = 400<<10 - 1<<10
 
 	// MaxPropertiesDepth is how many levels the properties of a billable record may nest. Source:
 	// DynamoDB's 32 levels; properties begin at the fifth.
 	MaxPropertiesDepth = 24
 
-	// MaxPropertyName is how many bytes the name of a member of properties may have, and 1 the fewest.
-	// Source: DynamoDB.
+	// MaxPropertyName is how many bytes the name of a member of properties may have, and 1 the
+	// fewest. Source: DynamoDB.
 	MaxPropertyName = 64<<10 - 1
 
 	// MaxRaisedSerial is the largest serialID to which an imported group raises its organization's
-	// counter. Source: ours; the 147 million above it, up to the largest of 32 bits, are for new groups.
+	// counter. Source: ours; the 147 million above it, up to the largest of 32 bits, are for new
+	// groups.
 	MaxRaisedSerial = 2_000_000_000
 )

@@ -7,8 +7,8 @@ import "time"
 type ListRequest struct {
 	Filter GroupFilter
 
-	// Client and Query identify the list: the key of the client, and its parameters without those that
-	// differ between the pages.
+	// Client and Query identify the list: the key of the client, and its parameters without those
+	// that differ between the pages.
 	Client, Query string
 
 	Offset  int    // how many groups are before the page

@@ -6,14 +6,15 @@ import (
 	"slices"
 )
 
-// Matcher decides whether documents contain a wanted one, the way the list operation's metaInfo filter
-// means it: an object member by member, an array when each wanted element is contained in some
-// stored element, numbers by value, all else when equal.
+// Matcher decides whether documents contain a wanted one, the way the list operation's metaInfo
+// filter means it: an object member by member, an array when each wanted element is contained in
+// some stored element, numbers by value, all else when equal.
 //
-// It reads a document once, from the leaves up, and finds for each value in it those wanted values of the
-// same place (the same names; of arrays any element) that the value contains. A wanted object or array
-// is looked at only where the rarest of its members or elements was found, so a document of n values costs
-// close to n steps, and not n times the wanted values, which is seconds for 375 KB and 4 KB.
+// It reads a document once, from the leaves up, and finds for each value in it those wanted values
+// of the same place (the same names; of arrays any element) that the value contains. A wanted
+// object or array is looked at only where the rarest of its members or elements was found, so a
+// document of n values costs close to n steps, and not n times the wanted values, which is seconds
+// for 375 KB and 4 KB.
 //
 // A Matcher is not for use by more than one goroutine at a time.
 type Matcher struct {
@@ -22,7 +23,8 @@ type Matcher struct {
 	steps int // comparisons so far; tests bound them
 }
 
-// place is where wanted values may be, and those that are wanted there, each once. They have numbers from 0.
+// place is where wanted values may be, and those that are wanted there, each once. They have
+// numbers from 0.
 type place struct {
 	scalars     map[any]int
 	containers  map[string]int // by their members or elements
@@ -163,8 +165,9 @@ func (m *Matcher) Matches(stored any) bool {
 	return len(m.contained(m.root, stored, m.scope)) > 0
 }
 
-// contained returns the wanted values of the place that stored contains, without objects and arrays that
-// are marked in the scope around it. They are good until it is called for the same place again.
+// contained returns the wanted values of the place that stored contains, without objects and arrays
+// that are marked in the scope around it. They are good until it is called for the same place
+// again.
 func (m *Matcher) contained(p *place, stored any, around int) []int {
 	m.steps++
 	p.found = p.found[:0]
@@ -220,7 +223,8 @@ func (m *Matcher) contained(p *place, stored any, around int) []int {
 	return p.found
 }
 
-// mark marks those wanted values that stored contains and that are not marked in the scope yet, and returns them.
+// mark marks those wanted values that stored contains and that are not marked in the scope yet, and
+// returns them.
 func (m *Matcher) mark(p *place, stored any, scope int) []int {
 	found := m.contained(p, stored, scope)
 	m.steps += len(found)
@@ -235,8 +239,9 @@ func (m *Matcher) mark(p *place, stored any, scope int) []int {
 	return unmarked
 }
 
-// complete adds to the found values of p, but for those marked in the scope around it, the objects or arrays that
-// watch one of the found values of in, which is below p, and whose children are all marked in the scope.
+// complete adds to the found values of p, but for those marked in the scope around it, the objects
+// or arrays that watch one of the found values of in, which is below p, and whose children are all
+// marked in the scope.
 func (m *Matcher) complete(p *place, around int, in *place, found []int, scope int) {
 	for _, value := range found {
 		m.steps += len(in.watchers[value])

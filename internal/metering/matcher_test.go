@@ -142,8 +142,8 @@ func TestMatcher_DecidesAsComparingEachPair(t *testing.T) {
 	}
 }
 
-// costly are filters of about 4 KB and groups of about 375 KB that they do not match, for which comparing each
-// pair takes seconds. Both are elements of properties.
+// costly are filters of about 4 KB and groups of about 375 KB that they do not match, for which
+// comparing each pair takes seconds. Both are elements of properties.
 func costly() map[string][2][]any {
 	type object = map[string]any
 	number := func(i int) any { return NumberOf(int64(i)) }

@@ -34,13 +34,14 @@ type Member[O any] struct {
 	Values func() []string    // of a text, those that an import accepts; nil for any
 	Check  func(string) error // of a text, what an import accepts; nil for any
 
-	// field returns a pointer to the member's field in o, to Carried for one that is carried. The lists
-	// hold functions and no values, so that the linker drops them from a program that reads no groups.
+	// field returns a pointer to the member's field in o, to Carried for one that is carried. The
+	// lists hold functions and no values, so that the linker drops them from a program that reads
+	// no groups.
 	field func(o *O) any
 }
 
-// Get returns the value of the member in o, nil if it is absent: of the type beside its Kind, or, if
-// it is carried, as a document holds it.
+// Get returns the value of the member in o, nil if it is absent: of the type beside its Kind, or,
+// if it is carried, as a document holds it.
 func (m *Member[O]) Get(o *O) any {
 	field := m.field(o)
 	if carried := m.carried(field); carried != nil {

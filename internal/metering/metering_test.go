@@ -36,7 +36,8 @@ func TestTimesAreNormalised(t *testing.T) {
 	}
 }
 
-// The last day of a month in UTC ends with the leap second, whatever the offset says of day and hour.
+// The last day of a month in UTC ends with the leap second, whatever the offset says of day and
+// hour.
 func TestParseTime_TakesLeapSeconds(t *testing.T) {
 	for text, want := range map[string]string{
 		"1990-12-31T23:59:60Z":          "1990-12-31T23:59:59.999Z", // RFC 3339, 5.8

@@ -27,8 +27,8 @@ func checkStoredSize(g *Group, has string) error {
 	return nil
 }
 
-// checkProperties checks the names in the properties of a billable record, at any depth. It returns the
-// first in an order that does not change; properties are at path.
+// checkProperties checks the names in the properties of a billable record, at any depth. It returns
+// the first in an order that does not change; properties are at path.
 func checkProperties(properties map[string]any, path string) error {
 	if namesFit(properties) {
 		return nil
@@ -78,7 +78,8 @@ func misnamed(document any, path string) error {
 	return nil
 }
 
-// surelyFits reports whether g is so small that largest need not be measured. Of almost all groups it is true.
+// surelyFits reports whether g is so small that largest need not be measured. Of almost all groups
+// it is true.
 func (g *NewGroup) surelyFits() bool {
 	const ids, number, record = 8 << 10, 32, 64 // bytes at most
 	size := ids
@@ -141,9 +142,9 @@ func longestOf[S ~string](values []S) S {
 }
 
 // storedSize is the size of the item that internal/table makes of the group, as DynamoDB counts it
-// (AWS: DynamoDB item sizes and formats): names and texts by their bytes, 1 byte for a boolean or a null,
-// 3 for a map or list and 1 for each of its members. For a number AWS documents about 1 byte for
-// two digits and 1 more; this counts as many as there can be.
+// (AWS: DynamoDB item sizes and formats): names and texts by their bytes, 1 byte for a boolean or a
+// null, 3 for a map or list and 1 for each of its members. For a number AWS documents about 1 byte
+// for two digits and 1 more; this counts as many as there can be.
 func (g *Group) storedSize() int {
 	const aTime, anOperation = len(timeLayout), 16
 	org := sizeInKey(g.OrganizationID)

@@ -16,9 +16,10 @@ func FormatTime(t time.Time) string {
 	return t.UTC().Format(timeLayout) // Format truncates
 }
 
-// ParseTime reads an RFC 3339 time of any offset and precision, to the millisecond, truncated. A leap
-// second, which no time.Time can hold, is read as the last millisecond of the second before it. By
-// RFC 3339, 5.7 it is 23:59:60 UTC at the end of a month, at any offset; any other :60 is no time.
+// ParseTime reads an RFC 3339 time of any offset and precision, to the millisecond, truncated. A
+// leap second, which no time.Time can hold, is read as the last millisecond of the second before
+// it. By RFC 3339, 5.7 it is 23:59:60 UTC at the end of a month, at any offset; any other :60 is no
+// time.
 func ParseTime(text string) (time.Time, error) {
 	upper := strings.ToUpper(text) // RFC 3339 allows t and z
 	parsed, isLeap := upper, false

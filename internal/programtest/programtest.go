@@ -20,8 +20,8 @@ func Skip(t testing.TB, why string) {
 
 var peak = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
 
-// PeakMemory is the most of the machine's memory that a process has had so far, in bytes. It skips the rest of a
-// test where that is not told.
+// PeakMemory is the most of the machine's memory that a process has had so far, in bytes. It skips
+// the rest of a test where that is not told.
 func PeakMemory(t testing.TB, pid int) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -32,8 +32,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// For all that clients and operators do, at whatever times, with whatever keys, and over a network that now and
-// then fails: every answer is the model's, and what is stored is what the model holds.
+// For all that clients and operators do, at whatever times, with whatever keys, and over a network
+// that now and then fails: every answer is the model's, and what is stored is what the model holds.
 func TestTheServiceIsItsModel(t *testing.T) {
 	t.Parallel()
 	r := random(t)
@@ -102,7 +102,8 @@ var worlds atomic.Int64 // each has organizations that no other has
 
 func serve(t tester, tableName string) *service {
 	s := &service{network: &badNetwork{}, model: &model{
-		// In what DynamoDB Local takes for the future: it may delete what has expired by the real time.
+		// In what DynamoDB Local takes for the future: it may delete what has expired by the real
+		// time.
 		now: time.Date(2099, 7, 29, 15, 51, 28, 71_500_000, time.UTC),
 	}}
 	s.clock.Store(&s.model.now)
@@ -179,7 +180,8 @@ func (s *service) step(t *rapid.T, op action) int {
 	return got.status
 }
 
-// compareStored wants what is stored to be what the model holds, of every organization, whoever's the step was.
+// compareStored wants what is stored to be what the model holds, of every organization, whoever's
+// the step was.
 func (s *service) compareStored(t *rapid.T) {
 	for _, o := range s.model.organizations {
 		if diff := cmp.Diff(s.model.stored(o), s.stored(t, o)); diff != "" {
@@ -188,7 +190,8 @@ func (s *service) compareStored(t *rapid.T) {
 	}
 }
 
-// findOut reads whether a change whose answer was a 503 has happened. It has, or it has not, and never a half of it.
+// findOut reads whether a change whose answer was a 503 has happened. It has, or it has not, and
+// never a half of it.
 func (s *service) findOut(t *rapid.T, o *organization, change reply) {
 	stored := s.stored(t, o)
 	if equal(stored, s.model.stored(o)) {
@@ -200,7 +203,8 @@ func (s *service) findOut(t *rapid.T, o *organization, change reply) {
 	}
 }
 
-// received is what came of a request; of an operator's, the status is what a client would be answered.
+// received is what came of a request; of an operator's, the status is what a client would be
+// answered.
 type received struct {
 	status int
 	header http.Header
@@ -393,8 +397,9 @@ func isRead(r *http.Request) bool {
 	return slices.Contains([]string{"Query", "GetItem", "BatchGetItem"}, tabletest.Action(r))
 }
 
-// hasWritten tells whether any request since the last time could have changed what a client or an operator reads. Nobody
-// else writes to the organizations of a model: where none could, all is as it was when it was compared last.
+// hasWritten tells whether any request since the last time could have changed what a client or an
+// operator reads. Nobody else writes to the organizations of a model: where none could, all is as
+// it was when it was compared last.
 func (n *badNetwork) hasWritten() (wrote bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -402,8 +407,8 @@ func (n *badNetwork) hasWritten() (wrote bool) {
 	return wrote
 }
 
-// client is a real one that doesn't wait between its tries, and whose calls share no budget of them: what
-// comes of a step must be its own doing.
+// client is a real one that doesn't wait between its tries, and whose calls share no budget of
+// them: what comes of a step must be its own doing.
 func (n *badNetwork) client() *dynamodb.Client {
 	options := tabletest.NewClient(tabletest.Planned(n.plan)).Options()
 	options.Retryer = eager{options.Retryer.(aws.RetryerV2)}
@@ -418,8 +423,9 @@ func (eager) GetRetryToken(context.Context, error) (func(error) error, error) {
 	return func(error) error { return nil }, nil
 }
 
-// drawFaults draws what the network does in a step: mostly nothing; or, after some requests, no more faults than the
-// client has tries beside its first, which nobody may notice; or nothing gets through any more, and out is true.
+// drawFaults draws what the network does in a step: mostly nothing; or, after some requests, no
+// more faults than the client has tries beside its first, which nobody may notice; or nothing gets
+// through any more, and out is true.
 func (n *badNetwork) drawFaults(t *rapid.T) (out bool) {
 	how := roll(t, "network", 10)
 	if how < 6 {

@@ -14,9 +14,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// DynamoDB Local itself, killed between one write and the next of eight writers at once: how much of what it has
-// acknowledged it loses. It is measured here, not promised; nothing of ours could bring it back, and so far
-// it has lost nothing. (The end of the machine is another matter.)
+// DynamoDB Local itself, killed between one write and the next of eight writers at once: how much
+// of what it has acknowledged it loses. It is measured here, not promised; nothing of ours could
+// bring it back, and so far it has lost nothing. (The end of the machine is another matter.)
 func TestWhatDynamoDBLocalLoses(t *testing.T) {
 	t.Parallel()
 	const writers = 8

@@ -23,8 +23,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// trial is an operation over a network that fails as planned, asked for again until the client is told how it
-// ended. Whatever is answered on the way is held against what is stored then, read past the faults.
+// trial is an operation over a network that fails as planned, asked for again until the client is
+// told how it ended. Whatever is answered on the way is held against what is stored then, read past
+// the faults.
 type trial struct {
 	operation operation
 	client    *dynamodb.Client // past the faults
@@ -121,7 +122,8 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 			return nil, fmt.Sprintf("attempt %d, where it was done before: %v: answered %v", attempt, wasDone, got), nil
 		}
 
-		// What arrives after the client was told how it ended changes nothing; else it may be the one effect.
+		// What arrives after the client was told how it ended changes nothing; else it may be the
+		// one effect.
 		if came, err := tr.late.Arrive(); err != nil {
 			return nil, "", err
 		} else if came > 0 {
@@ -197,7 +199,8 @@ func (tr *trial) kinds() []tabletest.Kind {
 	return append(slices.Clone(tabletest.Kinds), tr.late.Kind(), unheard, unanswered)
 }
 
-// unheard and unanswered are tries that wait until the client gives up: the write was not done, or it was.
+// unheard and unanswered are tries that wait until the client gives up: the write was not done, or
+// it was.
 var (
 	unheard = tabletest.Kind{Name: "unheard", Of: func(request *http.Request) tabletest.Fault {
 		return func(func() (*http.Response, error)) (*http.Response, error) {
@@ -210,8 +213,8 @@ var (
 	}}
 )
 
-// goesWrong plans that the tries from the point on go wrong in these ways; always: that those after them do in the
-// last of these too, until the client asks again.
+// goesWrong plans that the tries from the point on go wrong in these ways; always: that those after
+// them do in the last of these too, until the client asks again.
 func (tr *trial) goesWrong(point int, always bool, kinds ...tabletest.Kind) {
 	tr.plan = func(try int, request *http.Request) tabletest.Fault {
 		i := try - point
@@ -240,9 +243,10 @@ func (tr *trial) goesWrong(point int, always bool, kinds ...tabletest.Kind) {
 	}
 }
 
-// For every operation, at every request that it makes, first tries and retries, and for every way to go wrong: a
-// 200 means that it was done and a refusal that it had been, a 503 that it was done or not but never by half; and
-// who asks again ends in exactly one effect. Where one try goes wrong, or two, the client's own retries are enough.
+// For every operation, at every request that it makes, first tries and retries, and for every way
+// to go wrong: a 200 means that it was done and a refusal that it had been, a 503 that it was done
+// or not but never by half; and who asks again ends in exactly one effect. Where one try goes
+// wrong, or two, the client's own retries are enough.
 func TestEachFaultAtEachPoint(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)

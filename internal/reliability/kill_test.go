@@ -21,7 +21,8 @@ import (
 	"time"
 )
 
-// victims are what a kill -9 hits; both is a machine out of memory, and the group is how shells and CI end things.
+// victims are what a kill -9 hits; both is a machine out of memory, and the group is how shells and
+// CI end things.
 var victims = []struct {
 	name string
 	kill func(server, database int) error
@@ -43,9 +44,10 @@ var victims = []struct {
 	}},
 }
 
-// `marketmeter serve --sample`, which is `make run`, and without the sample: each victim is killed at a random moment
-// under load, and the server once more on its way up. It starts again without help, over the same data and at the same
-// address, and all that it had acknowledged is there, whole.
+// `marketmeter serve --sample`, which is `make run`, and without the sample: each victim is killed
+// at a random moment under load, and the server once more on its way up. It starts again without
+// help, over the same data and at the same address, and all that it had acknowledged is there,
+// whole.
 func TestAKillLosesNothing(t *testing.T) {
 	t.Parallel()
 	r := random(t)
@@ -102,8 +104,9 @@ func TestAKillLosesNothing(t *testing.T) {
 	}
 }
 
-// freeAddress is one that nobody has, and that stays free while a server that was killed is away: its port is below
-// those that Linux and macOS give to whoever asks for any, and to each outgoing connection.
+// freeAddress is one that nobody has, and that stays free while a server that was killed is away:
+// its port is below those that Linux and macOS give to whoever asks for any, and to each outgoing
+// connection.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {
@@ -142,8 +145,8 @@ func runsOver(pid int, folder string) bool {
 	return err == nil && strings.Contains(string(line), folder)
 }
 
-// wantSample checks that the sample data is there, whole, for the key that the env file tells, and that this is the one
-// told before, if there was one.
+// wantSample checks that the sample data is there, whole, for the key that the env file tells, and
+// that this is the one told before, if there was one.
 func (i *installation) wantSample(t *testing.T, at, before string) (key string) {
 	t.Helper()
 	env, err := os.ReadFile(filepath.Join(i.dir, ".local", "env"))
@@ -260,8 +263,8 @@ func (l *running) fail(format string, a ...any) {
 	l.wrong = append(l.wrong, fmt.Sprintf(format, a...))
 }
 
-// load has clients delete groups, change the config and page through lists, and operators import groups and make
-// keys, all at once.
+// load has clients delete groups, change the config and page through lists, and operators import
+// groups and make keys, all at once.
 func (h *history) load(ctx context.Context, i *installation, at string, r *rand.Rand) *running {
 	ctx, stop := context.WithCancel(ctx)
 	l := &running{stop: stop, acknowledged: make(chan struct{}, 1000)}
@@ -392,8 +395,8 @@ func (h *history) note(ctx context.Context, l *running, method, url, body string
 	}
 }
 
-// verify compares what is there with what was acknowledged, and what was not with what may be there. From then on
-// what is there is what must be.
+// verify compares what is there with what was acknowledged, and what was not with what may be
+// there. From then on what is there is what must be.
 func (h *history) verify(t *testing.T, at string) {
 	t.Helper()
 	key := h.key
@@ -496,7 +499,8 @@ func (h *history) verifyConfig(t *testing.T, at string) (lost int) {
 	return lost
 }
 
-// contains reports whether a value that was listed holds the one that was sent: objects may have more members.
+// contains reports whether a value that was listed holds the one that was sent: objects may have
+// more members.
 func contains(got, sent any) bool {
 	object, ok := sent.(map[string]any)
 	if !ok {

@@ -24,9 +24,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// What clients do at once to the same groups and the same config, over a network that fails, comes out as if it
-// had been done one after the other: each at one moment between its request and its answer. What was answered
-// with 503, or not at all, has happened at some moment or never.
+// What clients do at once to the same groups and the same config, over a network that fails, comes
+// out as if it had been done one after the other: each at one moment between its request and its
+// answer. What was answered with 503, or not at all, has happened at some moment or never.
 func TestClientsAtOnceComeOutAsIfInTurn(t *testing.T) {
 	t.Parallel()
 	random := random(t)
@@ -112,8 +112,8 @@ var groupModel = porcupine.Model{
 	},
 }
 
-// configState has no ETag where that of a change that nobody was told of is not known yet. A config without a
-// mapping is not the same as none.
+// configState has no ETag where that of a change that nobody was told of is not known yet. A config
+// without a mapping is not the same as none.
 type configState struct {
 	exists  bool
 	mapping multipliers
@@ -129,7 +129,8 @@ func etagOf(version int, stored string) string {
 	return fmt.Sprintf(`"%d-%x"`, version, sum[:16])
 }
 
-// configModel is the config. A change that is allowed to takes a new ETag, one that changes nothing keeps it.
+// configModel is the config. A change that is allowed to takes a new ETag, one that changes nothing
+// keeps it.
 var configModel = porcupine.Model{
 	Init: func() any { return configState{etag: noConfig} },
 	Step: func(state, input, output any) (bool, any) {
@@ -162,7 +163,8 @@ var configModel = porcupine.Model{
 	},
 }
 
-// record lets clients act at once, and returns by group, and for the config, what they did and were told.
+// record lets clients act at once, and returns by group, and for the config, what they did and were
+// told.
 func record(t *testing.T, tableName string, random *rand.Rand) map[string][]porcupine.Operation {
 	t.Helper()
 	const clients, acts = 4, 10
@@ -231,7 +233,8 @@ func drawAct(random *rand.Rand, value, seen string) act {
 	return a
 }
 
-// storms are faults now and then, and now and then so many that a call of the SDK runs out of tries.
+// storms are faults now and then, and now and then so many that a call of the SDK runs out of
+// tries.
 func storms(random *rand.Rand) func() tabletest.Fault {
 	storm := 0
 	return func() tabletest.Fault {
@@ -342,7 +345,8 @@ func tell(history []porcupine.Operation) string {
 	return text.String()
 }
 
-// What must not come out is told: else TestClientsAtOnceComeOutAsIfInTurn would hold nobody to anything.
+// What must not come out is told: else TestClientsAtOnceComeOutAsIfInTurn would hold nobody to
+// anything.
 func TestHistoriesThatMustNotBeAreTold(t *testing.T) {
 	t.Parallel()
 	type step struct {

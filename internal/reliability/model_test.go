@@ -26,14 +26,15 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// The model is the whole service in plain maps, with rules that were written from the contract and not from
-// the code. TestTheServiceIsItsModel does the same to it and to the service, and compares after every step.
+// The model is the whole service in plain maps, with rules that were written from the contract and
+// not from the code. TestTheServiceIsItsModel does the same to it and to the service, and compares
+// after every step.
 //
-// To add an operation, write a function like deleteGroup: it draws a request and says what comes of it, as a
-// rule that looks at the model and changes it in reply.then alone. Name it in actions, with the scopes that
-// let it. What it is to remember is a member of organization; where that is stored for good, say in
-// model.stored what a client can read of it, and in service.stored how. Keys, foreign organizations, the
-// clock, faults and lost answers come by themselves.
+// To add an operation, write a function like deleteGroup: it draws a request and says what comes of
+// it, as a rule that looks at the model and changes it in reply.then alone. Name it in actions,
+// with the scopes that let it. What it is to remember is a member of organization; where that is
+// stored for good, say in model.stored what a client can read of it, and in service.stored how.
+// Keys, foreign organizations, the clock, faults and lost answers come by themselves.
 
 // actions are what clients and operators do, beside letting time pass.
 var actions = map[string]action{
@@ -62,8 +63,8 @@ func TestActions_CoverOperations(t *testing.T) {
 	}
 }
 
-// action is one of them: the scopes of which a key needs one (with none it needs no key), and what draws a
-// request to an organization, with the rule that says what comes of it.
+// action is one of them: the scopes of which a key needs one (with none it needs no key), and what
+// draws a request to an organization, with the rule that says what comes of it.
 type action struct {
 	scopes string
 	draw   func(*rapid.T, *model, *organization) (request, rule)
@@ -313,7 +314,8 @@ func isLike(g object, product string, filter url.Values) bool {
 	return true
 }
 
-// includes holds for objects member by member, for arrays where each wanted element is contained in some.
+// includes holds for objects member by member, for arrays where each wanted element is contained in
+// some.
 func includes(has, wanted any) bool {
 	switch wanted := wanted.(type) {
 	case object:
@@ -455,8 +457,8 @@ func (o *organization) changeConfig(t *rapid.T, method string, change func(body 
 	}
 }
 
-// drawConditions draws If-Match and If-None-Match, and whether the config meets each. An ETag may be one that
-// was seen.
+// drawConditions draws If-Match and If-None-Match, and whether the config meets each. An ETag may
+// be one that was seen.
 func (o *organization) drawConditions(t *rapid.T, headers map[string]string) (matches, noneMatches func() bool) {
 	current := o.etags[o.version]
 	seen := []string{`"never"`, current, current, current}
@@ -521,7 +523,8 @@ func drawConfig(t *rapid.T) (body string, readable bool) {
 	return `{"partnerUsageMeteringConfigs":[` + strings.Join(entries, ",") + `]}`, true
 }
 
-// mergeConfig merges a patch into the entries, matched by partner. It reports false where the whole is not allowed then.
+// mergeConfig merges a patch into the entries, matched by partner. It reports false where the whole
+// is not allowed then.
 func mergeConfig(entries []any, patch object) (merged []any, ok bool) {
 	patches, named := patch["partnerUsageMeteringConfigs"]
 	if !named {

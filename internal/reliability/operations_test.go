@@ -88,8 +88,9 @@ var operations = []operation{
 		again: http.StatusOK, steady: true,
 	},
 	{
-		// Two answers hold nothing of the list: the first request stores an empty range, the second a longer one, the third skips
-		// it, keeps where its page ends and makes the range expire; then come a page of the other group, and the end.
+		// Two answers hold nothing of the list: the first request stores an empty range, the second
+		// a longer one, the third skips it, keeps where its page ends and makes the range expire;
+		// then come a page of the other group, and the end.
 		name: "GET all pages of a list that is read in vain at first",
 		prepare: func(ctx context.Context, w *world) error {
 			if err := w.put(ctx, w.table, "g1", "g2", "g3", "g4").err(); err != nil {
@@ -116,8 +117,9 @@ var operations = []operation{
 		again: http.StatusOK, reads: true,
 	},
 	{
-		// As the program does it for each line, but that a program asks again as the same operation: that the lines of an
-		// import and their counts agree with what is stored, whatever its requests come to, cmd's TestEachFaultOfAnImport holds.
+		// As the program does it for each line, but that a program asks again as the same
+		// operation: that the lines of an import and their counts agree with what is stored,
+		// whatever its requests come to, cmd's TestEachFaultOfAnImport holds.
 		name:    "import a group",
 		prepare: nothing,
 		do:      func(ctx context.Context, w *world, over *table.Table) answer { return w.put(ctx, over, "g1") },
@@ -219,7 +221,8 @@ type world struct {
 	read      []string  // by readOn
 }
 
-// begins is when every world does: late enough that DynamoDB Local, which goes by the real time, keeps what expires.
+// begins is when every world does: late enough that DynamoDB Local, which goes by the real time,
+// keeps what expires.
 var begins = time.Date(2099, 7, 29, 15, 51, 28, 71_000_000, time.UTC)
 
 func newWorld(client *dynamodb.Client, tableName string) *world {
@@ -253,7 +256,8 @@ func (w *world) put(ctx context.Context, over *table.Table, ids ...string) answe
 	return answerOf(stored, nil)
 }
 
-// readOn reads a list on to its end, as a client does that comes again a second later where it is told to.
+// readOn reads a list on to its end, as a client does that comes again a second later where it is
+// told to.
 func (w *world) readOn(ctx context.Context, over *table.Table, filter string) answer {
 	w.times = append(w.times, w.now().Add(time.Second))
 	for {
@@ -309,7 +313,8 @@ func (w *world) sendIf(ctx context.Context, over *table.Table, ifMatch, method, 
 	return answer{got.Code, got.Header().Get("ETag") + got.Body.String()}
 }
 
-// items are all that is stored in the partitions that were asked for so far; of what only reads, without places in lists.
+// items are all that is stored in the partitions that were asked for so far; of what only reads,
+// without places in lists.
 func (w *world) items(ctx context.Context) (map[string]string, error) {
 	partitions := map[string]bool{}
 	for _, request := range w.requests() {

@@ -27,9 +27,10 @@ const (
 	longestWait = 15 * time.Second // for an answer: without a bound some took 29 seconds; with it 3, or 5 on a busy machine
 )
 
-// The local server, asked four times what it can do for 15 seconds, by clients that don't wait for each other:
-// every request is answered, right or with 503 and Retry-After; nothing is reset and nothing hangs; memory stays
-// bounded; and as many are served as without the load, a third at least while it lasts, and half right after it.
+// The local server, asked four times what it can do for 15 seconds, by clients that don't wait for
+// each other: every request is answered, right or with 503 and Retry-After; nothing is reset and
+// nothing hangs; memory stays bounded; and as many are served as without the load, a third at least
+// while it lasts, and half right after it.
 func TestOverloadIsShed(t *testing.T) {
 	t.Parallel()
 	const overload = 15 * time.Second
@@ -85,7 +86,8 @@ func TestOverloadIsShed(t *testing.T) {
 	}
 }
 
-// load is a mix of requests: large lists, lists of few, deletes, config changes and batches to validate.
+// load is a mix of requests: large lists, lists of few, deletes, config changes and batches to
+// validate.
 type load struct {
 	url, key string
 	client   *http.Client
@@ -120,8 +122,8 @@ func (l *load) fill(t *testing.T, to *table.Table) {
 	}
 }
 
-// capacity is how many requests a second are served to clients that each wait for their answer, after two seconds
-// in which Java compiles what it has to do.
+// capacity is how many requests a second are served to clients that each wait for their answer,
+// after two seconds in which Java compiles what it has to do.
 func (l *load) capacity(t *testing.T, seed uint64) float64 {
 	t.Helper()
 	const clients, warming, during = 16, 2 * time.Second, 3 * time.Second
@@ -149,8 +151,9 @@ func (l *load) capacity(t *testing.T, seed uint64) float64 {
 	return float64(served.Load()) / during.Seconds()
 }
 
-// offer sends that many times as many requests as are served, or were before, each when it is due, whatever
-// became of those before: what a machine can do that others use too is not the same all the time.
+// offer sends that many times as many requests as are served, or were before, each when it is due,
+// whatever became of those before: what a machine can do that others use too is not the same all
+// the time.
 func (l *load) offer(t *testing.T, times, able float64, during time.Duration) {
 	t.Helper()
 	var all sync.WaitGroup

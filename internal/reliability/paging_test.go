@@ -31,10 +31,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// Clients page by offset, each with a key of its own, and by cursor, all with one key, while others import and
-// delete, midnight passes, and any request to DynamoDB goes wrong in any way: no group is returned twice, none
-// that was there unchanged from the first page to the last is missed, and none is there that is not of the list.
-// Each request is served by a function of its own, whose clock is up to a quarter of a second wrong.
+// Clients page by offset, each with a key of its own, and by cursor, all with one key, while others
+// import and delete, midnight passes, and any request to DynamoDB goes wrong in any way: no group
+// is returned twice, none that was there unchanged from the first page to the last is missed, and
+// none is there that is not of the list. Each request is served by a function of its own, whose
+// clock is up to a quarter of a second wrong.
 func TestListsUnderChange(t *testing.T) {
 	t.Parallel()
 	seeds, end := random(t), until(6*time.Second)
@@ -85,8 +86,8 @@ var midnight = time.Date(2099, 7, 30, 0, 0, 0, 0, time.UTC)
 func newCrowd(client *dynamodb.Client, tableName string, r *rand.Rand, hasty bool) *crowd {
 	c := &crowd{hasty: hasty, org: string(auth.New()), began: time.Now(), random: r, members: map[string]*member{}, turns: make(chan int64, 1000)}
 	kinds := append(slices.Clone(tabletest.Kinds), c.late.Kind())
-	// Places in lists that can't be kept: the way in which the next tries go wrong, all in the same, since of several
-	// ways one would keep it after all.
+	// Places in lists that can't be kept: the way in which the next tries go wrong, all in the
+	// same, since of several ways one would keep it after all.
 	doomed := map[string][]tabletest.Kind{}
 	faults := tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
 		if place := placeIn(request); place != "" {
@@ -129,8 +130,9 @@ func (c *crowd) dice(n int) int {
 	return c.random.IntN(n)
 }
 
-// now goes on by the real time, but for what is before midnight, which passes at once, and so does what clients wait. It
-// is less than a minute: later than that no request arrives, and one that did could move a page (the table's mostLate).
+// now goes on by the real time, but for what is before midnight, which passes at once, and so does
+// what clients wait. It is less than a minute: later than that no request arrives, and one that did
+// could move a page (the table's mostLate).
 func (c *crowd) now() time.Time {
 	at := midnight.Add(-45 * time.Second)
 	if c.passed.Load() {
@@ -359,7 +361,8 @@ func (w *walk) read(ctx context.Context) error {
 	}
 }
 
-// daysAt are the first and the last instant of a list that begins then: today and the 30 days before.
+// daysAt are the first and the last instant of a list that begins then: today and the 30 days
+// before.
 func daysAt(now time.Time) [2]time.Time {
 	today := now.Truncate(24 * time.Hour)
 	return [2]time.Time{today.AddDate(0, 0, -30), today.AddDate(0, 0, 1).Add(-time.Millisecond)}
@@ -430,9 +433,9 @@ func (w *walk) matches(m *member, status string) bool {
 	return given("status", status) && given("buyerId", m.buyer)
 }
 
-// A place in a list that was given up, and arrives when the client has the page from another try, moves nothing: the
-// next page begins where that one ended. The client has waited as long as it was told to, and the two functions' clocks
-// differ by no more than is allowed for.
+// A place in a list that was given up, and arrives when the client has the page from another try,
+// moves nothing: the next page begins where that one ended. The client has waited as long as it was
+// told to, and the two functions' clocks differ by no more than is allowed for.
 func TestAPlaceThatArrivesLateMovesNothing(t *testing.T) {
 	t.Parallel()
 	client, tableName := tabletest.Client(t)

@@ -22,14 +22,15 @@ import (
 // patience bounds every wait for a process.
 const patience = 5 * time.Minute
 
-// installation is marketmeter as its users have it: the program, in a folder of its own with a .local.
+// installation is marketmeter as its users have it: the program, in a folder of its own with a
+// .local.
 type installation struct {
 	program, dir string
 	environment  []string
 }
 
-// install builds the program. It keeps the checkout's copy of DynamoDB Local, and of the environment what the
-// machine needs: neither a database nor a table, those are in variables.
+// install builds the program. It keeps the checkout's copy of DynamoDB Local, and of the
+// environment what the machine needs: neither a database nor a table, those are in variables.
 func install(t *testing.T, variables ...string) *installation {
 	t.Helper()
 	i := &installation{program: filepath.Join(t.TempDir(), "marketmeter"), dir: t.TempDir()}
@@ -147,8 +148,8 @@ func (s *localServer) errors() string {
 	return string(text[max(0, len(text)-2000):])
 }
 
-// databaseOver is the process of the DynamoDB Local that keeps its data in the folder. It skips the rest of a test
-// where that runs in a container, of which the pid file has only the docker program.
+// databaseOver is the process of the DynamoDB Local that keeps its data in the folder. It skips the
+// rest of a test where that runs in a container, of which the pid file has only the docker program.
 func databaseOver(t *testing.T, data string) int {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(data, "pid"))
@@ -179,7 +180,8 @@ type httpAnswer struct {
 
 func (a httpAnswer) String() string { return fmt.Sprintf("%d %.300s", a.status, a.body) }
 
-// shed reports whether the answer is that the client must come again: 503, when, and a JSON string that says why.
+// shed reports whether the answer is that the client must come again: 503, when, and a JSON string
+// that says why.
 func (a httpAnswer) shed() bool {
 	var why string
 	return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != "" && json.Unmarshal(a.body, &why) == nil && why != ""

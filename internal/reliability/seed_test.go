@@ -1,11 +1,12 @@
-// Package reliability holds the service to what docs/reliability.md promises: under faults, races, crashes and
-// overload, on real DynamoDB Local.
+// Package reliability holds the service to what docs/reliability.md promises: under faults, races,
+// crashes and overload, on real DynamoDB Local.
 //
 //	bin/marketmeter with-dynamodb -- go test -timeout=0 ./internal/reliability -long looks for hours and not for seconds
 //
-// What a test takes at random comes from a seed. Each prints at its start how to go the same way again, and go shows
-// that of a package that fails, by its time limit too; where go itself may be killed, -v shows it at once. Where
-// TestTheServiceIsItsModel fails rapid tells a file too, which leads there at once.
+// What a test takes at random comes from a seed. Each prints at its start how to go the same way
+// again, and go shows that of a package that fails, by its time limit too; where go itself may be
+// killed, -v shows it at once. Where TestTheServiceIsItsModel fails rapid tells a file too, which
+// leads there at once.
 package reliability
 
 import (
@@ -27,8 +28,9 @@ var (
 	seed = flag.Uint64("seed", 0, "the seed of all that is random; 0 is a new one")
 )
 
-// random is what a test takes everything random from. How to go the same way again it tells at once, past the testing
-// package, which would keep it until the test has ended: one that hangs never does.
+// random is what a test takes everything random from. How to go the same way again it tells at
+// once, past the testing package, which would keep it until the test has ended: one that hangs
+// never does.
 func random(t *testing.T) *rand.Rand {
 	t.Helper()
 	from := *seed
@@ -59,7 +61,8 @@ func again(test string, from uint64) string {
 	return fmt.Sprintf("again: bin/marketmeter with-dynamodb -- go test ./internal/reliability -run '%s' -seed %d%s", pattern, from, more)
 }
 
-// until is when a test that looks at random stops: after the time given, or after a hundred times that.
+// until is when a test that looks at random stops: after the time given, or after a hundred times
+// that.
 func until(short time.Duration) time.Time {
 	if *long {
 		short *= 100
@@ -67,7 +70,8 @@ func until(short time.Duration) time.Time {
 	return time.Now().Add(short)
 }
 
-// A test that hangs and is killed has told how to go the same way again, whatever its name; and the command does.
+// A test that hangs and is killed has told how to go the same way again, whatever its name; and the
+// command does.
 func TestAHangTellsItsSeed(t *testing.T) {
 	t.Parallel()
 	const hangs = "HANGS"

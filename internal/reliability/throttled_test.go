@@ -32,8 +32,8 @@ import (
 // tries is how often the client sends one request at most.
 const tries = 6
 
-// What comes of a table that fails a function each time, and so of a function's retries. Each is what a transport
-// sees, and no DynamoDB: it knows nothing but to fail.
+// What comes of a table that fails a function each time, and so of a function's retries. Each is
+// what a transport sees, and no DynamoDB: it knows nothing but to fail.
 var failures = map[string]http.HandlerFunc{
 	"throttled": refuseWith(http.StatusBadRequest, `{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException","message":"secret"}`),
 	"throttled by the account": refuseWith(http.StatusBadRequest,
@@ -52,9 +52,10 @@ func refuseWith(status int, body string) http.HandlerFunc {
 	}
 }
 
-// A function that has a table answers 503 with Retry-After within its Timeout whatever the table does, and has tried a
-// bounded number of times; the authorizer fails, as API Gateway wants it where it can't be told who asks. They are
-// the programs as they are deployed, and again and again the same process, whose budget of retries runs out.
+// A function that has a table answers 503 with Retry-After within its Timeout whatever the table
+// does, and has tried a bounded number of times; the authorizer fails, as API Gateway wants it
+// where it can't be told who asks. They are the programs as they are deployed, and again and again
+// the same process, whose budget of retries runs out.
 //
 // A table that never answers takes each function all of its time, so all of them wait at once.
 func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
@@ -134,9 +135,9 @@ func ofWrites(t *testing.T, fail http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// wantUnavailable asks a function for the operations, one after the other, and wants it to answer each within its
-// Timeout that its table is Unavailable. It returns how often it has asked, the start being one, and how often the
-// table was called.
+// wantUnavailable asks a function for the operations, one after the other, and wants it to answer
+// each within its Timeout that its table is Unavailable. It returns how often it has asked, the
+// start being one, and how often the table was called.
 func wantUnavailable(t *testing.T, program, tableName string, database http.HandlerFunc, timeout time.Duration, operations []string) (asked, calls int64) {
 	t.Helper()
 	var called atomic.Int64

@@ -71,8 +71,8 @@ func (t Location) noCredentials(err error) string {
 		"(and AWS_SESSION_TOKEN, if they are temporary), or log in with `aws sso login` (%v)", t, onOneLine(err))
 }
 
-// refused explains what DynamoDB, or AWS before it, refuses whatever is asked. The codes are those of
-// DynamoDB and, since other endpoints send them, of AWS's common errors.
+// refused explains what DynamoDB, or AWS before it, refuses whatever is asked. The codes are those
+// of DynamoDB and, since other endpoints send them, of AWS's common errors.
 func (t Location) refused(api smithy.APIError) string {
 	message := onOneLine(fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage()))
 	switch api.ErrorCode() {
@@ -141,7 +141,8 @@ func (t Location) unreachable(err error) string {
 	return ""
 }
 
-// rootOf returns what went wrong with a request, without the names that the layers above put before it.
+// rootOf returns what went wrong with a request, without the names that the layers above put before
+// it.
 func rootOf(err error) error {
 	if request, ok := errors.AsType[*url.Error](err); ok {
 		return request.Err

@@ -127,8 +127,8 @@ var ForCommands = Deadlines{20 * time.Second, time.Minute}
 type Variable struct{ Name, Value string }
 
 // LocalDir is the folder of everything that is local to a checkout: LOCAL_DIR, or .local. In it are
-// DynamoDB Local (which LOCAL_JARS puts elsewhere, to share one among several folders), its data, and
-// the file env, which names the running stack to the other commands.
+// DynamoDB Local (which LOCAL_JARS puts elsewhere, to share one among several folders), its data,
+// and the file env, which names the running stack to the other commands.
 func LocalDir(getenv func(string) string) string { return cmp.Or(getenv("LOCAL_DIR"), ".local") }
 
 // JarsDir is the folder that DynamoDB Local is fetched into: LOCAL_JARS, or that of LocalDir.
@@ -194,8 +194,8 @@ func ReadEnv(file string) (map[string]string, error) {
 }
 
 // Open opens the table that a command acts on: the one that the environment names, by
-// DYNAMODB_ENDPOINT or, in AWS, by TABLE_NAME; else the one of the local stack that runs here, which it
-// says on stderr.
+// DYNAMODB_ENDPOINT or, in AWS, by TABLE_NAME; else the one of the local stack that runs here,
+// which it says on stderr.
 func Open(ctx context.Context, getenv func(string) string, stderr io.Writer) (*Target, error) {
 	if endpoint := getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
 		if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -260,9 +260,9 @@ func openInAWS(ctx context.Context, name string) (*Target, error) {
 	return &Target{table.New(client, name), name, found.Region, found.Credentials}, nil
 }
 
-// ec2Metadata asks the metadata service of EC2, which is the last place that the SDK looks for credentials at.
-// Outside of EC2 nothing may respond there; within, it takes milliseconds. So a lookup has a second, and
-// not the SDK's five.
+// ec2Metadata asks the metadata service of EC2, which is the last place that the SDK looks for
+// credentials at. Outside of EC2 nothing may respond there; within, it takes milliseconds. So a
+// lookup has a second, and not the SDK's five.
 type ec2Metadata struct{ client *imds.Client }
 
 func (m *ec2Metadata) GetMetadata(ctx context.Context, in *imds.GetMetadataInput, options ...func(*imds.Options)) (*imds.GetMetadataOutput, error) {

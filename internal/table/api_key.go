@@ -17,8 +17,8 @@ import (
 )
 
 // An API key is two items: what is kept of it, in a partition of its own, which the hash alone
-// finds; and its place among the keys of its organization, which holds nothing but its own keys. They
-// are written together, once. What changes later is in the first.
+// finds; and its place among the keys of its organization, which holds nothing but its own keys.
+// They are written together, once. What changes later is in the first.
 
 func apiKeyItemKey(hash auth.Hash) map[string]types.AttributeValue {
 	return itemKey(apiKeyPrefix+hash.String(), apiKeySK)
@@ -223,8 +223,9 @@ func (t *Table) AddAPIKey(ctx context.Context, r *auth.Record) error {
 	return t.writeAPIKeys(ctx, "store the API key", t.newAPIKey(r))
 }
 
-// RotateAPIKey stores a new key in place of an old one of the same organization, which ends at the time
-// given. It returns NotFound where the organization has no such key, or one that was revoked or rotated.
+// RotateAPIKey stores a new key in place of an old one of the same organization, which ends at the
+// time given. It returns NotFound where the organization has no such key, or one that was revoked
+// or rotated.
 //
 //	TransactWriteItems  as AddAPIKey, and an update of the old key   1 round trip, 6 write units
 func (t *Table) RotateAPIKey(ctx context.Context, old auth.Hash, ends time.Time, r *auth.Record) error {

@@ -242,7 +242,8 @@ func TestRotationIsAllOrNothing(t *testing.T) {
 	old.ExpiryTime, old.ReplacedBy = now.Add(time.Minute), next.Hash.ID()
 	wantKeys(t, tbl, "o1", *old, *next)
 
-	// Another rotation, which has read the old key before this one, neither prolongs it nor makes a third.
+	// Another rotation, which has read the old key before this one, neither prolongs it nor makes a
+	// third.
 	wantCode(t, tbl.RotateAPIKey(t.Context(), old.Hash, now.Add(time.Hour), newKey("o1")), metering.NotFound)
 	wantKeys(t, tbl, "o1", *old, *next)
 }
@@ -321,8 +322,8 @@ func TestKeysLeftOutOfAnAnswerAreAskedForAgain(t *testing.T) {
 	wantSame(t, []auth.Record{*first, *second}, got)
 }
 
-// halfBatches has only the first key of a BatchGetItem answered, and the others left out for later, as
-// DynamoDB does where an answer is too large or the table is throttled.
+// halfBatches has only the first key of a BatchGetItem answered, and the others left out for later,
+// as DynamoDB does where an answer is too large or the table is throttled.
 type halfBatches struct{}
 
 func (halfBatches) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -569,8 +570,8 @@ func (u updates) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// What docs/data-model.md says of each. Transactions are left out: DynamoDB Local counts them by rules
-// of its own.
+// What docs/data-model.md says of each. Transactions are left out: DynamoDB Local counts them by
+// rules of its own.
 func TestUnitsOfKeysAreCounted(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)

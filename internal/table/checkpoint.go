@@ -106,13 +106,13 @@ func itemCheckpoint(item map[string]types.AttributeValue) (c checkpoint, ok bool
 }
 
 const (
-	// clockSkew is by how much the clocks of functions may differ. It is half of what a client waits
-	// after it got Unavailable, so that a late write of that request is still distinguished from one
-	// of the retry.
+	// clockSkew is by how much the clocks of functions may differ. It is half of what a client
+	// waits after it got Unavailable, so that a late write of that request is still distinguished
+	// from one of the retry.
 	clockSkew = 500 * time.Millisecond
 
-	// maxLate is by how much a put can come late. An item of a request that seems to come even later
-	// was written by a clock that has been set back, and is replaced.
+	// maxLate is by how much a put can come late. An item of a request that seems to come even
+	// later was written by a clock that has been set back, and is replaced.
 	maxLate = time.Minute
 )
 

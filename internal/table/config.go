@@ -16,8 +16,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// Config is the organization's current config: its newest version, read consistently. A version that
-// can't be read is returned with its Err, so that it can be replaced.
+// Config is the organization's current config: its newest version, read consistently. A version
+// that can't be read is returned with its Err, so that it can be replaced.
 //
 //	Query  PK = ORG#<org>, begins_with(SK, CONFIG#), backwards, 1 item   1 round trip, 1 read unit per 4 KB
 func (t *Table) Config(ctx context.Context, org metering.OrgID) (metering.ConfigVersion, error) {
@@ -57,10 +57,10 @@ func (t *Table) Config(ctx context.Context, org metering.OrgID) (metering.Config
 	return current, nil
 }
 
-// ChangeConfig makes the config after the change the next version and returns it; written is false if
-// the change changes nothing, which writes nothing. If another version was written meanwhile, it
-// applies the change again, to the newer one, until it succeeds or the context ends: then it returns
-// Unavailable and nothing was written. An error of the change is returned as it is.
+// ChangeConfig makes the config after the change the next version and returns it; written is false
+// if the change changes nothing, which writes nothing. If another version was written meanwhile, it
+// applies the change again, to the newer one, until it succeeds or the context ends: then it
+// returns Unavailable and nothing was written. An error of the change is returned as it is.
 //
 //	Query    as Config
 //	PutItem  PK = ORG#<org>, SK = CONFIG#<n+1>, attribute_not_exists(PK)   1 round trip, 1 write unit per KB

@@ -13,7 +13,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// No client is asked to try again, or reads what is wrong with the service's credentials: the log does.
+// No client is asked to try again, or reads what is wrong with the service's credentials: the log
+// does.
 func TestTable_WithoutCredentialsIsAnInternalError(t *testing.T) {
 	t.Parallel()
 	for _, cause := range []error{errors.New("no role found"), context.DeadlineExceeded} {

@@ -88,8 +88,8 @@ func TestAFingerprintIsOfOneList(t *testing.T) {
 var formOfCursor = regexp.MustCompile(`(?s)^(0|[1-9][0-9]{0,9})~([0-9]{4}-[0-9]{2}-[0-9]{2})~([0-9]{4}-[0-9]{2}-[0-9]{2})` +
 	`~(([0-9]{4}-[0-9]{2}-[0-9]{2})T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z)#(.*)$`)
 
-// FuzzReadCursor looks for a cursor that is taken and is not one that cursorOf makes for a place of a list, or is refused and
-// is. What no chance finds, the checksum of the list, it has.
+// FuzzReadCursor looks for a cursor that is taken and is not one that cursorOf makes for a place of
+// a list, or is refused and is. What no chance finds, the checksum of the list, it has.
 func FuzzReadCursor(f *testing.F) {
 	const list = "ORG#o#PAGE#abc"
 	place := checkpoint{7, "2024-07-29T15:51:28.071Z#g~#", "2024-07-01", "2024-07-30"}

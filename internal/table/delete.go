@@ -22,8 +22,9 @@ import (
 // Conflict. A retry whose first answer was lost finds its own operation id: DELETED is terminal,
 // so nothing can have followed. The id of the Put stays: its retry may come after a delete.
 //
-// Its own id is all by which the item grows, for which a Put leaves room. If it would make a group of an earlier
-// version larger than an item may be, it takes the place of the Put's, with another round trip: a retry of that Put that comes then takes the group for another's.
+// Its own id is all by which the item grows, for which a Put leaves room. If it would make a group
+// of an earlier version larger than an item may be, it takes the place of the Put's, with another
+// round trip: a retry of that Put that comes then takes the group for another's.
 func (t *Table) Delete(ctx context.Context, org metering.OrgID, id metering.GroupID, created metering.Day, now time.Time) (metering.Group, error) {
 	group, err := t.deleteAs(ctx, org, id, created, now, attrDeletion)
 	if _, tooLarge := invalid(err); tooLarge {

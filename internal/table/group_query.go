@@ -94,8 +94,9 @@ func (q *groupQuery) input(ctx context.Context, table string) *dynamodb.QueryInp
 	return input
 }
 
-// startAfter makes input go on after the position, where that is not empty; ended says that nothing of the
-// list is there. DynamoDB goes on from any key between the bounds, whether or not an item has it.
+// startAfter makes input go on after the position, where that is not empty; ended says that nothing
+// of the list is there. DynamoDB goes on from any key between the bounds, whether or not an item
+// has it.
 func (q *groupQuery) startAfter(input *dynamodb.QueryInput, position string) (ended bool, err error) {
 	if position == "" || position < q.from {
 		return position != "", nil

@@ -9,8 +9,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Groups are the organization's groups that the filter lets through, newest first, ties by id, descending.
-// They end with the first error, unless it is that of a group that can't be read: the others follow it.
+// Groups are the organization's groups that the filter lets through, newest first, ties by id,
+// descending. They end with the first error, unless it is that of a group that can't be read: the
+// others follow it.
 //
 //	Query  as List   1 round trip and about 128 read units per 1 MB
 //

@@ -19,9 +19,9 @@ type itemReader struct {
 	unexportable []string // the paths of unknown members that no document can hold
 }
 
-// readMembers reads the members of o. What this version does not know, or can't read in this form and
-// may do without, it keeps in unknown: passing it on might break a client, failing would break a list.
-// Attributes that isOwn reports are passed over.
+// readMembers reads the members of o. What this version does not know, or can't read in this form
+// and may do without, it keeps in unknown: passing it on might break a client, failing would break
+// a list. Attributes that isOwn reports are passed over.
 func readMembers[O any](r *itemReader, members []metering.Member[O], o *O, unknown *map[string]any, isOwn func(string) bool) {
 	for i := range members {
 		m := &members[i]

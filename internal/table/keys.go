@@ -75,14 +75,14 @@ func checkpointKey(offset int) string { return fmt.Sprintf("%010d", offset) }
 
 func emptyRangeKey(position string) string { return "AFTER#" + position }
 
-// apiKeyPrefix begins the partition of each API key, where it is looked up by its hash before anything
-// tells an organization, and the sort key by which its organization's are listed.
+// apiKeyPrefix begins the partition of each API key, where it is looked up by its hash before
+// anything tells an organization, and the sort key by which its organization's are listed.
 const apiKeyPrefix = "KEY#"
 
 const apiKeySK = "KEY"
 
-// timeKey sorts groups by creation time, then by the bytes of their id, which stands as it is: it is
-// the last part, and the time before it has a fixed width.
+// timeKey sorts groups by creation time, then by the bytes of their id, which stands as it is: it
+// is the last part, and the time before it has a fixed width.
 func timeKey(created time.Time, id metering.GroupID) string {
 	return metering.FormatTime(created) + "#" + string(id)
 }
@@ -90,8 +90,8 @@ func timeKey(created time.Time, id metering.GroupID) string {
 // maxSortKey is how many bytes DynamoDB allows in a sort key.
 const maxSortKey = 1024
 
-// idOf is the id in a timeKey; ok is false if position is none that timeKey makes. The id may be one that only
-// another version allows.
+// idOf is the id in a timeKey; ok is false if position is none that timeKey makes. The id may be
+// one that only another version allows.
 func idOf(position string) (id metering.GroupID, ok bool) {
 	const width = len("2006-01-02T15:04:05.000Z")
 	if len(position) <= width || position[width] != '#' {

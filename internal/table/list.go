@@ -33,8 +33,8 @@ import (
 //
 // List returns Invalid if the cursor is not one of this list. It returns Unavailable if DynamoDB
 // does not respond, or ReadFor ends, before a group of the page is found; if it came farther than
-// earlier requests, it has stored how far, and the same request continues from there. If a group was
-// found, the page ends with what was found. Indexes are eventually consistent: a group that was
+// earlier requests, it has stored how far, and the same request continues from there. If a group
+// was found, the page ends with what was found. Indexes are eventually consistent: a group that was
 // stored a moment ago may be missing.
 func (t *Table) List(ctx context.Context, org metering.OrgID, r metering.ListRequest, buffer []byte,
 	encode func(groups []byte, page metering.GroupPage) error,
@@ -218,8 +218,8 @@ func (l *listing) afterResponse(ctx context.Context) error {
 // maxQueryLimit is more than one response of 1 MB holds: above it a limit saves nothing.
 const maxQueryLimit = 10_000
 
-// take reports to listjson.AppendGroups whether the group, which follows at, is in the page. If the group is
-// in the list and not after the page, at moves past it.
+// take reports to listjson.AppendGroups whether the group, which follows at, is in the page. If the
+// group is in the list and not after the page, at moves past it.
 func (l *listing) take(g listjson.Group) (bool, error) {
 	if l.page.full {
 		return false, nil

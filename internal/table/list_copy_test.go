@@ -39,8 +39,8 @@ func (a answered) RoundTrip(*http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// bySDK decodes the answer as any other program would: the SDK makes attribute values of it, itemGroup
-// groups, and wire the API's JSON.
+// bySDK decodes the answer as any other program would: the SDK makes attribute values of it,
+// itemGroup groups, and wire the API's JSON.
 func bySDK(t testing.TB, answer []byte) ([]byte, listjson.Response, error) {
 	client := dynamoclient.New(dynamoclient.Options{
 		Region: "us-east-1", Transport: answered(answer), Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
@@ -80,8 +80,8 @@ func bySDK(t testing.TB, answer []byte) ([]byte, listjson.Response, error) {
 	return out, beside, nil
 }
 
-// isBeyondWire reports whether itemGroup has perhaps left out a quantity or a time that AppendGroups passes on: those
-// were checked before they were stored.
+// isBeyondWire reports whether itemGroup has perhaps left out a quantity or a time that
+// AppendGroups passes on: those were checked before they were stored.
 func isBeyondWire(group *metering.Group) bool {
 	unknown := group.MetaInfo.Unknown
 	beyond := unknown["originRecords"] != nil || unknown["billableRecords"] != nil
@@ -111,7 +111,8 @@ func byWire(answer []byte) ([]byte, listjson.Response, error) {
 	return listjson.AppendGroups(nil, answer, 0, func(listjson.Group) (bool, error) { return true, nil })
 }
 
-// meaning is the groups as values: two spellings of a number are one, and the order of members is none.
+// meaning is the groups as values: two spellings of a number are one, and the order of members is
+// none.
 func meaning(t testing.TB, groups []byte) (values []any) {
 	t.Helper()
 	decoder := jsontext.NewDecoder(bytes.NewReader(slices.Concat([]byte{'['}, groups, []byte{']'})), jsontext.AllowDuplicateNames(true))
@@ -505,8 +506,9 @@ func TestDecodeGroups_OptionalMembersOfAnotherTypeAreLeftOut(t *testing.T) {
 	}
 }
 
-// FuzzDecodeGroups looks for an answer that List would take and that is no JSON, or that becomes something else
-// than the SDK makes of it, the groups or what is told beside them; and for an item in it, as the SDK reads it, that itemGroup takes and groupItem writes otherwise.
+// FuzzDecodeGroups looks for an answer that List would take and that is no JSON, or that becomes
+// something else than the SDK makes of it, the groups or what is told beside them; and for an item
+// in it, as the SDK reads it, that itemGroup takes and groupItem writes otherwise.
 func FuzzDecodeGroups(f *testing.F) {
 	f.Add(plainAnswer())
 	f.Add(plainAnswer(`"API"`, `"\ud83d\ude00\u0000\/\"\\é"`, `"1.5"`, `"-1E-130"`, `"7"`, `"1e1"`))
@@ -527,8 +529,8 @@ func FuzzDecodeGroups(f *testing.F) {
 			t.Fatal("taken, and no JSON")
 		}
 		if err := errSDK; err != nil {
-			// The SDK also reads what is passed over here, and itemGroup times and quantities, which were checked
-			// before they were stored.
+			// The SDK also reads what is passed over here, and itemGroup times and quantities,
+			// which were checked before they were stored.
 			for _, beyond := range []string{"deserialization failed", "and not a time", "and not a quantity", "attribute serialID is"} {
 				if strings.Contains(err.Error(), beyond) {
 					return
@@ -545,7 +547,8 @@ func FuzzDecodeGroups(f *testing.F) {
 	})
 }
 
-// The list of members is the only one: what it has is copied, stored and read, but for what it keeps private.
+// The list of members is the only one: what it has is copied, stored and read, but for what it
+// keeps private.
 func TestMembers_AreStoredAndListed(t *testing.T) {
 	t.Parallel()
 	attributes := listjson.Attributes()

@@ -15,7 +15,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// An empty range of a form that this version does not know is as if it were not there: the list is read.
+// An empty range of a form that this version does not know is as if it were not there: the list is
+// read.
 func TestEmptyRangeOfANewerVersion_IsReadOrPassedOver(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

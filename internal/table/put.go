@@ -19,8 +19,8 @@ func (t *Table) Put(ctx context.Context, g *metering.Group) (stored bool, err er
 	return t.PutAs(ctx, NewOperation(), g)
 }
 
-// PutAs is Put for who may ask again when it was Unavailable: as the same operation, it reports true for the group
-// that an earlier call has stored.
+// PutAs is Put for who may ask again when it was Unavailable: as the same operation, it reports
+// true for the group that an earlier call has stored.
 func (t *Table) PutAs(ctx context.Context, operation Operation, g *metering.Group) (stored bool, err error) {
 	if err := g.CheckStorable(); err != nil {
 		return false, metering.Errorf(metering.Invalid, "%v", err)

@@ -13,22 +13,24 @@ import (
 
 const attrSerialLimit = "serialLimit"
 
-// RaiseSerial makes the organization's serial counter at least atLeast, which is metering.MaxRaisedSerial at most.
+// RaiseSerial makes the organization's serial counter at least atLeast, which is
+// metering.MaxRaisedSerial at most.
 //
 //	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit
 func (t *Table) RaiseSerial(ctx context.Context, org metering.OrgID, atLeast int32) error {
 	return t.moveSerial(ctx, org, "serialID", "<", min(atLeast, metering.MaxRaisedSerial))
 }
 
-// LimitSerial makes the organization's serial counter stay below the number of a group that is above
-// metering.MaxRaisedSerial, and to which the counter is not raised.
+// LimitSerial makes the organization's serial counter stay below the number of a group that is
+// above metering.MaxRaisedSerial, and to which the counter is not raised.
 //
 //	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit
 func (t *Table) LimitSerial(ctx context.Context, org metering.OrgID, below int32) error {
 	return t.moveSerial(ctx, org, attrSerialLimit, ">", below)
 }
 
-// moveSerial sets the attribute to n if it is not there yet or, by the comparison, has not come as far.
+// moveSerial sets the attribute to n if it is not there yet or, by the comparison, has not come as
+// far.
 func (t *Table) moveSerial(ctx context.Context, org metering.OrgID, attribute, comparison string, n int32) error {
 	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:           &t.name,
@@ -50,8 +52,8 @@ func (t *Table) moveSerial(ctx context.Context, org metering.OrgID, attribute, c
 	return storageError("move the serial counter", err)
 }
 
-// Serial returns the organization's serial counter: at or above the serialID of each of its groups up to
-// metering.MaxRaisedSerial, and 0 if none was given yet. Read consistently.
+// Serial returns the organization's serial counter: at or above the serialID of each of its groups
+// up to metering.MaxRaisedSerial, and 0 if none was given yet. Read consistently.
 //
 //	GetItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 read unit
 func (t *Table) Serial(ctx context.Context, org metering.OrgID) (int32, error) {

@@ -15,8 +15,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// Each write is carried out and its response stalls, so that the client sends it again: it succeeds as if it had
-// been sent once (decision 7).
+// Each write is carried out and its response stalls, so that the client sends it again: it succeeds
+// as if it had been sent once (decision 7).
 func TestWrites_AreSafeToRetryAfterAStall(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

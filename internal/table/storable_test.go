@@ -69,7 +69,8 @@ func TestPut_NamesAreThoseOfDynamoDB(t *testing.T) {
 
 func text(s string) *types.AttributeValueMemberS { return &types.AttributeValueMemberS{Value: s} }
 
-// reported is the group that a report of g makes without a mapping, whose entitlement has the longest ids.
+// reported is the group that a report of g makes without a mapping, whose entitlement has the
+// longest ids.
 func reported(g *metering.NewGroup, serial int32) *metering.Group {
 	long := strings.Repeat("#", 256)
 	source, at := metering.Source("METRONOME"), now
@@ -91,8 +92,8 @@ func reported(g *metering.NewGroup, serial int32) *metering.Group {
 	return r
 }
 
-// The largest group of each shape that validation approves is stored and deleted, whatever the ids are that
-// validation does not know; the next larger one is refused with its size.
+// The largest group of each shape that validation approves is stored and deleted, whatever the ids
+// are that validation does not know; the next larger one is refused with its size.
 func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
@@ -171,7 +172,8 @@ func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
 	}
 }
 
-// What validation approves is stored, with any properties and keys; what it refuses for its names, DynamoDB would not take.
+// What validation approves is stored, with any properties and keys; what it refuses for its names,
+// DynamoDB would not take.
 func TestValidate_ApprovesOnlyStorableProperties(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
@@ -286,7 +288,8 @@ func TestPut_CountsEachAttribute(t *testing.T) {
 	}
 }
 
-// itemSize is the size of a value by the rules that AWS documents. Its numbers are integers that don't end with 0.
+// itemSize is the size of a value by the rules that AWS documents. Its numbers are integers that
+// don't end with 0.
 func itemSize(t *testing.T, value types.AttributeValue) int {
 	switch value := value.(type) {
 	case *types.AttributeValueMemberNULL, *types.AttributeValueMemberBOOL:

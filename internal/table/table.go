@@ -116,8 +116,8 @@ func isMine(item map[string]types.AttributeValue, attribute string, operation Op
 	return ok && string(stored.Value) == string(operation[:])
 }
 
-// invalid tells a request that DynamoDB refuses to do, whatever is stored, and why: of those made here, one by which
-// an item would be too large.
+// invalid tells a request that DynamoDB refuses to do, whatever is stored, and why: of those made
+// here, one by which an item would be too large.
 func invalid(err error) (message string, ok bool) {
 	api, ok := errors.AsType[smithy.APIError](err)
 	if !ok || api.ErrorCode() != "ValidationException" {

@@ -222,8 +222,9 @@ func TestALostAnswerOfAPutThatADeleteFollows(t *testing.T) {
 	}
 }
 
-// full is a group that fills an item but for so many bytes, by the rules that AWS documents for sizes. DynamoDB Local
-// goes by them to the byte; of AWS's it is documented that they are approximate for numbers.
+// full is a group that fills an item but for so many bytes, by the rules that AWS documents for
+// sizes. DynamoDB Local goes by them to the byte; of AWS's it is documented that they are
+// approximate for numbers.
 func full(id string, status metering.Status, butFor int) *metering.Group {
 	g := group(id, status)
 	g.MetaInfo.Carried = map[string]any{"stripeInvoiceID": ""}
@@ -261,8 +262,8 @@ func putLarger(t *testing.T, client *dynamodb.Client, name string, g *metering.G
 	}
 }
 
-// A group of any size that can be stored can be deleted, also where there is no room for the 25 bytes that the
-// deletion is told by, and also when its answer was lost.
+// A group of any size that can be stored can be deleted, also where there is no room for the 25
+// bytes that the deletion is told by, and also when its answer was lost.
 func TestAFullGroupCanBeDeleted(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

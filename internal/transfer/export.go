@@ -28,8 +28,8 @@ type Writer interface {
 	Flush() error
 }
 
-// Export writes the organization's groups of the filter, newest first. It holds a page of
-// them in memory, however many there are. What it can't write it names on stderr, and fails at the end.
+// Export writes the organization's groups of the filter, newest first. It holds a page of them in
+// memory, however many there are. What it can't write it names on stderr, and fails at the end.
 //
 //	Query  a round trip and about 128 read units per 1 MB
 func Export(ctx context.Context, tbl *table.Table, org metering.OrgID, filter metering.GroupFilter, w Writer, stderr io.Writer) error {

@@ -41,8 +41,9 @@ func (c Counts) String() string {
 	return fmt.Sprintf("imported %d, skipped %d, refused %d", c.Imported, c.Skipped, c.Refused)
 }
 
-// Bounds of an import. What is in memory is a chunk, the lines under way and one more line, each as text
-// (bounded here) and as a group, which can be twenty times that where it is made of empty objects.
+// Bounds of an import. What is in memory is a chunk, the lines under way and one more line, each as
+// text (bounded here) and as a group, which can be twenty times that where it is made of empty
+// objects.
 const (
 	importWorkers  = 16      // puts at the same time
 	maxLine        = 1 << 20 // bytes of a line with its end; a group has at most metering.MaxStored as stored
@@ -60,9 +61,9 @@ const (
 //	UpdateItem  each chunk whose serialIDs are over all before it, and before its groups are put: no
 //	            new group gets the number of an imported one, wherever an import ends
 //
-// It fails where from or the table does, or when ctx is done: then what is under way is
-// finished, so that the counts are right, and nothing more is begun. A Read that blocks then is left
-// behind. After any failure the same import can be run again.
+// It fails where from or the table does, or when ctx is done: then what is under way is finished,
+// so that the counts are right, and nothing more is begun. A Read that blocks then is left behind.
+// After any failure the same import can be run again.
 func Import(ctx context.Context, tbl *table.Table, org metering.OrgID, from io.Reader, o ImportOptions) (Counts, error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -179,7 +180,8 @@ func (im *groupImport) decode(text []byte) (metering.Group, error) {
 	return group, nil
 }
 
-// handOn raises or limits the serial counter as the chunk needs it and gives its lines to the workers.
+// handOn raises or limits the serial counter as the chunk needs it and gives its lines to the
+// workers.
 func (im *groupImport) handOn(ctx context.Context, chunk []importLine) error {
 	raise, limit := im.raised, im.limit
 	for _, line := range chunk {
@@ -231,10 +233,10 @@ func (im *groupImport) put(ctx context.Context, line importLine) error {
 	return nil
 }
 
-// patiently writes, again and again while the table is unavailable. An import of any size is throttled
-// in AWS sooner or later, for longer than the client's own retries last: an index takes about 1,000
-// groups of an organization a second. If nothing was written yet and DynamoDB can't be reached, the reason is
-// likely to stay: it returns at once.
+// patiently writes, again and again while the table is unavailable. An import of any size is
+// throttled in AWS sooner or later, for longer than the client's own retries last: an index takes
+// about 1,000 groups of an organization a second. If nothing was written yet and DynamoDB can't be
+// reached, the reason is likely to stay: it returns at once.
 func (im *groupImport) patiently(ctx context.Context, write func() error) error {
 	for start := time.Now(); ; {
 		err := write()

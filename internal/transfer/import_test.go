@@ -93,9 +93,9 @@ func TestImportCanBeRunAgainAfterAFailure(t *testing.T) {
 	}
 }
 
-// Whatever one try of an import's requests comes to, all tries of one, or all from there on: what is counted as imported
-// is stored, what is stored is whole, and the same import again ends with each group there as its line says. Where one
-// try goes wrong, the client's retry is enough.
+// Whatever one try of an import's requests comes to, all tries of one, or all from there on: what
+// is counted as imported is stored, what is stored is whole, and the same import again ends with
+// each group there as its line says. Where one try goes wrong, the client's retry is enough.
 func TestEachFaultOfAnImport(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -160,7 +160,8 @@ func TestEachFaultOfAnImport(t *testing.T) {
 	}
 }
 
-// importedAsTold wants each group that is stored to be as its line says, once, and the serial counter not to be below it.
+// importedAsTold wants each group that is stored to be as its line says, once, and the serial
+// counter not to be below it.
 func importedAsTold(ctx context.Context, tbl *table.Table, org string, lines []string) (stored int, wrong error) {
 	serial, err := tbl.Serial(ctx, metering.OrgID(org))
 	if err != nil {
@@ -226,8 +227,8 @@ func TestAPatientImportOutlastsAnUnavailableTable(t *testing.T) {
 	}
 }
 
-// Whatever becomes of the answers to a put, and of the group until the next try: a line that the import has stored
-// is imported, and one that another has stored is skipped.
+// Whatever becomes of the answers to a put, and of the group until the next try: a line that the
+// import has stored is imported, and one that another has stored is skipped.
 func TestImportCountsWhatItStoredThoughNobodyAnswered(t *testing.T) {
 	t.Parallel()
 	for lost, tries := range map[string]int{"the client's tries but one": 5, "all of the client's tries": 6} {
@@ -275,8 +276,8 @@ func TestImportOfManyLinesTakesNoMoreMemory(t *testing.T) {
 	}
 }
 
-// peakOfImport imports lines of 5 KB, which are groups of 50 ids again and again, and returns the most
-// of the heap that was in use.
+// peakOfImport imports lines of 5 KB, which are groups of 50 ids again and again, and returns the
+// most of the heap that was in use.
 func peakOfImport(t *testing.T, tbl *table.Table, lines int) (peak uint64) {
 	t.Helper()
 	from, to := io.Pipe()
@@ -303,7 +304,8 @@ func peakOfImport(t *testing.T, tbl *table.Table, lines int) (peak uint64) {
 }
 
 // BenchmarkImport measures the import of the sample data beside putting its items, made before, on
-// the condition that they are not there: as many at the same time, each in an organization of its own.
+// the condition that they are not there: as many at the same time, each in an organization of its
+// own.
 func BenchmarkImport(b *testing.B) {
 	client, name := tabletest.Client(b)
 	tbl, lines := table.New(client, name), string(sampleLines(time.Now()))
@@ -381,7 +383,8 @@ func putItems(b *testing.B, client *dynamodb.Client, name string, items []map[st
 	workers.Wait()
 }
 
-// A single large number, which may be a placeholder of the other service, leaves numbers for new groups.
+// A single large number, which may be a placeholder of the other service, leaves numbers for new
+// groups.
 func TestImport_LargeSerialsDoNotUseUpTheCounter(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -414,7 +417,8 @@ func TestImport_LargeSerialsDoNotUseUpTheCounter(t *testing.T) {
 	}
 }
 
-// What passes is waited for once the table has been reached, and what does not pass ends the import.
+// What passes is waited for once the table has been reached, and what does not pass ends the
+// import.
 func TestImport_WaitsForWhatMayPassAlone(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)

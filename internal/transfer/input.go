@@ -12,9 +12,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// plainText returns the text of an input: the input itself or, if it is gzip, what that holds. It fails if the input
-// begins as no JSON lines do, and names what it is, instead of having each line refused. It waits for 4 bytes
-// of the input.
+// plainText returns the text of an input: the input itself or, if it is gzip, what that holds. It
+// fails if the input begins as no JSON lines do, and names what it is, instead of having each line
+// refused. It waits for 4 bytes of the input.
 func plainText(from io.Reader) (io.Reader, error) {
 	input := bufio.NewReader(from)
 	compressed, err := formatOf(input)
@@ -32,8 +32,8 @@ func plainText(from io.Reader) (io.Reader, error) {
 	return text, err
 }
 
-// formats are the beginnings of what is often taken for a file of JSON lines. The longer come before those that they
-// begin with.
+// formats are the beginnings of what is often taken for a file of JSON lines. The longer come
+// before those that they begin with.
 var formats = []struct{ begin, name, remedy string }{
 	{"\xff\xfe\x00\x00", "UTF-32", "`iconv -f UTF-32 -t UTF-8`"},
 	{"\x00\x00\xfe\xff", "UTF-32", "`iconv -f UTF-32 -t UTF-8`"},
@@ -49,7 +49,8 @@ var formats = []struct{ begin, name, remedy string }{
 	{"id,organizationID,", "CSV, as `marketmeter export --format csv` writes it", "an export of JSON lines, the default"},
 }
 
-// formatOf reports whether what r reads next is gzip. It fails if that is another thing that can't be JSON lines.
+// formatOf reports whether what r reads next is gzip. It fails if that is another thing that can't
+// be JSON lines.
 func formatOf(r *bufio.Reader) (isGzip bool, err error) {
 	if _, err := r.Peek(4); err != nil && !errors.Is(err, io.EOF) {
 		return false, nil //nolint:nilerr // the next Read returns it
@@ -67,7 +68,8 @@ func formatOf(r *bufio.Reader) (isGzip bool, err error) {
 	if len(begin) > 262 && string(begin[257:262]) == "ustar" {
 		return false, errors.New("the input is a tar archive: it must be JSON lines in UTF-8, plain or with gzip; convert it with `tar -xO` first")
 	}
-	// A character of ASCII has a zero byte before or behind it in UTF-16, and three in UTF-32. JSON has none.
+	// A character of ASCII has a zero byte before or behind it in UTF-16, and three in UTF-32. JSON
+	// has none.
 	if i := bytes.IndexByte(begin, 0); i >= 0 {
 		name, zeros := "UTF-16", bytes.Count(begin, []byte{0})
 		switch {

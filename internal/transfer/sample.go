@@ -81,7 +81,8 @@ var (
 		g.MetaInfo.OriginRecords = map[string]metering.Quantity{"api_calls": sampleQuantity(calls, 0)}
 		g.Records = map[string]metering.Quantity{"requests": sampleQuantity(calls, 3)}
 	}}
-	// A billable metric with properties (usage metering v2), whose quantities add up to a dimension.
+	// A billable metric with properties (usage metering v2), whose quantities add up to a
+	// dimension.
 	inference = sampleProduct{"prod-inference", func(r *rand.Rand, g *metering.Group) {
 		total := int64(0)
 		for _, model := range []string{"small", "large"}[r.IntN(2):] {

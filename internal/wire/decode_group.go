@@ -13,8 +13,8 @@ import (
 // did: id, buyerID, entitlementID, partner, status and creationTime are required, productID may be
 // there. Types, identifiers and sets of values are checked, the rules for new usage are not.
 // lastUpdateTime defaults to creationTime; times are normalised, and 0001-01-01T00:00:00Z, which Go
-// programs write for no time, counts as absent. The organization is as the line has it, unchecked, or
-// empty.
+// programs write for no time, counts as absent. The organization is as the line has it, unchecked,
+// or empty.
 func DecodeGroup(line []byte) (metering.Group, error) {
 	group, err := decode(line, (*decoder).group)
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// DecodeNewGroups reads the body of the batch operations: an array of 1 to metering.MaxBatch usage record
-// groups. What can't be read as that is Invalid; values are not checked, so that a number that
-// doesn't fit is for ValidateBatch to tell.
+// DecodeNewGroups reads the body of the batch operations: an array of 1 to metering.MaxBatch usage
+// record groups. What can't be read as that is Invalid; values are not checked, so that a number
+// that doesn't fit is for ValidateBatch to tell.
 func DecodeNewGroups(body []byte) ([]metering.NewGroup, error) {
 	groups, err := decode(body, func(d *decoder) (groups []metering.NewGroup, err error) {
 		group := newGroup()

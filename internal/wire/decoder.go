@@ -140,8 +140,8 @@ func describe(token jsontext.Token) string {
 	}
 }
 
-// tokenOf reads the next token, which must be of one of the kinds. After a '{' or '[' the decoder stands
-// inside, still at the path of the object or array itself.
+// tokenOf reads the next token, which must be of one of the kinds. After a '{' or '[' the decoder
+// stands inside, still at the path of the object or array itself.
 func (d *decoder) tokenOf(kinds, due string) (jsontext.Token, error) {
 	token, err := d.token()
 	if err == nil && strings.IndexByte(kinds, byte(token.Kind())) < 0 {
@@ -210,9 +210,10 @@ func (d *decoder) unknown(name string, known []string) error {
 	return d.errorf("is unknown: known here are %s", strings.Join(known, ", "))
 }
 
-// nearest is the known name that the name is most likely a misspelling of: the same but for upper and
-// lower case, or made of it by editing at most a third of the characters of the shorter one; ok is
-// false when none is so close. A name of which most would have to go is not compared, however long.
+// nearest is the known name that the name is most likely a misspelling of: the same but for upper
+// and lower case, or made of it by editing at most a third of the characters of the shorter one; ok
+// is false when none is so close. A name of which most would have to go is not compared, however
+// long.
 func nearest(name string, known []string) (near string, ok bool) {
 	fewest := math.MaxInt
 	for _, k := range known {

@@ -19,8 +19,8 @@ func AppendGroup(b []byte, g *metering.Group) []byte {
 	return appendGroup(b, g, false)
 }
 
-// AppendGroupForExport appends the group with its productID, if it has one, as DecodeGroup reads it, and
-// with the members that this version does not know, for a version that does.
+// AppendGroupForExport appends the group with its productID, if it has one, as DecodeGroup reads
+// it, and with the members that this version does not know, for a version that does.
 func AppendGroupForExport(b []byte, g *metering.Group) []byte {
 	return appendGroup(b, g, true)
 }
@@ -74,8 +74,8 @@ func AppendQuantities(b []byte, quantities map[string]metering.Quantity) []byte 
 	return append(b, '}')
 }
 
-// AppendConfig appends the config as the API returns it and the table stores it, the members of each
-// object in the order of their names.
+// AppendConfig appends the config as the API returns it and the table stores it, the members of
+// each object in the order of their names.
 func AppendConfig(b []byte, c metering.Config) []byte {
 	return appendValue(b, map[string]any(c))
 }

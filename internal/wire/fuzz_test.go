@@ -19,11 +19,12 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// The decoders are held to what the contract says of a body, as shapes that stand here once more, over the JSON
-// that encoding/json reads: they take what has the shape, all of it and nothing else, and with the same values.
+// The decoders are held to what the contract says of a body, as shapes that stand here once more,
+// over the JSON that encoding/json reads: they take what has the shape, all of it and nothing else,
+// and with the same values.
 
-// FuzzNewGroups looks for a body of the batch operations that is taken and should not be, refused and should be taken, or
-// taken for something else.
+// FuzzNewGroups looks for a body of the batch operations that is taken and should not be, refused
+// and should be taken, or taken for something else.
 func FuzzNewGroups(f *testing.F) {
 	for _, body := range []string{
 		``, `{}`, `[null]`, `[{}] x`, `[{"id":"a","id":"b"}]`, `[{"records":{"a":1,"\u0061":2}}]`, `[{"entitlementID":"\ud83d\ude00\ud800"}]`,
@@ -96,8 +97,8 @@ func billables(records []metering.NewBillableRecord) any {
 	return array
 }
 
-// FuzzConfig looks for two bodies of the config operations, one on top of the other, of which one is taken or refused
-// against its shape, or that make a config that is not read as it is written.
+// FuzzConfig looks for two bodies of the config operations, one on top of the other, of which one
+// is taken or refused against its shape, or that make a config that is not read as it is written.
 func FuzzConfig(f *testing.F) {
 	const whole = `{"partnerUsageMeteringConfigs":[{"partner":"AWS","enableDimensionMapping":true,"enableBillableDimension":false,` +
 		`"dimensionMapping":{"cpu":{"dimensionKey":"d","convertionMultiplier":1.50},"ram":{"dimensionKey":"r","mappingMode":"AMOUNT"}},` +
@@ -153,8 +154,8 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
-// FuzzObject looks for a line of an import or a metaInfo filter that is taken or refused against its shape, or that becomes
-// something else.
+// FuzzObject looks for a line of an import or a metaInfo filter that is taken or refused against
+// its shape, or that becomes something else.
 func FuzzObject(f *testing.F) {
 	const bare = `"id":"g","buyerID":"b","entitlementID":"e","partner":"AWS","status":"CREATED","creationTime":"2024-07-29T15:51:28Z"`
 	for _, object := range []string{
@@ -237,8 +238,8 @@ func FuzzObject(f *testing.F) {
 	})
 }
 
-// read is the JSON value that body is, as encoding/json reads it; ok is false where it is none, or one that the API
-// takes from nobody: with a member twice, with text that is not Unicode.
+// read is the JSON value that body is, as encoding/json reads it; ok is false where it is none, or
+// one that the API takes from nobody: with a member twice, with text that is not Unicode.
 func read(body []byte) (value any, ok bool) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()

@@ -77,7 +77,8 @@ func namesOf[M any](members []M, name func(*M) string) []string {
 	return names
 }
 
-// readMembers reads an object whose members the domain lists into o. A member that is null stays as it is.
+// readMembers reads an object whose members the domain lists into o. A member that is null stays as
+// it is.
 func readMembers[O any](d *decoder, due string, members []metering.Member[O], o *O) error {
 	return d.object(due, func(name string) error {
 		m := metering.MemberNamed(members, name)

@@ -48,8 +48,8 @@ func Milliseconds(work func()) func() float64 {
 // Measurements are what each side took in each round.
 type Measurements [][]float64
 
-// InTurns has each side measure itself once a round, every round beginning with the next of them: what
-// slows the machine down for a while slows all of them down.
+// InTurns has each side measure itself once a round, every round beginning with the next of them:
+// what slows the machine down for a while slows all of them down.
 func InTurns(rounds int, sides ...func() float64) Measurements {
 	m := make(Measurements, len(sides))
 	for round := range rounds {

@@ -62,8 +62,8 @@ func Build(tb testing.TB, folder, function, architecture string) (program string
 // startLimit is more than any start takes: Lambda's own limit.
 const startLimit = 10 * time.Second
 
-// Start starts the program and waits until it asks for an event. It gets the environment that Lambda
-// gives, DynamoDB at endpoint, and what else is told; the end of tb ends it.
+// Start starts the program and waits until it asks for an event. It gets the environment that
+// Lambda gives, DynamoDB at endpoint, and what else is told; the end of tb ends it.
 func Start(tb testing.TB, program, endpoint string, environment ...string) *Process {
 	tb.Helper()
 	p := &Process{events: make(chan invocation), asked: make(chan time.Time, 1), answers: make(chan Reply, 1), ended: make(chan struct{})}
@@ -148,8 +148,8 @@ func (p *Process) wait(tb testing.TB) time.Time {
 	panic("not reached")
 }
 
-// Invoke hands the event over and returns the answer, and how long it took until that had come whole.
-// A function that says that it has failed ends tb.
+// Invoke hands the event over and returns the answer, and how long it took until that had come
+// whole. A function that says that it has failed ends tb.
 func (p *Process) Invoke(tb testing.TB, event []byte) (answer []byte, took time.Duration) {
 	tb.Helper()
 	reply := p.InvokeWithin(tb, event, 29*time.Second)
@@ -159,8 +159,8 @@ func (p *Process) Invoke(tb testing.TB, event []byte) (answer []byte, took time.
 	return reply.Body, reply.Took
 }
 
-// InvokeWithin hands the event over and tells the function that it has that much time to answer it. One that
-// takes a minute longer ends tb, and so does one that asks for no event.
+// InvokeWithin hands the event over and tells the function that it has that much time to answer it.
+// One that takes a minute longer ends tb, and so does one that asks for no event.
 func (p *Process) InvokeWithin(tb testing.TB, event []byte, timeout time.Duration) Reply {
 	tb.Helper()
 	begun := time.Now()
@@ -194,7 +194,8 @@ func (p *Process) Said(tb testing.TB) string {
 	return string(text)
 }
 
-// Stop ends the process and returns the most memory that it ever had, in bytes (of Linux: it counts in KiB).
+// Stop ends the process and returns the most memory that it ever had, in bytes (of Linux: it counts
+// in KiB).
 func (p *Process) Stop() (maxRSS int64) {
 	_ = p.command.Process.Kill()
 	<-p.ended

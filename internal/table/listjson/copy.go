@@ -100,8 +100,8 @@ func (cp *copier) copyKnown(known *known, depth int) bool {
 	return cp.expect('}')
 }
 
-// knownMember reads the name of a member and the tag of its value. The place of a member that is not
-// known is negative, and its whole value is still to be read.
+// knownMember reads the name of a member and the tag of its value. The place of a member that is
+// not known is negative, and its whole value is still to be read.
 func (cp *copier) knownMember(k *known) (place int, tag byte, ok bool) {
 	if rest := cp.in[cp.at:]; len(rest) > 1 && rest[1] < utf8.RuneSelf {
 		of := k.byLetter[rest[1]]
@@ -129,8 +129,8 @@ func (cp *copier) knownMember(k *known) (place int, tag byte, ok bool) {
 	return -1, 0, true
 }
 
-// copyPlain copies what follows the tag of an attribute value of kind k, if it is spelled as DynamoDB
-// mostly does. Otherwise it changes nothing, and copyValue is called.
+// copyPlain copies what follows the tag of an attribute value of kind k, if it is spelled as
+// DynamoDB mostly does. Otherwise it changes nothing, and copyValue is called.
 func (cp *copier) copyPlain(k kind) bool {
 	in, end, quotes := cp.in, 0, 0
 	switch k {

@@ -1,5 +1,5 @@
-// Package listjson copies the groups in a response of DynamoDB to a Query into the API's JSON, in one
-// pass and without values in between: it is the hot path of a list (decision 21).
+// Package listjson copies the groups in a response of DynamoDB to a Query into the API's JSON, in
+// one pass and without values in between: it is the hot path of a list (decision 21).
 //
 //	listjson.go  a response: its items, its last key, the units that it consumed
 //	schema.go    the members that are copied, from metering.GroupMembers
@@ -12,7 +12,8 @@ import "fmt"
 // PositionAttribute is the sort key of every index, by which a list knows how far it has come.
 const PositionAttribute = "_time"
 
-// Group is a group of the response in the API's JSON. Its bytes are valid until the next is decoded.
+// Group is a group of the response in the API's JSON. Its bytes are valid until the next is
+// decoded.
 type Group struct {
 	Page     []byte // all groups up to this one
 	MetaInfo []byte // of this one
@@ -26,7 +27,8 @@ type Response struct {
 }
 
 // AppendGroups appends the groups of DynamoDB's response to a Query to those that begin at
-// out[begins], joined by commas. It calls take for each, in their order, and keeps it if take says so.
+// out[begins], joined by commas. It calls take for each, in their order, and keeps it if take says
+// so.
 //
 //   - Strings are checked and keep their escapes; numbers stay as DynamoDB spells them.
 //   - The members of a group are those of the schema, checked for their types. Everything else is

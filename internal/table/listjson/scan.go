@@ -145,8 +145,8 @@ func (cp *copier) text() ([]byte, bool) {
 	return cp.textOn()
 }
 
-// plainNumber returns the end of the string that begins at in[at], or 0 if there is none or it holds
-// anything but a number of JSON without an exponent.
+// plainNumber returns the end of the string that begins at in[at], or 0 if there is none or it
+// holds anything but a number of JSON without an exponent.
 func plainNumber(in []byte, at int) (end int, integer bool) {
 	if at >= len(in) || in[at] != '"' {
 		return 0, false
@@ -233,16 +233,17 @@ func (cp *copier) textOn() ([]byte, bool) {
 	return nil, cp.fail("it ends within a string")
 }
 
-// specialBytes has the high bit of the first byte set, and none before it, of eight that is a quote, a
-// backslash, a control character or not ASCII. (Later bytes may have theirs set for nothing.)
+// specialBytes has the high bit of the first byte set, and none before it, of eight that is a
+// quote, a backslash, a control character or not ASCII. (Later bytes may have theirs set for
+// nothing.)
 func specialBytes(b uint64) uint64 {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
 	quote, backslash := b^(ones*'"'), b^(ones*'\\')
 	return (b | (b-ones*' ')&^b | (quote-ones)&^quote | (backslash-ones)&^backslash) & high
 }
 
-// escapeLen is the length of the escape that b begins with, both halves of a surrogate pair, or 0 if
-// it is none or half of a pair.
+// escapeLen is the length of the escape that b begins with, both halves of a surrogate pair, or 0
+// if it is none or half of a pair.
 func escapeLen(b []byte) int {
 	if len(b) < 2 {
 		return 0

@@ -23,8 +23,8 @@ type Faults struct {
 	tries int
 }
 
-// Plan tells how a request goes wrong; nil is not at all. It is asked about one request at a time, the first
-// being try 0, each retry another. It may read the body and replace it.
+// Plan tells how a request goes wrong; nil is not at all. It is asked about one request at a time,
+// the first being try 0, each retry another. It may read the body and replace it.
 type Plan func(try int, request *http.Request) Fault
 
 // Fault makes what one try comes to; send sends the request for real.

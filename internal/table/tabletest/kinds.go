@@ -40,7 +40,8 @@ var Kinds = []Kind{
 
 func of(f Fault) func(*http.Request) Fault { return func(*http.Request) Fault { return f } }
 
-// failLate sends the request, which is carried out, and answers 500: by that DynamoDB says nothing of whether it was.
+// failLate sends the request, which is carried out, and answers 500: by that DynamoDB says nothing
+// of whether it was.
 func failLate(send func() (*http.Response, error)) (*http.Response, error) {
 	if _, err := Lose(send); errors.Is(err, context.Canceled) {
 		return nil, err
@@ -69,8 +70,8 @@ func Delay(ctx context.Context, by time.Duration) Fault {
 	}
 }
 
-// conflicts is what AWS says to a write that meets a transaction on the same item, and to a transaction that
-// meets any write. Nothing is done then.
+// conflicts is what AWS says to a write that meets a transaction on the same item, and to a
+// transaction that meets any write. Nothing is done then.
 func conflicts(reason string) func(*http.Request) Fault {
 	transaction := inTransaction(func(items int) string { return cancelled(items, reason) })
 	return func(request *http.Request) Fault {
@@ -100,7 +101,8 @@ func cancelled(items int, reason string) string {
 	return errorJSON("TransactionCanceledException", `,"CancellationReasons":[`+strings.Join(reasons, ",")+`]`)
 }
 
-// partial does the first half of a batch, and gives the rest back as unprocessed; of a batch of one nothing.
+// partial does the first half of a batch, and gives the rest back as unprocessed; of a batch of one
+// nothing.
 func partial(request *http.Request) Fault {
 	batches := map[string]string{"BatchGetItem": "UnprocessedKeys", "BatchWriteItem": "UnprocessedItems"}
 	unprocessed, ok := batches[Action(request)]

@@ -52,8 +52,8 @@ type record struct {
 
 type recordKey struct{}
 
-// Record returns a context, and the requests that calls under it have sent so far over the clients that
-// this package makes. A Record under another takes its place.
+// Record returns a context, and the requests that calls under it have sent so far over the clients
+// that this package makes. A Record under another takes its place.
 func Record(ctx context.Context) (recording context.Context, requests func() []Request) {
 	r := new(record)
 	return context.WithValue(ctx, recordKey{}, r), func() []Request {
@@ -102,7 +102,8 @@ func Watched(t testing.TB) http.RoundTripper {
 	return recorder{transport, func(r Request) { t.Errorf("a request to DynamoDB under no record: %s %s", r.Action, r.Body) }}
 }
 
-// wire is the JSON of a request: of any action, since members of the same name mean the same in each.
+// wire is the JSON of a request: of any action, since members of the same name mean the same in
+// each.
 type wire struct {
 	TableName, IndexName                     string
 	Key, Item, ExclusiveStartKey             item
@@ -279,7 +280,8 @@ func (i item) partitions() map[string]string {
 	return all
 }
 
-// hashes are the partition keys' attributes by index, the table's own by "", as template.yaml has them.
+// hashes are the partition keys' attributes by index, the table's own by "", as template.yaml has
+// them.
 var hashes = sync.OnceValue(func() map[string]string {
 	type keys []struct {
 		AttributeName string `yaml:"AttributeName"`

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// A Stall writes a response of DynamoDB in a way that never ends, as long as the client stays connected.
+// A Stall writes a response of DynamoDB in a way that never ends, as long as the client stays
+// connected.
 type Stall func(to net.Conn, head, body []byte)
 
 // Stalls are the ways in which a response stalls, by name.
@@ -35,7 +36,8 @@ func chunked(head []byte) []byte {
 	return append(append(bytes.Clone(head[:at]), "Transfer-Encoding: chunked\r"...), head[end:]...)
 }
 
-// trickle writes the head, and then the rest byte by byte, again and again until the client is gone.
+// trickle writes the head, and then the rest byte by byte, again and again until the client is
+// gone.
 func trickle(to net.Conn, head []byte, rest string) {
 	_, err := to.Write(head)
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -46,9 +48,9 @@ func trickle(to net.Conn, head []byte, rest string) {
 	}
 }
 
-// StallingProxy listens on loopback before the test's DynamoDB Local, and lets each response through but those
-// that stall tells the way of; it is called with the number of the response, the first being 0. It returns
-// its URL and the count of the requests so far.
+// StallingProxy listens on loopback before the test's DynamoDB Local, and lets each response
+// through but those that stall tells the way of; it is called with the number of the response, the
+// first being 0. It returns its URL and the count of the requests so far.
 func StallingProxy(t testing.TB, stall func(n int) Stall) (url string, requests func() int) {
 	t.Helper()
 	var count atomic.Int64
@@ -79,7 +81,8 @@ func StallingProxy(t testing.TB, stall func(n int) Stall) (url string, requests 
 	return proxy.URL, func() int { return int(count.Load()) }
 }
 
-// forwarded is the response of DynamoDB Local to a request, as its bytes. Each is the last of its connection.
+// forwarded is the response of DynamoDB Local to a request, as its bytes. Each is the last of its
+// connection.
 func forwarded(r *http.Request) ([]byte, error) {
 	request, err := http.NewRequestWithContext(r.Context(), r.Method, os.Getenv("DYNAMODB_ENDPOINT"), r.Body)
 	if err != nil {

@@ -19,14 +19,16 @@ import (
 )
 
 // Client makes a table from template.yaml in the DynamoDB Local that DYNAMODB_ENDPOINT names, under
-// a name that no other test has, and deletes it when t ends. It ends t where that variable is not set.
+// a name that no other test has, and deletes it when t ends. It ends t where that variable is not
+// set.
 func Client(t testing.TB) (client *dynamodb.Client, name string) {
 	t.Helper()
 	name = "test-" + rand.Text()
 	return ClientOf(t, name), name
 }
 
-// ClientOf is Client for a table of that name, for those who can't be told another; there must be none yet.
+// ClientOf is Client for a table of that name, for those who can't be told another; there must be
+// none yet.
 func ClientOf(t testing.TB, name string) *dynamodb.Client {
 	t.Helper()
 	if os.Getenv("DYNAMODB_ENDPOINT") == "" {

@@ -53,8 +53,8 @@ func AnyGroup() *rapid.Generator[metering.Group] {
 	})
 }
 
-// anyID draws identifiers with what keys, paths, JSON and HTML give a meaning to, of at most that many
-// bytes.
+// anyID draws identifiers with what keys, paths, JSON and HTML give a meaning to, of at most that
+// many bytes.
 func anyID(most int, inPath bool) *rapid.Generator[string] {
 	runes := []rune("abzAZ09-_.#& <>\"'\\+=,:;@é日\u2028😀")
 	if !inPath {

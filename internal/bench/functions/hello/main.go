@@ -1,4 +1,5 @@
-// Command hello is the least that a Lambda function in Go can be: what the start of ours is compared with.
+// Command hello is the least that a Lambda function in Go can be: what the start of ours is
+// compared with.
 package main
 
 import "github.com/aws/aws-lambda-go/lambda"
