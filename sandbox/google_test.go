@@ -416,6 +416,8 @@ func TestGoogle_WorkloadIdentityFederation(t *testing.T) {
 	b.google = a.get("access_token").(string)
 	// A federated token reports nothing by itself.
 	b.wantGoogleError(b.report(operation("op", "1")), 403, "PERMISSION_DENIED")
+	open := "/v1/services/other.endpoints.seller.cloud.goog:report" // which takes all service accounts
+	b.wantGoogleError(b.googleCall(open, `{"operations":[`+operation("op", "1")+`]}`), 403, "PERMISSION_DENIED")
 	impersonate := func(email, body string) answer {
 		return b.googleCall("/v1/projects/-/serviceAccounts/"+email+":generateAccessToken", body)
 	}
