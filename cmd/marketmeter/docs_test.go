@@ -46,7 +46,7 @@ func TestDocsInABrowser(t *testing.T) {
 	}
 	b.picture(t, "docs")
 
-	const list = "#operations-Usage_record_groups-list "
+	const list = "#operations-Usage_record_groups-listUsageRecordGroups "
 	b.do(t,
 		chromedp.Click(chromedp.CSS(".auth-wrapper .authorize")),
 		chromedp.WaitVisible(chromedp.CSS(".modal-ux .auth-container input")),

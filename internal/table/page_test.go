@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/marketmeter/marketmeter/internal/table/listjson"
 )
 
 // For all groups and limits: a page has the first groups, at least one. It ends before the first
