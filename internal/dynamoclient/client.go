@@ -1,5 +1,5 @@
-// Package dynamoclient makes the DynamoDB client: from explicit options, so that a function starts
-// without walking the configuration chain, and over a transport that checks every answer.
+// Package dynamoclient creates the DynamoDB client. Its options are explicit, so that a function
+// starts without walking the configuration chain. Its transport checks every response.
 package dynamoclient
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// Options are what a client needs; Region and Credentials are required.
+// Options configure a client; Region and Credentials are required.
 type Options struct {
 	Region      string
 	Credentials aws.CredentialsProvider
@@ -26,19 +26,20 @@ type Options struct {
 	Transport   http.RoundTripper // nil is NewTransport of AnswerTimeout
 	Call        time.Duration     // bounds a call with all its attempts; 0 leaves that to the context
 
-	// Explain, unless it is nil, gets the error of each failed call, after the last attempt, and
-	// returns the error that takes its place in the SDK's. It must keep the error in the chain.
+	// Explain, if not nil, gets the error of each failed call, after the last attempt, and returns
+	// the error that replaces it in the SDK's. It must keep the error in the chain.
 	Explain func(error) error
 }
 
-// CredentialsError is the failure of a call for which there were no credentials: nothing was sent.
+// CredentialsError is the error of a call for which no credentials were available: nothing was
+// sent.
 type CredentialsError struct{ Cause error }
 
 func (e *CredentialsError) Error() string { return "no AWS credentials: " + e.Cause.Error() }
 
 func (e *CredentialsError) Unwrap() error { return e.Cause }
 
-// namedCredentials makes the failures of a provider, to which the SDK gives no type,
+// namedCredentials converts the errors of a provider, which have no type in the SDK, to
 // CredentialsErrors.
 type namedCredentials struct{ aws.CredentialsProvider }
 
@@ -50,18 +51,18 @@ func (p namedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error)
 	return found, err
 }
 
-// maxAttempts bounds the tries of one call and so, with backoff, the waiting between them to 1.5
-// seconds: a throttled table is answered with 503 well within any function's timeout.
+// maxAttempts bounds the attempts of one call and, with backoff, the time between them to 1.5
+// seconds: if the table is throttled, the response is 503 well within any function's timeout.
 const maxAttempts = 6
 
-// backoff is full jitter up to 50 ms, doubling: the SDK's own begins at a second, DynamoDB answers
-// in milliseconds.
+// backoff is full jitter up to 50 ms, doubling. The SDK's own begins at a second, but DynamoDB
+// responds in milliseconds.
 func backoff(attempt int, _ error) (time.Duration, error) {
 	return rand.N(50 * time.Millisecond << min(max(attempt-1, 0), 4)), nil
 }
 
-// isConflict tells a request that collided with a transaction, which the SDK takes for final.
-// Nothing of it was applied; a transaction is sent again with the mark that it had.
+// isConflict reports whether a request conflicted with a transaction; the SDK would not retry it.
+// Nothing of it was applied. A transaction is sent again with the same mark.
 func isConflict(err error) aws.Ternary {
 	if _, ok := errors.AsType[*types.TransactionConflictException](err); ok {
 		return aws.TrueTernary
@@ -78,7 +79,7 @@ func isConflict(err error) aws.Ternary {
 	return aws.TrueTernary
 }
 
-// New makes a client. It asks nothing of the network.
+// New returns a client. It does not use the network.
 func New(o Options) *dynamodb.Client {
 	transport := o.Transport
 	if transport == nil {
@@ -109,7 +110,7 @@ func New(o Options) *dynamodb.Client {
 	return dynamodb.New(options)
 }
 
-// explained adds a step around all others of a call, the retries among them.
+// explained adds a step around all others of a call, retries included.
 func explained(explain func(error) error) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("Explain",
@@ -123,14 +124,14 @@ func explained(explain func(error) error) func(*middleware.Stack) error {
 	}
 }
 
-// AnswerTimeout bounds an attempt of a request that a client waits for: one that takes longer is
-// given up for another. DynamoDB responds in milliseconds, and a page of a list has 1 MB at most,
-// so this is a link of 200 KB a second.
+// AnswerTimeout bounds an attempt of a request for which a client waits: a longer attempt is ended
+// and retried. DynamoDB responds in milliseconds, and a page of a list has at most 1 MB, so this
+// allows for a link of 200 KB a second.
 const AnswerTimeout = 5 * time.Second
 
 // NewTransport returns the transport of a client, without the check of responses. An attempt must
-// be over within the time given: connection, request, headers and the whole body of the response,
-// so that a response that stalls, or comes byte by byte, is an error that the SDK retries.
+// end within the time given: connection, request, headers and the whole body of the response. A
+// response that stalls, or comes byte by byte, is therefore an error that the SDK retries.
 func NewTransport(attempt time.Duration) http.RoundTripper {
 	return attemptTransport{attempt, &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,

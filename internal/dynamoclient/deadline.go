@@ -11,8 +11,8 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// attemptTransport gives up each attempt whose response is not whole within the limit. The time
-// runs until the body is closed.
+// attemptTransport ends each attempt whose response is not complete within the limit. The time runs
+// until the body is closed.
 type attemptTransport struct {
 	limit time.Duration
 	next  http.RoundTripper
@@ -30,8 +30,8 @@ func (t attemptTransport) RoundTrip(request *http.Request) (*http.Response, erro
 	return response, nil
 }
 
-// lateOr is late if that is why the attempt has failed. It hides the context's own error: an
-// attempt that was given up is not a call that ran out of time.
+// lateOr returns late if that is why the attempt has failed. It hides the context's own error: an
+// attempt that was ended is not a call that ran out of time.
 func lateOr(ctx context.Context, late, err error) error {
 	if errors.Is(context.Cause(ctx), late) {
 		return late
@@ -59,8 +59,8 @@ func (b *attemptBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// bounded gives up a call that is not over within the limit, with all its attempts. The error is
-// context.DeadlineExceeded with what the last attempt came to.
+// bounded ends a call that does not finish within the limit, with all its attempts. The error is
+// context.DeadlineExceeded with the last attempt's error.
 func bounded(limit time.Duration) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("marketmeter:bounded", func(

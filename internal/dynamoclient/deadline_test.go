@@ -21,21 +21,21 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// An attempt is long for DynamoDB Local beside other tests. It is short if nothing is to come of it
-// anyway.
+// attempt is long enough for DynamoDB Local while other tests run. shortAttempt is for attempts
+// that never succeed.
 const (
 	attempt      = 8 * time.Second
 	shortAttempt = 2 * time.Second
 )
 
-// patient is a context within which nothing of these tests may hang.
+// patient returns a context that ends all that hangs in these tests.
 func patient(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// together runs the cases at the same time, since all they do is wait, and fails with the reasons
+// together runs the cases at the same time, because they only wait, and fails with the reasons that
 // they return.
 func together(t *testing.T, cases map[string]func() string) {
 	t.Helper()
@@ -129,7 +129,7 @@ func firstOnly(stall tabletest.Stall) func(int) tabletest.Stall {
 
 func ptr(s string) *string { return &s }
 
-// A client that has nothing but the default deadline.
+// The client has only the default deadline.
 func TestStalledResponse_IsRetriedByDefault(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
@@ -163,7 +163,7 @@ func TestStalledResponses_EndTheCall(t *testing.T) {
 	together(t, cases)
 }
 
-// What the caller's own context ends is neither retried nor told as a deadline of the client.
+// A call that the caller's context ends is not retried, nor reported as a deadline of the client.
 func TestStalledResponse_EndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
@@ -185,7 +185,7 @@ func TestStalledResponse_EndsWithTheContext(t *testing.T) {
 	together(t, cases)
 }
 
-// A page that comes slowly, and goes on coming, is not cut.
+// A page that comes slowly but steadily is not cut.
 func TestSlowResponse_IsRead(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -214,8 +214,7 @@ func TestSlowResponse_IsRead(t *testing.T) {
 	}
 }
 
-// The transport alone, before a server that has nothing of DynamoDB: its time runs until the body
-// is closed.
+// The transport alone, with a server that is not DynamoDB: its time runs until the body is closed.
 func TestTransport_BoundsTheBody(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -12,19 +12,19 @@ import (
 	"strconv"
 )
 
-// checkedTransport reads each answer whole and checks it against DynamoDB's X-Amz-Crc32 before the
-// SDK sees it. The SDK (v1.73.1) only logs a wrong checksum, takes an empty 200 for "not found" and
-// does not retry an answer that was cut; an error of the transport it does retry.
+// checkedTransport reads each response whole and checks it against DynamoDB's X-Amz-Crc32 before
+// the SDK sees it. The SDK (v1.73.1) only logs a wrong checksum, takes an empty 200 for "not found"
+// and does not retry a response that was cut; it does retry an error of the transport.
 //
-// A write whose answer is refused may have been applied: that is for the operation id of
-// internal/table to tell.
+// A write whose response is refused may have been applied. The operation id of internal/table
+// detects that.
 type checkedTransport struct{ next http.RoundTripper }
 
 type answerKey struct{}
 
-// TakeQueryAnswer returns a context for one Query at a time: the JSON of DynamoDB's answer goes
-// into *answer, whose memory it takes if there is enough, and the SDK is given one that says
-// nothing. Errors, retries and signatures stay the SDK's.
+// TakeQueryAnswer returns a context for one Query at a time. The JSON of DynamoDB's response is
+// stored in *answer, whose memory is reused if it is large enough, and the SDK gets an empty
+// response. The SDK still handles errors, retries and signatures.
 func TakeQueryAnswer(ctx context.Context, answer *[]byte) context.Context {
 	return context.WithValue(ctx, answerKey{}, answer)
 }
@@ -64,8 +64,8 @@ func readAnswer(response *http.Response, memory []byte) ([]byte, error) {
 	body := buffer.Bytes()
 	sent := response.Header.Get("X-Amz-Crc32")
 	if sent == "" {
-		// DynamoDB Local sends none with its errors, and what stands before DynamoDB may answer an
-		// error of its own, but never a 200; a client's error is always JSON.
+		// DynamoDB Local sends no checksum with its errors. A server in front of DynamoDB may
+		// respond with its own error, but never with 200; the body of a 4xx error is always JSON.
 		if response.StatusCode == http.StatusOK {
 			return nil, errors.New("it has no X-Amz-Crc32")
 		}

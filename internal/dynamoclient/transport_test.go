@@ -17,7 +17,7 @@ var key = map[string]types.AttributeValue{
 	"PK": &types.AttributeValueMemberS{Value: "a"}, "SK": &types.AttributeValueMemberS{Value: "b"},
 }
 
-// Without the check a flipped bit reaches the caller as data, and an empty answer as "no such
+// Without the check a flipped bit reaches the caller as data, and an empty response as "no such
 // item".
 func TestSpoiltAnswersAreRetried(t *testing.T) {
 	t.Parallel()
@@ -58,7 +58,7 @@ func withoutChecksum(send func() (*http.Response, error)) (*http.Response, error
 	return response, err
 }
 
-// DynamoDB Local sends no checksum with its errors, so that only a cut can be told there.
+// DynamoDB Local sends no checksum with its errors, so only a cut can be detected.
 func TestErrorsOfDynamoDBKeepTheirType(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)

@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// allow gives the user uid what this user may do in the folder data, and nobody else anything: by
-// access control lists, which the owner of the folder may set. What that user makes there is
-// readable by this user and by no other.
+// allow gives the user uid this user's permissions in the folder data, and no other user any. It
+// uses access control lists, which the owner of the folder may set. Only this user and uid can read
+// the files that uid creates there.
 func allow(data string, uid int) error {
 	if uid == os.Getuid() {
 		return nil
@@ -38,8 +38,8 @@ func allowFolder(path string, uid int) error {
 	return setACL(path, "system.posix_acl_default", 7, uid, os.Getuid())
 }
 
-// setACL gives the owner and the users the permissions (4 to read, 2 to write, 1 to pass), and none
-// to anyone else.
+// setACL grants the permissions (4 to read, 2 to write, 1 to pass) to the owner and the users, and
+// to no other user.
 func setACL(path, list string, permissions uint16, users ...int) error {
 	const (
 		version                                = 2

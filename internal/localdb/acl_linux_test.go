@@ -11,14 +11,14 @@ import (
 	"github.com/marketmeter/marketmeter/internal/programtest"
 )
 
-// The container's user reads and writes what is there and makes more; nobody else does, not even
-// what that user has made.
+// The container's user can read and write existing files and create new ones. No other user can,
+// not even files that the container's user has created.
 func TestContainerData_IsOfItsUserAndTheOwner(t *testing.T) {
 	if os.Getuid() != 0 {
 		programtest.Skip(t, "only root can act as other users")
 	}
 	const container, stranger = 12345, 12346
-	parent, err := os.MkdirTemp("", "marketmeter-test-") // not t.TempDir, which others can't get through
+	parent, err := os.MkdirTemp("", "marketmeter-test-") // not t.TempDir, whose parent other users can't enter
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestContainerData_IsOfItsUserAndTheOwner(t *testing.T) {
 				t.Errorf("%s: %q is %v, %v", what, file, info.Mode(), err)
 			}
 		}
-		// Beside the owner and the user, the list of the folder names nobody.
+		// The folder's list names only the owner and the container's user.
 		list := make([]byte, 200)
 		n, err := syscall.Getxattr(data, "system.posix_acl_access", list)
 		if err != nil || n != 4+5*8 || !bytes.Contains(list, []byte{0x02, 0, 7, 0, 0x39, 0x30, 0, 0}) {

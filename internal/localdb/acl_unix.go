@@ -2,6 +2,6 @@
 
 package localdb
 
-// allow does nothing: where Docker's engine is in a machine of its own, what a container writes to
-// a folder of this machine is this user's.
+// allow does nothing: if Docker's engine runs in its own virtual machine, files that a container
+// writes to a folder of this machine belong to this user.
 func allow(string, int) error { return nil }

@@ -13,27 +13,27 @@ import (
 	"time"
 )
 
-// launcherSource is the Java program that binds DynamoDB Local to the addresses it is given: that
-// has an option for its port, and none for its address.
+// launcherSource is the Java program that binds DynamoDB Local to the given addresses. DynamoDB
+// Local has an option for its port, but none for its address.
 //
 //go:embed BoundServerRunner.java
 var launcherSource []byte
 
-// mainClass is the launcher's. The name ends with the one of DynamoDB Local's own main class, which
-// earlier versions started: a leftover of theirs is recognized too.
+// mainClass is the launcher's class. Its name ends with that of DynamoDB Local's own main class,
+// which earlier versions started, so a leftover of an earlier version is recognized too.
 const mainClass = "BoundServerRunner"
 
 // javac is how Java runs its compiler, which a JRE lacks.
 var javac = []string{"-m", "jdk.compiler/com.sun.tools.javac.Main"}
 
-// launcherDir is the folder of the compiled launcher, beside the jars. Another source has another
-// folder.
+// launcherDir is the folder of the compiled launcher, beside the jars. Each version of the source
+// has its own folder.
 func launcherDir(jars string) string {
 	sum := sha256.Sum256(launcherSource)
 	return fmt.Sprintf("%s-launcher-%x", jars, sum[:6])
 }
 
-// findCompiler fails if java has no compiler.
+// findCompiler returns an error if java has no compiler.
 func findCompiler(ctx context.Context, java string) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -43,8 +43,8 @@ func findCompiler(ctx context.Context, java string) error {
 	return nil
 }
 
-// compile makes the launcher's folder, once: the whole of it or nothing. Running the source instead
-// would compile it at each start, which then takes half as long again.
+// compile creates the launcher's folder, once and completely or not at all. Running the source
+// instead would compile it at each start, which would then take half as long again.
 func compile(ctx context.Context, java, jars string) error {
 	dir := launcherDir(jars)
 	part, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+"-*.part")
@@ -67,7 +67,7 @@ func compile(ctx context.Context, java, jars string) error {
 		}
 		return fmt.Errorf("compiling what binds DynamoDB Local %s to loopback: %w: %s", version, err, &output)
 	}
-	if err := os.Rename(part, dir); err != nil && !fetched(dir) { // another process may have made it meanwhile
+	if err := os.Rename(part, dir); err != nil && !fetched(dir) { // another process may have created it meanwhile
 		return fmt.Errorf("the folder for DynamoDB Local: %w", err)
 	}
 	return nil
@@ -75,10 +75,9 @@ func compile(ctx context.Context, java, jars string) error {
 
 const loopback = "127.0.0.1"
 
-// bridgeAddresses are the addresses at which containers of this machine's Docker engine reach this
-// machine: those of the bridge of its default network, which it calls host-gateway. Docker
-// Desktop's engine has its bridge in a machine of its own, which passes on to loopback: then there
-// are none.
+// bridgeAddresses returns the addresses at which containers of this machine's Docker engine reach
+// this machine: those of the bridge of its default network, which it calls host-gateway. The bridge
+// of Docker Desktop is in its own virtual machine, which forwards to loopback: then there are none.
 func bridgeAddresses(ctx context.Context) ([]string, error) {
 	docker, err := findDocker(ctx)
 	if err != nil {

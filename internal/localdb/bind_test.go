@@ -21,7 +21,7 @@ func portOf(t *testing.T, db *DB) string {
 	return u.Port()
 }
 
-// ownAddresses are the addresses of this machine that a client can dial as they are.
+// ownAddresses returns the addresses of this machine that a client can dial as they are.
 func ownAddresses(t *testing.T) (all []string) {
 	t.Helper()
 	addresses, err := net.InterfaceAddrs()
@@ -36,8 +36,8 @@ func ownAddresses(t *testing.T) (all []string) {
 	return all
 }
 
-// listeners are the addresses at which something of this machine listens on the port, as the kernel
-// has them; nil if it does not tell.
+// listeners returns the addresses of this machine on which a process listens on the port, as the
+// kernel reports them; nil if it reports none.
 func listeners(t *testing.T, port string) (all []string) {
 	t.Helper()
 	number, err := strconv.Atoi(port)
@@ -61,8 +61,8 @@ func listeners(t *testing.T, port string) (all []string) {
 	return all
 }
 
-// kernelAddress reads words of four bytes in hexadecimal, each in the order of the processor:
-// little-endian.
+// kernelAddress reads words of four bytes in hexadecimal. The bytes of each are in the processor's
+// order: little-endian.
 func kernelAddress(t *testing.T, digits string) string {
 	t.Helper()
 	var ip net.IP
@@ -105,7 +105,7 @@ func TestStart_ListensOnLoopbackAlone(t *testing.T) {
 	}
 }
 
-// An engine whose bridge is the machine's loopback interface, which has another address than
+// The engine's bridge is the machine's loopback interface, which has another address than
 // 127.0.0.1; without IPv6 it is another interface of the machine.
 func TestStart_ListensForContainersToo(t *testing.T) {
 	javaFor(t)
@@ -119,7 +119,7 @@ func TestStart_ListensForContainersToo(t *testing.T) {
 	wantListeners(t, db, want...)
 }
 
-// As Docker Desktop has it.
+// Docker Desktop has its bridge in a virtual machine.
 func TestBridgeAddresses_AreNoneIfTheBridgeIsElsewhere(t *testing.T) {
 	dockerWithBridge(t, "not-here0")
 	if got, err := bridgeAddresses(t.Context()); err != nil || len(got) != 0 {
@@ -137,8 +137,8 @@ func dockerWithBridge(t *testing.T, name string) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
-// anotherInterface has an address beside 127.0.0.1. A database that listens there too has the
-// addresses listening.
+// anotherInterface returns an interface with an address beside 127.0.0.1, and the addresses of a
+// database that listens there too.
 func anotherInterface(t *testing.T) (name string, listening []string) {
 	t.Helper()
 	all, err := net.Interfaces()
@@ -175,7 +175,7 @@ func TestStart_NeedsDockerForContainers(t *testing.T) {
 	}
 }
 
-// What it would take for a database that listens elsewhere: the launcher ends before that.
+// The launcher ends before the database could listen on another address.
 func TestStart_FailsIfTheAddressCannotBeBound(t *testing.T) {
 	t.Parallel()
 	java := javaFor(t)

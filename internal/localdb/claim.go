@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// claim makes the folder data, this user's alone, and takes the lock on it, which ends with unlock
-// or this process. It fails, naming the holder, where another process has it.
+// claim creates the folder data, private to this user, and locks it. unlock or the end of this
+// process releases the lock. If another process has the lock, the error names it.
 func claim(data string) (unlock func(), err error) {
 	if err := makePrivate(data); err != nil {
 		return nil, err
@@ -50,8 +50,8 @@ func holder(lock string) string {
 	return fmt.Sprintf("process %d (%s)", pid, commandLine(pid))
 }
 
-// pidFile holds the process id of the Java program over data. The lock tells that no marketmeter
-// uses data; this tells whether one that was killed left its database behind.
+// pidFile holds the process id of the Java program over data. The lock shows that no marketmeter
+// uses data; the pid shows whether a killed one left its database running.
 func pidFile(data string) string { return filepath.Join(data, "pid") }
 
 func writePID(data string, pid int) error {
@@ -71,8 +71,9 @@ func readPID(file string) (pid int, ok bool) {
 	return pid, err == nil && pid > 1
 }
 
-// stopLeftover ends the Java program that a killed process left running over data, if there is one.
-// The number alone proves nothing, it may be another's by now: its command line must name data.
+// stopLeftover ends the Java program that a killed process left running over data, if one exists.
+// The process id alone proves nothing, because another process may have it now: its command line
+// must name data.
 func stopLeftover(data string) {
 	pid, ok := readPID(pidFile(data))
 	if !ok {
@@ -94,8 +95,8 @@ func stopLeftover(data string) {
 	_ = os.Remove(pidFile(data))
 }
 
-// commandLine is what the process was started with, its arguments with spaces between, from /proc
-// or, where there is none, from ps. It is empty for no process.
+// commandLine returns the command line of the process, its arguments separated by spaces, from
+// /proc or, if that does not exist, from ps. It is empty if the process does not exist.
 func commandLine(pid int) string {
 	if raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
 		return string(bytes.ReplaceAll(bytes.TrimRight(raw, "\x00"), []byte{0}, []byte{' '}))

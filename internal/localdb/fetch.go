@@ -17,7 +17,7 @@ const version = "3.1.0"
 //go:embed pom.xml
 var pom []byte
 
-// jarsDir is where the jars are once all of them are there: fetch makes it by a rename.
+// jarsDir is the folder of the jars. It exists only with all of them: fetch creates it by a rename.
 func jarsDir(parent string) string { return filepath.Join(parent, "dynamodb-local-"+version) }
 
 func fetched(jars string) bool {
@@ -25,8 +25,8 @@ func fetched(jars string) bool {
 	return err == nil
 }
 
-// fetch has Maven copy DynamoDB Local into the folder jars, all of it or nothing: what an
-// interrupted fetch left is thrown away by the next. Two at once wait for each other.
+// fetch makes Maven copy DynamoDB Local into the folder jars, all of it or nothing: the next fetch
+// removes what an interrupted one left. Two fetches at the same time wait for each other.
 func fetch(ctx context.Context, mvn, jars string, say func(string)) error {
 	part := jars + ".part"
 	if err := os.MkdirAll(filepath.Dir(jars), 0o755); err != nil {
@@ -62,7 +62,7 @@ func fetch(ctx context.Context, mvn, jars string, say func(string)) error {
 	return nil
 }
 
-// await takes the lock on file, however long another process has it.
+// await takes the lock on file, and waits for as long as another process has it.
 func await(file string) (unlock func(), err error) {
 	lock, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {

@@ -1,9 +1,10 @@
-// Package localdb runs DynamoDB Local for `make run` and the tests, and makes the table from
+// Package localdb runs DynamoDB Local for `make run` and the tests, and creates the table from
 // template.yaml.
 //
-// DynamoDB Local is a Java program: Java 17 and Maven run it, or else Docker does. It asks for no
-// password: so it listens on loopback alone, and its data is its user's alone. For the containers
-// of `sam local` it also listens on the address at which they reach this machine.
+// DynamoDB Local is a Java program. It runs on Java 17 and Maven if they are installed, else in
+// Docker. It requires no password, so it listens on loopback alone, and only its user can read its
+// data. For the containers of `sam local` it also listens on the address at which they reach this
+// machine.
 //
 // The package needs Unix: flock, signals, process groups.
 package localdb
@@ -26,7 +27,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 )
 
-// What a client of DynamoDB Local calls itself; it takes any names of letters and digits.
+// The region and credentials of a client of DynamoDB Local, which accepts any letters and digits.
 const (
 	Region          = "us-east-1"
 	AccessKeyID     = "local"
@@ -34,38 +35,38 @@ const (
 )
 
 const (
-	startTimeout = time.Minute     // from the start of the process to its first answer
+	startTimeout = time.Minute     // from the start of the process to its first response
 	stopTimeout  = 5 * time.Second // from TERM to KILL
 	portTries    = 5
 )
 
-// Options say where DynamoDB Local keeps what.
+// Options configure DynamoDB Local.
 type Options struct {
-	Data string // folder of the database, made if need be; empty keeps everything in memory
-	Jars string // folder in which DynamoDB Local itself is kept, fetched when it is not there
+	Data string // folder of the database, created if it does not exist; empty keeps everything in memory
+	Jars string // folder of DynamoDB Local itself, which is fetched if it does not exist
 
-	Containers bool // it also listens where the containers of this machine's Docker reach it
+	Containers bool // it also listens on the address at which the containers of this machine's Docker reach it
 
-	Say func(string) // is told what takes a while
+	Say func(string) // is called before a step that takes long
 }
 
-// DB is a DynamoDB Local that runs.
+// DB is a running DynamoDB Local.
 type DB struct {
 	Endpoint string
 
 	stop context.CancelFunc
 	done chan struct{}
-	err  error // why it stopped by itself; settled when done is closed
+	err  error // why it stopped by itself; final when done is closed
 }
 
-// Start runs DynamoDB Local on a free port and returns once it answers. The end of ctx ends the
-// start alone: what has started runs until Stop, so that it can outlive the requests under way.
-// When this process is killed, Linux ends the database with it; elsewhere the next Start with the
-// same Data does.
+// Start runs DynamoDB Local on a free port and returns once it responds. The end of ctx ends only
+// the start: a started database runs until Stop, so that it can outlive the requests under way. If
+// this process is killed, Linux ends the database with it; on other systems the next Start with the
+// same Data ends it.
 //
-// It fails with one line that says what to do where neither Java nor Docker can run it, where
-// another process has Data in use, and where the database ends before it answers (with the last
-// lines of its output).
+// It returns an error of one line, which says what to do, if neither Java nor Docker can run it, if
+// another process uses Data, or if the database ends before it responds (with the last lines of its
+// output).
 func Start(ctx context.Context, o Options) (*DB, error) {
 	unlock := func() {}
 	if o.Data != "" {
@@ -90,7 +91,7 @@ func Start(ctx context.Context, o Options) (*DB, error) {
 	return db, nil
 }
 
-// startWith leaves unlock to be called when the database that it started has ended.
+// startWith starts the database. If it returns a DB, unlock is called after the database has ended.
 func startWith(ctx context.Context, r runner, data string, unlock func()) (*DB, error) {
 	for range portTries {
 		port, err := freePort()
@@ -108,7 +109,7 @@ func startWith(ctx context.Context, r runner, data string, unlock func()) (*DB, 
 
 // A runner is one way to run DynamoDB Local: as a Java program, or in a container.
 type runner interface {
-	// command runs the database on port, over the folder data or, where that is empty, in memory.
+	// command runs the database on port, over the folder data or, if that is empty, in memory.
 	command(port int, data string) []string
 	// clean ends what a killed process may have left running over data.
 	clean(data string)
@@ -123,8 +124,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// launch starts the process and waits for its first answer. What it returned without error
-// calls unlock when the process has ended.
+// launch starts the process and waits for its first response. If it returns a DB, unlock is called
+// after the process has ended.
 func launch(ctx context.Context, r runner, port int, data string, unlock func()) (*DB, error) {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	started := context.AfterFunc(ctx, stop)
@@ -177,8 +178,9 @@ func newCommand(life context.Context, command []string, output *lastLines) *exec
 	return cmd
 }
 
-// run starts cmd and tells how it ended, once, and to whoever asks after that. It keeps one thread
-// for it: the kernel takes the end of the thread that forked for the parent's (Pdeathsig).
+// run starts cmd and returns a channel that receives once how it ended, and is then closed. It
+// holds one thread for cmd: the kernel takes the end of the thread that forked for the parent's
+// (Pdeathsig).
 func run(cmd *exec.Cmd) (ended <-chan error, err error) {
 	started := make(chan error)
 	end := make(chan error, 1)
@@ -200,7 +202,7 @@ var (
 	errSilent    = fmt.Errorf("it did not answer within %s", startTimeout)
 )
 
-// endedError says that the process ended before it answered.
+// endedError is returned if the process ended before it responded.
 type endedError struct{ how error }
 
 func (e endedError) Error() string { return "it ended at once (" + exitText(e.how) + ")" }
@@ -221,7 +223,7 @@ func (db *DB) awaitAnswer(ctx context.Context, ended <-chan error) error {
 				continue
 			}
 			select {
-			case err := <-ended: // another has the port, and that answered
+			case err := <-ended: // another process has the port, and that responded
 				return endedError{err}
 			default:
 				return nil
@@ -254,10 +256,10 @@ func exitText(err error) string {
 	return err.Error()
 }
 
-// Client makes a client of the database.
+// Client returns a client of the database.
 func (db *DB) Client() *dynamodb.Client { return NewClient(db.Endpoint) }
 
-// NewClient makes a client of the DynamoDB Local at endpoint.
+// NewClient returns a client of the DynamoDB Local at endpoint.
 func NewClient(endpoint string) *dynamodb.Client {
 	return dynamoclient.New(dynamoclient.Options{
 		Region:      Region,
@@ -269,7 +271,7 @@ func NewClient(endpoint string) *dynamodb.Client {
 // Done is closed when the database has ended, for whatever reason.
 func (db *DB) Done() <-chan struct{} { return db.done }
 
-// Err says why the database ended by itself. It is nil while it runs, and after Stop.
+// Err returns why the database ended by itself. It is nil while it runs, and after Stop.
 func (db *DB) Err() error {
 	select {
 	case <-db.done:
@@ -279,7 +281,7 @@ func (db *DB) Err() error {
 	}
 }
 
-// Stop ends the database, by force after a few seconds, and returns when it is gone.
+// Stop ends the database, by force after a few seconds, and returns after it has ended.
 func (db *DB) Stop() {
 	db.stop()
 	<-db.done

@@ -32,7 +32,7 @@ func startedOver(t *testing.T, data string) *DB {
 	return db
 }
 
-// javaFor is the runner that uses Java, with its jars there.
+// javaFor returns the runner that uses Java, with the jars of jars.
 func javaFor(t *testing.T) javaRunner {
 	t.Helper()
 	found, err := findRunner(t.Context(), Options{Jars: jars})
@@ -49,7 +49,8 @@ func javaFor(t *testing.T) javaRunner {
 	return java
 }
 
-// processOf skips the rest of a test where the database is no process of ours but a container.
+// processOf returns the process id of the database over data. It skips the rest of a test if the
+// database runs in a container.
 func processOf(t *testing.T, data string) int {
 	t.Helper()
 	javaFor(t)
@@ -114,7 +115,7 @@ func TestEndOfTheContextEndsTheStart(t *testing.T) {
 	}
 }
 
-// What a killed marketmeter leaves on a system without Pdeathsig.
+// The leftover is what a killed marketmeter leaves on a system without Pdeathsig.
 func TestLeftoverIsStopped(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
@@ -237,8 +238,8 @@ func TestJavaVersion(t *testing.T) {
 	}
 }
 
-// programs makes a folder of shell scripts, which can use the shell's own words alone, the whole
-// PATH.
+// programs sets PATH to a new folder with only these shell scripts. The scripts can use only the
+// shell's builtins.
 func programs(t *testing.T, scripts map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -340,8 +341,8 @@ func TestEndOfTheContextEndsTheFetch(t *testing.T) {
 	}
 }
 
-// No image can be pulled where this is tested: its part is played by the Java program, the engine's
-// by a script.
+// No image can be pulled in this test's environment: the Java program stands in for it, and a
+// script for the engine.
 func TestContainerIsRunAndRemoved(t *testing.T) {
 	t.Parallel()
 	java := javaFor(t).command(4321, "")

@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// keptBytes bounds what is kept of the output of DynamoDB Local: the end of it.
+// keptBytes is the max size of the stored output of DynamoDB Local: its end is stored.
 const keptBytes = 16 << 10
 
-// lastLines keeps the end of what is written to it.
+// lastLines stores the end of what is written to it.
 type lastLines struct {
 	mu   sync.Mutex
 	text []byte
@@ -24,7 +24,7 @@ func (l *lastLines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String is the last five lines on one, without Java's stack frames.
+// String returns the last five lines joined to one, without Java's stack frames.
 func (l *lastLines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -41,7 +41,7 @@ func (l *lastLines) String() string {
 	return strings.Join(lines[max(0, len(lines)-5):], " | ")
 }
 
-// tellsOfTakenPort recognises the words of Java and of Docker for a port in use.
+// tellsOfTakenPort recognizes the messages of Java and of Docker for a port in use.
 func (l *lastLines) tellsOfTakenPort() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

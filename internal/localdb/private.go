@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 )
 
-// makePrivate makes the folder data its owner's alone, with all that is in it: nobody else may read
-// keys and usage there. What an earlier version left open is closed. A file that another user owns,
-// the one of a container, stays as it is: nobody else gets through the folder.
+// makePrivate makes the folder data and its contents private to its owner: no other user may read
+// keys and usage there. Permissions that an earlier version left open are removed. A file of
+// another user, that of a container, is not changed: other users can't enter the folder.
 func makePrivate(data string) error {
 	err := os.MkdirAll(filepath.Dir(data), 0o755)
 	if err == nil {

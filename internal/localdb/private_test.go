@@ -9,7 +9,7 @@ import (
 	"github.com/marketmeter/marketmeter"
 )
 
-// wantPrivate wants all in data to be its owner's alone, and the file among it.
+// wantPrivate wants data and its contents to be private to the owner, and to contain the file.
 func wantPrivate(t *testing.T, data, file string) {
 	t.Helper()
 	found := false
@@ -40,7 +40,7 @@ func TestData_IsItsOwnersAlone(t *testing.T) {
 	wantPrivate(t, data, "shared-local-instance.db")
 }
 
-// As an earlier version has left it, for Java (0755) or for a container (0777).
+// The folder is as an earlier version has left it, for Java (0755) or for a container (0777).
 func TestData_IsMadePrivate(t *testing.T) {
 	t.Parallel()
 	for _, open := range []os.FileMode{0o755, 0o777} {

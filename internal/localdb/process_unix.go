@@ -4,8 +4,8 @@ package localdb
 
 import "syscall"
 
-// childAttributes keep the terminal's Ctrl-C from the database, which must outlive the requests
-// under way.
+// childAttributes protect the database from the terminal's Ctrl-C, because it must outlive the
+// requests under way.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }

@@ -20,8 +20,8 @@ import (
 // minJava is the oldest Java that DynamoDB Local 3 runs on.
 const minJava = 17
 
-// findRunner chooses Java where it can run DynamoDB Local, fetching that if need be, and else
-// Docker. Where neither can, the error says what is missing of both.
+// findRunner chooses Java if it can run DynamoDB Local, which it fetches if necessary, else Docker.
+// If neither can, the error says what is missing for both.
 func findRunner(ctx context.Context, o Options) (runner, error) {
 	jars, _ := filepath.Abs(jarsDir(o.Jars))
 	listen := []string{loopback}
@@ -68,8 +68,8 @@ func (o Options) say(text string) {
 	}
 }
 
-// findJDK returns a java that can run DynamoDB Local, and the Maven to fetch that with if it is not
-// there yet.
+// findJDK returns a java that can run DynamoDB Local, and the Maven to fetch DynamoDB Local if it
+// was not fetched yet.
 func findJDK(ctx context.Context, jars string) (java, mvn string, err error) {
 	java, err = findJava(ctx)
 	if err == nil && !fetched(launcherDir(jars)) {
@@ -116,8 +116,8 @@ func findJava(ctx context.Context) (string, error) {
 
 var quotedVersion = regexp.MustCompile(`version "(?:1\.)?(\d+)`)
 
-// javaVersion reads the number out of `java -version`: 8 of "1.8.0_402", 17 of "17.0.15", 21 of
-// "21".
+// javaVersion reads the version from the output of `java -version`: 8 of "1.8.0_402", 17 of
+// "17.0.15", 21 of "21".
 func javaVersion(text string) (version int, ok bool) {
 	match := quotedVersion.FindStringSubmatch(text)
 	if match == nil {
@@ -132,8 +132,8 @@ type javaRunner struct {
 	listen     []string
 }
 
-// command has a shell set what no other process can: that Java makes files that are its user's
-// alone.
+// command sets the umask in a shell that then executes Java, because a process can set only its own
+// umask. The files that Java creates are private to its user.
 func (r javaRunner) command(port int, data string) []string {
 	command := []string{r.java, "-Djava.library.path=" + r.jars}
 	if data != "" {
@@ -145,7 +145,8 @@ func (r javaRunner) command(port int, data string) []string {
 		"-sharedDb", "-disableTelemetry", "-port", strconv.Itoa(port)), storage(data)...)
 }
 
-// scratch is where the Java program unpacks its SQLite, and leaves it when it is killed.
+// scratch is the folder into which the Java program unpacks its SQLite. It stays if the program is
+// killed.
 func scratch(data string) string { return filepath.Join(data, "tmp") }
 
 func storage(data string) []string {
@@ -162,10 +163,10 @@ func (r javaRunner) clean(data string) {
 	}
 }
 
-// image is the same DynamoDB Local, as AWS publishes it.
+// image is the same version of DynamoDB Local, published by AWS.
 const image = "amazon/dynamodb-local:" + version
 
-// findDocker returns the docker program if its engine answers.
+// findDocker returns the docker program if its engine responds.
 func findDocker(ctx context.Context) (string, error) {
 	docker, err := exec.LookPath("docker")
 	if err != nil {
@@ -179,7 +180,7 @@ func findDocker(ctx context.Context) (string, error) {
 	return docker, nil
 }
 
-// pull fetches the image, which `docker run` would do too, but silently and within startTimeout.
+// pull fetches the image. `docker run` would fetch it too, but silently and within startTimeout.
 func pull(ctx context.Context, docker string, say func(string)) error {
 	if exec.CommandContext(ctx, docker, "image", "inspect", image).Run() == nil {
 		return nil
@@ -194,8 +195,8 @@ func pull(ctx context.Context, docker string, say func(string)) error {
 	return nil
 }
 
-// allowContainer opens the folder data to the image's own user, which writes there, and to nobody
-// else: root's files in a checkout would be worse.
+// allowContainer gives the image's own user, which writes to the folder data, access to it, and no
+// other user. Running the container as root would leave root's files in a checkout.
 func allowContainer(ctx context.Context, docker, data string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -234,7 +235,7 @@ func (r dockerRunner) clean(string) {
 	_ = exec.CommandContext(ctx, r.docker, "rm", "--force", r.name).Run()
 }
 
-// containerName is the same for the same data, and no other's for a database in memory.
+// containerName is the same for the same data, and unique for a database in memory.
 func containerName(data string) string {
 	if data == "" {
 		return "marketmeter-dynamodb-" + strings.ToLower(rand.Text()[:12])

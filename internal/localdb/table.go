@@ -16,10 +16,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// CreateTable makes the table that the CloudFormation template defines, under the given name, and
-// returns when it can be used. A table of that name is left as it is (created is false), and is
-// an error where its keys or indexes are not the template's. So is a template that says more
-// of its table than is understood here: nothing of it is dropped silently.
+// CreateTable creates the table that the CloudFormation template defines, under the given name, and
+// returns when it can be used. An existing table of that name is not changed (created is false). It
+// is an error if its keys or indexes are not the template's, or if the template's table has a
+// property that this package does not know: no property is ignored silently.
 func CreateTable(ctx context.Context, client *dynamodb.Client, template []byte, name string) (created bool, err error) {
 	want, err := readTable(template)
 	if err != nil {
@@ -49,7 +49,7 @@ func CreateTable(ctx context.Context, client *dynamodb.Client, template []byte, 
 }
 
 // A definition is the Properties of an AWS::DynamoDB::Table. Its names are those of the CreateTable
-// request; the fields here have other shapes there, or mean nothing to what a local table holds.
+// request. The fields here have other shapes there, or do not affect the items of a local table.
 type definition struct {
 	dynamodb.CreateTableInput
 	TimeToLiveSpecification *types.TimeToLiveSpecification
@@ -62,8 +62,8 @@ type definition struct {
 	ContributorInsightsSpecification any
 }
 
-// readTable finds the one table of the template. CloudFormation's tags (!Ref, !Sub) are read
-// as the text they stand before, which is right wherever that text does not matter.
+// readTable finds the one table of the template. CloudFormation's tags (!Ref, !Sub) are ignored and
+// their text is read as it is, which is right if that text does not matter.
 func readTable(template []byte) (definition, error) {
 	var file struct {
 		Resources map[string]struct {
@@ -126,8 +126,8 @@ func compareTable(ctx context.Context, client *dynamodb.Client, want definition)
 		"or set TABLE_NAME to another name", missing(has, wanted), missing(wanted, has))
 }
 
-// outline is what must agree between a table and the template: a line for the table, one for each
-// index.
+// outline returns what must agree between a table and the template: a line for the table, one for
+// each index.
 func outline(keys []types.KeySchemaElement, attributes []types.AttributeDefinition, indexes []types.GlobalSecondaryIndex) []string {
 	lines := []string{"keys " + keysText(keys, attributes)}
 	for _, index := range indexes {
@@ -148,7 +148,7 @@ func outlineOf(t *types.TableDescription) []string {
 	return outline(t.KeySchema, t.AttributeDefinitions, indexes)
 }
 
-// keysText is "(PK HASH S, SK RANGE S)".
+// keysText returns, for example, "(PK HASH S, SK RANGE S)".
 func keysText(keys []types.KeySchemaElement, attributes []types.AttributeDefinition) string {
 	var parts []string
 	for _, key := range keys {
@@ -171,7 +171,7 @@ func projectionText(p *types.Projection) string {
 	return strings.Join(parts, " ")
 }
 
-// missing says what of these lines the others lack.
+// missing returns the lines that the others lack, as text.
 func missing(lines, others []string) string {
 	var only []string
 	for _, line := range lines {
@@ -185,7 +185,7 @@ func missing(lines, others []string) string {
 	return strings.Join(only, ", ")
 }
 
-// expireItems turns the expiry of items on, unless it is: DynamoDB refuses to do so twice.
+// expireItems turns the expiry of items on, unless it is on: DynamoDB refuses to do so twice.
 func expireItems(ctx context.Context, client *dynamodb.Client, name string, want *types.TimeToLiveSpecification) error {
 	if want == nil || !aws.ToBool(want.Enabled) {
 		return nil

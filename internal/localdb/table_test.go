@@ -82,8 +82,8 @@ func TestCreateTableRefusesAnotherTable(t *testing.T) {
 	}
 }
 
-// Each of its requests in turn is carried out, and its response stalls: the retry finds what is
-// there.
+// Each of its requests in turn is carried out, and its response stalls: the retry finds the result
+// of the first attempt.
 func TestCreateTable_RetriesAfterAStall(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -122,7 +122,7 @@ func TestCreateTable_RetriesAfterAStall(t *testing.T) {
 	}
 }
 
-// The request never leaves for these: their client has nowhere to go.
+// No request is sent for these templates: the client's endpoint does not exist.
 func TestCreateTableRefusesWhatItDoesNotUnderstand(t *testing.T) {
 	t.Parallel()
 	client := localdb.NewClient("http://127.0.0.1:1")

@@ -16,17 +16,17 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// An API key is two items: what is kept of it, in a partition of its own, which the hash alone
-// finds; and its place among the keys of its organization, which holds nothing but its own keys.
-// They are written together, once. What changes later is in the first.
+// An API key is two items. Its record is in a partition of its own and is found by the hash alone.
+// Its place is in the partition of its organization and has only a primary key. One transaction
+// writes both. Later changes are made to the record only.
 
 func apiKeyItemKey(hash auth.Hash) map[string]types.AttributeValue {
 	return itemKey(apiKeyPrefix+hash.String(), apiKeySK)
 }
 
-// APIKey is what is kept of the key with that hash, read consistently: a key that was revoked is
-// revoked at once. It returns NotFound where there is none. What of it cannot be read is named in
-// the record.
+// APIKey returns the record of the key with that hash, read consistently: a revocation takes effect
+// at once. It returns NotFound if no such key exists. What can't be read of the key is named in the
+// record.
 //
 //	GetItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 read unit
 func (t *Table) APIKey(ctx context.Context, hash auth.Hash) (auth.Record, error) {
@@ -50,7 +50,7 @@ func noSuchKey(hash auth.Hash) error {
 	return metering.Errorf(metering.NotFound, "there is no key %s", hash.ID())
 }
 
-// APIKeyUsed notes that the key was used in that hour, where no later one is noted.
+// APIKeyUsed stores the hour as the key's last use, unless a later one is stored.
 //
 //	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit
 func (t *Table) APIKeyUsed(ctx context.Context, hash auth.Hash, hour time.Time) error {
@@ -74,14 +74,16 @@ func (t *Table) APIKeyUsed(ctx context.Context, hash auth.Hash, hour time.Time) 
 	return storageError("note the use of an API key", err)
 }
 
-// APIKeys are the organization's keys, ended ones too, oldest first, read consistently. What of a
-// key cannot be read is named in its record, and keeps no other key from being listed. That
-// includes its place among the organization's keys: one that is no hash of a key has a record with
-// a zero Hash, and one that leads to no record, or to another organization's, has a record of which
-// nothing but the Hash is known.
+// APIKeys returns the organization's keys, ended ones too, oldest first, read consistently. What
+// can't be read of a key is named in its record, and all other keys are still listed. This holds
+// for its place too: a place that is not the hash of a key has a record with a zero Hash. A place
+// whose record does not exist, or is another organization's, has a record of which only the Hash is
+// known.
 //
-//	Query         PK = ORG#<org>, begins_with(SK, KEY#)   1 round trip, 1 read unit per 50 keys or so
-//	BatchGetItem  PK = KEY#<hash>, SK = KEY for each      1 round trip for 100 keys, 1 read unit a key
+//	Query         PK = ORG#<org>,            1 round trip, 1 read unit per 50 keys or so
+//	              begins_with(SK, KEY#)
+//	BatchGetItem  PK = KEY#<hash>, SK = KEY  1 round trip for 100 keys, 1 read unit a key
+//	              for each
 func (t *Table) APIKeys(ctx context.Context, org metering.OrgID) ([]auth.Record, error) {
 	places, err := t.apiKeyPlaces(ctx, org, "")
 	if err != nil {
@@ -115,9 +117,10 @@ func (t *Table) APIKeys(ctx context.Context, org metering.OrgID) ([]auth.Record,
 }
 
 // FindAPIKeys returns the hashes of the organization's keys whose id begins with digits, ended ones
-// too. It reads no record, so that what cannot be read of a key is in the way of nothing.
+// too. It reads no record, so an unreadable record does not make it fail.
 //
-//	Query  PK = ORG#<org>, begins_with(SK, KEY#<digits>)   1 round trip, 1 read unit per 50 keys or so
+//	Query  PK = ORG#<org>, begins_with(SK, KEY#<digits>)
+//	1 round trip, 1 read unit per 50 keys or so
 func (t *Table) FindAPIKeys(ctx context.Context, org metering.OrgID, digits string) ([]auth.Hash, error) {
 	places, err := t.apiKeyPlaces(ctx, org, digits)
 	if err != nil {
@@ -132,11 +135,10 @@ func (t *Table) FindAPIKeys(ctx context.Context, org metering.OrgID, digits stri
 	return hashes, nil
 }
 
-// maxBatchGet is how many items a BatchGetItem takes.
+// maxBatchGet is the max number of items of a BatchGetItem.
 const maxBatchGet = 100
 
-// apiKeyPlaces are the sort keys of the places among the organization's keys that begin with
-// digits.
+// apiKeyPlaces returns the sort keys of the organization's places whose hash begins with digits.
 func (t *Table) apiKeyPlaces(ctx context.Context, org metering.OrgID, digits string) ([]string, error) {
 	query := &dynamodb.QueryInput{
 		TableName:              &t.name,
@@ -166,13 +168,13 @@ func (t *Table) apiKeyPlaces(ctx context.Context, org metering.OrgID, digits str
 	}
 }
 
-// hashOfPlace is the hash in a place's sort key, as newAPIKey writes it.
+// hashOfPlace returns the hash in a place's sort key, as newAPIKey writes it.
 func hashOfPlace(place string) (hash auth.Hash, ok bool) {
 	hash, ok = auth.ParseHash(strings.TrimPrefix(place, apiKeyPrefix))
 	return hash, ok && place == apiKeyPrefix+hash.String()
 }
 
-// apiKeysOf reads the keys that have a place among the organization's, at most maxBatchGet.
+// apiKeysOf reads the keys that have a place in the organization, at most maxBatchGet.
 func (t *Table) apiKeysOf(ctx context.Context, org metering.OrgID, hashes []auth.Hash) ([]auth.Record, error) {
 	var keys []map[string]types.AttributeValue
 	found := map[auth.Hash]auth.Record{}
@@ -207,8 +209,8 @@ func (t *Table) apiKeysOf(ctx context.Context, org metering.OrgID, hashes []auth
 	return slices.Collect(maps.Values(found)), nil
 }
 
-// isNowhere reports whether a record does not say whose the key is, so that no organization has it
-// but the one that has its place.
+// isNowhere reports whether a record does not name an organization. Then only the organization that
+// has its place has the key.
 func isNowhere(r *auth.Record) bool {
 	_, err := metering.StoredOrgID(r.Organization)
 	return err != nil
@@ -218,14 +220,14 @@ func isNowhere(r *auth.Record) bool {
 //
 //	TransactWriteItems  both items, attribute_not_exists(PK)   1 round trip, 4 write units
 //
-// The SDK marks the transaction, so that DynamoDB itself tells a retry whose first answer was lost.
+// The SDK marks the transaction, so DynamoDB recognizes a retry whose first response was lost.
 func (t *Table) AddAPIKey(ctx context.Context, r *auth.Record) error {
 	return t.writeAPIKeys(ctx, "store the API key", t.newAPIKey(r))
 }
 
-// RotateAPIKey stores a new key in place of an old one of the same organization, which ends at the
-// time given. It returns NotFound where the organization has no such key, or one that was revoked
-// or rotated.
+// RotateAPIKey stores a new key that replaces an old one of the same organization. The old key ends
+// at the time given. It returns NotFound if the organization has no such key, or if the old key was
+// revoked or rotated.
 //
 //	TransactWriteItems  as AddAPIKey, and an update of the old key   1 round trip, 6 write units
 func (t *Table) RotateAPIKey(ctx context.Context, old auth.Hash, ends time.Time, r *auth.Record) error {
@@ -245,7 +247,7 @@ func (t *Table) RotateAPIKey(ctx context.Context, old auth.Hash, ends time.Time,
 	return err
 }
 
-// newAPIKey are the two items of a key that is not there yet.
+// newAPIKey returns the writes of the two items of a new key.
 func (t *Table) newAPIKey(r *auth.Record) []types.TransactWriteItem {
 	item := apiKeyItemKey(r.Hash)
 	item["organizationID"] = text(r.Organization)
@@ -286,14 +288,15 @@ func failedConditionOf(err error) bool {
 	})
 }
 
-// RevokeAPIKey ends a key of the organization for good and returns what is kept of it, whatever of
-// that cannot be read. One that has been revoked stays as it is. It returns NotFound if the
-// organization has no such key. A key whose record does not say whose it is can be revoked for any
-// organization.
+// RevokeAPIKey ends a key of the organization for good and returns its record, even if parts of it
+// can't be read. A key that was revoked before stays as it is. It returns NotFound if the
+// organization has no such key. A key whose record does not name an organization can be revoked for
+// any organization.
 //
-//	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit; 2 if the record does not say whose the key is
+//	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit;
+//	            2 if the record does not say whose the key is
 //
-// A retry after a lost response finds its own time and operator, as the caller does.
+// A retry after a lost response finds its own time and operator, and so does the caller.
 func (t *Table) RevokeAPIKey(ctx context.Context, org metering.OrgID, hash auth.Hash, now time.Time, by string) (auth.Record, error) {
 	update := &dynamodb.UpdateItemInput{
 		TableName:           &t.name,
@@ -329,8 +332,8 @@ func (t *Table) RevokeAPIKey(ctx context.Context, org metering.OrgID, hash auth.
 	}
 }
 
-// EndAPIKey lets a key of the organization end at the time given, or sooner if it would anyway. It
-// returns NotFound if the organization has no such key, or one that was revoked or ends sooner.
+// EndAPIKey makes a key of the organization end at the time given, or sooner if it would anyway. It
+// returns NotFound if the organization has no such key, or if the key was revoked or ends sooner.
 //
 //	UpdateItem  PK = KEY#<hash>, SK = KEY   1 round trip, 1 write unit
 func (t *Table) EndAPIKey(ctx context.Context, org metering.OrgID, hash auth.Hash, ends time.Time) error {
@@ -355,18 +358,18 @@ func (t *Table) EndAPIKey(ctx context.Context, org metering.OrgID, hash auth.Has
 	return storageError("end the API key", err)
 }
 
-// knownAttributes are those of a key's item.
+// knownAttributes are those of a key's record.
 var knownAttributes = []string{
 	attrPK, attrSK, "organizationID", "scopes", "label", "createdBy", "creationTime", "expiryTime", "lastUsedTime",
 	auth.RevocationAttribute, "revokedBy", "replacedBy",
 }
 
-// itemAPIKey is what an item of a key says. What of it cannot be read, or is not known, is named in
+// itemAPIKey decodes a key's item. Attributes that can't be read, or are not known, are named in
 // the record.
 func itemAPIKey(item map[string]types.AttributeValue) auth.Record {
 	var record auth.Record
 	r := itemReader{item: item}
-	record.Hash, _ = auth.ParseHash(strings.TrimPrefix(r.text(attrPK), apiKeyPrefix)) // the item was asked for by it
+	record.Hash, _ = auth.ParseHash(strings.TrimPrefix(r.text(attrPK), apiKeyPrefix)) // the item was requested by it
 	unreadable := func(name string) { record.Unreadable = append(record.Unreadable, name) }
 	for _, member := range []struct {
 		name     string

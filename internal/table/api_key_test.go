@@ -26,7 +26,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// newKey is what is kept of a new key; every member that can be there at first is.
+// newKey returns the record of a new key with every member that a new key can have.
 func newKey(org string) *auth.Record {
 	return &auth.Record{
 		Hash: auth.New().Hash(), Organization: org, Scopes: auth.Read | auth.Config, Label: "the label of " + org,
@@ -62,7 +62,7 @@ func TestAPIKeysAreKeptAsTheyAre(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	first, second, others := newKey("o1"), newKey("o1"), newKey("o1#KEY#")
-	put(t, tbl, group("g1", metering.StatusCreated)) // and what else is in the partition
+	put(t, tbl, group("g1", metering.StatusCreated)) // and other items in the partition
 	if err := tbl.RaiseSerial(t.Context(), "o1", 7); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestAHashIsStoredOnce(t *testing.T) {
 	wantKeys(t, tbl, "o2")
 }
 
-// setKey stores an item of a key as another version might, or as damage leaves it.
+// setKey changes an item of a key to what another version might store, or to a damaged item.
 func setKey(t *testing.T, client *dynamodb.Client, name string, hash auth.Hash, expression string, value types.AttributeValue) {
 	t.Helper()
 	var values map[string]types.AttributeValue
@@ -111,8 +111,8 @@ func setKey(t *testing.T, client *dynamodb.Client, name string, hash auth.Hash, 
 	}
 }
 
-// A place among an organization's keys that leads to none of its keys is named, and shows nothing
-// of another's key.
+// A place that leads to none of the organization's keys is named, and reveals nothing of another
+// organization's key.
 func TestAPIKeys_DamagedPlaceIsNamed(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -159,7 +159,7 @@ func TestManyAPIKeysAreListed(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	var want []auth.Record
-	for i := range 230 { // more than two BatchGetItem take
+	for i := range 230 { // more than two BatchGetItem return
 		r := newKey("o1")
 		r.CreationTime = now.Add(time.Duration(i) * time.Second)
 		addKey(t, tbl, r)
@@ -190,7 +190,7 @@ func TestAUseIsNotedOnceAnHour(t *testing.T) {
 	if err := tbl.APIKeyUsed(t.Context(), unknown, now); err != nil {
 		t.Error(err)
 	}
-	_, err := tbl.APIKey(t.Context(), unknown) // nothing was made of it
+	_, err := tbl.APIKey(t.Context(), unknown) // nothing was created
 	wantCode(t, err, metering.NotFound)
 }
 
@@ -242,13 +242,13 @@ func TestRotationIsAllOrNothing(t *testing.T) {
 	old.ExpiryTime, old.ReplacedBy = now.Add(time.Minute), next.Hash.ID()
 	wantKeys(t, tbl, "o1", *old, *next)
 
-	// Another rotation, which has read the old key before this one, neither prolongs it nor makes a
-	// third.
+	// Another rotation that has read the old key before this one neither extends it nor creates a
+	// third key.
 	wantCode(t, tbl.RotateAPIKey(t.Context(), old.Hash, now.Add(time.Hour), newKey("o1")), metering.NotFound)
 	wantKeys(t, tbl, "o1", *old, *next)
 }
 
-// A lost answer is not a lost write, and not two of them.
+// After a lost response the write is neither lost nor repeated.
 func TestLostAnswersOfKeyChanges(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -278,7 +278,7 @@ func TestLostAnswersOfKeyChanges(t *testing.T) {
 	wantKeys(t, tbl, "o1", *old, *next)
 }
 
-// Changes that meet another at the same time are tried again.
+// A change that conflicts with another at the same time is retried.
 func TestConflictsOfKeyChangesPass(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -301,7 +301,7 @@ func TestConflictsOfKeyChangesPass(t *testing.T) {
 	wantKeys(t, tbl, "o1", *old, *next)
 }
 
-// Keys that DynamoDB leaves out of an answer for later are asked for again.
+// Keys that DynamoDB leaves unprocessed in a response are requested again.
 func TestKeysLeftOutOfAnAnswerAreAskedForAgain(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -322,8 +322,8 @@ func TestKeysLeftOutOfAnAnswerAreAskedForAgain(t *testing.T) {
 	wantSame(t, []auth.Record{*first, *second}, got)
 }
 
-// halfBatches has only the first key of a BatchGetItem answered, and the others left out for later,
-// as DynamoDB does where an answer is too large or the table is throttled.
+// halfBatches leaves all but the first key of a BatchGetItem unprocessed, as DynamoDB does if a
+// response is too large or the table is throttled.
 type halfBatches struct{}
 
 func (halfBatches) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -368,7 +368,7 @@ func (halfBatches) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// unreadable are changes of a key's item after which an attribute cannot be read.
+// unreadable are changes of a key's item that make an attribute unreadable.
 var unreadable = []struct {
 	attribute, expression string
 	value                 types.AttributeValue
@@ -393,8 +393,8 @@ var unreadable = []struct {
 	{"replacedBy", "SET replacedBy = :v", &types.AttributeValueMemberN{Value: "1"}},
 }
 
-// What cannot be read of a key is named; the key lets nobody in, is listed beside the others, and
-// can be revoked.
+// The attributes of a key that can't be read are named. The key grants no access, is listed beside
+// the others, and can be revoked.
 func TestAPIKeys_UnreadableRecordIsInNobodysWay(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -434,7 +434,7 @@ func TestAPIKeys_UnreadableRecordIsInNobodysWay(t *testing.T) {
 	}
 }
 
-// A key whose revocation says no time is revoked all the same.
+// A key whose revocation has no time is still revoked.
 func TestAPIKeys_RevocationWithoutATimeIsOne(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -457,7 +457,7 @@ func TestAPIKeys_RevocationWithoutATimeIsOne(t *testing.T) {
 	wantKeys(t, tbl, "o1", *r)
 }
 
-// What a newer version might store beside is known by name and allows nothing.
+// Scopes and attributes of a newer version are named and allow nothing.
 func TestAPIKeys_UnknownPartsAreNamed(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -491,7 +491,7 @@ func TestEndAPIKey_EndsNoLaterThanBefore(t *testing.T) {
 	faulty, _ := tabletest.NewFaults(tabletest.Lose)
 	for _, r := range []*auth.Record{forever, long} {
 		wantCode(t, tbl.EndAPIKey(t.Context(), "o2", r.Hash, ends), metering.NotFound)
-		for _, over := range []*table.Table{table.New(faulty, name), tbl} { // the first response is lost; and again
+		for _, over := range []*table.Table{table.New(faulty, name), tbl} { // the first response is lost; then a repeated call
 			if err := over.EndAPIKey(t.Context(), "o1", r.Hash, ends); err != nil {
 				t.Error(err)
 			}
@@ -512,7 +512,7 @@ func TestEndAPIKey_EndsNoLaterThanBefore(t *testing.T) {
 	wantSame(t, *short, got)
 }
 
-// Noting that a key was used fails or hangs; who sends the request is told all the same.
+// If noting the use of a key fails or hangs, the client still gets its response.
 func TestNotingAUseHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -522,7 +522,7 @@ func TestNotingAUseHoldsNothingUp(t *testing.T) {
 		"failing": func(*http.Request) (*http.Response, error) { return nil, errors.New("no table") },
 		"hanging": func(r *http.Request) (*http.Response, error) { <-r.Context().Done(); return nil, r.Context().Err() },
 	} {
-		// A key that ends in two weeks or less is warned of.
+		// A key that ends in less than two weeks is logged as a warning.
 		soon, endsSoon := what == "failing", 14*24*time.Hour
 		if soon {
 			endsSoon -= time.Millisecond
@@ -560,7 +560,7 @@ func TestNotingAUseHoldsNothingUp(t *testing.T) {
 	}
 }
 
-// updates is a transport that deals with UpdateItem in its own way and passes all else on.
+// updates is a transport that handles UpdateItem itself and passes all other requests on.
 type updates func(*http.Request) (*http.Response, error)
 
 func (u updates) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -570,8 +570,8 @@ func (u updates) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// What docs/data-model.md says of each. Transactions are left out: DynamoDB Local counts them by
-// rules of its own.
+// The units are those of docs/data-model.md. Transactions are left out: DynamoDB Local counts them
+// by rules of its own.
 func TestUnitsOfKeysAreCounted(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)

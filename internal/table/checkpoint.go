@@ -16,11 +16,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// checkpoint is where a page of a list begins. It is stored for clients that page by offset, and a
+// checkpoint is the start of a page of a list. It is stored for clients that page by offset, and a
 // cursor holds one. docs/listing.md explains both.
 type checkpoint struct {
 	offset   int    // how many groups are before it
-	position string // attrTime of what is before it; empty at the beginning of the list
+	position string // attrTime of the last group before it; empty at the beginning of the list
 
 	// The days of the list, so that a list that began yesterday continues with the same days.
 	startDate, endDate metering.Day
@@ -66,7 +66,7 @@ func (t *Table) nearestCheckpoint(ctx context.Context, partition string, offset 
 		FilterExpression:       aws.String("expiresAt > :now"),
 		ScanIndexForward:       aws.Bool(false),
 		ConsistentRead:         aws.Bool(true),
-		Limit:                  aws.Int32(10), // as many as are likely to fit a read unit, should the nearest have expired
+		Limit:                  aws.Int32(10), // as many as are likely to fit a read unit, in case the nearest has expired
 		ReturnConsumedCapacity: wantUnits(ctx),
 		ExpressionAttributeValues: map[string]types.AttributeValue{
 			":partition": text(partition), ":first": text(checkpointKey(0)), ":offset": text(checkpointKey(offset)), ":now": unixTime(now),
@@ -90,8 +90,8 @@ func (t *Table) nearestCheckpoint(ctx context.Context, partition string, offset 
 	}
 }
 
-// itemCheckpoint reports false for one of a form that this version does not know: a checkpoint only
-// saves reading.
+// itemCheckpoint reports false for a form that this version does not know: a checkpoint only saves
+// reading.
 func itemCheckpoint(item map[string]types.AttributeValue) (c checkpoint, ok bool) {
 	r := itemReader{item: item}
 	key := r.text(attrSK)
@@ -106,19 +106,20 @@ func itemCheckpoint(item map[string]types.AttributeValue) (c checkpoint, ok bool
 }
 
 const (
-	// clockSkew is by how much the clocks of functions may differ. It is half of what a client
-	// waits after it got Unavailable, so that a late write of that request is still distinguished
+	// clockSkew is the max difference between the clocks of functions. It is half of what a client
+	// waits after Unavailable, so that a late write of the first request is still distinguished
 	// from one of the retry.
 	clockSkew = 500 * time.Millisecond
 
-	// maxLate is by how much a put can come late. An item of a request that seems to come even
-	// later was written by a clock that has been set back, and is replaced.
+	// maxLate is the max delay of a put. An item whose request seems even later was written by a
+	// clock that has been set back, and is replaced.
 	maxLate = time.Minute
 )
 
 // putForList stores an item of a list unless a later request has stored another at its key
 // (docs/listing.md, "The last request wins"). laterBy is 0 if it has stored the item or found the
-// same, else by how much the other request came later. The caller logs that: it could be a clock.
+// same, else by how much the other request was later. The caller logs that, because a wrong clock
+// can be the cause.
 func (t *Table) putForList(ctx context.Context, item map[string]types.AttributeValue, now, expiry time.Time) (laterBy time.Duration, err error) {
 	item[attrExpiry] = unixTime(expiry)
 	item[attrWritten] = unixMilliseconds(now)

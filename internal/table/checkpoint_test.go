@@ -11,7 +11,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// listing is a request whose checkpoints DynamoDB Local keeps: it goes by the real time.
+// listing returns a request whose checkpoints DynamoDB Local does not expire: it uses the real
+// time.
 func listing(at time.Time, limit int) metering.ListRequest {
 	return metering.ListRequest{
 		Filter: metering.GroupFilter{Status: metering.StatusCreated}, Query: "status=CREATED", Limit: limit, MaxSize: 1 << 20, ReadFor: time.Minute,
@@ -19,7 +20,7 @@ func listing(at time.Time, limit int) metering.ListRequest {
 	}
 }
 
-// list is List with the page that it has encoded.
+// list is List; it also returns the page that List has encoded.
 func list(t testing.TB, tbl *table.Table, org string, request metering.ListRequest) (groups string, page metering.GroupPage, laterBy time.Duration, err error) {
 	t.Helper()
 	laterBy, err = tbl.List(t.Context(), metering.OrgID(org), request, nil, func(encoded []byte, described metering.GroupPage) error {
@@ -30,13 +31,13 @@ func list(t testing.TB, tbl *table.Table, org string, request metering.ListReque
 }
 
 // Two requests of one client, the second by the clock of another function, find different
-// checkpoints for the second page. Within half a second the second one is stored; beyond that it is
-// left out, and List returns by how much.
+// checkpoints for the second page. If the clocks differ by at most half a second, the second one is
+// stored. Otherwise it is not stored, and List returns the difference.
 func TestClocksMayDifferByHalfASecond(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	for _, c := range []struct {
-		ahead   time.Duration // the second function's clock, of the first one's
+		ahead   time.Duration // the second function's clock relative to the first one's
 		nothing bool          // changes between the requests
 		leftOut bool
 	}{
@@ -95,7 +96,7 @@ func TestClocksMayDifferByHalfASecond(t *testing.T) {
 	}
 }
 
-// So it is with an empty range that is left out, from which the next request does not continue.
+// The same holds for an empty range that is not stored: the next request does not continue from it.
 func TestEmptyRange_LeftOutIsReported(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

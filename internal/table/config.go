@@ -19,7 +19,8 @@ import (
 // Config is the organization's current config: its newest version, read consistently. A version
 // that can't be read is returned with its Err, so that it can be replaced.
 //
-//	Query  PK = ORG#<org>, begins_with(SK, CONFIG#), backwards, 1 item   1 round trip, 1 read unit per 4 KB
+//	Query  PK = ORG#<org>, begins_with(SK, CONFIG#),   1 round trip, 1 read unit per 4 KB
+//	       backwards, 1 item
 func (t *Table) Config(ctx context.Context, org metering.OrgID) (metering.ConfigVersion, error) {
 	out, err := t.client.Query(ctx, &dynamodb.QueryInput{
 		TableName:              &t.name,
@@ -57,13 +58,15 @@ func (t *Table) Config(ctx context.Context, org metering.OrgID) (metering.Config
 	return current, nil
 }
 
-// ChangeConfig makes the config after the change the next version and returns it; written is false
-// if the change changes nothing, which writes nothing. If another version was written meanwhile, it
-// applies the change again, to the newer one, until it succeeds or the context ends: then it
-// returns Unavailable and nothing was written. An error of the change is returned as it is.
+// ChangeConfig applies the change to the config, stores the result as the next version and returns
+// it. If the change changes nothing, nothing is written and written is false. If another version
+// was written meanwhile, it applies the change again, to the newer one, until it succeeds or the
+// context ends: then it returns Unavailable and nothing was written. An error of the change is
+// returned as it is.
 //
 //	Query    as Config
-//	PutItem  PK = ORG#<org>, SK = CONFIG#<n+1>, attribute_not_exists(PK)   1 round trip, 1 write unit per KB
+//	PutItem  PK = ORG#<org>, SK = CONFIG#<n+1>,   1 round trip, 1 write unit per KB
+//	         attribute_not_exists(PK)
 //
 // Versions are never overwritten. A retry whose first response was lost finds its own operation id.
 func (t *Table) ChangeConfig(ctx context.Context, org metering.OrgID, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error) {

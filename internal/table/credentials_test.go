@@ -13,8 +13,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// No client is asked to try again, or reads what is wrong with the service's credentials: the log
-// does.
+// If the service's credentials are wrong, no client is asked to try again or learns the reason.
+// Only the log has it.
 func TestTable_WithoutCredentialsIsAnInternalError(t *testing.T) {
 	t.Parallel()
 	for _, cause := range []error{errors.New("no role found"), context.DeadlineExceeded} {

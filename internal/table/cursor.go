@@ -11,10 +11,10 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// A cursor is a checkpoint that the client holds: its parts, joined by "~", and a checksum over
-// them and the partition of the list's checkpoints, which binds it to organization, client and
-// query. The checksum has no secret: a forged cursor leads to a position in a list that the client
-// may read, and no key of the table.
+// A cursor is a checkpoint that the client holds: its parts, joined by "~", and a checksum. The
+// checksum covers them and the partition of the list's checkpoints, which binds the cursor to
+// organization, client and query. The checksum has no secret: a forged cursor is only a position in
+// a list that the client may read, and no key of the table.
 
 const cursorChecksum = 12 // bytes
 
@@ -43,7 +43,7 @@ func readCursor(partition, cursor string) (c checkpoint, err error) {
 	if errOffset != nil || offset < 0 || offset > math.MaxInt32 || errStart != nil || errEnd != nil || !c.isInList() {
 		return c, foreign
 	}
-	// To the byte: the decoder passes over line breaks, and a number has more than one spelling.
+	// Compare every byte: the decoder ignores line breaks, and a number has more than one spelling.
 	if cursorOf(partition, c) != cursor {
 		return c, foreign
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// genCheckpoint draws a place in a list, anywhere between the days of it.
+// genCheckpoint draws a checkpoint of a list, anywhere between the list's days.
 func genCheckpoint() *rapid.Generator[checkpoint] {
 	return rapid.Custom(func(t *rapid.T) checkpoint {
 		id := rapid.Custom(func(t *rapid.T) string {
@@ -35,7 +35,7 @@ func genCheckpoint() *rapid.Generator[checkpoint] {
 	})
 }
 
-// For all places in a list: its cursor leads there, to the byte and in that list alone.
+// For all checkpoints: the cursor is read as the same checkpoint, and only in the same list.
 func TestACursorLeadsToItsPlace(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		start := genCheckpoint().Draw(t, "start")
@@ -88,8 +88,9 @@ func TestAFingerprintIsOfOneList(t *testing.T) {
 var formOfCursor = regexp.MustCompile(`(?s)^(0|[1-9][0-9]{0,9})~([0-9]{4}-[0-9]{2}-[0-9]{2})~([0-9]{4}-[0-9]{2}-[0-9]{2})` +
 	`~(([0-9]{4}-[0-9]{2}-[0-9]{2})T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z)#(.*)$`)
 
-// FuzzReadCursor looks for a cursor that is taken and is not one that cursorOf makes for a place of
-// a list, or is refused and is. What no chance finds, the checksum of the list, it has.
+// FuzzReadCursor looks for an accepted cursor that cursorOf does not make for a checkpoint of a
+// list, and for a refused one that it does. It computes the list's checksum, which fuzzing can't
+// find.
 func FuzzReadCursor(f *testing.F) {
 	const list = "ORG#o#PAGE#abc"
 	place := checkpoint{7, "2024-07-29T15:51:28.071Z#g~#", "2024-07-01", "2024-07-30"}
@@ -127,7 +128,7 @@ func FuzzReadCursor(f *testing.F) {
 	})
 }
 
-// isPlace says of the parts of a cursor whether they are a place in a list.
+// isPlace reports whether the parts of a cursor are a checkpoint of a list.
 func isPlace(parts string) bool {
 	part := formOfCursor.FindStringSubmatch(parts)
 	if part == nil {
@@ -137,7 +138,7 @@ func isPlace(parts string) bool {
 	_, errStart := time.Parse(time.DateOnly, part[2])
 	_, errEnd := time.Parse(time.DateOnly, part[3])
 	_, errTime := time.Parse("2006-01-02T15:04:05.000Z", part[4])
-	id := part[6] // which another version may allow: it is one as long as DynamoDB can hold it
+	id := part[6] // another version may allow it: any id whose keys DynamoDB can hold
 	isID := id != "" && utf8.ValidString(id) && len(part[4]+"#"+id) <= 1024 && len("GROUP#"+id)+2*strings.Count(id, "%")+2*strings.Count(id, "#") <= 1024
 	return errors.Join(errOffset, errStart, errEnd, errTime) == nil && isID && part[2] <= part[5] && part[5] <= part[3]
 }

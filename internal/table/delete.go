@@ -13,18 +13,19 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Delete marks a group DELETED and returns it as it is then. With a day it must have been created
-// on that day. It returns NotFound, or Conflict naming the status.
+// Delete marks a group DELETED and returns the updated group. If a day is given, the group must
+// have been created on that day. It returns NotFound, or Conflict naming the status.
 //
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 6 write units at 1 KB
 //
-// The condition is the status; when it fails DynamoDB returns the item, which tells NotFound from
-// Conflict. A retry whose first answer was lost finds its own operation id: DELETED is terminal,
-// so nothing can have followed. The id of the Put stays: its retry may come after a delete.
+// The update is conditional on the status. If the condition fails, DynamoDB returns the item, which
+// distinguishes NotFound from Conflict. A retry whose first response was lost finds its own
+// operation id: DELETED is terminal, so no other change can have followed. The id of the Put stays
+// in the item, because the Put's retry may come after the delete.
 //
-// Its own id is all by which the item grows, for which a Put leaves room. If it would make a group
-// of an earlier version larger than an item may be, it takes the place of the Put's, with another
-// round trip: a retry of that Put that comes then takes the group for another's.
+// The item grows only by the delete's operation id, for which a Put leaves room. If a group of an
+// earlier version would become too large for an item, the id replaces the Put's, at the cost of
+// another round trip. A retry of that Put then takes the group for another operation's.
 func (t *Table) Delete(ctx context.Context, org metering.OrgID, id metering.GroupID, created metering.Day, now time.Time) (metering.Group, error) {
 	group, err := t.deleteAs(ctx, org, id, created, now, attrDeletion)
 	if _, tooLarge := invalid(err); tooLarge {
@@ -79,7 +80,7 @@ func (t *Table) deleteAs(ctx context.Context, org metering.OrgID, id metering.Gr
 	if isMine(found, mark, operation) {
 		return itemGroup(found)
 	}
-	// No more is read than is needed: a newer version may have stored the rest.
+	// Read only what is needed: a newer version may have stored the rest.
 	r := itemReader{item: found}
 	status, creationTime := r.text("status"), r.time("creationTime")
 	switch {

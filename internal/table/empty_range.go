@@ -8,12 +8,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 )
 
-// emptyRange is a range of positions in which a request found no group of the list: those after the
-// position after, up to and including last. docs/listing.md explains what it is for.
+// emptyRange is a range of positions in which a request found no group of the list: from the
+// position after, excluded, to last, included. docs/listing.md explains its purpose.
 type emptyRange struct{ after, last string }
 
-// emptyRangeLife is for a client that was asked to repeat its request in a second. Until then
-// another list from the same start misses what comes into the range meanwhile.
+// emptyRangeLife is enough for a client that repeats its request after a second. Until it ends,
+// another list from the same start misses new groups in the range.
 const emptyRangeLife = time.Minute
 
 // putEmptyRange stores the empty range of requests that start at the position from. It returns
@@ -26,8 +26,7 @@ func (t *Table) putEmptyRange(ctx context.Context, partition, from string, e emp
 	return t.putForList(ctx, item, now, expiry)
 }
 
-// emptyRange returns the zero range if none is stored, or one of a form that this version does not
-// know.
+// emptyRange returns the zero range if none is stored, or if its form is unknown to this version.
 //
 //	GetItem  PK = ORG#<org>#PAGE#<fingerprint>, SK = AFTER#<from>, consistent
 //	1 round trip, 1 read unit
@@ -62,9 +61,9 @@ type retry struct {
 }
 
 // skipEmptyRange moves at to the end of the stored empty range once reading has reached its
-// beginning. It looks the range up after the first response, if that held no group of the list. It
-// reports whether reading continues whatever the time: until the range is passed, and for one
-// response after it, so that each retry gets farther.
+// beginning. It looks the range up after the first response, if that contained no group of the
+// list. It reports whether reading continues even if its time is over: until the range is passed,
+// and for one response after it, so that each retry gets farther.
 func (l *listing) skipEmptyRange(ctx context.Context) (skipping bool, err error) {
 	r := &l.retry
 	if r.first == "" {
@@ -85,8 +84,8 @@ func (l *listing) skipEmptyRange(ctx context.Context) (skipping bool, err error)
 	return true, nil
 }
 
-// expireEmptyRange ends the life of the range that this listing has passed: a list that begins at
-// the same start later must see what has changed in it.
+// expireEmptyRange expires the range that this listing has passed: a later list from the same start
+// must see what has changed in it.
 func (l *listing) expireEmptyRange(ctx context.Context) error {
 	expired := emptyRange{l.retry.first, l.retry.first}
 	_, err := l.table.putEmptyRange(ctx, l.partition, l.start.position, expired, l.request.Now, l.request.Now)

@@ -12,10 +12,10 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// groupItem is the group as it is stored: the members of metering.GroupMembers, named and nested as
-// in the API's JSON, and the keys of the table and the indexes.
+// groupItem is the stored form of a group: the members of metering.GroupMembers, named and nested
+// as in the API's JSON, and the keys of the table and the indexes.
 func groupItem(g *metering.Group) map[string]types.AttributeValue {
-	// The identifiers of a Group were checked by what made it, or by the version that stored it.
+	// The identifiers of a Group were checked by its constructor, or by the version that stored it.
 	org, id := metering.OrgID(g.OrganizationID), metering.GroupID(g.ID)
 	item := map[string]types.AttributeValue{
 		attrPK:          text(orgKey(org)),
@@ -44,7 +44,7 @@ func quantitiesValue(quantities map[string]metering.Quantity) types.AttributeVal
 	return &types.AttributeValueMemberM{Value: m}
 }
 
-// attributeValue stores a value that a member has, or a document.
+// attributeValue converts the value of a member, or a document.
 func attributeValue(value any) types.AttributeValue {
 	switch value := value.(type) {
 	case time.Time:
@@ -80,15 +80,15 @@ func attributeValue(value any) types.AttributeValue {
 	}
 }
 
-// isOwn reports whether an attribute of a group is the service's own: those of the keys, and all
-// that begin with "_".
+// isOwn reports whether an attribute of a group is the service's own: the keys, and all names that
+// begin with "_".
 func isOwn(name string) bool {
 	return name == attrPK || name == attrSK || name == attrExpiry || strings.HasPrefix(name, "_")
 }
 
-// itemGroup reads a stored group, which a newer version may have written: what this one does not
-// know is in Unknown. It fails, naming the attribute, if a required one is missing or has another
-// type.
+// itemGroup reads a stored group, which a newer version may have written: members that this version
+// does not know are in Unknown. It fails, naming the attribute, if a required one is missing or has
+// another type.
 func itemGroup(item map[string]types.AttributeValue) (metering.Group, error) {
 	r := itemReader{item: item}
 	var g metering.Group

@@ -17,7 +17,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// groupQuery is the Query of a filter: the index that serves it and what is filtered on top.
+// groupQuery is the Query of a filter: the index that serves it and the conditions beyond the
+// index.
 type groupQuery struct {
 	org       metering.OrgID
 	index     index
@@ -25,12 +26,12 @@ type groupQuery struct {
 	partition string
 	key       string            // the condition on the index's keys
 	filters   []string          // what DynamoDB decides
-	metaInfo  *metering.Matcher // what matches decides, nil for nothing; filters may hold a part of it already
+	metaInfo  *metering.Matcher // what matches decides, nil for nothing; filters may contain a part of it already
 	names     map[string]string
 	values    map[string]types.AttributeValue
 }
 
-// newGroupQuery chooses the index by the most selective of its filters. It is not possible where no
+// newGroupQuery chooses the index by the most selective of its filters. possible is false if no
 // stored group can match.
 func newGroupQuery(org metering.OrgID, f metering.GroupFilter) (q *groupQuery, possible bool) {
 	q = &groupQuery{org: org, names: map[string]string{}, values: map[string]types.AttributeValue{}}
@@ -66,10 +67,10 @@ func newGroupQuery(org metering.OrgID, f metering.GroupFilter) (q *groupQuery, p
 	return q, q.filterDocument([]string{"metaInfo"}, f.MetaInfo)
 }
 
-// exact reports whether every group read is one of the list.
+// exact reports whether every group that is read is in the list.
 func (q *groupQuery) exact() bool { return len(q.filters) == 0 && q.metaInfo == nil }
 
-// matches decides what DynamoDB could not.
+// matches checks what DynamoDB could not.
 func (q *groupQuery) matches(g listjson.Group) (bool, error) {
 	if q.metaInfo == nil {
 		return true, nil
@@ -94,9 +95,9 @@ func (q *groupQuery) input(ctx context.Context, table string) *dynamodb.QueryInp
 	return input
 }
 
-// startAfter makes input go on after the position, where that is not empty; ended says that nothing
-// of the list is there. DynamoDB goes on from any key between the bounds, whether or not an item
-// has it.
+// startAfter makes input continue after the position, if it is not empty; ended reports that no
+// group of the list follows. DynamoDB continues from any key between the bounds, whether or not an
+// item has it.
 func (q *groupQuery) startAfter(input *dynamodb.QueryInput, position string) (ended bool, err error) {
 	if position == "" || position < q.from {
 		return position != "", nil
@@ -111,7 +112,7 @@ func (q *groupQuery) startAfter(input *dynamodb.QueryInput, position string) (en
 	return false, nil
 }
 
-// project asks for the attributes that a list copies: the rest is a third of what would be sent.
+// project requests only the attributes that a list copies. The rest is a third of the data.
 func (q *groupQuery) project(input *dynamodb.QueryInput) {
 	attributes := listjson.Attributes()
 	for i, attribute := range attributes {
@@ -124,17 +125,17 @@ func (q *groupQuery) filterEqual(attribute, value string) {
 	q.filters = append(q.filters, q.name(attribute)+" = "+q.value(text(value)))
 }
 
-// Bounds on what of a document DynamoDB is asked to decide: an expression has at most 4 KB, 300
-// operators and paths of 32 levels. What is over them is left to metering.Matcher.
+// Bounds on the part of a document that DynamoDB checks: an expression has at most 4 KB, 300
+// operators and paths of 32 levels. metering.Matcher checks the rest.
 const (
 	maxFilterLeaves     = 50
 	maxFilterDepth      = 30
 	maxFilterExpression = 3_000
 )
 
-// filterDocument adds conditions that every item whose attribute at path contains the document
-// meets; they are necessary, not sufficient: arrays are only asked to be arrays, since DynamoDB's
-// contains wants whole elements. It is false where no item can.
+// filterDocument adds conditions that every item meets whose attribute at path contains the
+// document. They are necessary, not sufficient: an array is only checked to be an array, because
+// DynamoDB's contains needs whole elements. It returns false if no item can match.
 func (q *groupQuery) filterDocument(path []string, document map[string]any) bool {
 	for _, name := range slices.Sorted(maps.Keys(document)) {
 		leaf := append(slices.Clone(path), name)
@@ -175,7 +176,7 @@ func (q *groupQuery) path(names []string) string {
 	return strings.Join(placeholders, ".")
 }
 
-// name makes a placeholder for the name of an attribute, whatever it holds.
+// name returns a placeholder for the name of an attribute. The name may hold any characters.
 func (q *groupQuery) name(attribute string) string {
 	placeholder := "#n" + strconv.Itoa(len(q.names))
 	q.names[placeholder] = attribute

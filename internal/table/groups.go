@@ -9,13 +9,13 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Groups are the organization's groups that the filter lets through, newest first, ties by id,
-// descending. They end with the first error, unless it is that of a group that can't be read: the
-// others follow it.
+// Groups are the organization's groups that match the filter, newest first, ties by id, descending.
+// They end at the first error, unless it is that of a group that can't be read: then the next
+// groups follow.
 //
 //	Query  as List   1 round trip and about 128 read units per 1 MB
 //
-// It is for those who want groups whole and exact in memory; List is how clients read them.
+// Groups is for callers that need groups whole and exact in memory; clients read groups by List.
 func (t *Table) Groups(ctx context.Context, org metering.OrgID, filter metering.GroupFilter) iter.Seq2[*metering.Group, error] {
 	return func(yield func(*metering.Group, error) bool) {
 		query, possible := newGroupQuery(org, filter)

@@ -10,8 +10,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// itemReader reads the attributes of an item or of a map in it; the first failure stays in err, and
-// what is read after it is not to be used.
+// itemReader reads the attributes of an item or of a map in it. The first failure is in err; values
+// read after it must not be used.
 type itemReader struct {
 	item map[string]types.AttributeValue
 	err  error
@@ -19,9 +19,9 @@ type itemReader struct {
 	unexportable []string // the paths of unknown members that no document can hold
 }
 
-// readMembers reads the members of o. What this version does not know, or can't read in this form
-// and may do without, it keeps in unknown: passing it on might break a client, failing would break
-// a list. Attributes that isOwn reports are passed over.
+// readMembers reads the members of o. Optional members that can't be read in this form, and members
+// that this version does not know, are stored in unknown: passing them on might break a client, and
+// failing would break a list. Attributes that isOwn reports are ignored.
 func readMembers[O any](r *itemReader, members []metering.Member[O], o *O, unknown *map[string]any, isOwn func(string) bool) {
 	for i := range members {
 		m := &members[i]
@@ -49,7 +49,7 @@ func readMembers[O any](r *itemReader, members []metering.Member[O], o *O, unkno
 
 func isNone(string) bool { return false }
 
-// value reads a member, as the type beside its kind. A time that is not required must be spelled as
+// value reads a member as the type of its kind. A time that is not required must be spelled as
 // metering.FormatTime does.
 func (r *itemReader) value(name string, kind metering.Kind, required bool) any {
 	switch kind {
@@ -90,7 +90,7 @@ func (r *itemReader) value(name string, kind metering.Kind, required bool) any {
 	}
 }
 
-// keepUnknown keeps an attribute that this version can't read as a document.
+// keepUnknown stores an attribute that this version can't read in unknown, as a document.
 func (r *itemReader) keepUnknown(unknown *map[string]any, name string) {
 	document, err := valueDocument(r.item[name])
 	if err != nil {
@@ -103,7 +103,7 @@ func (r *itemReader) keepUnknown(unknown *map[string]any, name string) {
 	(*unknown)[name] = document
 }
 
-// storedError is the failure of a reader of a whole item.
+// storedError is the error of a reader of a whole item.
 func (r *itemReader) storedError(what string) error {
 	if r.err == nil {
 		return nil
@@ -201,7 +201,7 @@ func (r *itemReader) quantities(name string) map[string]metering.Quantity {
 	return quantities
 }
 
-// join takes over what a reader of the attribute of that name has found.
+// join adds the findings of a reader of the attribute with that name.
 func (r *itemReader) join(name string, in itemReader) {
 	for _, path := range in.unexportable {
 		r.unexportable = append(r.unexportable, name+"."+path)

@@ -13,8 +13,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/listjson"
 )
 
-// Attributes that are ours. Those of groups begin with "_" except the keys of the table; none ever
-// reaches a client, since decoding takes only the members of the API.
+// Attributes of the service. Those of groups begin with "_", except the keys of the table. None is
+// returned to a client, because decoding reads only the members of the API.
 const (
 	attrPK          = "PK"
 	attrSK          = "SK"
@@ -23,10 +23,10 @@ const (
 	attrBuyer       = "_buyer"
 	attrEntitlement = "_entitlement"
 	attrOperation   = "_op"       // of the write that made the item
-	attrDeletion    = "_deletion" // of the one that deleted the group
+	attrDeletion    = "_deletion" // of the delete of the group
 	attrPosition    = "position"
 	attrExpiry      = "expiresAt" // time to live
-	attrWritten     = "writtenAt" // of a checkpoint or empty range: when the request for it came
+	attrWritten     = "writtenAt" // of a checkpoint or empty range: when its request was received
 )
 
 // index is a GSI over usage record groups; all sort by attrTime.
@@ -39,8 +39,8 @@ var (
 	byEntitlement = index{"byEntitlement", attrEntitlement}
 )
 
-// keyEscaper keeps the separator out of the parts of a key, so that no organization, buyer or id,
-// whatever it holds, can form another's key.
+// keyEscaper escapes the separator in the parts of a key, so that no organization, buyer or id can
+// form another's key.
 var keyEscaper = strings.NewReplacer("%", "%25", "#", "%23")
 
 func orgKey(org metering.OrgID) string { return "ORG#" + keyEscaper.Replace(string(org)) }
@@ -75,23 +75,23 @@ func checkpointKey(offset int) string { return fmt.Sprintf("%010d", offset) }
 
 func emptyRangeKey(position string) string { return "AFTER#" + position }
 
-// apiKeyPrefix begins the partition of each API key, where it is looked up by its hash before
-// anything tells an organization, and the sort key by which its organization's are listed.
+// apiKeyPrefix begins the partition of each API key, which is looked up by its hash before the
+// organization is known. It also begins the sort key by which an organization's keys are listed.
 const apiKeyPrefix = "KEY#"
 
 const apiKeySK = "KEY"
 
-// timeKey sorts groups by creation time, then by the bytes of their id, which stands as it is: it
+// timeKey sorts groups by creation time, then by the bytes of their id. The id is not escaped: it
 // is the last part, and the time before it has a fixed width.
 func timeKey(created time.Time, id metering.GroupID) string {
 	return metering.FormatTime(created) + "#" + string(id)
 }
 
-// maxSortKey is how many bytes DynamoDB allows in a sort key.
+// maxSortKey is the max size of a sort key in DynamoDB, in bytes.
 const maxSortKey = 1024
 
-// idOf is the id in a timeKey; ok is false if position is none that timeKey makes. The id may be
-// one that only another version allows.
+// idOf returns the id in a timeKey; ok is false if timeKey does not make such a position. The id
+// may be one that only another version allows.
 func idOf(position string) (id metering.GroupID, ok bool) {
 	const width = len("2006-01-02T15:04:05.000Z")
 	if len(position) <= width || position[width] != '#' {
@@ -104,8 +104,8 @@ func idOf(position string) (id metering.GroupID, ok bool) {
 }
 
 // timeRange bounds timeKey to the days from start to end, both included; an empty day is no bound.
-// The upper bound is the day with the letter after the T of its times: after every time of the day,
-// in any spelling, and before the next day, which 9999-12-31 doesn't have.
+// The upper bound is the day with the letter after the T of its times. It is after every time of
+// the day, in any spelling, and before the next day, which does not exist for 9999-12-31.
 func timeRange(start, end metering.Day) (from, to string) {
 	from, to = "0", ":"
 	if start != "" {

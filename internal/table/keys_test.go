@@ -10,7 +10,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// part draws what could be mistaken for a piece of a key.
+// part draws text that could be mistaken for a piece of a key.
 func part(t *rapid.T, name string) string {
 	return strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{
 		"a", "#", "%", "%23", "%25", "ORG#", "#STATUS#", "#BUYER#", "#ENTITLEMENT#", "CREATED", "23", "ü", "/", " ",

@@ -25,17 +25,17 @@ import (
 //	PutItem  the next page's checkpoint, if there is a   1 round trip, 1 write unit
 //	         next page and the request had no cursor
 //
-// The groups that encode gets are buffer, which List appends to, and the groups of the page in the
-// API's JSON, joined by commas. The checkpoint is stored while encode runs, so the caller sends
-// what encode has made only after List has returned no error: without the checkpoint, the next page
-// would be counted in a list that has changed. laterBy is not 0 if a request that came so much
-// later has stored another checkpoint: the next page begins there.
+// encode gets buffer with the page appended: the groups in the API's JSON, joined by commas. The
+// checkpoint is stored while encode runs, so the caller sends the output of encode only after List
+// has returned no error: without the checkpoint, the next page would be counted in a list that has
+// changed. laterBy is not 0 if a request that was later by that much has stored another checkpoint:
+// the next page begins there.
 //
 // List returns Invalid if the cursor is not one of this list. It returns Unavailable if DynamoDB
-// does not respond, or ReadFor ends, before a group of the page is found; if it came farther than
-// earlier requests, it has stored how far, and the same request continues from there. If a group
-// was found, the page ends with what was found. Indexes are eventually consistent: a group that was
-// stored a moment ago may be missing.
+// does not respond, or ReadFor ends, before a group of the page is found. If it read farther than
+// earlier requests, it has stored its progress, and the same request continues from there. If a
+// group was found by then, the page ends with the last one found. Indexes are eventually
+// consistent: a group that was stored a moment ago may be missing.
 func (t *Table) List(ctx context.Context, org metering.OrgID, r metering.ListRequest, buffer []byte,
 	encode func(groups []byte, page metering.GroupPage) error,
 ) (laterBy time.Duration, err error) {
@@ -67,7 +67,7 @@ func (t *Table) List(ctx context.Context, org metering.OrgID, r metering.ListReq
 	return l.finish(ctx, encode)
 }
 
-// storeTime is what reading leaves of a request's time, to store how far it came.
+// storeTime is the part of a request's time that reading leaves for storing its progress.
 const storeTime = 1500 * time.Millisecond
 
 func withTimeToStore(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -86,15 +86,14 @@ type listing struct {
 	query     *groupQuery // of the groups
 	deadline  time.Time   // for reading
 
-	start checkpoint // where reading began
+	start checkpoint // start of reading
 	at    checkpoint // how far it came; the next page begins there, unless ended
 	ended bool       // no group of the list follows at
 	retry retry
 	page  page
 }
 
-// begin finds where reading begins: at the cursor, at the nearest checkpoint, or at the newest
-// group.
+// begin sets the start of reading: the cursor, the nearest checkpoint, or the newest group.
 func (l *listing) begin(ctx context.Context) (err error) {
 	l.start = checkpoint{startDate: l.request.Filter.StartDate, endDate: l.request.Filter.EndDate}
 	switch {
@@ -112,8 +111,8 @@ func (l *listing) begin(ctx context.Context) (err error) {
 	return err
 }
 
-// count moves on to the page's offset as far as DynamoDB can count: to the response in which the
-// page begins, which read then reads.
+// count moves to the page's offset as far as DynamoDB can count: to the response in which the page
+// begins. read then reads that response.
 func (l *listing) count(ctx context.Context) error {
 	input := l.query.input(ctx, l.table.name)
 	input.Select = types.SelectCount
@@ -203,8 +202,8 @@ func (l *listing) read(ctx context.Context) error {
 	return nil
 }
 
-// afterResponse moves past what an earlier request has found empty. It returns Unavailable if the
-// time for reading is over.
+// afterResponse moves past the range that an earlier request has found empty. It returns
+// Unavailable if the time for reading is over.
 func (l *listing) afterResponse(ctx context.Context) error {
 	if skipping, err := l.skipEmptyRange(ctx); skipping || err != nil {
 		return err
@@ -215,7 +214,7 @@ func (l *listing) afterResponse(ctx context.Context) error {
 	return nil
 }
 
-// maxQueryLimit is more than one response of 1 MB holds: above it a limit saves nothing.
+// maxQueryLimit is more than one response of 1 MB holds. A larger limit saves nothing.
 const maxQueryLimit = 10_000
 
 // take reports to listjson.AppendGroups whether the group, which follows at, is in the page. If the
@@ -235,8 +234,8 @@ func (l *listing) take(g listjson.Group) (bool, error) {
 	return inPage, nil
 }
 
-// storeProgress stores how far reading came without a group of the page, so that a retry continues
-// from there, and returns Unavailable with its cause why.
+// storeProgress stores how far reading came without finding a group of the page, so that a retry
+// continues from there. It returns Unavailable with the cause why.
 func (l *listing) storeProgress(ctx context.Context, why error) error {
 	var laterBy time.Duration
 	var err error

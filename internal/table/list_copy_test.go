@@ -29,7 +29,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// answered is a transport over which DynamoDB answers every request with these bytes.
+// answered is a transport that returns these bytes as the response to every request.
 type answered []byte
 
 func (a answered) RoundTrip(*http.Request) (*http.Response, error) {
@@ -39,8 +39,8 @@ func (a answered) RoundTrip(*http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// bySDK decodes the answer as any other program would: the SDK makes attribute values of it,
-// itemGroup groups, and wire the API's JSON.
+// bySDK decodes the response as any other program would: the SDK decodes it into attribute values,
+// itemGroup decodes these into groups, and wire encodes the groups as the API's JSON.
 func bySDK(t testing.TB, answer []byte) ([]byte, listjson.Response, error) {
 	client := dynamoclient.New(dynamoclient.Options{
 		Region: "us-east-1", Transport: answered(answer), Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
@@ -80,8 +80,8 @@ func bySDK(t testing.TB, answer []byte) ([]byte, listjson.Response, error) {
 	return out, beside, nil
 }
 
-// isBeyondWire reports whether itemGroup has perhaps left out a quantity or a time that
-// AppendGroups passes on: those were checked before they were stored.
+// isBeyondWire reports whether itemGroup may have left out a quantity or a time that AppendGroups
+// copies. Stored values were checked before they were stored.
 func isBeyondWire(group *metering.Group) bool {
 	unknown := group.MetaInfo.Unknown
 	beyond := unknown["originRecords"] != nil || unknown["billableRecords"] != nil
@@ -94,7 +94,7 @@ func isBeyondWire(group *metering.Group) bool {
 	return beyond
 }
 
-// wantStoredAlike wants a group that was read to be written and read again as it is.
+// wantStoredAlike wants a group to be the same after it is written and read again.
 func wantStoredAlike(t testing.TB, group *metering.Group) {
 	t.Helper()
 	again, err := itemGroup(groupItem(group))
@@ -106,13 +106,13 @@ func wantStoredAlike(t testing.TB, group *metering.Group) {
 	}
 }
 
-// byWire decodes the answer as List does.
+// byWire decodes the response as List does.
 func byWire(answer []byte) ([]byte, listjson.Response, error) {
 	return listjson.AppendGroups(nil, answer, 0, func(listjson.Group) (bool, error) { return true, nil })
 }
 
-// meaning is the groups as values: two spellings of a number are one, and the order of members is
-// none.
+// meaning returns the groups as values: two spellings of a number are equal, and the order of
+// members does not matter.
 func meaning(t testing.TB, groups []byte) (values []any) {
 	t.Helper()
 	decoder := jsontext.NewDecoder(bytes.NewReader(slices.Concat([]byte{'['}, groups, []byte{']'})), jsontext.AllowDuplicateNames(true))
@@ -148,7 +148,7 @@ func spelledAlike(t testing.TB, value any) any {
 	return value
 }
 
-// For all groups, however DynamoDB may spell them, both decoders say the same.
+// For all groups, in all spellings that DynamoDB may use, both decoders return the same.
 func TestBothDecodersSayTheSame(t *testing.T) {
 	t.Parallel()
 	groups := 0
@@ -179,8 +179,8 @@ func TestBothDecodersSayTheSame(t *testing.T) {
 	}
 }
 
-// answerSpelled is an answer to Query, with everything that JSON leaves to its writer: order of
-// members, white space, escapes.
+// answerSpelled returns a response to Query and varies everything that JSON leaves to the writer:
+// order of members, white space, escapes.
 func answerSpelled(t *rapid.T) []byte {
 	s := speller{t}
 	items := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string { return s.item() }), 0, 3).Draw(t, "items")
@@ -228,7 +228,7 @@ func (s speller) array(elements []string) string {
 	return "[" + s.space() + strings.Join(elements, ",") + "]"
 }
 
-// quote spells a string: a character as it is, or with one of its escapes.
+// quote spells a string: each character as it is, or as one of its escapes.
 func (s speller) quote(text string) string {
 	plain := s.chance(80)
 	var b strings.Builder
@@ -281,7 +281,7 @@ func (s speller) integer() string {
 	return s.number(rapid.SampledFrom([]string{"0", "7", "-7", "2147483647", "-2147483648", "1E+3", "5.0", "-0"}).Draw(s.t, "integer"))
 }
 
-// some are up to n members, of any names.
+// some returns up to n members with any names.
 func (s speller) some(n int, value func() string) map[string]string {
 	members := map[string]string{}
 	for range rapid.IntRange(0, n).Draw(s.t, "members") {
@@ -338,7 +338,7 @@ func (s speller) billables() string {
 	return s.value("L", s.array(records))
 }
 
-// item is a stored group, and attributes that are none of the API's.
+// item returns a stored group, with attributes that are not in the API.
 func (s speller) item() string {
 	metaInfo := map[string]string{}
 	maybe := func(to map[string]string, name string, value func() string) {
@@ -372,7 +372,7 @@ func (s speller) item() string {
 	return s.object(item)
 }
 
-// plainAnswer is an answer of one item, with replacements of texts in it.
+// plainAnswer returns a response with one item, after the given replacements in its text.
 func plainAnswer(replace ...string) []byte {
 	return []byte(strings.NewReplacer(replace...).Replace(`{"Items":[{"id":{"S":"g"},"organizationID":{"S":"o"},"buyerID":{"S":"b"},` +
 		`"entitlementID":{"S":"e"},"partner":{"S":"AWS"},"status":{"S":"CREATED"},"records":{"M":{"cpu":{"N":"1.5"}}},"serialID":{"N":"7"},` +
@@ -396,7 +396,7 @@ func TestAnswerOfQuery(t *testing.T) {
 	}
 }
 
-// An answer that was cut anywhere is an error.
+// A response that is cut at any byte is an error.
 func TestNoPartOfAnAnswerIsAnAnswer(t *testing.T) {
 	t.Parallel()
 	answer := plainAnswer()
@@ -506,9 +506,9 @@ func TestDecodeGroups_OptionalMembersOfAnotherTypeAreLeftOut(t *testing.T) {
 	}
 }
 
-// FuzzDecodeGroups looks for an answer that List would take and that is no JSON, or that becomes
-// something else than the SDK makes of it, the groups or what is told beside them; and for an item
-// in it, as the SDK reads it, that itemGroup takes and groupItem writes otherwise.
+// FuzzDecodeGroups looks for a response that List accepts although it is not JSON, or that List and
+// the SDK decode to different groups or different data beside them. It also looks for an item that
+// the SDK and itemGroup accept and groupItem writes differently.
 func FuzzDecodeGroups(f *testing.F) {
 	f.Add(plainAnswer())
 	f.Add(plainAnswer(`"API"`, `"\ud83d\ude00\u0000\/\"\\é"`, `"1.5"`, `"-1E-130"`, `"7"`, `"1e1"`))
@@ -529,7 +529,7 @@ func FuzzDecodeGroups(f *testing.F) {
 			t.Fatal("taken, and no JSON")
 		}
 		if err := errSDK; err != nil {
-			// The SDK also reads what is passed over here, and itemGroup times and quantities,
+			// The SDK also reads what AppendGroups skips, and itemGroup reads times and quantities,
 			// which were checked before they were stored.
 			for _, beyond := range []string{"deserialization failed", "and not a time", "and not a quantity", "attribute serialID is"} {
 				if strings.Contains(err.Error(), beyond) {
@@ -547,8 +547,8 @@ func FuzzDecodeGroups(f *testing.F) {
 	})
 }
 
-// The list of members is the only one: what it has is copied, stored and read, but for what it
-// keeps private.
+// metering.GroupMembers is the only list of members: each one is stored and read, and copied unless
+// it is private.
 func TestMembers_AreStoredAndListed(t *testing.T) {
 	t.Parallel()
 	attributes := listjson.Attributes()
@@ -570,7 +570,7 @@ func TestMembers_AreStoredAndListed(t *testing.T) {
 	}
 }
 
-// An integer is one however it is spelled, for a list and for a delete.
+// An integer may have any spelling, for a list and for a delete.
 func TestItemGroup_ReadsIntegersAsListsDo(t *testing.T) {
 	t.Parallel()
 	answer := plainAnswer(`{"N":"7"}`, `{"N":"1E+3"}`)

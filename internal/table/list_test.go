@@ -18,8 +18,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// The page is described by plain values: what no group can match is the zero page, and so is a list
-// without groups.
+// The page consists of plain values: it is the zero page if no group can match, and if the list has
+// no groups.
 func TestList_EmptyPageIsTheZeroPage(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
@@ -33,8 +33,8 @@ func TestList_EmptyPageIsTheZeroPage(t *testing.T) {
 	}
 }
 
-// The checkpoint is stored while the page is encoded: encode waits here until the write is sent,
-// and the write until encode has returned.
+// The checkpoint is stored while the page is encoded: here encode waits until the write is sent,
+// and the write waits until encode has returned.
 func TestList_StoresTheCheckpointWhileThePageIsEncoded(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -73,7 +73,7 @@ func TestList_StoresTheCheckpointWhileThePageIsEncoded(t *testing.T) {
 	}
 }
 
-// The failure of encode is List's, whatever becomes of the checkpoint.
+// List returns the error of encode, whether or not the checkpoint is stored.
 func TestList_ReturnsTheFailureOfEncode(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
@@ -88,8 +88,8 @@ func TestList_ReturnsTheFailureOfEncode(t *testing.T) {
 	}
 }
 
-// A checkpoint whose key is not written as this version writes it, and which sorts before an offset
-// that it is after, is passed over.
+// List ignores a checkpoint whose key this version does not write and sorts before an offset that
+// the checkpoint is after.
 func TestList_PassesOverACheckpointOfAnotherKey(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

@@ -15,8 +15,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// An empty range of a form that this version does not know is as if it were not there: the list is
-// read.
+// An empty range in a form that this version does not know is ignored: the list is read.
 func TestEmptyRangeOfANewerVersion_IsReadOrPassedOver(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -91,7 +90,7 @@ func TestEmptyRangeOfANewerVersion_IsReadOrPassedOver(t *testing.T) {
 	}
 }
 
-// Where a later write has a number that this version does not read, it is a later one all the same.
+// A later write is recognized even if its number is one that this version does not read.
 func TestCheckpointOfANewerVersion_LaterOneWithAFractionStays(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

@@ -8,18 +8,17 @@ import (
 
 // page is a page of a list as it is read.
 type page struct {
-	json  []byte // what the caller of List has begun, then the groups
-	begin int    // where the groups begin in json
+	json  []byte // the buffer of List's caller, then the groups
+	begin int    // index of the first group in json
 	limit int    // of groups
 	size  sizeLimit
 	count int
 	last  []byte // the position of the last group that was added, in DynamoDB's response
-	full  bool   // a group follows that has no room
+	full  bool   // a group follows that does not fit
 }
 
-// add reports whether the group belongs to the page. This is the only place that decides that a
-// page is full: it has limit groups, or would be larger than its size limit. A page has at least
-// one group.
+// add reports whether the group belongs to the page. Only add decides that a page is full: if it
+// has limit groups, or would be larger than its size limit. A page has at least one group.
 func (p *page) add(g listjson.Group) bool {
 	p.full = p.count == p.limit || p.count > 0 && p.size.exceededBy(g.Page)
 	if p.full {
@@ -30,8 +29,8 @@ func (p *page) add(g listjson.Group) bool {
 	return true
 }
 
-// sizeLimit is a limit on the bytes that a page takes in a JSON string, in which Lambda returns it:
-// each quote and each backslash takes two.
+// sizeLimit is a limit on the size of a page in a JSON string, in which Lambda returns it: each
+// quote and each backslash takes two bytes.
 type sizeLimit struct {
 	max     int
 	counted int // how many bytes of the page were counted
@@ -39,8 +38,8 @@ type sizeLimit struct {
 }
 
 // exceededBy reports whether the page is over the limit. It is called with a page that only grows.
-// It counts what takes two bytes only if that can matter, and only in what was added since the last
-// call.
+// It counts the bytes that are escaped only if they can matter, and only in what was added since
+// the last call.
 func (s *sizeLimit) exceededBy(page []byte) bool {
 	if 2*len(page) <= s.max {
 		return false

@@ -12,7 +12,8 @@ import (
 )
 
 // For all groups and limits: a page has the first groups, at least one. It ends before the first
-// that is over the limit of groups or makes the page, in a JSON string, larger than its size limit.
+// group that exceeds the limit of groups or makes the page, in a JSON string, larger than its size
+// limit.
 func TestPage_EndsByItsLimits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringOfN(rapid.SampledFrom([]rune{'"', '\\', 'a', 'b', ',', 'ü'}), 0, 12, -1)

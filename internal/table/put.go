@@ -11,16 +11,17 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Put stores a group that does not exist yet, as it is. It reports false if a group with its id
-// exists, which it leaves alone, and returns Invalid for a group that is not storable.
+// Put stores a group that does not exist yet, unchanged. It reports false if a group with its id
+// exists, which it does not change, and returns Invalid for a group that is not storable.
 //
-//	PutItem  PK = ORG#<org>, SK = GROUP#<id>, attribute_not_exists(PK)   1 round trip, 5 write units under 1 KB
+//	PutItem  PK = ORG#<org>, SK = GROUP#<id>,   1 round trip, 5 write units under 1 KB
+//	         attribute_not_exists(PK)
 func (t *Table) Put(ctx context.Context, g *metering.Group) (stored bool, err error) {
 	return t.PutAs(ctx, NewOperation(), g)
 }
 
-// PutAs is Put for who may ask again when it was Unavailable: as the same operation, it reports
-// true for the group that an earlier call has stored.
+// PutAs is Put for a caller that may repeat the call after Unavailable: with the same operation, it
+// reports true for the group that an earlier call has stored.
 func (t *Table) PutAs(ctx context.Context, operation Operation, g *metering.Group) (stored bool, err error) {
 	if err := g.CheckStorable(); err != nil {
 		return false, metering.Errorf(metering.Invalid, "%v", err)
@@ -35,7 +36,7 @@ func (t *Table) PutAs(ctx context.Context, operation Operation, g *metering.Grou
 	return stored, nil
 }
 
-// putNew puts an item whose key is not there yet; it reports false where it is.
+// putNew stores an item if its key does not exist yet; it reports false if it exists.
 func (t *Table) putNew(ctx context.Context, operation Operation, item map[string]types.AttributeValue) (bool, error) {
 	item[attrOperation] = operation.value()
 	out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{

@@ -13,24 +13,23 @@ import (
 
 const attrSerialLimit = "serialLimit"
 
-// RaiseSerial makes the organization's serial counter at least atLeast, which is
-// metering.MaxRaisedSerial at most.
+// RaiseSerial raises the organization's serial counter to at least atLeast, but to at most
+// metering.MaxRaisedSerial.
 //
 //	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit
 func (t *Table) RaiseSerial(ctx context.Context, org metering.OrgID, atLeast int32) error {
 	return t.moveSerial(ctx, org, "serialID", "<", min(atLeast, metering.MaxRaisedSerial))
 }
 
-// LimitSerial makes the organization's serial counter stay below the number of a group that is
-// above metering.MaxRaisedSerial, and to which the counter is not raised.
+// LimitSerial keeps the organization's serial counter below the number of a group that is above
+// metering.MaxRaisedSerial. The counter is not raised to such a number.
 //
 //	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit
 func (t *Table) LimitSerial(ctx context.Context, org metering.OrgID, below int32) error {
 	return t.moveSerial(ctx, org, attrSerialLimit, ">", below)
 }
 
-// moveSerial sets the attribute to n if it is not there yet or, by the comparison, has not come as
-// far.
+// moveSerial sets the attribute to n if it does not exist yet, or if its comparison with n holds.
 func (t *Table) moveSerial(ctx context.Context, org metering.OrgID, attribute, comparison string, n int32) error {
 	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:           &t.name,
@@ -47,13 +46,14 @@ func (t *Table) moveSerial(ctx context.Context, org metering.OrgID, attribute, c
 		return nil
 	}
 	if _, ok := failedCondition(err); ok {
-		return nil // it is there already, by us or by another
+		return nil // this or another request has set it already
 	}
 	return storageError("move the serial counter", err)
 }
 
-// Serial returns the organization's serial counter: at or above the serialID of each of its groups
-// up to metering.MaxRaisedSerial, and 0 if none was given yet. Read consistently.
+// Serial returns the organization's serial counter, read consistently. It is at or above the
+// serialID of each of its groups up to metering.MaxRaisedSerial, and 0 if no serialID was assigned
+// yet.
 //
 //	GetItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 read unit
 func (t *Table) Serial(ctx context.Context, org metering.OrgID) (int32, error) {

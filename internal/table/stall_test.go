@@ -15,7 +15,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// Each write is carried out and its response stalls, so that the client sends it again: it succeeds
+// Each write is carried out and its response stalls, so that the client sends it again. It succeeds
 // as if it had been sent once (decision 7).
 func TestWrites_AreSafeToRetryAfterAStall(t *testing.T) {
 	t.Parallel()
@@ -68,7 +68,7 @@ func TestWrites_AreSafeToRetryAfterAStall(t *testing.T) {
 	}
 }
 
-// A change of a config is two requests, of which each is carried out and its response stalls.
+// A change of a config is two requests. Each is carried out and its response stalls.
 func TestConfigChange_IsSafeToRetryAfterAStall(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

@@ -18,7 +18,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// To the byte, by the sizes that AWS documents.
+// The limit is exact to the byte, by the sizes that AWS documents.
 func TestPut_RefusesMoreThan392KB(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
@@ -30,7 +30,7 @@ func TestPut_RefusesMoreThan392KB(t *testing.T) {
 	}
 }
 
-// What DynamoDB refuses of the names in properties, Put refuses first and says where it is.
+// Put refuses each name in properties that DynamoDB refuses, and its error says where the name is.
 func TestPut_NamesAreThoseOfDynamoDB(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -69,8 +69,8 @@ func TestPut_NamesAreThoseOfDynamoDB(t *testing.T) {
 
 func text(s string) *types.AttributeValueMemberS { return &types.AttributeValueMemberS{Value: s} }
 
-// reported is the group that a report of g makes without a mapping, whose entitlement has the
-// longest ids.
+// reported returns the group that a report of g creates without a mapping, with an entitlement that
+// has the longest ids.
 func reported(g *metering.NewGroup, serial int32) *metering.Group {
 	long := strings.Repeat("#", 256)
 	source, at := metering.Source("METRONOME"), now
@@ -92,8 +92,8 @@ func reported(g *metering.NewGroup, serial int32) *metering.Group {
 	return r
 }
 
-// The largest group of each shape that validation approves is stored and deleted, whatever the ids
-// are that validation does not know; the next larger one is refused with its size.
+// The largest group of each shape that validation approves is stored and deleted, whatever its ids
+// are, which validation does not know. The next larger one is refused with its size.
 func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
@@ -110,7 +110,7 @@ func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
 	}
 	serial := int32(0)
 	for name, c := range map[string]struct {
-		each int // bytes as stored that one more of n adds at most
+		each int // max bytes as stored that one more of n adds
 		body func(n int) string
 	}{
 		"text": {1, func(n int) string {
@@ -172,8 +172,8 @@ func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
 	}
 }
 
-// What validation approves is stored, with any properties and keys; what it refuses for its names,
-// DynamoDB would not take.
+// A group that validation approves is stored, with any properties and keys. DynamoDB refuses every
+// name that validation refuses.
 func TestValidate_ApprovesOnlyStorableProperties(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
@@ -219,7 +219,7 @@ func TestValidate_ApprovesOnlyStorableProperties(t *testing.T) {
 	}
 }
 
-// The largest group that is stored fills 392 KB to the byte, whatever it is made of.
+// The largest group that is stored fills 392 KB to the byte, whatever its members are.
 func TestPut_CountsEachAttribute(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -281,15 +281,15 @@ func TestPut_CountsEachAttribute(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		size := -3 - len(out.Item) // an item is counted as a map without what a map takes itself
+		size := -3 - len(out.Item) // an item is counted as a map without the map's own overhead
 		if size += itemSize(t, &types.AttributeValueMemberM{Value: out.Item}); size != metering.MaxStored {
 			t.Errorf("%d: the item has %d bytes, want %d", i, size, metering.MaxStored)
 		}
 	}
 }
 
-// itemSize is the size of a value by the rules that AWS documents. Its numbers are integers that
-// don't end with 0.
+// itemSize returns the size of a value by the rules that AWS documents. Its numbers must be
+// integers that don't end with 0.
 func itemSize(t *testing.T, value types.AttributeValue) int {
 	switch value := value.(type) {
 	case *types.AttributeValueMemberNULL, *types.AttributeValueMemberBOOL:

@@ -1,9 +1,10 @@
 // Package table is the single DynamoDB table: its keys, its items, and one file for each access
-// pattern with its cost on top. docs/data-model.md draws the whole.
+// pattern with its cost on top. docs/data-model.md shows the whole data model.
 //
-// Every function takes the organization and never leaves its partitions, but for those of API keys,
-// which are looked up by their hash before anything tells an organization; nothing scans. Failures
-// come out as metering.Error: Unavailable where trying again may help, Internal where it won't.
+// Every function accepts the organization and reads and writes only its partitions. The exception
+// is API keys: they are looked up by their hash before the organization is known. Nothing scans the
+// table. Failures are returned as metering.Error: Unavailable if another attempt may succeed,
+// Internal if not.
 package table
 
 import (
@@ -30,10 +31,10 @@ type Table struct {
 	client *dynamodb.Client
 	name   string
 
-	answers sync.Pool // of *[]byte, for List: memory for a megabyte costs as much as reading it
+	answers sync.Pool // of *[]byte, for List: allocating a megabyte costs as much as reading it
 }
 
-// New makes a Table of the table with that name, which template.yaml defines.
+// New returns the Table with that name, which template.yaml defines.
 func New(client *dynamodb.Client, name string) *Table { return &Table{client: client, name: name} }
 
 // units are the capacity units that the calls under one context consumed.
@@ -44,13 +45,14 @@ type units struct {
 
 type unitsKey struct{}
 
-// CountUnits returns a context, and what the calls under it have consumed so far, indexes included.
+// CountUnits returns a context and a function that returns the units that calls under the context
+// have consumed so far, indexes included.
 func CountUnits(ctx context.Context) (counting context.Context, consumed func() (read, write float64)) {
 	u := new(units)
 	return context.WithValue(ctx, unitsKey{}, u), u.consumed
 }
 
-// wantUnits asks DynamoDB for the units of a call only where someone counts them.
+// wantUnits asks DynamoDB for the units of a call only if the context counts them.
 func wantUnits(ctx context.Context) types.ReturnConsumedCapacity {
 	if ctx.Value(unitsKey{}) == nil {
 		return types.ReturnConsumedCapacityNone
@@ -85,12 +87,12 @@ func countUnits(ctx context.Context, read, write float64) {
 	u.write += write
 }
 
-// Operation marks a conditional write. A retry of the SDK whose first try was applied, and its
-// answer lost, fails its own condition: on a failed condition that finds its own id, the write had
-// succeeded.
+// Operation identifies a conditional write. If the first attempt was applied and its response was
+// lost, the SDK's retry fails its own condition. If the failed condition finds the operation's own
+// id, the write has succeeded.
 type Operation [16]byte
 
-// NewOperation is unlike any other.
+// NewOperation returns a random, unique operation id.
 func NewOperation() (o Operation) {
 	rand.Read(o[:]) // never fails
 	return o
@@ -100,8 +102,8 @@ func (o Operation) value() *types.AttributeValueMemberB {
 	return &types.AttributeValueMemberB{Value: o[:]}
 }
 
-// failedCondition returns the item that a failed condition found, nil where there was none; ok is
-// false where err is no failed condition.
+// failedCondition returns the item that a failed condition found, nil if none existed; ok is false
+// if err is not a failed condition.
 func failedCondition(err error) (found map[string]types.AttributeValue, ok bool) {
 	failed, ok := errors.AsType[*types.ConditionalCheckFailedException](err)
 	if !ok {
@@ -110,14 +112,14 @@ func failedCondition(err error) (found map[string]types.AttributeValue, ok bool)
 	return failed.Item, true
 }
 
-// isMine reports whether the operation is the one that the attribute names.
+// isMine reports whether the attribute of the item holds the operation's id.
 func isMine(item map[string]types.AttributeValue, attribute string, operation Operation) bool {
 	stored, ok := item[attribute].(*types.AttributeValueMemberB)
 	return ok && string(stored.Value) == string(operation[:])
 }
 
-// invalid tells a request that DynamoDB refuses to do, whatever is stored, and why: of those made
-// here, one by which an item would be too large.
+// invalid reports whether DynamoDB refuses the request whatever is stored, and returns its message.
+// Of the requests made here, that is one that would make an item too large.
 func invalid(err error) (message string, ok bool) {
 	api, ok := errors.AsType[smithy.APIError](err)
 	if !ok || api.ErrorCode() != "ValidationException" {
@@ -126,7 +128,7 @@ func invalid(err error) (message string, ok bool) {
 	return api.ErrorMessage(), true
 }
 
-// storageError makes a failed call a domain error.
+// storageError converts the error of a failed call to a domain error.
 func storageError(doing string, err error) error {
 	cause := fmt.Errorf("%s: %w", doing, err)
 	if unavailable(err) {
@@ -138,8 +140,8 @@ func storageError(doing string, err error) error {
 	return &metering.Error{Code: metering.Internal, Message: "internal error", Cause: cause}
 }
 
-// unavailable tells the failures that pass: time ran out, the table is throttled, the network or
-// DynamoDB itself failed more often than the client retries.
+// unavailable reports whether the failure is temporary: time ran out, the table is throttled, or
+// the network or DynamoDB failed more often than the client retries.
 func unavailable(err error) bool {
 	if _, ok := errors.AsType[*dynamoclient.CredentialsError](err); ok {
 		return false
@@ -161,17 +163,17 @@ func unavailable(err error) bool {
 		response, ok := errors.AsType[*awshttp.ResponseError](err)
 		return ok && response.HTTPStatusCode() >= 500
 	}
-	// What is left of the SDK's is a request that could not be made, which is a defect here, or one
-	// that got no answer to use.
+	// The SDK's other errors are a request that could not be built, which is a defect here, or one
+	// without a usable response.
 	_, ofSDK := errors.AsType[*smithy.OperationError](err)
 	_, unwritten := errors.AsType[*smithy.SerializationError](err)
 	_, invalid := errors.AsType[*smithy.InvalidParamsError](err)
 	return ofSDK && !unwritten && !invalid
 }
 
-// Ping tells whether the table can be read.
+// Ping returns an error if the table can't be read.
 //
-//	GetItem of an item that is not there   1 round trip, 0.5 read units
+//	GetItem of an item that does not exist   1 round trip, 0.5 read units
 func (t *Table) Ping(ctx context.Context) error {
 	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName:              &t.name,

@@ -43,7 +43,7 @@ func put(t *testing.T, tbl *table.Table, g *metering.Group) {
 	}
 }
 
-// all lists every group of the organization, newest first.
+// all returns every group of the organization, newest first.
 func all(t *testing.T, tbl *table.Table, org string) []metering.Group {
 	t.Helper()
 	var groups []metering.Group
@@ -70,7 +70,7 @@ func wantCode(t *testing.T, err error, want metering.Code) {
 	}
 }
 
-// wantUnavailable wants a failure that says when to try again, and to the log why it failed.
+// wantUnavailable wants an error with the time to try again and, for the log, its cause.
 func wantUnavailable(t *testing.T, err error) {
 	t.Helper()
 	wantCode(t, err, metering.Unavailable)
@@ -164,7 +164,8 @@ func TestADeletedGroupIsListedByItsNewStatus(t *testing.T) {
 	}
 }
 
-// The write was applied and its answer lost: the retry's condition fails on its own doing.
+// The write was applied and its response lost: the retry's condition fails because of its own
+// write.
 func TestALostAnswerIsNotALostWrite(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
@@ -195,7 +196,7 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 			if how == "flipped" {
 				return // DynamoDB Local sends no checksum with its errors
 			}
-			// What another operation wrote is a failed condition all the same.
+			// If another operation wrote the item, it is still a failed condition.
 			if stored, err := faulty(fault).Put(t.Context(), g); err != nil || stored {
 				t.Errorf("a second put: %v, %v", stored, err)
 			}
@@ -205,7 +206,7 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 	}
 }
 
-// So is one of a put that someone's delete has followed before the retry came.
+// The same holds for a put if another client deletes the group before the retry.
 func TestALostAnswerOfAPutThatADeleteFollows(t *testing.T) {
 	t.Parallel()
 	others, name := tabletest.Client(t)
@@ -222,9 +223,8 @@ func TestALostAnswerOfAPutThatADeleteFollows(t *testing.T) {
 	}
 }
 
-// full is a group that fills an item but for so many bytes, by the rules that AWS documents for
-// sizes. DynamoDB Local goes by them to the byte; of AWS's it is documented that they are
-// approximate for numbers.
+// full returns a group that leaves butFor bytes of an item free, by the sizes that AWS documents.
+// DynamoDB Local follows them to the byte; AWS documents that those of numbers are approximate.
 func full(id string, status metering.Status, butFor int) *metering.Group {
 	g := group(id, status)
 	g.MetaInfo.Carried = map[string]any{"stripeInvoiceID": ""}
@@ -245,7 +245,7 @@ func full(id string, status metering.Status, butFor int) *metering.Group {
 	return g
 }
 
-// putLarger stores a group of more than 392 KB, as they are in tables of earlier versions.
+// putLarger stores a group of more than 392 KB, as tables of earlier versions contain them.
 func putLarger(t *testing.T, client *dynamodb.Client, name string, g *metering.Group) {
 	t.Helper()
 	smaller := *g
@@ -262,8 +262,8 @@ func putLarger(t *testing.T, client *dynamodb.Client, name string, g *metering.G
 	}
 }
 
-// A group of any size that can be stored can be deleted, also where there is no room for the 25
-// bytes that the deletion is told by, and also when its answer was lost.
+// A group of any size that can be stored can be deleted, even if the item has no room for the 25
+// bytes of the deletion's id, and even if the response is lost.
 func TestAFullGroupCanBeDeleted(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -298,19 +298,19 @@ func TestAFullGroupCanBeDeleted(t *testing.T) {
 			}
 		}
 	}
-	// The condition comes before the size.
+	// The condition is checked before the size.
 	reported := full("g-reported", metering.StatusReported, 0)
 	putLarger(t, client, name, reported)
 	_, err := tbl.Delete(t.Context(), "o1", metering.GroupID(reported.ID), "", now)
 	wantCode(t, err, metering.Conflict)
 }
 
-// A put is the same, however often it is asked for, also when it was deleted meanwhile.
+// A put that is repeated reports the same, even if the group was deleted meanwhile.
 func TestAPutThatIsAskedForAgain(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
-	lost, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{tabletest.Lose}, 6)...) // all that the client tries
+	lost, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{tabletest.Lose}, 6)...) // all attempts of the client
 	operation, g := table.NewOperation(), group("g1", metering.StatusCreated)
 	_, err := table.New(lost, name).PutAs(t.Context(), operation, g)
 	wantUnavailable(t, err)
@@ -328,7 +328,7 @@ func TestAPutThatIsAskedForAgain(t *testing.T) {
 	}
 }
 
-// setFlag is a change that adds an entry for the partner.
+// setFlag returns a change that adds an entry for the partner.
 func setFlag(partner string) metering.ConfigChange {
 	return patchOf(metering.ConfigPatch{"partnerUsageMeteringConfigs": []any{map[string]any{"partner": partner}}})
 }
@@ -337,14 +337,14 @@ func patchOf(patch metering.ConfigPatch) metering.ConfigChange {
 	return metering.ConfigChange{Patch: patch}
 }
 
-// entries are those of a config.
+// entries returns the entries of a config.
 func entries(c metering.Config) []any { return c["partnerUsageMeteringConfigs"].([]any) }
 
 func TestEachConfigIsAVersion(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
-	partners := metering.ConfigPartners[:12] // past version 9, where digits sort
+	partners := metering.ConfigPartners[:12] // past version 9, to check how digits sort
 	for i, partner := range partners {
 		v, written, err := tbl.ChangeConfig(t.Context(), "o1", now, setFlag(partner))
 		if err != nil || !written || v.Version != i+1 {
@@ -397,7 +397,7 @@ func TestFiftyConfigWritersLoseNothing(t *testing.T) {
 	}
 }
 
-// Another writer is first each time: the change ends with its deadline, and has written nothing.
+// Another writer is first each time: the change ends at its deadline, and has written nothing.
 func TestAContendedConfigIsUnavailableAtTheDeadline(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -406,7 +406,7 @@ func TestAContendedConfigIsUnavailableAtTheDeadline(t *testing.T) {
 		if !strings.HasSuffix(request.Header.Get("X-Amz-Target"), ".PutItem") {
 			return nil
 		}
-		first := setFlag(metering.ConfigPartners[others%2]) // in turns, so that each is a change
+		first := setFlag(metering.ConfigPartners[others%2]) // alternating, so that each is a change
 		first.Replace = true
 		if _, _, err := tbl.ChangeConfig(t.Context(), "o1", now, first); err != nil {
 			t.Error(err)
@@ -478,11 +478,11 @@ func TestAnUnreachableTableIsUnavailable(t *testing.T) {
 			client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{throttled}, 6)...)
 			return table.New(client, name).Ping(t.Context())
 		},
-		"in conflict": func() error { // with what DynamoDB Local never says
+		"in conflict": func() error { // DynamoDB Local never responds so
 			client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{conflict}, 6)...)
 			return table.New(client, name).RotateAPIKey(t.Context(), newKey("o1").Hash, now, newKey("o1"))
 		},
-		"at it already": func() error { // by an earlier try whose answer was lost
+		"at it already": func() error { // with an earlier attempt whose response was lost
 			underWay := saying(`{"__type":"com.amazonaws.dynamodb.v20120810#TransactionInProgressException","message":"under way"}`)
 			client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{underWay}, 6)...)
 			return table.New(client, name).AddAPIKey(t.Context(), newKey("o1"))
@@ -497,11 +497,11 @@ func TestAnUnreachableTableIsUnavailable(t *testing.T) {
 	wantCode(t, missing.Ping(t.Context()), metering.Internal)
 }
 
-// conflict is what AWS says to a transaction that met another, and DynamoDB Local never does.
+// conflict is AWS's response to a transaction that conflicts with another. DynamoDB Local has none.
 var conflict = saying(`{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",` +
 	`"CancellationReasons":[{"Code":"None"},{"Code":"None"},{"Code":"TransactionConflict"}],"message":"cancelled"}`)
 
-// saying has DynamoDB answer an error, and do nothing.
+// saying makes DynamoDB respond with an error and do nothing.
 func saying(body string) tabletest.Fault {
 	return func(func() (*http.Response, error)) (*http.Response, error) {
 		return &http.Response{
@@ -511,7 +511,7 @@ func saying(body string) tabletest.Fault {
 	}
 }
 
-// What a newer version stored neither reaches a client nor breaks the list that it is in.
+// Members that a newer version stored neither reach a client nor break the list.
 func TestAMemberOfANewerVersionIsPassedOver(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

@@ -9,7 +9,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// maxDepth is more than DynamoDB nests, and little enough for any stack.
+// maxDepth is deeper than DynamoDB nests, and small enough for any stack.
 const maxDepth = 100
 
 // copyObject copies an object of attribute values, of kind k.
@@ -47,7 +47,7 @@ func (cp *copier) copyObject(k kind, depth int) bool {
 	return cp.expect('}')
 }
 
-// copyKnown copies those members of an object that are known.
+// copyKnown copies the known members of an object.
 func (cp *copier) copyKnown(known *known, depth int) bool {
 	if !cp.expect('{') {
 		return false
@@ -100,8 +100,8 @@ func (cp *copier) copyKnown(known *known, depth int) bool {
 	return cp.expect('}')
 }
 
-// knownMember reads the name of a member and the tag of its value. The place of a member that is
-// not known is negative, and its whole value is still to be read.
+// knownMember reads the name of a member and the tag of its value, and returns its index in k.all.
+// If the member is not known, the index is negative and its whole value is still to be read.
 func (cp *copier) knownMember(k *known) (place int, tag byte, ok bool) {
 	if rest := cp.in[cp.at:]; len(rest) > 1 && rest[1] < utf8.RuneSelf {
 		of := k.byLetter[rest[1]]
@@ -129,8 +129,8 @@ func (cp *copier) knownMember(k *known) (place int, tag byte, ok bool) {
 	return -1, 0, true
 }
 
-// copyPlain copies what follows the tag of an attribute value of kind k, if it is spelled as
-// DynamoDB mostly does. Otherwise it changes nothing, and copyValue is called.
+// copyPlain copies what follows the tag of an attribute value of kind k, if it has DynamoDB's usual
+// spelling. Otherwise it changes nothing, and copyValue is called.
 func (cp *copier) copyPlain(k kind) bool {
 	in, end, quotes := cp.in, 0, 0
 	switch k {
@@ -144,7 +144,7 @@ func (cp *copier) copyPlain(k kind) bool {
 	case kindNumber:
 		end, _ = plainNumber(in, cp.at)
 		quotes = 1
-		if end-cp.at > len(`"12345678901234567890123456789012345678"`) { // a longer one may have more digits than DynamoDB
+		if end-cp.at > len(`"12345678901234567890123456789012345678"`) { // a longer one may have more digits than DynamoDB allows
 			return false
 		}
 	case kindInt32:
@@ -184,7 +184,7 @@ func (cp *copier) copyValue(tag byte, k kind, depth int) (ok bool) {
 	return ok && cp.expect('}')
 }
 
-// Tags of types whose names have more than one letter; that of any other type is its letter.
+// Tags of types whose names have more than one letter; the tag of any other type is its letter.
 const tagBool, tagNull, tagOther = 1, 2, 3
 
 // tag reads the beginning of an attribute value, up to the colon of {"S":"..."}.
@@ -245,8 +245,8 @@ func isTime(b []byte) bool {
 		isSpelled(b[16:], 0xFFF0F0F0FFF0F0FF, 0x5A3030302E30303A) // :00.000Z
 }
 
-// isSpelled compares the first eight bytes with those due: in full if their mask is 0xFF, as digits
-// if it is 0xF0.
+// isSpelled compares the first eight bytes with the expected ones: in full if their mask is 0xFF,
+// as digits if it is 0xF0.
 func isSpelled(b []byte, mask, due uint64) bool {
 	const six, sixteen = 0x0606060606060606, 0x1010101010101010
 	eight := binary.LittleEndian.Uint64(b)
@@ -272,7 +272,7 @@ func (cp *copier) copyNumber(k kind) bool {
 	return true
 }
 
-// copyInt32 copies an integer that is not spelled as one: 1E+3.
+// copyInt32 copies an integer in another notation, such as 1E+3.
 func (cp *copier) copyInt32(spelled string) bool {
 	n, err := metering.ParseNumber(spelled)
 	if err != nil {

@@ -1,18 +1,18 @@
-// Package listjson copies the groups in a response of DynamoDB to a Query into the API's JSON, in
-// one pass and without values in between: it is the hot path of a list (decision 21).
+// Package listjson copies the groups in DynamoDB's response to a Query into the API's JSON, in one
+// pass and without intermediate values: it is the hot path of a list (decision 21).
 //
 //	listjson.go  a response: its items, its last key, the units that it consumed
 //	schema.go    the members that are copied, from metering.GroupMembers
 //	copy.go      an attribute value becomes a value of JSON
-//	scan.go      reads JSON of any meaning
+//	scan.go      reads any JSON
 package listjson
 
 import "fmt"
 
-// PositionAttribute is the sort key of every index, by which a list knows how far it has come.
+// PositionAttribute is the sort key of every index. A list's progress is measured by it.
 const PositionAttribute = "_time"
 
-// Group is a group of the response in the API's JSON. Its bytes are valid until the next is
+// Group is a group of the response in the API's JSON. Its bytes are valid until the next group is
 // decoded.
 type Group struct {
 	Page     []byte // all groups up to this one
@@ -20,20 +20,20 @@ type Group struct {
 	Position []byte // PositionAttribute
 }
 
-// Response is what a response to a Query says beside its items.
+// Response is what a response to a Query contains besides its items.
 type Response struct {
 	Last  string  // the position of LastEvaluatedKey; empty if nothing is left to read
-	Units float64 // consumed, if they were asked for
+	Units float64 // consumed, if they were requested
 }
 
 // AppendGroups appends the groups of DynamoDB's response to a Query to those that begin at
-// out[begins], joined by commas. It calls take for each, in their order, and keeps it if take says
-// so.
+// out[begins], joined by commas. It calls take for each group, in their order, and adds the group
+// if take returns true.
 //
 //   - Strings are checked and keep their escapes; numbers stay as DynamoDB spells them.
 //   - The members of a group are those of the schema, checked for their types. Everything else is
-//     left out, so nothing that is stored for the service alone gets out. So is an optional member of
-//     another type, which a newer version may have written.
+//     left out, so data that is stored for the service alone is not returned. An optional member
+//     of another type, which a newer version may have written, is left out too.
 //   - A response that is cut, is not JSON, holds what the API's JSON can't (binary, a set) or has
 //     another number of items than its Count is an error, never a shorter list.
 //
@@ -89,20 +89,20 @@ func AppendGroups(out, response []byte, begins int, take func(Group) (keep bool,
 	return cp.out, rest, cp.err
 }
 
-// copier is DynamoDB's response, read up to at, and what was made of it.
+// copier is DynamoDB's response, read up to at, and the output so far.
 type copier struct {
 	schema  *schema
 	in, out []byte
 	at      int
 	first   int   // out[first:] are the groups
-	err     error // the first failure; what was made after it is not used
+	err     error // the first failure; later output is not used
 
 	escaped  bool // the last string has escapes
 	position []byte
 	metaInfo [2]int // its bounds in out
 }
 
-// fail notes a failure and returns false.
+// fail stores the first failure and returns false.
 func (cp *copier) fail(format string, a ...any) bool {
 	if cp.err == nil {
 		cp.err = fmt.Errorf("DynamoDB's response at byte %d of %d: %s", cp.at, len(cp.in), fmt.Sprintf(format, a...))

@@ -11,7 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// peek is the next byte that is not white space, 0 at the end.
+// peek returns the next byte that is not white space, 0 at the end.
 func (cp *copier) peek() byte {
 	if cp.at < len(cp.in) && cp.in[cp.at] > ' ' {
 		return cp.in[cp.at]
@@ -46,7 +46,7 @@ func (cp *copier) expectOn(c byte) bool {
 	return true
 }
 
-// next goes on to the next member of an object or element of an array, if there is one.
+// next moves to the next member of an object or element of an array, if one exists.
 func (cp *copier) next() bool {
 	if cp.peek() != ',' {
 		return false
@@ -64,7 +64,7 @@ func (cp *copier) word(word string) bool {
 	return true
 }
 
-// object reads an object; member reads the value of the member of that name.
+// object reads an object. member reads the value of the member of that name.
 func (cp *copier) object(member func(name []byte) bool) bool {
 	if !cp.expect('{') {
 		return false
@@ -94,7 +94,7 @@ func (cp *copier) array(element func() bool) bool {
 	return cp.expect(']')
 }
 
-// skip passes a value over.
+// skip skips a value.
 func (cp *copier) skip(depth int) bool {
 	if depth > 2*maxDepth { // an attribute value is two levels of JSON
 		return cp.fail("it is nested more than %d levels of JSON deep", 2*maxDepth)
@@ -119,7 +119,7 @@ func (cp *copier) skip(depth int) bool {
 	}
 }
 
-// float reads a number of JSON that is no attribute.
+// float reads a JSON number that is not an attribute.
 func (cp *copier) float() (float64, bool) {
 	cp.peek()
 	end := cp.at
@@ -135,7 +135,7 @@ func (cp *copier) float() (float64, bool) {
 	return n, true
 }
 
-// text reads a string and returns it with its quotes and its escapes as they are.
+// text reads a string and returns it with its quotes and unchanged escapes.
 func (cp *copier) text() ([]byte, bool) {
 	if end := plainText(cp.in, cp.at); end > 0 {
 		raw := cp.in[cp.at:end]
@@ -145,8 +145,8 @@ func (cp *copier) text() ([]byte, bool) {
 	return cp.textOn()
 }
 
-// plainNumber returns the end of the string that begins at in[at], or 0 if there is none or it
-// holds anything but a number of JSON without an exponent.
+// plainNumber returns the end of the string that begins at in[at], or 0 if none begins there or it
+// is not a JSON number without an exponent.
 func plainNumber(in []byte, at int) (end int, integer bool) {
 	if at >= len(in) || in[at] != '"' {
 		return 0, false
@@ -180,8 +180,8 @@ func afterDigits(in []byte, at int) int {
 	return at
 }
 
-// plainText returns the end of the string that begins at in[at], or 0 if there is none, or one that
-// is not ASCII, has escapes or ends with in.
+// plainText returns the end of the string that begins at in[at], or 0 if none begins there, or if
+// it is not ASCII, has escapes or ends with in.
 func plainText(in []byte, at int) (end int) {
 	if at >= len(in) || in[at] != '"' {
 		return 0
@@ -233,17 +233,17 @@ func (cp *copier) textOn() ([]byte, bool) {
 	return nil, cp.fail("it ends within a string")
 }
 
-// specialBytes has the high bit of the first byte set, and none before it, of eight that is a
-// quote, a backslash, a control character or not ASCII. (Later bytes may have theirs set for
-// nothing.)
+// specialBytes sets the high bit of the first of eight bytes that is a quote, a backslash, a
+// control character or not ASCII, and none before it. (Later bytes may have theirs set without
+// cause.)
 func specialBytes(b uint64) uint64 {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
 	quote, backslash := b^(ones*'"'), b^(ones*'\\')
 	return (b | (b-ones*' ')&^b | (quote-ones)&^quote | (backslash-ones)&^backslash) & high
 }
 
-// escapeLen is the length of the escape that b begins with, both halves of a surrogate pair, or 0
-// if it is none or half of a pair.
+// escapeLen returns the length of the escape that b begins with, both halves of a surrogate pair,
+// or 0 if it is not an escape or only half of a pair.
 func escapeLen(b []byte) int {
 	if len(b) < 2 {
 		return 0
@@ -271,7 +271,8 @@ func escapeLen(b []byte) int {
 	}
 }
 
-// hex4 is the value of four hexadecimal digits, negative if b begins with none.
+// hex4 returns the value of four hexadecimal digits, or a negative number if b does not begin with
+// them.
 func hex4(b []byte) int {
 	if len(b) < 4 {
 		return -1
@@ -290,7 +291,7 @@ func hex4(b []byte) int {
 	return n
 }
 
-// plain is what the string says that text has just read.
+// plain decodes the string that text has just read.
 func (cp *copier) plain(raw []byte) []byte {
 	if !cp.escaped {
 		return raw[1 : len(raw)-1]

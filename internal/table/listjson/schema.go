@@ -9,7 +9,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// kind is what an attribute must be to be copied.
+// kind is the type that an attribute must have to be copied.
 type kind uint8
 
 const (
@@ -35,7 +35,7 @@ func (k kind) String() string {
 	}[k]
 }
 
-// kindOf is what a member of that kind is as an attribute.
+// kindOf returns the kind of the attribute of a member of that kind.
 func kindOf(k metering.Kind) kind {
 	switch k {
 	case metering.KindText:
@@ -80,10 +80,10 @@ func membersOf[O any](members []metering.Member[O]) (all []member) {
 	return all
 }
 
-// schema is what is known of each kind of object.
+// schema holds the known members of each kind of object.
 type schema struct{ group, metaInfo, billable known }
 
-// theSchema is made when it is first used: a program that lists nothing does not have it.
+// theSchema is built at its first use, so a program that lists nothing does not build it.
 func theSchema() *schema {
 	made.once.Do(func() {
 		made.schema = schema{
@@ -100,7 +100,7 @@ var made struct {
 	schema schema
 }
 
-// Attributes are the names of those attributes of a group that AppendGroups reads.
+// Attributes returns the names of the attributes of a group that AppendGroups reads.
 func Attributes() []string {
 	all := theSchema().group.all
 	names := make([]string, len(all))
@@ -143,7 +143,7 @@ func knownMembers(members []member) (k known) {
 	return k
 }
 
-// tag is the type of an attribute of kind k, as DynamoDB names it; kindAny may have any.
+// tag returns DynamoDB's name of the type of an attribute of kind k; kindAny may have any.
 func (k kind) tag() string {
 	switch k {
 	case kindText, kindTime, kindPosition:
@@ -159,7 +159,7 @@ func (k kind) tag() string {
 	}
 }
 
-// of returns what is known of objects of kind k, nil if that is nothing.
+// of returns the known members of objects of kind k, nil if they have none.
 func (s *schema) of(k kind) *known {
 	switch k {
 	case kindGroup:

@@ -16,21 +16,21 @@ import (
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 )
 
-// Faults is a transport below the check of answers that spoils tries on purpose, as planned.
+// Faults is a transport below the check of responses. It makes attempts fail as planned.
 type Faults struct {
 	mu    sync.Mutex
 	plan  Plan
 	tries int
 }
 
-// Plan tells how a request goes wrong; nil is not at all. It is asked about one request at a time,
-// the first being try 0, each retry another. It may read the body and replace it.
+// Plan returns how a request fails; nil is not at all. It is called for one request at a time. The
+// first is try 0, and each retry has another number. It may read the body and replace it.
 type Plan func(try int, request *http.Request) Fault
 
-// Fault makes what one try comes to; send sends the request for real.
+// Fault returns the result of one attempt; send really sends the request.
 type Fault func(send func() (*http.Response, error)) (*http.Response, error)
 
-// NewFaults makes a client of the test's DynamoDB Local whose first tries go wrong in these ways.
+// NewFaults returns a client of the test's DynamoDB Local whose first attempts have these faults.
 func NewFaults(faults ...Fault) (*dynamodb.Client, *Faults) {
 	f := Planned(func(try int, _ *http.Request) Fault {
 		if try < len(faults) {
@@ -41,20 +41,20 @@ func NewFaults(faults ...Fault) (*dynamodb.Client, *Faults) {
 	return NewClient(Recorded(f)), f
 }
 
-// Planned is the transport whose requests go wrong as planned.
+// Planned returns a transport whose requests fail as planned.
 func Planned(plan Plan) *Faults { return &Faults{plan: plan} }
 
-// Tries is how many requests there were, retries among them.
+// Tries returns the number of requests, retries included.
 func (f *Faults) Tries() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.tries
 }
 
-// transport is below every client here: they share its connections.
+// transport is shared by all clients here, and so are its connections.
 var transport = dynamoclient.NewTransport(10 * time.Second)
 
-// RoundTrip is http.RoundTripper's.
+// RoundTrip implements http.RoundTripper.
 func (f *Faults) RoundTrip(request *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(request.Body)
 	if err := errors.Join(err, request.Body.Close()); err != nil {
@@ -74,7 +74,7 @@ func (f *Faults) RoundTrip(request *http.Request) (*http.Response, error) {
 		if err != nil || response.Header.Get(checksum) != "" {
 			return response, err
 		}
-		// An error, which AWS sends with its checksum too, so that a spoilt one is told.
+		// An error. AWS sends its checksum too, so that a spoilt error is recognized.
 		return change(response, func(body []byte) ([]byte, error) { return body, nil })
 	})
 }
@@ -87,7 +87,7 @@ func setBody(request *http.Request, body []byte) {
 
 const checksum = "X-Amz-Crc32"
 
-// change makes the answer another that is as good as DynamoDB's.
+// change replaces the response's body by another with a valid checksum.
 func change(response *http.Response, how func(body []byte) ([]byte, error)) (*http.Response, error) {
 	body, err := io.ReadAll(response.Body)
 	if err := errors.Join(err, response.Body.Close()); err != nil {
@@ -101,7 +101,7 @@ func change(response *http.Response, how func(body []byte) ([]byte, error)) (*ht
 	return response, nil
 }
 
-// Pass spoils nothing.
+// Pass changes nothing.
 func Pass(send func() (*http.Response, error)) (*http.Response, error) { return send() }
 
 // Drop never sends the request.
@@ -109,12 +109,12 @@ func Drop(func() (*http.Response, error)) (*http.Response, error) {
 	return nil, errors.New("fault: the connection was refused")
 }
 
-// Throttle never sends the request: the table is asked too much.
+// Throttle never sends the request: the table's throughput is exceeded.
 func Throttle(send func() (*http.Response, error)) (*http.Response, error) {
 	return answering(http.StatusBadRequest, errorJSON("ProvisionedThroughputExceededException", ""))(send)
 }
 
-// answering never sends the request.
+// answering never sends the request. It returns a response with that status and body.
 func answering(status int, body string) Fault {
 	return func(func() (*http.Response, error)) (*http.Response, error) {
 		return &http.Response{
@@ -124,12 +124,12 @@ func answering(status int, body string) Fault {
 	}
 }
 
-// errorJSON is an error of DynamoDB's; members are further ones of it.
+// errorJSON is an error of DynamoDB; members are additional members of it.
 func errorJSON(code, members string) string {
 	return `{"__type":"com.amazonaws.dynamodb.v20120810#` + code + `","message":"secret"` + members + `}`
 }
 
-// Lose sends the request, which is carried out, and loses the answer.
+// Lose sends the request, which is carried out, and loses the response.
 func Lose(send func() (*http.Response, error)) (*http.Response, error) {
 	response, err := send()
 	if err == nil {
@@ -139,19 +139,19 @@ func Lose(send func() (*http.Response, error)) (*http.Response, error) {
 	return nil, err
 }
 
-// Cut ends the answer in its middle, as a connection that breaks does.
+// Cut ends the response in its middle, as a broken connection does.
 func Cut(send func() (*http.Response, error)) (*http.Response, error) {
 	return spoil(send, func(body []byte) io.Reader {
 		return io.MultiReader(bytes.NewReader(body[:len(body)/2]), brokenReader{})
 	})
 }
 
-// Short ends the answer in its middle as if that were its end.
+// Short ends the response in its middle as if that were its end.
 func Short(send func() (*http.Response, error)) (*http.Response, error) {
 	return spoil(send, func(body []byte) io.Reader { return bytes.NewReader(body[:len(body)/2]) })
 }
 
-// Flip changes one bit of the answer.
+// Flip changes one bit of the response.
 func Flip(send func() (*http.Response, error)) (*http.Response, error) {
 	return spoil(send, func(body []byte) io.Reader {
 		body[len(body)/2] ^= 1
@@ -159,7 +159,7 @@ func Flip(send func() (*http.Response, error)) (*http.Response, error) {
 	})
 }
 
-// Empty answers nothing, with the status and headers of the answer.
+// Empty removes the body of the response; the status and headers stay.
 func Empty(send func() (*http.Response, error)) (*http.Response, error) {
 	return spoil(send, func([]byte) io.Reader { return bytes.NewReader(nil) })
 }

@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// Kind is a way in which requests go wrong, among them what DynamoDB Local never says by itself.
+// Kind is a way in which requests fail. Some of them never occur in DynamoDB Local.
 type Kind struct {
 	Name string
-	Of   func(*http.Request) Fault // nil where no such request goes wrong in this way
+	Of   func(*http.Request) Fault // nil if such a request does not fail in this way
 }
 
-// Kinds are all ways in which one try can go wrong while others pass; Late.Kind is one more.
+// Kinds are all ways in which one attempt can fail while others pass; Late.Kind is one more.
 var Kinds = []Kind{
 	{"dropped", of(Drop)},
 	{"lost", of(Lose)},
@@ -40,8 +40,8 @@ var Kinds = []Kind{
 
 func of(f Fault) func(*http.Request) Fault { return func(*http.Request) Fault { return f } }
 
-// failLate sends the request, which is carried out, and answers 500: by that DynamoDB says nothing
-// of whether it was.
+// failLate sends the request, which is carried out, and responds with 500. That status does not say
+// whether the request was carried out.
 func failLate(send func() (*http.Response, error)) (*http.Response, error) {
 	if _, err := Lose(send); errors.Is(err, context.Canceled) {
 		return nil, err
@@ -49,10 +49,10 @@ func failLate(send func() (*http.Response, error)) (*http.Response, error) {
 	return answering(http.StatusInternalServerError, errorJSON("InternalServerError", ""))(send)
 }
 
-// slow hands the answer over a while later.
+// slow delays the response for a short time.
 func slow(request *http.Request) Fault { return Delay(request.Context(), 40*time.Millisecond) }
 
-// Delay hands the answer over later, or never where ctx ends before.
+// Delay returns the response later, or an error if ctx ends before.
 func Delay(ctx context.Context, by time.Duration) Fault {
 	return func(send func() (*http.Response, error)) (*http.Response, error) {
 		response, err := send()
@@ -70,8 +70,8 @@ func Delay(ctx context.Context, by time.Duration) Fault {
 	}
 }
 
-// conflicts is what AWS says to a write that meets a transaction on the same item, and to a
-// transaction that meets any write. Nothing is done then.
+// conflicts is the response of AWS to a write that conflicts with a transaction on the same item,
+// and to a transaction that conflicts with any write. Nothing is written then.
 func conflicts(reason string) func(*http.Request) Fault {
 	transaction := inTransaction(func(items int) string { return cancelled(items, reason) })
 	return func(request *http.Request) Fault {
@@ -83,7 +83,7 @@ func conflicts(reason string) func(*http.Request) Fault {
 	}
 }
 
-// inTransaction answers a transaction of so many items with an error.
+// inTransaction responds to a transaction with an error; body gets the number of its items.
 func inTransaction(body func(items int) string) func(*http.Request) Fault {
 	return func(request *http.Request) Fault {
 		var sent struct{ TransactItems []json.RawMessage }
@@ -94,15 +94,15 @@ func inTransaction(body func(items int) string) func(*http.Request) Fault {
 	}
 }
 
-// cancelled is the error of a transaction whose last item is the reason.
+// cancelled is the error of a transaction that failed at its last item, for that reason.
 func cancelled(items int, reason string) string {
 	reasons := slices.Repeat([]string{`{"Code":"None"}`}, items)
 	reasons[items-1] = `{"Code":"` + reason + `"}`
 	return errorJSON("TransactionCanceledException", `,"CancellationReasons":[`+strings.Join(reasons, ",")+`]`)
 }
 
-// partial does the first half of a batch, and gives the rest back as unprocessed; of a batch of one
-// nothing.
+// partial carries out the first half of a batch, and returns the rest as unprocessed. It carries
+// out nothing of a batch of one.
 func partial(request *http.Request) Fault {
 	batches := map[string]string{"BatchGetItem": "UnprocessedKeys", "BatchWriteItem": "UnprocessedItems"}
 	unprocessed, ok := batches[Action(request)]
@@ -124,7 +124,7 @@ func partial(request *http.Request) Fault {
 			some = some || len(keys) > 1
 		}
 	}
-	if !some { // DynamoDB takes no batch of nothing
+	if !some { // DynamoDB accepts no empty batch
 		return nil
 	}
 	body, err := json.Marshal(sent)
@@ -148,7 +148,7 @@ func partial(request *http.Request) Fault {
 	}
 }
 
-// Action is what the request asks DynamoDB to do, as in PutItem.
+// Action returns the action that the request names, such as PutItem.
 func Action(request *http.Request) string {
 	_, action, _ := strings.Cut(request.Header.Get("X-Amz-Target"), ".")
 	return action
@@ -166,13 +166,13 @@ func readBody(request *http.Request, into any) error {
 	return json.Unmarshal(text, into)
 }
 
-// Late holds requests that arrive when nobody waits for their answers any more.
+// Late holds requests until no client waits for their responses any more.
 type Late struct {
 	mu   sync.Mutex
 	held []func() (*http.Response, error)
 }
 
-// Kind is to be given up and to arrive late.
+// Kind makes a request fail by a timeout and holds it until Arrive.
 func (l *Late) Kind() Kind {
 	return Kind{"late", func(request *http.Request) Fault {
 		*request = *request.WithContext(context.WithoutCancel(request.Context()))
@@ -185,7 +185,7 @@ func (l *Late) Kind() Kind {
 	}}
 }
 
-// Arrive lets all that were held arrive, the oldest first, and returns how many there were.
+// Arrive sends all held requests, the oldest first, and returns their number.
 func (l *Late) Arrive() (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

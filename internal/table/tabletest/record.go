@@ -19,29 +19,31 @@ import (
 	"github.com/marketmeter/marketmeter"
 )
 
-// Request is one request to DynamoDB as it was sent, a retry being another.
+// Request is one request to DynamoDB as it was sent. A retry is another Request.
 type Request struct {
-	Action   string   // as DynamoDB names it: "Query"
-	Accesses []Access // one, but for transactions and batches
+	Action   string   // DynamoDB's name of it: "Query"
+	Accesses []Access // one, except in transactions and batches
 
-	// StartKey and Written are the values of attributes that are a partition key, the table's or an
-	// index's: by attribute where the request goes on from, and of all that it writes.
+	// StartKey and Written are the values of attributes that are a partition key of the table or of
+	// an index. StartKey has those of the key after which the request continues, by attribute.
+	// Written has those of all that it writes.
 	StartKey map[string]string
 	Written  []string
 
 	Body []byte
 
-	// Unclear says what of the request could not be read, so that what is above can't be relied on.
+	// Unclear is the error if a part of the request could not be read: then the fields above are
+	// not reliable.
 	Unclear error
 }
 
-// Access is what a request does in one table or index, in the terms of a policy.
+// Access is the access of a request to one table or index, in the terms of a policy.
 type Access struct {
 	Action     string // "PutItem", in a transaction too
 	Table      string
 	Index      string   // empty is the table itself
 	Partitions []string // the values of the partition key; none is every partition
-	Attributes []string // that it names
+	Attributes []string // the attributes that it names
 	Returns    string   // its ReturnValues
 }
 
@@ -52,8 +54,8 @@ type record struct {
 
 type recordKey struct{}
 
-// Record returns a context, and the requests that calls under it have sent so far over the clients
-// that this package makes. A Record under another takes its place.
+// Record returns a context, and a function that returns the requests sent so far by calls under it
+// over the clients of this package. A Record under another replaces it.
 func Record(ctx context.Context) (recording context.Context, requests func() []Request) {
 	r := new(record)
 	return context.WithValue(ctx, recordKey{}, r), func() []Request {
@@ -63,11 +65,11 @@ func Record(ctx context.Context) (recording context.Context, requests func() []R
 	}
 }
 
-// Recorded is a transport for NewClient whose requests are recorded.
+// Recorded returns a transport for NewClient whose requests are recorded.
 func Recorded(next http.RoundTripper) http.RoundTripper { return recorder{next: next} }
 
-// recorder notes requests in the record of their context. Where there is none it is told to stray,
-// if that is there.
+// recorder adds requests to the record of their context. If the context has no record, it calls
+// stray, unless that is nil.
 type recorder struct {
 	next  http.RoundTripper
 	stray func(Request)
@@ -96,14 +98,13 @@ func (t recorder) RoundTrip(request *http.Request) (*http.Response, error) {
 	return t.next.RoundTrip(request)
 }
 
-// Watched returns a transport for NewClient that fails t on a request without a Record: one that
-// has lost the context of what it is done for.
+// Watched returns a transport for NewClient that fails t on a request without a Record: such a
+// request has lost the context of its caller.
 func Watched(t testing.TB) http.RoundTripper {
 	return recorder{transport, func(r Request) { t.Errorf("a request to DynamoDB under no record: %s %s", r.Action, r.Body) }}
 }
 
-// wire is the JSON of a request: of any action, since members of the same name mean the same in
-// each.
+// wire is the JSON of a request of any action: members of the same name mean the same in each.
 type wire struct {
 	TableName, IndexName                     string
 	Key, Item, ExclusiveStartKey             item
@@ -117,7 +118,7 @@ type wire struct {
 	RequestItems  map[string]json.RawMessage
 }
 
-// item holds the attributes that are strings, as all keys are; others are empty.
+// item holds the string attributes, such as all keys; others are empty.
 type item map[string]struct{ S string }
 
 func readRequest(target string, body []byte) Request {
@@ -211,7 +212,7 @@ func (r *Request) unclearIf(err error) {
 
 var equals = regexp.MustCompile(`(#?\w+)\s*=\s*(:\w+)`)
 
-// equalTo are the values that the key condition wants of the attribute.
+// equalTo returns the values that the key condition requires of the attribute.
 func (w *wire) equalTo(attribute string) (values []string) {
 	for _, m := range equals.FindAllStringSubmatch(w.KeyConditionExpression, -1) {
 		if w.name(m[1]) == attribute {
@@ -223,7 +224,7 @@ func (w *wire) equalTo(attribute string) (values []string) {
 
 var assigns = regexp.MustCompile(`(#?\w+)\s*=\s*([^,\s]+)`)
 
-// sets are the attributes that the update expression sets, each with what it is set to.
+// sets returns the attributes that the update expression sets, each with its new value.
 func (w *wire) sets() map[string]string {
 	all := map[string]string{}
 	for _, m := range assigns.FindAllStringSubmatch(w.UpdateExpression, -1) {
@@ -237,7 +238,7 @@ var (
 	keywords = []string{"SET", "REMOVE", "ADD", "DELETE", "AND", "OR", "NOT", "IN", "BETWEEN"}
 )
 
-// attributes are the names in the keys, the item and the expressions, in order.
+// attributes returns the names in the keys, the item and the expressions, in order.
 func (w *wire) attributes() []string {
 	all := map[string]bool{}
 	for _, i := range []item{w.Key, w.Item} {
@@ -251,7 +252,7 @@ func (w *wire) attributes() []string {
 		for _, path := range paths.FindAllString(expression, -1) {
 			path = strings.TrimRight(path, " ")
 			if strings.HasPrefix(path, ":") || strings.HasSuffix(path, "(") || slices.Contains(keywords, strings.ToUpper(path)) {
-				continue // a value, a function, or none of both
+				continue // a value, a function, or neither
 			}
 			first, _, _ := strings.Cut(path, ".")
 			first, _, _ = strings.Cut(first, "[")
@@ -280,8 +281,7 @@ func (i item) partitions() map[string]string {
 	return all
 }
 
-// hashes are the partition keys' attributes by index, the table's own by "", as template.yaml has
-// them.
+// hashes are the partition keys' attributes by index, the table's own by "", as in template.yaml.
 var hashes = sync.OnceValue(func() map[string]string {
 	type keys []struct {
 		AttributeName string `yaml:"AttributeName"`

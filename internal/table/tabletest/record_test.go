@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// refusal takes requests and refuses each.
+// refusal is a transport that refuses each request.
 type refusal struct{}
 
 func (refusal) RoundTrip(*http.Request) (*http.Response, error) {
@@ -37,7 +37,7 @@ func access(action, index, names string, partitions []string) Access {
 	return Access{Action: action, Table: "tbl", Index: index, Partitions: partitions, Attributes: strings.Fields(names)}
 }
 
-// Each way to name a partition in a request is recorded, whatever placeholders stand for it.
+// Each way to name a partition in a request is recorded, whatever placeholders it uses.
 func TestARecordNamesThePartitions(t *testing.T) {
 	t.Parallel()
 	client := NewClient(recorder{next: refusal{}})
@@ -106,7 +106,7 @@ func TestARecordNamesThePartitions(t *testing.T) {
 			},
 			Request{Action: "Query", Accesses: []Access{access("Query", "byBuyer", "_buyer _time", []string{"q"})}, StartKey: map[string]string{"PK": "sp", "_buyer": "sb"}},
 		},
-		{ // the index's partition is what counts: the table's own is none here
+		{ // only the index's partition matters: the request has none of the table's
 			func() error {
 				_, err := client.Query(ctx, &dynamodb.QueryInput{
 					TableName: name, IndexName: index, KeyConditionExpression: aws.String("PK = :p"), ExpressionAttributeValues: attributes(":p", "q"),

@@ -7,9 +7,9 @@ import (
 	"net/http"
 )
 
-// ShortPages is a transport for NewClient under which a Query of an index looks at n items at most
-// before its filter, where DynamoDB looks at 1 MB of them. DynamoDB Local counts the megabyte after
-// the filter, and so never answers that it has found nothing so far.
+// ShortPages is a transport for NewClient under which a Query of an index reads at most n items
+// before its filter; DynamoDB reads 1 MB of them. DynamoDB Local counts the megabyte after the
+// filter, and so never returns an empty response before the last.
 func ShortPages(next http.RoundTripper, n int) http.RoundTripper { return shortPages{next, n} }
 
 type shortPages struct {

@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// A Stall writes a response of DynamoDB in a way that never ends, as long as the client stays
-// connected.
+// A Stall writes a response of DynamoDB that does not end while the client stays connected.
 type Stall func(to net.Conn, head, body []byte)
 
 // Stalls are the ways in which a response stalls, by name.
@@ -29,15 +28,15 @@ var Stalls = map[string]Stall{
 	"with a byte of the body a tick":    func(to net.Conn, head, _ []byte) { trickle(to, chunked(head), "1\r\n \r\n") },
 }
 
-// chunked is the head of a response whose body tells no length.
+// chunked returns the head of a response whose body has no stated length.
 func chunked(head []byte) []byte {
 	at := bytes.Index(head, []byte("Content-Length: "))
 	end := at + bytes.IndexByte(head[at:], '\n')
 	return append(append(bytes.Clone(head[:at]), "Transfer-Encoding: chunked\r"...), head[end:]...)
 }
 
-// trickle writes the head, and then the rest byte by byte, again and again until the client is
-// gone.
+// trickle writes the head, and then rest byte by byte, again and again until the client
+// disconnects.
 func trickle(to net.Conn, head []byte, rest string) {
 	_, err := to.Write(head)
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -48,13 +47,13 @@ func trickle(to net.Conn, head []byte, rest string) {
 	}
 }
 
-// StallingProxy listens on loopback before the test's DynamoDB Local, and lets each response
-// through but those that stall tells the way of; it is called with the number of the response, the
-// first being 0. It returns its URL and the count of the requests so far.
+// StallingProxy listens on loopback in front of the test's DynamoDB Local. stall is called with the
+// number of the response, the first being 0. It returns how the response stalls, or nil to pass it
+// on. StallingProxy returns its URL and the count of the requests so far.
 func StallingProxy(t testing.TB, stall func(n int) Stall) (url string, requests func() int) {
 	t.Helper()
 	var count atomic.Int64
-	// A server of net/http, so that its connections are read as such and closed with it.
+	// A server of net/http reads its connections as HTTP and closes them with it.
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n := int(count.Add(1)) - 1
 		raw, err := forwarded(r)
@@ -81,8 +80,8 @@ func StallingProxy(t testing.TB, stall func(n int) Stall) (url string, requests 
 	return proxy.URL, func() int { return int(count.Load()) }
 }
 
-// forwarded is the response of DynamoDB Local to a request, as its bytes. Each is the last of its
-// connection.
+// forwarded returns the bytes of DynamoDB Local's response to a request. Each response is the last
+// of its connection.
 func forwarded(r *http.Request) ([]byte, error) {
 	request, err := http.NewRequestWithContext(r.Context(), r.Method, os.Getenv("DYNAMODB_ENDPOINT"), r.Body)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package tabletest gives each test a DynamoDB table of its own, and records what is asked of it.
+// Package tabletest creates a DynamoDB table for each test, and records the requests to it.
 package tabletest
 
 import (
@@ -18,17 +18,15 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// Client makes a table from template.yaml in the DynamoDB Local that DYNAMODB_ENDPOINT names, under
-// a name that no other test has, and deletes it when t ends. It ends t where that variable is not
-// set.
+// Client creates a table from template.yaml in the DynamoDB Local at DYNAMODB_ENDPOINT, under a
+// name that no other test has, and deletes it when t ends. It ends t if that variable is not set.
 func Client(t testing.TB) (client *dynamodb.Client, name string) {
 	t.Helper()
 	name = "test-" + rand.Text()
 	return ClientOf(t, name), name
 }
 
-// ClientOf is Client for a table of that name, for those who can't be told another; there must be
-// none yet.
+// ClientOf is Client for a test that needs a fixed table name. The table must not exist yet.
 func ClientOf(t testing.TB, name string) *dynamodb.Client {
 	t.Helper()
 	if os.Getenv("DYNAMODB_ENDPOINT") == "" {
@@ -51,7 +49,7 @@ func ClientOf(t testing.TB, name string) *dynamodb.Client {
 	return client
 }
 
-// NewClient is a client of the DynamoDB Local that DYNAMODB_ENDPOINT names, over the transport.
+// NewClient returns a client of the DynamoDB Local at DYNAMODB_ENDPOINT, over the transport.
 func NewClient(transport http.RoundTripper) *dynamodb.Client {
 	return dynamoclient.New(dynamoclient.Options{
 		Region: localdb.Region, Endpoint: os.Getenv("DYNAMODB_ENDPOINT"), Transport: transport,
@@ -59,7 +57,7 @@ func NewClient(transport http.RoundTripper) *dynamodb.Client {
 	})
 }
 
-// New is a Table of Client's.
+// New returns the Table of a new Client.
 func New(t testing.TB) *table.Table {
 	t.Helper()
 	return table.New(Client(t))
