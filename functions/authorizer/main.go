@@ -1,4 +1,5 @@
-// Command authorizer tells API Gateway who sends a request, by the key in its Authorization header.
+// Command authorizer identifies the caller of a request for API Gateway, by the key in its
+// Authorization header.
 package main
 
 import "github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"

@@ -15,7 +15,7 @@ import (
 // changedMessage is the msg of an audit line, which Keyring.changed writes.
 const changedMessage = "key changed"
 
-// KeyEnd is the end of a key that an audit line tells of.
+// KeyEnd is the end of a key, as an audit line records it.
 type KeyEnd struct {
 	Organization string
 	KeyID        string // 16 digits; known if Hash is not
@@ -54,7 +54,7 @@ func ParseAuditLine(text []byte) (end KeyEnd, ok bool, err error) {
 		if end.At, err = metering.ParseTime(line.ExpiryTime); err != nil {
 			return KeyEnd{}, false, fmt.Errorf("expiryTime is %s: %w", metering.Quote(line.ExpiryTime), err)
 		}
-		if end.At.IsZero() { // which is stored for no end at all
+		if end.At.IsZero() { // stored for no end at all
 			return KeyEnd{}, false, errors.New("expiryTime is the beginning of year 1: it must be later")
 		}
 	default:
@@ -76,7 +76,7 @@ func ParseAuditLine(text []byte) (end KeyEnd, ok bool, err error) {
 }
 
 // isOwnText reports whether the line is one that the program, marketmeter, writes to standard error
-// beside the audit lines.
+// besides the audit lines.
 func isOwnText(text []byte) bool {
 	for _, start := range []string{"table ", "marketmeter ", "marketmeter: ", "`marketmeter "} {
 		if bytes.HasPrefix(text, []byte(start)) {
@@ -87,7 +87,8 @@ func isOwnText(text []byte) bool {
 }
 
 // EndAgain ends the key of an audit line again, in a table that was restored from an older backup.
-// It returns the hash of the key; changed is false if it had ended, or ends as soon, already.
+// It returns the hash of the key; changed is false if the key has ended already, or ends at least
+// as soon.
 func (k *Keyring) EndAgain(ctx context.Context, end KeyEnd, now time.Time) (hash Hash, changed bool, err error) {
 	org, err := metering.StoredOrgID(end.Organization)
 	if err != nil {
@@ -107,28 +108,28 @@ func (k *Keyring) EndAgain(ctx context.Context, end KeyEnd, now time.Time) (hash
 	return hash, changed, err
 }
 
-// Replay ends the keys again that audit lines have ended, in a table that was restored from an
-// older backup. It can be done again: what has ended is left as it is.
+// Replay ends those keys again that audit lines have ended, in a table that was restored from an
+// older backup. It can be repeated: it does not change a key that has ended.
 type Replay struct {
 	Keyring      *Keyring
 	Organization string // the only one that counts; empty for all
 	Now          func() time.Time
 
 	Done   func(line int, id string, end KeyEnd) // after each line by which the key of that id was revoked, or ends
-	Failed func(line int, err error)             // after each line that could not be done
+	Failed func(line int, err error)             // after each line that failed
 }
 
-// ReplayCounts says what became of the lines that are the end of a key, or should be.
+// ReplayCounts counts the results of the lines that are the end of a key, or should be.
 type ReplayCounts struct{ Revoked, Ended, Unchanged, Failed int }
 
 // Lines are the lines that a Replay reads. Next returns io.EOF after the last, and Invalid for a
-// line that it can't return, after which it can return the next.
+// line that it can't return; it can be called again after that.
 type Lines interface {
 	Next() (number int, text []byte, err error)
 }
 
-// Lines does each line, and goes on after one that can't be done. It fails if lines does, if the
-// Store is unavailable, or when ctx is done.
+// Lines replays each line, and continues after a line that fails. It returns an error if lines
+// does, if the Store is unavailable, or when ctx is done.
 func (r *Replay) Lines(ctx context.Context, lines Lines) (counts ReplayCounts, err error) {
 	for {
 		number, text, err := lines.Next()

@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// FuzzAuditLine looks for a line that is taken for the end of a key and does not say whose, which
-// and when; and for one that is read otherwise once the program has written it itself.
+// FuzzAuditLine looks for a line that is read as the end of a key but does not say whose, which and
+// when; and for a line that is read differently after the program has written it itself.
 func FuzzAuditLine(f *testing.F) {
 	hash := Hash{0xd5}
 	for _, line := range []string{
@@ -53,7 +53,7 @@ func FuzzAuditLine(f *testing.F) {
 	})
 }
 
-// For all lines that the keyring can write, what is read of one is what was done.
+// For all lines that the keyring can write, the line is read as what was done.
 func TestParseAuditLine_ReadsWhatIsWritten(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

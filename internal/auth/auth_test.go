@@ -33,8 +33,8 @@ func TestAKeyHasItsForm(t *testing.T) {
 			counts[c]++
 		}
 	}
-	// 64,000 characters, 1,032 of each of 62: one in a million runs is this far off for any of
-	// them.
+	// 64,000 characters, 1,032 of each of 62: in one of a million runs, the count of some character
+	// is this far off.
 	for c, n := range counts {
 		if n < 800 || n > 1270 || len(counts) != 62 {
 			t.Errorf("%c is there %d times of 64,000, beside %d others", c, n, len(counts)-1)
@@ -42,7 +42,7 @@ func TestAKeyHasItsForm(t *testing.T) {
 	}
 }
 
-// The form is fixed: keys that were given out must be read by what comes later.
+// The form is fixed: later versions must read keys that were issued before.
 func TestAKeyOfOldIsRead(t *testing.T) {
 	t.Parallel()
 	const key = "mm_0123456789ABCDEFGHIJKLMNOPQRSTUV3hylLU"
@@ -95,7 +95,7 @@ func TestAKeyInATextIsRedacted(t *testing.T) {
 	}
 }
 
-// For all texts, what is redacted is what the form of a key matches.
+// For all texts, Redact removes what matches the form of a key.
 func TestRedactGoesByTheForm(t *testing.T) {
 	t.Parallel()
 	form := regexp.MustCompile(`mm_[0-9A-Za-z]{38}`)

@@ -10,13 +10,13 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Records is where keys are kept; internal/table documents it.
+// Records stores keys; internal/table documents it.
 type Records interface {
-	APIKey(ctx context.Context, hash Hash) (Record, error) // NotFound where there is none
+	APIKey(ctx context.Context, hash Hash) (Record, error) // NotFound if no such key exists
 	APIKeyUsed(ctx context.Context, hash Hash, hour time.Time) error
 }
 
-// Authenticator tells who sends a request, by the key in its Authorization header.
+// Authenticator identifies the caller by the key in the Authorization header.
 type Authenticator struct {
 	Records Records
 	Log     *slog.Logger
@@ -24,17 +24,16 @@ type Authenticator struct {
 }
 
 const (
-	// endsSoon is how long before its end a key's use is logged as a warning.
+	// endsSoon is how long before the end of a key each noted use is logged as a warning.
 	endsSoon = 14 * 24 * time.Hour
-	// usedTimeout bounds the noting of a use, which must not hold a request up.
+	// usedTimeout bounds the noting of a use, which must not delay a request.
 	usedTimeout = 500 * time.Millisecond
 )
 
 // Authenticate reads an Authorization header: "Key <key>", "Bearer <key>" or the bare key. It
-// returns Unauthenticated with the reason, or what Records failed with. What has not the form and
-// the checksum of a key costs no read. A key whose record cannot be read lets nobody in: that is
-// Internal. The first use in an hour is noted with the key; that this fails is logged and nothing
-// more.
+// returns Unauthenticated with the reason, or the error of Records. A text without the form and the
+// checksum of a key costs no read. If the record of the key cannot be read, it returns Internal.
+// The first use in an hour is noted with the key; if that fails, the failure is only logged.
 func (c *Authenticator) Authenticate(ctx context.Context, authorization string) (Principal, error) {
 	key, err := parseAuthorization(authorization)
 	if err != nil {
@@ -91,8 +90,8 @@ func expired(id string, at time.Time) error {
 	return metering.Errorf(metering.Unauthenticated, "the key %s expired at %s", id, metering.FormatTime(at))
 }
 
-// parseAuthorization takes the key out of an Authorization header; the names of the schemes are of
-// any case (RFC 9110, 11.1).
+// parseAuthorization reads the key in an Authorization header; the names of schemes are
+// case-insensitive (RFC 9110, 11.1).
 func parseAuthorization(header string) (Key, error) {
 	header = strings.Trim(header, " \t")
 	if header == "" {
@@ -104,9 +103,9 @@ func parseAuthorization(header string) (Key, error) {
 	return Parse(header)
 }
 
-// Authorize checks that whoever asks may act in the organization that a path names, by one of the
-// scopes needed, now. It returns Forbidden, or Unauthenticated where the key has expired since it
-// was checked. The answer does not depend on whether there is such an organization.
+// Authorize checks that the caller may act now in the organization that a path names, by one of the
+// needed scopes. It returns Forbidden, or Unauthenticated if the key has expired since it was
+// checked. The result does not depend on whether the organization exists.
 func (i Principal) Authorize(organization string, needed Scopes, now time.Time) error {
 	switch {
 	case ended(i.ExpiryTime, now):

@@ -17,10 +17,10 @@ var (
 	formOfHash  = regexp.MustCompile(`^[0-9A-Fa-f]{64}$`)
 )
 
-// FuzzAuthorization looks for an Authorization header that is taken and has no key, or is refused
-// and has one; for an error that tells a key; and for a text that Redact leaves a key in or changes
-// otherwise. The texts of hashes and scopes, which come from the table and the command line, are
-// read too.
+// FuzzAuthorization looks for an Authorization header that is accepted without a key, or refused
+// with one; for an error that contains a key; and for a text in which Redact leaves a key or
+// changes something else. It also reads texts of hashes and scopes, which come from the table and
+// the command line.
 func FuzzAuthorization(f *testing.F) {
 	const key = "mm_0123456789ABCDEFGHIJKLMNOPQRSTUV3hylLU"
 	for _, header := range []string{
@@ -31,7 +31,7 @@ func FuzzAuthorization(f *testing.F) {
 		f.Add(header)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		// Once as it is, and once with the checksum that no chance finds.
+		// Once unchanged, and once with the right checksum, which random input would never have.
 		for _, header := range []string{text, formOfKey.ReplaceAllStringFunc(text, func(key string) string {
 			return key[:len(key)-checksumLength] + checksumOf(key[:len(key)-checksumLength])
 		})} {
@@ -82,7 +82,7 @@ func FuzzAuthorization(f *testing.F) {
 	})
 }
 
-// checksumOf is six digits to the base 62, whose lower letters math/big has before the upper ones.
+// checksumOf is six digits in base 62. In math/big, lower case letters are before upper case ones.
 func checksumOf(body string) string {
 	digits := new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(body)))).Text(62)
 	other := strings.Map(func(c rune) rune {

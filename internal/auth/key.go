@@ -1,6 +1,6 @@
-// Package auth is the API's keys: how one is made and read, what is stored of it, what it allows,
-// and how a request is authenticated by its Authorization header; and how keys are created, rotated
-// and revoked, which a Keyring does in a Store. It knows neither HTTP nor the table.
+// Package auth is the API's keys: how a key is made and read, what is stored of it, what it allows,
+// and how a request is authenticated by its Authorization header. A Keyring creates, rotates and
+// revokes keys in a Store. The package knows neither HTTP nor the table.
 package auth
 
 import (
@@ -14,7 +14,7 @@ import (
 )
 
 // Key is a secret that a client sends: mm_, 32 random characters of base62 (190 bits) and 6 of a
-// checksum. It is shown once, when it is made; only its Hash is kept.
+// checksum. It is shown once, when it is made; only its Hash is stored.
 type Key string
 
 const (
@@ -32,7 +32,7 @@ func New() Key {
 	for random := make([]byte, secretLength); len(text) < keyLength-checksumLength; {
 		rand.Read(random) // never fails
 		for _, b := range random {
-			// 248 is the last multiple of 62 in a byte: what is above it would favour some
+			// 248 is the last multiple of 62 in a byte: the values from there on would favour some
 			// characters.
 			if b < 248 && len(text) < keyLength-checksumLength {
 				text = append(text, base62[b%62])
@@ -42,14 +42,14 @@ func New() Key {
 	return Key(append(text, checksum(text)...))
 }
 
-// begins reports whether text begins with what has the form of a key. (A regular expression would
-// be made anew at each start of a function, most of which need none.)
+// begins reports whether text begins with the form of a key. (A regular expression would be
+// compiled at each start of a function, and most functions need none.)
 func begins(text string) bool {
 	return len(text) >= keyLength && strings.HasPrefix(text, prefix) && strings.Trim(text[len(prefix):keyLength], base62) == ""
 }
 
-// Redact takes what has the form of a key out of a text that is shown or kept: of a request whose
-// client has put the key in the wrong place, say.
+// Redact removes everything that has the form of a key from a text that is shown or stored, for
+// example from a request whose client has put the key in the wrong place.
 func Redact(text string) string {
 	var redacted strings.Builder
 	for {
@@ -80,8 +80,8 @@ func checksum(text []byte) []byte {
 	return digits
 }
 
-// Parse takes text that has the form and the checksum of a key; whether there is such a key is for
-// Authenticate to tell. It returns Unauthenticated, and never repeats the text.
+// Parse accepts text that has the form and the checksum of a key; Authenticate checks whether the
+// key exists. Parse returns Unauthenticated, and never repeats the text.
 func Parse(text string) (Key, error) {
 	if len(text) != keyLength || !begins(text) {
 		return "", metering.Errorf(metering.Unauthenticated,
@@ -94,16 +94,16 @@ func Parse(text string) (Key, error) {
 	return Key(text), nil
 }
 
-// Hash is the SHA-256 of a key: all that is kept of it.
+// Hash is the SHA-256 of a key. Nothing else of a key is stored.
 type Hash [sha256.Size]byte
 
-// Hash is what the key is looked up by.
+// Hash returns the hash by which the key is looked up.
 func (k Key) Hash() Hash { return sha256.Sum256([]byte(k)) }
 
 // String is the hash in hexadecimal.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
-// ParseHash reads what String wrote; ok is false where text is nothing of the kind.
+// ParseHash reads what String wrote; ok is false if text has another form.
 func ParseHash(text string) (h Hash, ok bool) {
 	bytes, err := hex.DecodeString(text)
 	if err != nil || len(bytes) != len(h) {
@@ -112,5 +112,5 @@ func ParseHash(text string) (h Hash, ok bool) {
 	return Hash(bytes), true
 }
 
-// ID names a key to people and in logs without giving it away: the first 16 digits of its hash.
+// ID names a key to people and in logs without revealing it: the first 16 digits of its hash.
 func (h Hash) ID() string { return h.String()[:16] }

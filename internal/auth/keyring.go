@@ -11,9 +11,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Store is where a Keyring changes keys; internal/table documents it. Each change is done as a
-// whole or not at all, and returns NotFound if the key, or the organization's key of that hash,
-// does not exist.
+// Store stores keys for a Keyring; internal/table documents it. Each change is atomic and returns
+// NotFound if the key, or the organization's key of that hash, does not exist.
 type Store interface {
 	APIKey(ctx context.Context, hash Hash) (Record, error)
 	FindAPIKeys(ctx context.Context, org metering.OrgID, digits string) ([]Hash, error)
@@ -23,22 +22,22 @@ type Store interface {
 	EndAPIKey(ctx context.Context, org metering.OrgID, hash Hash, ends time.Time) error
 }
 
-// Keyring changes the keys of a Store in the name of an operator, and leaves a log line for each
-// change. A key itself is in none of its lines and errors.
+// Keyring changes the keys of a Store on behalf of an operator, and writes a log line for each
+// change. Its lines and errors never contain a key itself.
 type Keyring struct {
 	Store     Store
 	Operator  string
-	Table, At string // the Store, as the log lines name it: the table and where it is
+	Table, At string // the Store, as the log lines name it: the table and its location
 	Log       *slog.Logger
 }
 
-// The lifetimes of keys that are not spans of time.
+// The lifetimes that are not spans of time.
 const (
 	Forever    time.Duration = 0
 	LikeTheOld time.Duration = -1 // of a key that is made by rotation
 )
 
-// DefaultLifetime is how long a key is good if nothing else is asked for.
+// DefaultLifetime is how long a key is valid by default.
 const DefaultLifetime = 90 * 24 * time.Hour
 
 // ErrNotRotatable is in the errors of a rotation of a key that has ended or that was rotated
@@ -46,7 +45,7 @@ const DefaultLifetime = 90 * 24 * time.Hour
 var ErrNotRotatable = errors.New("only a key that is good is rotated, once")
 
 // UncertainError is a failure of a write whose response may have been lost: the new key may be
-// stored, and nobody has it.
+// stored although no one has received it.
 type UncertainError struct {
 	KeyID string
 	Err   error
@@ -54,11 +53,11 @@ type UncertainError struct {
 
 func (e *UncertainError) Error() string { return e.Err.Error() }
 
-// Unwrap is the failure of the write.
+// Unwrap returns the failure of the write.
 func (e *UncertainError) Unwrap() error { return e.Err }
 
-// Create makes a key for the record's organization, with its scopes and label, and fills in the
-// rest.
+// Create makes a key for the record's organization, with its scopes and label, and sets the other
+// fields of the record.
 func (k *Keyring) Create(ctx context.Context, r *Record, lifetime time.Duration, now time.Time) (Key, error) {
 	key := k.newKey(r, lifetime, now)
 	if err := k.Store.AddAPIKey(ctx, r); err != nil {
@@ -78,7 +77,7 @@ func (k *Keyring) newKey(r *Record, lifetime time.Duration, now time.Time) Key {
 	return key
 }
 
-// mayBeThere marks a failure of a write whose response may only have been lost.
+// mayBeThere marks a failure of a write that may have succeeded, if only the response was lost.
 func mayBeThere(err error, r *Record) error {
 	if metering.CodeOf(err) == metering.NotFound {
 		return err
@@ -86,9 +85,10 @@ func mayBeThere(err error, r *Record) error {
 	return &UncertainError{r.Hash.ID(), err}
 }
 
-// Rotate makes a key in place of the old one and ends that after a while, or when it ends anyway;
-// it sets old's ExpiryTime to that. It refuses a key that has ended, of which there is nothing
-// to keep alive, and one that was rotated before: two would be in its place.
+// Rotate makes a new key that replaces the old one. The old key ends after keep, or at its own end
+// if that is earlier; Rotate sets old's ExpiryTime to that time. It refuses a key that has ended,
+// because nothing is left to keep valid, and one that was rotated before, because two keys would
+// replace it.
 func (k *Keyring) Rotate(ctx context.Context, old *Record, keep, lifetime time.Duration, now time.Time) (Key, Record, error) {
 	if err := rotatable(old, now); err != nil {
 		return "", Record{}, err
@@ -98,7 +98,7 @@ func (k *Keyring) Rotate(ctx context.Context, old *Record, keep, lifetime time.D
 	case old.ExpiryTime.IsZero():
 		lifetime = Forever
 	default:
-		lifetime = DefaultLifetime // of an old key that was rotated before nothing tells its first span
+		lifetime = DefaultLifetime // the first lifetime of an old key that was rotated before is unknown
 	}
 	ends := now.Truncate(time.Millisecond).Add(keep)
 	if !old.ExpiryTime.IsZero() && old.ExpiryTime.Before(ends) {
@@ -143,13 +143,13 @@ func rotatable(r *Record, now time.Time) error {
 	return fmt.Errorf("the key %s %s, and %w", r.Hash.ID(), how, ErrNotRotatable)
 }
 
-// notHandedOn refuses to rotate a key of which a part would be missing in the new one.
+// notHandedOn returns the error for a key of which the new key would lack a part.
 func notHandedOn(r *Record, why string) error {
 	return fmt.Errorf("the key %s is not rotated, because the new key would not be as this one: %s; "+
 		"rotate it with the version that made it, or make a new key and revoke this one", r.Hash.ID(), why)
 }
 
-// Revoke ends a key of the organization. changed tells whether it had not been revoked before.
+// Revoke ends a key of the organization. changed reports whether it had not been revoked before.
 func (k *Keyring) Revoke(ctx context.Context, org metering.OrgID, hash Hash, now time.Time) (r Record, changed bool, err error) {
 	now = now.Truncate(time.Millisecond)
 	r, err = k.Store.RevokeAPIKey(ctx, org, hash, now, k.Operator)
@@ -159,7 +159,7 @@ func (k *Keyring) Revoke(ctx context.Context, org metering.OrgID, hash Hash, now
 	if err != nil {
 		return Record{}, false, err
 	}
-	r.Organization = string(org) // of a record that does not say it, too
+	r.Organization = string(org) // also if the record does not say it
 	changed = r.RevocationTime.Equal(now) && r.RevokedBy == k.Operator
 	if changed {
 		k.changed("revoked", &r)
@@ -167,8 +167,8 @@ func (k *Keyring) Revoke(ctx context.Context, org metering.OrgID, hash Hash, now
 	return r, changed, nil
 }
 
-// End lets a key of the organization end at the time given, if it would not end sooner; changed is
-// false if it would.
+// End sets the end of a key of the organization to the time given. If the key was revoked or ends
+// by then anyway, End changes nothing and changed is false.
 func (k *Keyring) End(ctx context.Context, org metering.OrgID, hash Hash, ends, now time.Time) (changed bool, err error) {
 	r, err := k.Read(ctx, org, hash)
 	if err != nil {
@@ -188,8 +188,8 @@ func (k *Keyring) End(ctx context.Context, org metering.OrgID, hash Hash, ends, 
 	return true, nil
 }
 
-// Read is what is kept of a key of the organization, or of one whose record does not say whose it
-// is.
+// Read returns the record of a key of the organization, or of a key whose record does not say which
+// organization it belongs to.
 func (k *Keyring) Read(ctx context.Context, org metering.OrgID, hash Hash) (Record, error) {
 	r, err := k.Store.APIKey(ctx, hash)
 	if _, noOrg := metering.StoredOrgID(r.Organization); metering.CodeOf(err) == metering.NotFound || err == nil && r.Organization != string(org) && noOrg == nil {
@@ -202,7 +202,8 @@ func noKey(org metering.OrgID, id string) error {
 	return metering.Errorf(metering.NotFound, "organization %s has no key %s", metering.Quote(string(org)), id)
 }
 
-// changed leaves the log line of a change: what, of which key, who; the logger says when.
+// changed writes the log line of a change: what changed, which key, which operator. The logger adds
+// the time.
 func (k *Keyring) changed(what string, r *Record, rest ...any) {
 	line := []any{
 		"what", what, "who", k.Operator, "organization", r.Organization, "keyId", r.Hash.ID(), "keyHash", r.Hash.String(),
@@ -214,7 +215,7 @@ func (k *Keyring) changed(what string, r *Record, rest ...any) {
 	k.Log.Info(changedMessage, append(line, rest...)...)
 }
 
-// NamesKey reports whether text can name a key to Find.
+// NamesKey reports whether text can name a key in Find.
 func NamesKey(text string) bool {
 	if _, err := Parse(text); err == nil {
 		return true
@@ -225,7 +226,7 @@ func NamesKey(text string) bool {
 	return len(text) >= MinIDDigits && isIDDigits(text)
 }
 
-// The digits of an id, of which Find takes the first.
+// The min and max number of digits of an id that Find accepts.
 const (
 	MinIDDigits = 4
 	MaxIDDigits = 16
@@ -235,10 +236,10 @@ func isIDDigits(text string) bool {
 	return len(text) <= MaxIDDigits && strings.Trim(text, "0123456789abcdef") == ""
 }
 
-// Find is the hash of the key that text names, which NamesKey has let through: the key itself,
-// its hash, or the digits that its id begins with, if the organization has one such key. It reads
-// no record: nothing that is stored of another key is in the way. Whether the organization has a
-// key of that hash is for the caller to see.
+// Find returns the hash of the key that text names. NamesKey must have accepted text: it is the key
+// itself, its hash, or the first digits of its id, if only one key of the organization has them.
+// Find reads no record, so damaged records of other keys do not matter. The caller checks whether
+// the organization has a key of that hash.
 func (k *Keyring) Find(ctx context.Context, org metering.OrgID, text string) (Hash, error) {
 	if key, err := Parse(text); err == nil {
 		return key.Hash(), nil

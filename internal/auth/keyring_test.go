@@ -21,12 +21,12 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// ringTime is when the tests of the keyring take place.
+// ringTime is the time of the tests of the keyring.
 var ringTime = time.Date(2026, 3, 1, 9, 30, 0, 123456789, time.UTC)
 
 const day = 24 * time.Hour
 
-// keyring is one on a table of its own.
+// keyring is a Keyring on a table of its own.
 type keyring struct {
 	*auth.Keyring
 	client *dynamodb.Client
@@ -38,7 +38,7 @@ func ringOn(t *testing.T) keyring {
 	return keyring{&auth.Keyring{Store: table.New(client, name), Operator: "ann@host", Table: name, Log: slog.New(slog.DiscardHandler)}, client}
 }
 
-// add makes a key of organization o1 and returns what is kept of it.
+// add makes a key of organization o1 and returns its record.
 func (k keyring) add(t *testing.T, lifetime time.Duration, at time.Time) auth.Record {
 	t.Helper()
 	r := auth.Record{Organization: "o1", Scopes: auth.Read | auth.Config, Label: "ci"}
@@ -168,7 +168,7 @@ func TestFindTakesTheOnlyKeyThatItCanBe(t *testing.T) {
 		"abcd020000000000":                     "abcd020000000000",
 		string(own):                            own.Hash().ID(),
 		own.Hash().String():                    own.Hash().ID(),
-		strings.ToUpper(other.Hash().String()): other.Hash().ID(), // the caller sees whether it is there
+		strings.ToUpper(other.Hash().String()): other.Hash().ID(), // the caller checks whether the key exists
 	} {
 		if got, err := ring.Find(t.Context(), "o1", text); err != nil || got.ID() != want {
 			t.Errorf("%s is %s, %v; want %s", text, got.ID(), err, want)
@@ -193,8 +193,7 @@ func TestFindTakesTheOnlyKeyThatItCanBe(t *testing.T) {
 	}
 }
 
-// What ends again by audit lines leaves audit lines of its own, so that it can be done after
-// another restore.
+// EndAgain writes audit lines of its own, so that it can be repeated after another restore.
 func TestEndAgain_LeavesAuditLinesOfItsOwn(t *testing.T) {
 	t.Parallel()
 	revoked := auth.Record{Hash: auth.New().Hash(), Organization: "o1", Scopes: auth.Read, CreationTime: ringTime.Truncate(time.Millisecond)}
@@ -203,7 +202,7 @@ func TestEndAgain_LeavesAuditLinesOfItsOwn(t *testing.T) {
 	audit := fmt.Sprintf(`{"msg":"key changed","what":"revoked","organization":"o1","keyId":"%s"}
 {"msg":"key changed","what":"rotated","organization":"o1","keyId":"%s","expiryTime":"2026-03-01T10:30:00.000Z"}`, revoked.Hash.ID(), ended.Hash.ID())
 	for range 3 {
-		ring := ringOn(t) // as a table that was restored to before the changes
+		ring := ringOn(t) // as a table that was restored to a time before the changes
 		for _, r := range []auth.Record{revoked, ended} {
 			if err := ring.Store.AddAPIKey(t.Context(), &r); err != nil {
 				t.Fatal(err)
@@ -233,8 +232,8 @@ func TestEndAgain_LeavesAuditLinesOfItsOwn(t *testing.T) {
 	}
 }
 
-// A key that was revoked, or whose expiry cannot be read, is not ended; the one is done, the other
-// reported.
+// A key that was revoked, or whose expiry cannot be read, is not ended: the first has ended
+// already, the second is reported.
 func TestEnd_EndsOnlyWhatItCanRead(t *testing.T) {
 	t.Parallel()
 	ring := ringOn(t)

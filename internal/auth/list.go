@@ -12,7 +12,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// WriteList writes the keys for people: a line a key, with its state at the time now.
+// WriteList writes the keys as a table for people: one line per key, with its state at the time
+// now.
 func WriteList(w io.Writer, records []Record, now time.Time) error {
 	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(columns, "ID\tLABEL\tSCOPES\tCREATED\tCREATED BY\tEXPIRES\tLAST USED\tSTATE")
@@ -36,7 +37,7 @@ func WriteList(w io.Writer, records []Record, now time.Time) error {
 	return columns.Flush()
 }
 
-// stateOf is a key's state and what belongs to it, as the list shows it.
+// stateOf returns a key's state and its details, as the list shows it.
 func stateOf(r *Record, now time.Time) string {
 	state := string(r.State(now))
 	if !r.RevocationTime.IsZero() {
@@ -60,7 +61,7 @@ func stateOf(r *Record, now time.Time) string {
 	return state
 }
 
-// toTheMinute is a time as the list shows it.
+// toTheMinute returns a time as the list shows it.
 func toTheMinute(t time.Time) string {
 	if t.IsZero() {
 		return "never"
@@ -68,8 +69,8 @@ func toTheMinute(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04Z")
 }
 
-// Printable is a text that was stored, of which nothing moves a terminal's cursor or turns its line
-// around; and something where it is empty, so that it is a column.
+// Printable returns a stored text without characters that move a terminal's cursor or change the
+// direction of its line. An empty text becomes "-", so that the column is not empty.
 func Printable(text string) string {
 	if text == "" {
 		return "-"

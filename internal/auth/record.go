@@ -11,8 +11,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Record is what is kept of a key. It stays when the key has ended, so that there is an answer to
-// who had access when.
+// Record is what is stored of a key. It remains after the key has ended, so that past access can be
+// traced.
 type Record struct {
 	Hash         Hash
 	Organization string
@@ -20,26 +20,26 @@ type Record struct {
 	Label        string // for people; up to 100 characters
 
 	CreationTime   time.Time
-	ExpiryTime     time.Time // not good from then on; zero is never
+	ExpiryTime     time.Time // not valid from then on; zero is never
 	LastUsedTime   time.Time // to the hour; zero is never
-	RevocationTime time.Time // zero where it is not revoked
+	RevocationTime time.Time // zero if it is not revoked
 
 	CreatedBy, RevokedBy string // the operator
-	ReplacedBy           string // the ID of the key that it was rotated to; empty where it was not
+	ReplacedBy           string // the ID of the key that it was rotated to; empty if it was not rotated
 
 	UnknownScopes     string   // names of scopes, joined by commas, that this version does not know: they allow nothing
-	UnknownAttributes []string // what else is stored that this version does not know: it changes nothing
+	UnknownAttributes []string // names of other stored attributes that this version does not know: they change nothing
 
 	// Unreadable names what is stored of the key and cannot be read: it is damaged, or a newer
-	// version writes it in another way. The fields of these attributes are empty, and the key lets
-	// nobody in.
+	// version writes it in another form. The fields of these attributes are empty, and the key is
+	// refused.
 	Unreadable []string
 }
 
 // Names in Record.Unreadable.
 const (
 	WholeRecord         = "record"         // it is missing or another organization's; nothing but the Hash is known, if that
-	RevocationAttribute = "revocationTime" // the key is revoked, nobody can say when
+	RevocationAttribute = "revocationTime" // the key is revoked, the time is unknown
 )
 
 // CheckLabel allows up to 100 characters of one line.
@@ -50,11 +50,11 @@ func CheckLabel(label string) error {
 	return nil
 }
 
-// State is whether a key is good.
+// State says whether a key is valid.
 type State string
 
-// The states of a key. A key that has been revoked and has expired too is revoked; one of which
-// something cannot be read and that has ended anyway is not Unreadable.
+// The states of a key. A key that has been revoked and has expired too is Revoked. A key that has
+// ended and has something that cannot be read is not Unreadable.
 const (
 	Active     State = "active"
 	Expired    State = "expired"
@@ -62,7 +62,7 @@ const (
 	Unreadable State = "unreadable"
 )
 
-// State is the state at that time.
+// State returns the state at that time.
 func (r *Record) State(now time.Time) State {
 	switch {
 	case !r.RevocationTime.IsZero() || slices.Contains(r.Unreadable, RevocationAttribute):
@@ -78,8 +78,8 @@ func (r *Record) State(now time.Time) State {
 
 func ended(expiry, now time.Time) bool { return !expiry.IsZero() && !now.Before(expiry) }
 
-// Principal is who sends a request and what they may do: of a key that has been checked, what the
-// operations need to know.
+// Principal is the caller of a request and its permissions: what the operations need to know of a
+// key that has been checked.
 type Principal struct {
 	Organization metering.OrgID
 	KeyID        string
@@ -89,14 +89,14 @@ type Principal struct {
 	UnknownScopes string // as in Record: another version of the service may know them
 }
 
-// Principal is whom the key stands for. A record of no organization stands for nobody: its
+// Principal returns the principal of the key. If the record has no organization, the principal's
 // Organization is empty, which no path names.
 func (r *Record) Principal() Principal {
 	org, _ := metering.StoredOrgID(r.Organization)
 	return Principal{Organization: org, KeyID: r.Hash.ID(), Scopes: r.Scopes, ExpiryTime: r.ExpiryTime, UnknownScopes: r.UnknownScopes}
 }
 
-// ScopeNames are the names of all scopes, the unknown ones too, as ReadScopes reads them.
+// ScopeNames returns the names of all scopes, including the unknown ones, as ReadScopes reads them.
 func (i Principal) ScopeNames() string {
 	names := i.Scopes.String()
 	if names != "" && i.UnknownScopes != "" {

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Scopes is a set of what a key may do.
+// Scopes is a set of permissions of a key.
 type Scopes uint8
 
 // The scopes.
 const (
-	Read   Scopes = 1 << iota // what changes nothing: list, validate, read the config
+	Read   Scopes = 1 << iota // operations that change nothing: list, validate, read the config
 	Write                     // change usage record groups, and validate them
 	Config                    // read and change the config
 	Admin                     // everything
@@ -32,10 +32,9 @@ func ParseScopes(text string) (Scopes, error) {
 	return s, nil
 }
 
-// ReadScopes reads the names of scopes that a stored key or the authorizer has, which a newer
-// version may have written. The unknown names allow nothing; they are returned as they are,
-// separated by commas. ok is false if the text is no names at all: it is empty, or one of the names
-// is.
+// ReadScopes reads the names of scopes of a stored key or from the authorizer; a newer version may
+// have written them. Unknown names allow nothing; they are returned unchanged, separated by commas.
+// ok is false if the text is not a list of names: it is empty, or one of its names is.
 func ReadScopes(text string) (known Scopes, unknown string, ok bool) {
 	var others []string
 	for name := range strings.SplitSeq(text, ",") {
@@ -52,7 +51,7 @@ func ReadScopes(text string) (known Scopes, unknown string, ok bool) {
 	return known, strings.Join(others, ","), true
 }
 
-// String is the names of the scopes, separated by commas, as ParseScopes reads them.
+// String returns the names of the scopes, separated by commas, as ParseScopes reads them.
 func (s Scopes) String() string {
 	var names []string
 	for i, name := range scopeNames {
@@ -63,5 +62,5 @@ func (s Scopes) String() string {
 	return strings.Join(names, ",")
 }
 
-// Allow reports whether the set has one of those needed. Admin has them all.
+// Allow reports whether the set has one of the needed scopes. Admin has them all.
 func (s Scopes) Allow(needed Scopes) bool { return s&(needed|Admin) != 0 }

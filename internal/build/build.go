@@ -1,5 +1,5 @@
 // Package build says which build of the program runs: the version and the commit that the Go
-// command has stamped it with.
+// command has stamped into it.
 package build
 
 import (
@@ -10,8 +10,8 @@ import (
 )
 
 // Info is what is known of the build. Commit is "unknown" if the program was built without version
-// control, and ends in "+dirty" if files differed from it; Version is "devel" then, if there is
-// none.
+// control, and ends in "+dirty" if files differed from the commit. Version is "devel" if the build
+// has none.
 type Info struct{ Version, Commit string }
 
 // Current returns the Info of the running program.
@@ -41,7 +41,7 @@ func of(stamped *debug.BuildInfo) Info {
 	return info
 }
 
-// LogAttributes are the version and the commit as log lines have them.
+// LogAttributes returns the version and the commit as attributes of log lines.
 func (i Info) LogAttributes() []any { return []any{"version", i.Version, "commit", i.Commit} }
 
 func (i Info) String() string { return i.Version + ", commit " + i.Commit }

@@ -1,4 +1,4 @@
-// Package child runs a command as a shell would: it passes signals on and returns its exit status.
+// Package child runs a command as a shell would: it forwards signals and returns its exit status.
 package child
 
 import (
@@ -13,13 +13,13 @@ import (
 	"syscall"
 )
 
-// Run runs the command in the environment, passes SIGINT and SIGTERM on to it, and returns its exit
+// Run runs the command in the environment, forwards SIGINT and SIGTERM to it, and returns its exit
 // status: 128 and the signal if one ended it, as a shell would. If the command can't be run, it
-// returns why, and the status of a shell: 126 if it exists, 127 if it doesn't.
+// returns the reason and the status of a shell: 126 if the command exists, 127 if it does not.
 //
-// With a terminal the command stays in its process group, or else it could not read from it; there
-// Ctrl-C has reached it by itself. Without one it gets a group of its own, which a signal reaches
-// as a whole, so that what `go test` has started ends too.
+// With a terminal the command stays in its process group, or else it could not read from it; there,
+// Ctrl-C reaches the command directly. Without a terminal the command gets its own group. A signal
+// reaches the whole group, so that what `go test` has started ends too.
 func Run(args, environment []string, stdin io.Reader, stdout, stderr io.Writer) (status int, err error) {
 	child := exec.Command(args[0], args[1:]...)
 	child.Env, child.Stdin, child.Stdout, child.Stderr = environment, stdin, stdout, stderr
@@ -51,8 +51,9 @@ func Run(args, environment []string, stdin io.Reader, stdout, stderr io.Writer) 
 	}
 }
 
-// exists reports whether there is a file that the command's name means, in the folders of PATH if
-// it is a name alone: a shell exits with 126 then, and with 127 if there is none.
+// exists reports whether a file exists that the command's name means. A name without a slash is
+// looked up in the folders of PATH. For a command that can't be run, a shell exits with 126 if the
+// file exists, and with 127 if it does not.
 func exists(command string) bool {
 	if strings.Contains(command, "/") {
 		_, err := os.Stat(command)

@@ -1,5 +1,5 @@
 // Command generate writes what follows from httpapi.Operations and from the functions of
-// template.yaml: the tables of scopes and of access in docs/security.md, and in template.yaml the
+// template.yaml: in docs/security.md the tables of scopes and of access, and in template.yaml the
 // rows of each function in alarms, dashboard and outputs. With -diff it writes nothing, and fails
 // if a file is not current.
 package main
@@ -62,7 +62,7 @@ func firstDifference(a, b string) (line int) {
 	}
 }
 
-// files are the files that hold what is generated, and what each must be, by what it is.
+// files are the files with generated parts. Each function returns what the file must be.
 var files = map[string]func(text string) (string, error){
 	"docs/security.md": securityGuide,
 	"template.yaml":    template,
@@ -76,7 +76,7 @@ func securityGuide(text string) (string, error) {
 	return section(text, "scopes", scopeTable())
 }
 
-// section replaces what stands between the comments of that name.
+// section replaces the text between the comments of that name.
 func section(text, name, content string) (string, error) {
 	begin, end := "<!-- "+name+": by make generate -->\n", "<!-- end of "+name+" -->"
 	before, rest, found := strings.Cut(text, begin)
@@ -87,7 +87,7 @@ func section(text, name, content string) (string, error) {
 	return before + begin + content + end + after, nil
 }
 
-// accessTable has what each function may do to the table.
+// accessTable returns the table of what each function may do to the table.
 func accessTable() string {
 	var b bytes.Buffer
 	b.WriteString("| function | serves | memory, time | may | on |\n|---|---|---|---|---|\n")
@@ -121,7 +121,8 @@ func accessTable() string {
 	return b.String()
 }
 
-// covered reports whether another access in the same partitions has all actions of a and more.
+// covered reports whether another access in the same partitions has all actions of a and others
+// too.
 func covered(a httpapi.Access, all []httpapi.Access) bool {
 	for _, other := range all {
 		if other.Partitions != a.Partitions || len(other.Indexes)+len(a.Indexes)+len(other.Attributes)+len(a.Attributes) > 0 ||
@@ -139,7 +140,7 @@ func covered(a httpapi.Access, all []httpapi.Access) bool {
 	return false
 }
 
-// scopeTable has the scopes that allow each operation.
+// scopeTable returns the table of the scopes that allow each operation.
 func scopeTable() string {
 	scopes := []auth.Scopes{auth.Read, auth.Write, auth.Config, auth.Admin}
 	var b bytes.Buffer
@@ -170,10 +171,10 @@ type declaredFunction struct {
 
 func (f declaredFunction) label() string { return strings.TrimSuffix(f.resource, "Function") }
 
-// id is the function's name in metric math, which begins in lower case.
+// id is the function's name in metric math, which begins with a lower case letter.
 func (f declaredFunction) id() string { return strings.ToLower(f.label()[:1]) + f.label()[1:] }
 
-// serves is what Operations say of the function, for its output.
+// serves describes for the function's output what it serves, by Operations.
 func (f declaredFunction) serves() string {
 	if len(f.Operations) == 0 {
 		return "Identifies the caller of a request."
@@ -203,11 +204,11 @@ var (
 	outputRows    = regexp.MustCompile(`(?m)(?:^  \w+FunctionName:\n    Description: .*\n    Value: !Ref \w+Function\n?)+`)
 )
 
-// metricsPerAlarm is how many metrics CloudWatch takes in an alarm. The rows of further functions
+// metricsPerAlarm is how many metrics CloudWatch accepts in an alarm. The rows of further functions
 // are in a second alarm, the next block of such rows in the file.
 const metricsPerAlarm = 10
 
-// template has a row for each of its functions, in their order, in the alarms over functions, on
+// template writes a row for each of its functions, in their order, in the alarms over functions, on
 // the dashboard and in the outputs.
 func template(text string) (string, error) {
 	const all = math.MaxInt
@@ -223,7 +224,7 @@ func template(text string) (string, error) {
 		return "", errors.New("it has no functions")
 	}
 	rows := func(of *regexp.Regexp, most int, separator, end string, row func(old string, f declaredFunction) string) error {
-		written := map[string]int{} // functions, by what a row of the first is
+		written := map[string]int{} // number of functions, by the row of the first function
 		text = of.ReplaceAllStringFunc(text, func(old string) string {
 			first := row(old, functions[0])
 			all := []string{}

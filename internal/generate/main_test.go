@@ -18,7 +18,7 @@ func TestFiles_AreCurrent(t *testing.T) {
 	}
 }
 
-// What is edited by hand, or was generated before, is generated again.
+// Text that was edited by hand, or generated before, is generated again.
 func TestFiles_EditsAreUndone(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ file, old, new string }{
@@ -46,7 +46,7 @@ func TestFiles_EditsAreUndone(t *testing.T) {
 	}
 }
 
-// CloudWatch takes ten metrics in an alarm: the eleventh function needs a second alarm.
+// CloudWatch accepts ten metrics in an alarm: the eleventh function needs a second alarm.
 func TestTemplate_EleventhFunctionNeedsAnotherAlarm(t *testing.T) {
 	t.Parallel()
 	text := read(t, "template.yaml")

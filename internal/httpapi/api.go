@@ -1,5 +1,5 @@
 // Package httpapi is the HTTP API: its operations, the strict reading of requests, the handlers,
-// and the one place where a failure becomes a status, a JSON string and a log line.
+// and the one place at which a failure becomes a status, a JSON string and a log line.
 package httpapi
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// Table is what the API asks of the table; internal/table documents it.
+// Table is what the API needs of the table; internal/table documents it.
 type Table interface {
 	List(ctx context.Context, org metering.OrgID, request metering.ListRequest, buffer []byte,
 		encode func(groups []byte, page metering.GroupPage) error) (laterBy time.Duration, err error)
@@ -35,36 +35,37 @@ type Table interface {
 
 // API serves Operations.
 type API struct {
-	// Table may be nil where no operation that is served needs it.
+	// Table may be nil if no served operation needs it.
 	Table Table
 	Log   *slog.Logger
 	Now   func() time.Time
 
-	// ListFor is how long one request reads a list: 10 seconds where it is zero, a third of what
-	// API Gateway waits.
+	// ListFor is how long one request reads a list. If it is zero, that is 10 seconds, a third of
+	// API Gateway's timeout.
 	ListFor time.Duration
 
-	// Authenticate tells who sends a request, from what the client can't forge, and fails with
-	// Unauthenticated where nothing does. Without it every request is refused.
+	// Authenticate identifies the caller by data that the client can't forge. It returns
+	// Unauthenticated if nothing identifies the caller. Without it every request is refused.
 	Authenticate func(*http.Request) (auth.Principal, error)
 
-	// CountUnits returns a context and the DynamoDB units that calls under it have consumed.
+	// CountUnits returns a context and a function that returns the DynamoDB units consumed under
+	// it.
 	CountUnits func(context.Context) (context.Context, func() (read, write float64))
 
 	pages       sync.Pool // of *[]byte, for the bodies of lists
 	compressors sync.Pool // of *gzip.Writer, of 900 KB
 }
 
-// Handler serves the operations of the named functions, or all of them if none is named. Any other
-// path is 404, and any other method on a path of theirs 405. It logs one line a request and lets no
-// panic out.
+// Handler serves the operations of the named functions, or all of them if none is named. For any
+// other path it responds with 404, and for any other method on one of its paths with 405. It logs
+// one line per request and recovers from panics.
 func (a *API) Handler(functions ...string) http.Handler {
 	mux := http.NewServeMux()
 	methods := map[string][]string{}
 	for _, operation := range operationsOf(functions) {
 		methods[operation.Path] = append(methods[operation.Path], operation.Method)
 		mux.HandleFunc(operation.Method+" "+operation.Path, func(w http.ResponseWriter, r *http.Request) {
-			if r.Method != operation.Method { // ServeMux lets HEAD in for GET
+			if r.Method != operation.Method { // ServeMux accepts HEAD for GET
 				notAllowed(w, r, methods[operation.Path])
 				return
 			}
@@ -89,8 +90,8 @@ func (a *API) Handler(functions ...string) http.Handler {
 	return a.serve(mux)
 }
 
-// authorize lets a request through whose key is one of the path's organization and has a scope that
-// the operation takes. What is beyond it deals with that organization alone.
+// authorize accepts a request whose key belongs to the path's organization and has a scope that the
+// operation requires. Code after it works on that organization alone.
 func (a *API) authorize(operation Operation, r *http.Request) error {
 	if a.Authenticate == nil {
 		return metering.Errorf(metering.Unauthenticated, "nothing here tells who asks: no request is let in")
@@ -111,8 +112,8 @@ func (a *API) authorize(operation Operation, r *http.Request) error {
 	return nil
 }
 
-// sameParameters returns Invalid if the gateway before the service has read another parameter from
-// the path than is in the path that it has delivered.
+// sameParameters returns Invalid if the gateway before the service has read other parameters from
+// the path than the delivered path has.
 func (x *exchange) sameParameters(operation Operation, r *http.Request) error {
 	if x.PathParameters == nil {
 		return nil
@@ -131,11 +132,11 @@ func (x *exchange) sameParameters(operation Operation, r *http.Request) error {
 	}
 }
 
-// ByKey identifies requests by the key in their Authorization header, for a server that has no
+// ByKey identifies requests by the key in their Authorization header, for a server without an
 // authorizer before it.
 func ByKey(keys *auth.Authenticator) func(*http.Request) (auth.Principal, error) {
 	return func(r *http.Request) (auth.Principal, error) {
-		// More than one is as one that holds them all, which is no key.
+		// Several headers are joined into one text, which is not a key.
 		return keys.Authenticate(r.Context(), strings.Join(r.Header.Values("Authorization"), ","))
 	}
 }
@@ -150,14 +151,14 @@ func noSuchPath(r *http.Request) error {
 	return metering.Errorf(metering.NotFound, "there is no path %s here", metering.Quote(r.URL.Path))
 }
 
-// exchange is one request with its answer, for the log line.
+// exchange is one request with its response, for the log line.
 type exchange struct {
 	Invocation
 	operation    string         // the ID; empty is none
-	organization metering.OrgID // of the key, and so is what follows
+	organization metering.OrgID // of the key, as is keyID
 	keyID        string
-	change       slog.Attr // what was changed, where a change must be traced to who made it
-	warning      string    // what may have gone wrong with what was answered; empty is nothing
+	change       slog.Attr // what was changed, if the change must be traceable to the caller
+	warning      string    // a possible error in the response; empty is none
 	failure      error
 }
 
@@ -178,7 +179,8 @@ type Invocation struct {
 
 type invocationKey struct{}
 
-// WithInvocation tells of the request under ctx; without it a request gets an id of its own.
+// WithInvocation returns ctx with the invocation of a request. Without it a request gets a request
+// ID of its own.
 func WithInvocation(ctx context.Context, i Invocation) context.Context {
 	return context.WithValue(ctx, invocationKey{}, i)
 }
@@ -208,9 +210,9 @@ func (a *API) serve(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// clean reports whether ServeMux serves the path as it is and would not redirect it. An encoded
-// slash is not clean: API Gateway decodes it before it looks for a route, and no identifier holds
-// one. Nor are bytes that are not UTF-8, for which an event has no text.
+// clean reports whether ServeMux serves the path as it is and would not redirect it. A path with an
+// encoded slash is not clean: API Gateway decodes it before it looks for a route, and no identifier
+// holds one. Nor is a path with bytes that are not UTF-8, which an event can't represent.
 func clean(u *url.URL) bool {
 	rest, ok := strings.CutPrefix(u.Path, "/")
 	if !ok || !utf8.ValidString(u.Path) || strings.Count(u.EscapedPath(), "/") != strings.Count(u.Path, "/") {
@@ -224,7 +226,7 @@ func clean(u *url.URL) bool {
 	return true
 }
 
-// statusRecorder keeps the status that was answered.
+// statusRecorder records the status of the response.
 type statusRecorder struct {
 	http.ResponseWriter
 	status int
@@ -259,8 +261,8 @@ var statuses = map[metering.Code]int{
 	metering.Unavailable:        http.StatusServiceUnavailable,
 }
 
-// statusError is a failure with another status than its code has: one that only HTTP knows, or one
-// that the contract names for an operation.
+// statusError is a failure whose status differs from that of its code: a status that only HTTP
+// knows, or one that the contract requires for an operation.
 type statusError struct {
 	status int
 	error
@@ -280,8 +282,8 @@ func statusOf(err error) int {
 	return statuses[metering.CodeOf(err)]
 }
 
-// fail answers err as a JSON string. What is no metering.Error, and what is Internal, is told to
-// the log alone.
+// fail writes err as a JSON string. An error that is not a metering.Error, or is Internal, is
+// written only to the log.
 func (x *exchange) fail(w http.ResponseWriter, err error) {
 	x.failure = err
 	message := "internal error: the log has more under request id " + x.RequestID
@@ -296,12 +298,12 @@ func (x *exchange) fail(w http.ResponseWriter, err error) {
 		w.Header().Set("WWW-Authenticate", "Key")
 	}
 	if r, ok := w.(*statusRecorder); ok && r.status != 0 {
-		return // too late: the answer has begun
+		return // too late: the response has begun
 	}
 	writeJSON(w, statusOf(err), wire.AppendText(nil, message))
 }
 
-// writeJSON answers a body of JSON. A client that has gone away is nobody's failure.
+// writeJSON writes a JSON response. It ignores write errors: the client has gone away.
 func writeJSON(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))

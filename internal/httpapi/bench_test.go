@@ -12,8 +12,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/bench/figure"
 )
 
-// BenchmarkValidate measures the whole operation on 1,000 groups beside encoding/json's mere
-// decoding of the same body.
+// BenchmarkValidate measures the whole operation on 1,000 groups, in comparison with the decoding
+// alone of the same body by encoding/json.
 func BenchmarkValidate(b *testing.B) {
 	body := batch(1000)
 	handler := validator()
@@ -49,7 +49,7 @@ func BenchmarkValidate(b *testing.B) {
 	figure.Print("validate-vs-decode", m.Ratio(0, 1), "times", "<= 2")
 }
 
-// batch makes the body of n groups, v1 and v2 in turns.
+// batch makes the body of n groups, alternating v1 and v2.
 func batch(n int) []byte {
 	body := []byte{'['}
 	for i := range n {

@@ -15,14 +15,15 @@ import (
 
 // Decision 20 has the measurements behind these.
 const (
-	// compressFrom is the least that is compressed: what is smaller leaves in the first packets
+	// compressFrom is the min size that is compressed: a smaller body fits in the first packets
 	// either way, and each byte saved costs more and more.
 	compressFrom  = 10_000
 	compressLevel = gzip.BestSpeed
 )
 
-// compress returns the body as the client takes it, and its Content-Encoding: gzip, or none as "".
-// It touches no header, so what is answered can still be another thing; writeCompressed writes it.
+// compress returns the body in the form that the client accepts, and its Content-Encoding: gzip, or
+// "" for none. It sets no header, so the caller can still send another response; writeCompressed
+// writes the body.
 func (a *API) compress(r *http.Request, body []byte) (encoded []byte, coding string, err error) {
 	if len(body) < compressFrom || !prefersGzip(r.Header.Values("Accept-Encoding")) {
 		return body, "", nil
@@ -34,7 +35,7 @@ func (a *API) compress(r *http.Request, body []byte) (encoded []byte, coding str
 		}
 	}
 	defer func() {
-		w.Reset(io.Discard) // or it would keep the body
+		w.Reset(io.Discard) // or it would hold on to the body
 		a.compressors.Put(w)
 	}()
 	var to bytes.Buffer
@@ -44,15 +45,15 @@ func (a *API) compress(r *http.Request, body []byte) (encoded []byte, coding str
 	if err := errors.Join(err, w.Close()); err != nil {
 		return nil, "", err
 	}
-	// Lambda returns what is compressed in base64. A page of noise grows by that, and must not
-	// outgrow what Lambda can return.
+	// Lambda returns a compressed body in base64. An incompressible page grows by that, and must
+	// not exceed what Lambda can return.
 	if base64.StdEncoding.EncodedLen(to.Len()) >= len(body) {
 		return body, "", nil
 	}
 	return to.Bytes(), "gzip", nil
 }
 
-// writeCompressed answers what compress has returned.
+// writeCompressed writes what compress has returned.
 func writeCompressed(w http.ResponseWriter, status int, encoded []byte, coding string) {
 	w.Header().Set("Vary", "Accept-Encoding")
 	if coding != "" {
@@ -61,14 +62,15 @@ func writeCompressed(w http.ResponseWriter, status int, encoded []byte, coding s
 	writeJSON(w, status, encoded)
 }
 
-// prefersGzip reads Accept-Encoding (RFC 9110, 12.5.3), all values: the adapter for Lambda cuts
-// this header at its commas. Gzip must be taken, and not liked less than the body as it is.
+// prefersGzip reads Accept-Encoding (RFC 9110, 12.5.3), all values: the adapter for Lambda splits
+// this header at its commas. Gzip must be accepted, with at least the weight of the identity
+// coding.
 func prefersGzip(acceptEncoding []string) bool {
 	weights := map[string]float64{}
 	for element := range strings.SplitSeq(strings.Join(acceptEncoding, ","), ",") {
 		coding, parameters, err := mime.ParseMediaType(element)
 		if err != nil {
-			continue // nothing, or nothing that can be read
+			continue // empty or not readable
 		}
 		weights[coding] = 1
 		if q, weighted := parameters["q"]; weighted {

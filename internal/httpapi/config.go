@@ -73,9 +73,9 @@ func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, replace bool,
 	return nil
 }
 
-// contentLocation says that the body of a response is the config as GET returns it, and so that its
-// ETag is that of the body, not of what was sent (RFC 9110, 8.7). It is relative: the path that the
-// client sees may have a stage in front of ours.
+// contentLocation says that the body of a response is the config as GET returns it, so that its
+// ETag is that of this body, not of what was sent (RFC 9110, 8.7). It is relative: the path that
+// the client sees may have a stage in front of ours.
 func contentLocation(r *http.Request) string {
 	return r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
 }
@@ -89,7 +89,7 @@ func writeConfig(w http.ResponseWriter, v metering.ConfigVersion) {
 func etag(v metering.ConfigVersion) string { return strconv.Quote(v.Tag()) }
 
 // readConditions reads If-Match and If-None-Match (RFC 9110, 13.1.1 and 13.1.2). If-Match compares
-// strongly, so a weak ETag in it names nothing; If-None-Match compares weakly.
+// strongly, so a weak ETag in it matches nothing; If-None-Match compares weakly.
 func readConditions(r *http.Request) (c metering.ConfigConditions, err error) {
 	if c.IfMatch, err = tags(r, "If-Match", false); err != nil {
 		return c, err
@@ -98,7 +98,7 @@ func readConditions(r *http.Request) (c metering.ConfigConditions, err error) {
 	return c, err
 }
 
-// tags reads the header of that name; nil is absent.
+// tags reads the header of that name; the result is nil if it is absent.
 func tags(r *http.Request, name string, weak bool) (*metering.Tags, error) {
 	values := r.Header.Values(name)
 	if len(values) == 0 {
@@ -123,7 +123,7 @@ func tags(r *http.Request, name string, weak bool) (*metering.Tags, error) {
 	return t, nil
 }
 
-// entityTags splits a list of ETags, one at least, in any of which a comma may stand.
+// entityTags splits a list of at least one ETag. An ETag may contain commas.
 func entityTags(list string) (tags []string, ok bool) {
 	for rest := list; ; {
 		rest = strings.TrimLeft(rest, " \t,") // empty elements are allowed

@@ -23,9 +23,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// FuzzListRequest looks for a query of the list operation that is taken and should not be, or whose
-// next page by its Link would be one of another list; and for headers that are read for what they
-// don't say.
+// FuzzListRequest looks for a query of the list operation that is accepted but should not be, or
+// whose Link to the next page would belong to another list; and for headers that are misread.
 func FuzzListRequest(f *testing.F) {
 	for _, query := range []string{
 		"", "limit=1&offset=0", "limit=1001", "limit=%2B1", "offset=-0", "limit=01&offset=00", "limit=&status=", "offset=2147483648", "offset=1&cursor=x", "offset=&cursor=x",
@@ -89,7 +88,7 @@ func fuzzQuery(t *testing.T, query string) {
 		t.Fatalf("%q has the link %q", query, link)
 	}
 
-	// What was read is what was sent, and nothing else was.
+	// What was read is what was sent, and nothing else.
 	filter := request.Filter
 	read := map[string]string{
 		"partner": string(filter.Partner), "productId": string(filter.ProductID), "entitlementId": string(filter.EntitlementID), "buyerId": string(filter.BuyerID),
@@ -138,8 +137,8 @@ func fuzzQuery(t *testing.T, query string) {
 	}
 }
 
-// wantRefused wants the request, as a client sends it, to be answered with 400 and why. It needs no
-// table: it doesn't come so far.
+// wantRefused requires that the request, as a client sends it, gets a 400 with the reason. It needs
+// no table: the request does not reach one.
 func wantRefused(t *testing.T, r *http.Request, err error) {
 	if metering.CodeOf(err) != metering.Invalid {
 		t.Fatalf("%q: %#v", r.URL.RawQuery, err)
@@ -163,7 +162,7 @@ func wantRefused(t *testing.T, r *http.Request, err error) {
 
 var element = regexp.MustCompile(`^[ \t]*(?:([!#$%&'*+.^_\x60|~0-9A-Za-z-]+)(?:[ \t]*;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?)?[ \t]*$`)
 
-// fuzzAcceptEncoding holds prefersGzip to RFC 9110, 12.5.3, for what that allows.
+// fuzzAcceptEncoding checks prefersGzip against RFC 9110, 12.5.3, for headers that it allows.
 func fuzzAcceptEncoding(t *testing.T, header string) {
 	got := prefersGzip([]string{header})
 	if split := prefersGzip(strings.Split(header, ",")); split != got {
@@ -173,7 +172,7 @@ func fuzzAcceptEncoding(t *testing.T, header string) {
 	for part := range strings.SplitSeq(header, ",") {
 		found := element.FindStringSubmatch(part)
 		if found == nil {
-			return // not what the RFC allows: a client that sends it can read either
+			return // not allowed by the RFC: a client that sends it can read either
 		}
 		coding, weight := strings.ToLower(found[1]), 1.0
 		if _, twice := weights[coding]; coding == "" {
@@ -195,7 +194,7 @@ func fuzzAcceptEncoding(t *testing.T, header string) {
 	}
 }
 
-// RFC 9110, 8.8.3. What stands in an ETag is not looked at closer.
+// RFC 9110, 8.8.3. The content of an ETag is not checked further.
 var entityTagList = regexp.MustCompile(`^[ \t,]*(?:W/)?"[^"]*"(?:[ \t]*,[ \t,]*(?:W/)?"[^"]*")*[ \t,]*$`)
 
 func fuzzConditions(t *testing.T, header string) {

@@ -48,11 +48,12 @@ func (a *API) listGroups(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// maxLink is the most that a Link header may take: API Gateway allows 10,240 bytes for all headers.
+// maxLink is the max size of a Link header in bytes: API Gateway allows 10,240 bytes for all
+// headers.
 const maxLink = 8_000
 
-// linkNext tells where the next page is, relative to the request: the way that the client took here
-// may be another than ours.
+// linkNext sets the Link header to the next page. The link is relative to the request, because the
+// path that the client used may differ from ours.
 func linkNext(w http.ResponseWriter, r *http.Request, cursor string) {
 	if cursor == "" {
 		return
@@ -90,7 +91,7 @@ func (a *API) listRequest(r *http.Request) (request metering.ListRequest, err er
 	return request, nil
 }
 
-// listQuery is what a list was asked for, the same on all of its pages.
+// listQuery is the query of a list without the paging parameters, the same on all of its pages.
 func listQuery(parameters map[string]string) string {
 	query := url.Values{}
 	for name, value := range parameters {

@@ -19,8 +19,8 @@ type Operation struct {
 	Path   string
 	Scopes auth.Scopes // one of them is enough
 
-	// Function is the Lambda function that serves the operation: a folder of functions/. It has the
-	// most memory and time of its operations, and the access of all of them.
+	// Function is the Lambda function that serves the operation: a folder of functions/. A function
+	// has the max memory and timeout of its operations, and the access of all of them.
 	Function string
 	Memory   int           // in MB; 0 is defaultMemory
 	Timeout  time.Duration // 0 is defaultTimeout
@@ -33,7 +33,7 @@ type Operation struct {
 type Access struct {
 	Actions    []string // of DynamoDB, such as GetItem
 	Indexes    []string // nil is the table itself
-	Partitions string   // how the partition keys begin: "ORG#*". Indexes have none: they hold groups alone
+	Partitions string   // how the partition keys begin: "ORG#*"; empty for indexes, which hold only groups
 	Attributes []string // the only attributes that the actions may name; nil is any
 }
 
@@ -67,7 +67,7 @@ func Operations() []Operation {
 		},
 		{
 			ID: "replaceUsageMeteringConfigInfo", Method: "PUT", Path: "/org/{orgId}/usageMeteringConfigInfo", Scopes: auth.Config,
-			// Writers that collide try again until this is nearly over.
+			// Writers that collide retry until this time is nearly over.
 			Function: "config", Memory: 1024, Timeout: 15 * time.Second, Table: []Access{{Actions: []string{"Query", "PutItem"}, Partitions: "ORG#*"}},
 			handle: (*API).putConfig,
 		},
@@ -81,14 +81,14 @@ func Operations() []Operation {
 
 // Function is a Lambda function: what template.yaml must declare of it.
 type Function struct {
-	Name       string // its folder of functions/
+	Name       string // its folder in functions/
 	Memory     int    // in MB
 	Timeout    time.Duration
 	Table      []Access
-	Operations []Operation // none are the authorizer's
+	Operations []Operation // empty for the authorizer
 }
 
-// What Globals in template.yaml has.
+// The values in Globals of template.yaml.
 const (
 	defaultMemory  = 256
 	defaultTimeout = 10 * time.Second
@@ -118,7 +118,7 @@ func Functions() []Function {
 		f.Table = append(f.Table, o.Table...)
 		f.Operations = append(f.Operations, o)
 	}
-	// Each that has a table reads an item of PING, which does not exist, when it starts.
+	// Each function with a table reads an item of PING, which does not exist, when it starts.
 	for i := range all {
 		if len(all[i].Table) > 0 {
 			all[i].Table = append(all[i].Table, Access{Actions: []string{"GetItem"}, Partitions: "PING"})
@@ -128,7 +128,7 @@ func Functions() []Function {
 }
 
 // operationsOf returns the operations of the named functions, or all if none is named. It panics if
-// a function has none: its main names another.
+// a named function has no operation, because then its main has the wrong name.
 func operationsOf(functions []string) []Operation {
 	if len(functions) == 0 {
 		return Operations()

@@ -14,11 +14,12 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// organization is the key's, and in a handler the path's: authorize has compared them.
+// organization is the organization of the key. In a handler it is also the path's: authorize has
+// compared them.
 func organization(r *http.Request) metering.OrgID { return exchangeOf(r).organization }
 
-// queryParameters reads the query strictly: known names, each at most once. One with an empty value
-// is as if absent.
+// queryParameters reads the query strictly: known names, each at most once. A parameter with an
+// empty value counts as absent.
 func queryParameters(r *http.Request, known ...string) (map[string]string, error) {
 	if n := strings.Count(r.URL.RawQuery, "&") + 1; n > metering.MaxQueryParameters {
 		return nil, metering.Errorf(metering.Invalid, "the query string has %d parameters: it may have at most %d", n, metering.MaxQueryParameters)
@@ -83,7 +84,7 @@ func integer(parameters map[string]string, name string, least, most, absent int)
 	return n, nil
 }
 
-// identifier is the parameter as parse makes an identifier of it, or empty if it is absent.
+// identifier reads a parameter with parse. It returns an empty identifier if it is absent.
 func identifier[ID ~string](parameters map[string]string, name string, parse func(string) (ID, error)) (ID, error) {
 	value := parameters[name]
 	if value == "" {
@@ -96,8 +97,7 @@ func identifier[ID ~string](parameters map[string]string, name string, parse fun
 	return id, nil
 }
 
-// readBody reads a JSON body of at most limit bytes; a body without a Content-Type is taken for
-// JSON.
+// readBody reads a JSON body of at most limit bytes; a body without a Content-Type is read as JSON.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ...string) ([]byte, error) {
 	if contentType := r.Header.Get("Content-Type"); contentType != "" {
 		mediaType, parameters, err := mime.ParseMediaType(contentType)
@@ -110,7 +110,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 				metering.Quote(contentType), strings.Join(mediaTypes, " or "))
 		}
 	}
-	// All values: the adapter for Lambda cuts this header at its commas.
+	// All values: the adapter for Lambda splits this header at its commas.
 	if encoding := strings.Join(r.Header.Values("Content-Encoding"), ", "); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		w.Header().Set("Accept-Encoding", "identity") // RFC 9110, 15.5.16
 		return nil, refusedWith(http.StatusUnsupportedMediaType, "the Content-Encoding is %s: the body must be sent as it is", metering.Quote(encoding))
@@ -131,17 +131,18 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 	return body, nil
 }
 
-// maxDiscarded is how much of a body that nothing asked for is read: as much as API Gateway lets
+// maxDiscarded is how many bytes of an unread body are discarded: as many as API Gateway lets
 // through.
 const maxDiscarded = 10 << 20
 
-// Refuse answers a request of which a body may still be on its way, and reads that after the answer
-// is out: a client that still writes when the connection is closed never reads the answer, and one
-// that writes nothing more gets it all the same. One that waits to be told to send is not told.
+// Refuse calls answer, which responds to a request whose body may still be arriving, and then reads
+// and discards the body. If the connection closed at once, a client that is still writing would
+// never read the response. A client that writes nothing more gets the response too. A client that
+// waits for 100 Continue is not sent one.
 func Refuse(w http.ResponseWriter, r *http.Request, answer func()) {
 	connection := http.NewResponseController(w)
 	if r.ContentLength < 0 || r.ContentLength > maxDiscarded {
-		w.Header().Set("Connection", "close") // its end may never be read
+		w.Header().Set("Connection", "close") // the end of the body may never be read
 	}
 	bodyFollows := r.ContentLength != 0 && r.Header.Get("Expect") == "" && connection.EnableFullDuplex() == nil
 	answer()

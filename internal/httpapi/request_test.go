@@ -19,7 +19,7 @@ import (
 // validation is the path of the operation that needs no table.
 const validation = "/org/demo/batchValidateUsageRecordGroups"
 
-// validator serves it.
+// validator serves that operation.
 func validator() http.Handler {
 	api := &httpapi.API{
 		Log: slog.New(slog.DiscardHandler), Now: time.Now,
@@ -31,7 +31,7 @@ func validator() http.Handler {
 	return api.Handler("validate")
 }
 
-// A client that writes all before it reads: the connection must not be gone by then.
+// A client that writes everything before it reads: the connection must still be open then.
 func TestABodyTooLargeIsAnsweredToASlowReader(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(validator())
@@ -54,7 +54,7 @@ func TestABodyTooLargeIsAnsweredToASlowReader(t *testing.T) {
 	}
 }
 
-// A client that declares a body and waits for the answer before it sends any.
+// A client that declares a body and waits for the response before it sends any of it.
 func TestABodyTooLargeIsAnsweredBeforeItComes(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(validator())

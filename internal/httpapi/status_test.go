@@ -8,8 +8,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Each generic code has a status of its own; what HTTP or the contract says otherwise stays with
-// the failure.
+// Each generic code has its own status. A status that HTTP or the contract requires instead stays
+// with the failure.
 func TestStatusOf(t *testing.T) {
 	t.Parallel()
 	codes := map[int]metering.Code{}

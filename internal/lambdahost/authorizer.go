@@ -13,7 +13,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// The members of the authorizer's context, which API Gateway hands to the functions.
+// The members of the authorizer's context, which API Gateway passes to the functions.
 const (
 	contextOrganization = "organization"
 	contextKeyID        = "keyId"
@@ -22,11 +22,11 @@ const (
 )
 
 // Authorizer makes keys a Lambda authorizer (HTTP API, payload 2.0, simple response). API Gateway
-// caches its answer by the Authorization header, for all routes: so it tells who asks and never
-// looks at what for, which the functions check.
+// caches its response by the Authorization header, for all routes. So it identifies the caller and
+// never checks the operation, which the functions do.
 //
-// A key that is not good is refused. Where that can't be told the error is returned, which API
-// Gateway answers with 500 and does not cache.
+// A key that is not valid is refused. If the check fails, the error is returned; API Gateway then
+// responds with 500 and does not cache.
 func Authorizer(keys *auth.Authenticator) func(context.Context, events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error) {
 	var begun atomic.Bool
 	return func(ctx context.Context, event events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error) {
@@ -55,7 +55,8 @@ func Authorizer(keys *auth.Authenticator) func(context.Context, events.APIGatewa
 	}
 }
 
-// identify goes by the principal source, the Authorization header as API Gateway caches by it.
+// authenticate uses the identity source, the Authorization header, because API Gateway caches by
+// it.
 func authenticate(ctx context.Context, keys *auth.Authenticator, event events.APIGatewayV2CustomAuthorizerV2Request) (auth.Principal, error) {
 	if len(event.IdentitySource) != 1 {
 		return auth.Principal{}, metering.Errorf(metering.Unauthenticated, "%d principal sources: one is due, the Authorization header", len(event.IdentitySource))
@@ -63,10 +64,11 @@ func authenticate(ctx context.Context, keys *auth.Authenticator, event events.AP
 	return keys.Authenticate(ctx, event.IdentitySource[0])
 }
 
-// Principal is whom the authorizer has told, by the request context of the event: what the adapter
-// passes with the request, and nothing that a client sends. It returns Unauthenticated where there
-// is none, or one that our authorizer would not have told. The names of scopes may be of a newer
-// version's: the unknown ones allow nothing.
+// Principal returns the principal that the authorizer has identified. It reads the request context
+// of the event, which the adapter passes with the request, and nothing that a client sends. It
+// returns Unauthenticated if no authorizer has identified the caller, or if our authorizer would
+// not have written the context. A newer version may have written names of scopes: unknown ones
+// allow nothing.
 func Principal(r *http.Request) (auth.Principal, error) {
 	gateway, ok := core.GetAPIGatewayV2ContextFromContext(r.Context())
 	if !ok || gateway.Authorizer == nil || gateway.Authorizer.Lambda == nil {

@@ -17,8 +17,8 @@ import (
 )
 
 // BenchmarkEnvelope measures a function whose handler only writes a page of 850 KB, from the
-// event's bytes to the answer's, beside the same through the adapter's response half and
-// aws-lambda-go's encoder, the two in turns.
+// event's bytes to the response's. It alternates with the same through the adapter's response half
+// and aws-lambda-go's encoder.
 func BenchmarkEnvelope(b *testing.B) {
 	page := listPage(1000)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

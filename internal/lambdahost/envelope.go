@@ -13,19 +13,19 @@ import (
 	"unicode/utf8"
 )
 
-// envelope is an http.ResponseWriter that writes an answer as API Gateway takes it from a function
-// (payload 2.0): {"statusCode":200,"headers":{...},"body":"..."}. A body that is text is escaped
-// into it as it is written, and so copied once; one with a Content-Encoding, or that is not UTF-8,
-// is in base64. What a client sees is what it would through the adapter's own writer (decision 20).
+// envelope is an http.ResponseWriter that writes a response in the form that API Gateway expects
+// from a function (payload 2.0): {"statusCode":200,"headers":{...},"body":"..."}. A text body is
+// escaped into it as it is written, and so copied once; a body with a Content-Encoding, or that is
+// not UTF-8, is in base64. A client sees the same as with the adapter's own writer (decision 20).
 //
-// The status and the headers are those of the first WriteHeader or Write, as net/http has it. A
-// Content-Type is guessed only where Write comes first.
+// The status and the headers are those of the first WriteHeader or Write, as in net/http. The
+// Content-Type is guessed only if Write comes first.
 type envelope struct {
 	header http.Header
-	json   []byte // nil until the answer begins
-	bodyAt int    // where the body's text begins in json
+	json   []byte // nil until the response begins
+	bodyAt int    // the offset of the body's text in json
 	coded  bool   // the body has a Content-Encoding
-	binary []byte // the body, where it is to be in base64
+	binary []byte // the body, if it is to be in base64
 }
 
 func newEnvelope() *envelope { return &envelope{header: http.Header{}} }
@@ -33,7 +33,7 @@ func newEnvelope() *envelope { return &envelope{header: http.Header{}} }
 func (e *envelope) Header() http.Header { return e.header }
 
 func (e *envelope) WriteHeader(status int) {
-	if e.json != nil || status < http.StatusOK { // an envelope holds one answer, the final one
+	if e.json != nil || status < http.StatusOK { // an envelope holds one response, the final one
 		return
 	}
 	head := struct {
@@ -66,20 +66,20 @@ func (e *envelope) Write(p []byte) (int, error) {
 		e.binary = append(e.binary, p...)
 		return len(p), nil
 	}
-	// Most answers are one Write: this is all the room it takes, and what appendEscaped and end
-	// add.
+	// Most responses are one Write. This is all the space it needs, including what appendEscaped
+	// and end add.
 	e.json = slices.Grow(e.json, len(p)+bytes.Count(p, []byte{'"'})+bytes.Count(p, []byte{'\\'})+16)
 	e.json = appendEscaped(e.json, p)
 	return len(p), nil
 }
 
-// end returns the envelope, or nil where nothing was answered.
+// end returns the envelope, or nil if there was no response.
 func (e *envelope) end() []byte {
 	if e.json == nil {
 		return nil
 	}
-	// Escaping changes ASCII alone: what it made is UTF-8 where the body is, however that was
-	// split. Nothing of ours is anything else.
+	// Escaping changes only ASCII, so the escaped text is UTF-8 if the body is, however that was
+	// split. Everything else that we write is UTF-8.
 	if body := e.json[e.bodyAt:]; !utf8.Valid(body) {
 		e.coded, e.binary, e.json = true, unescaped(body), e.json[:e.bodyAt]
 	}
@@ -90,9 +90,9 @@ func (e *envelope) end() []byte {
 	return append(e.json, `"}`...)
 }
 
-// appendEscaped appends text as it stands inside a JSON string: with a backslash before quotes and
+// appendEscaped appends text escaped for a JSON string: with a backslash before quotes and
 // backslashes, and control characters as \u00XX. It copies eight bytes at a time, up to the first
-// of them that needs an escape; of a list that is every eighth.
+// of them that needs an escape; in a list, every eighth byte does.
 func appendEscaped(b, text []byte) []byte {
 	for len(text) >= 8 {
 		b = slices.Grow(b, 8)
@@ -117,11 +117,11 @@ func appendEscaped(b, text []byte) []byte {
 	return b
 }
 
-// specialBytes has a bit in the lowest byte of the word that needs an escape, and is 0 where none
-// does. What it has above that means nothing: subtracting borrows from the byte above.
+// specialBytes has a bit in the lowest byte of the word that needs an escape, and is 0 if none
+// does. Higher bits have no meaning: the subtraction borrows from the byte above.
 func specialBytes(word uint64) uint64 {
 	const each, high = 0x0101010101010101, 0x8080808080808080
-	quote, backslash := word^each*'"', word^each*'\\' // a byte that is one is 0
+	quote, backslash := word^each*'"', word^each*'\\' // a byte that matches becomes 0
 	return ((quote-each)&^quote | (backslash-each)&^backslash | (word-each*' ')&^word) & high
 }
 
@@ -133,7 +133,7 @@ func appendEscape(b []byte, c byte) []byte {
 	return append(b, '\\', c)
 }
 
-// unescaped takes back what appendEscaped did.
+// unescaped reverses appendEscaped.
 func unescaped(escaped []byte) []byte {
 	text := make([]byte, 0, len(escaped))
 	for {

@@ -17,8 +17,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/lambdahost"
 )
 
-// For all answers, whatever their bytes and in whatever pieces they are written, API Gateway reads
-// the same from ours as from the adapter's own response half, encoded by aws-lambda-go.
+// For all responses, whatever their bytes and however their writes are split, API Gateway reads the
+// same from ours as from the adapter's own response half, encoded by aws-lambda-go.
 func TestAnswersAreTheAdapters(t *testing.T) {
 	t.Parallel()
 	request := event(t, "/org/o/usageRecordGroup", "", nil)
@@ -38,7 +38,7 @@ func TestAnswersAreTheAdapters(t *testing.T) {
 	})
 }
 
-// drawAnswer is a handler with an answer of any status, headers and bytes.
+// drawAnswer is a handler with a response of any status, headers and bytes.
 func drawAnswer(t *rapid.T) http.HandlerFunc {
 	header := http.Header(rapid.MapOfN(
 		rapid.SampledFrom([]string{"Content-Encoding", "Etag", "Link", "Set-Cookie", "Vary", "X-\xff"}),
@@ -50,7 +50,7 @@ func drawAnswer(t *rapid.T) http.HandlerFunc {
 	)
 	body := bytes.Join(rapid.SliceOfN(piece, 0, 3).Draw(t, "body"), nil)
 	cuts := rapid.SliceOfN(rapid.IntRange(0, len(body)), 0, 3).Draw(t, "cuts")
-	status := rapid.SampledFrom([]int{0, 200, 201, 400, 503, 999}).Draw(t, "status") // 0: left to Write
+	status := rapid.SampledFrom([]int{0, 200, 201, 400, 503, 999}).Draw(t, "status") // 0: no WriteHeader before Write
 	if status != 0 || rapid.Bool().Draw(t, "typed") {
 		header.Set("Content-Type", "application/json; charset=utf-8")
 	}
@@ -72,7 +72,7 @@ func drawAnswer(t *rapid.T) http.HandlerFunc {
 	}
 }
 
-// read is the answer as a client has it: the bytes of the body.
+// read returns the response as a client receives it: the bytes of the body.
 func read(t *rapid.T, answer []byte) events.APIGatewayV2HTTPResponse {
 	response := decoded(t, answer)
 	if response.IsBase64Encoded {
@@ -88,8 +88,8 @@ func read(t *rapid.T, answer []byte) events.APIGatewayV2HTTPResponse {
 	return response
 }
 
-// As net/http has it, and not the adapter: the first status is the answer's, and its headers are
-// those of then.
+// As in net/http, unlike in the adapter: the first status is the response's, with the headers set
+// by then.
 func TestAnAnswerBeginsOnce(t *testing.T) {
 	t.Parallel()
 	response, _ := invoke(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -109,7 +109,7 @@ func TestAnAnswerBeginsOnce(t *testing.T) {
 	}
 }
 
-// What has a Content-Encoding is in base64, also where its bytes happen to be text.
+// A body with a Content-Encoding is in base64, even if its bytes happen to be text.
 func TestACodedBodyIsInBase64(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{"", "text", "\x1f\x8b\x08\xff" + strings.Repeat("x", 1000)} {

@@ -31,9 +31,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// FuzzEvent looks for bytes that a function answers with an error, or with what is no answer: what
-// reaches the client then is API Gateway's bare 500. And for an event by which the authorizer lets
-// in another than who sends the one key that is stored, or tells something else than what is stored
+// FuzzEvent looks for bytes for which a function returns an error or an invalid response: the
+// client would get API Gateway's bare 500. It also looks for an event for which the authorizer lets
+// in a caller without the one key that is stored, or passes on something else than what is stored
 // with it.
 func FuzzEvent(f *testing.F) {
 	f.Add([]byte(""))
@@ -71,7 +71,7 @@ func FuzzEvent(f *testing.F) {
 			if err == nil {
 				t.Fatalf("%s", decision)
 			}
-			return // no event of an authorizer: Lambda tells API Gateway, which answers 500 and lets nobody in
+			return // not an event of an authorizer: Lambda reports an error to API Gateway, which responds with 500
 		}
 		var want events.APIGatewayV2CustomAuthorizerSimpleResponse
 		if len(sent.IdentitySource) == 1 && isKey.MatchString(sent.IdentitySource[0]) {
@@ -85,8 +85,8 @@ func FuzzEvent(f *testing.F) {
 	})
 }
 
-// wantOneReading wants the path and the path parameters of an event that was answered 200 to say
-// the same.
+// wantOneReading requires that the path and the path parameters of an event whose response is 200
+// say the same.
 func wantOneReading(t *testing.T, payload []byte) {
 	t.Helper()
 	var sent events.APIGatewayV2HTTPRequest
@@ -122,9 +122,9 @@ func eventFile(t testing.TB, name string) []byte {
 	return text
 }
 
-// storedKey is the key in events/authorizer.json, and a table that holds it and no other: it is of
-// the organization demo, and good for good. What has not the form of a key never comes to the
-// table, so that it costs little.
+// storedKey returns the key in events/authorizer.json, and a table that holds only this key: it
+// belongs to the organization demo and never expires. A text without the form of a key never
+// reaches the table, so that it costs little.
 func storedKey(f *testing.F) (auth.Key, *table.Table) {
 	var authorizer events.APIGatewayV2CustomAuthorizerV2Request
 	if err := json.Unmarshal(eventFile(f, "authorizer"), &authorizer); err != nil {
@@ -145,13 +145,13 @@ func storedKey(f *testing.F) (auth.Key, *table.Table) {
 
 var discard = slog.New(slog.DiscardHandler)
 
-// validator is the function of the operation that needs no table; every other path is none.
+// validator is the function of the operation that needs no table; it has no other path.
 func validator() lambda.Handler {
 	api := &httpapi.API{Log: discard, Now: time.Now, CountUnits: table.CountUnits, Authenticate: lambdahost.Principal}
 	return lambdahost.Handler(api.Handler("validate"), discard)
 }
 
-// quiet keeps what the adapter prints of requests that it can't read out of the fuzzer's way.
+// quiet discards what the adapter prints about requests that it can't read.
 func quiet(f *testing.F) {
 	out := os.Stdout
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
@@ -163,8 +163,8 @@ func quiet(f *testing.F) {
 	f.Cleanup(func() { os.Stdout = out; log.SetOutput(os.Stderr) })
 }
 
-// wantAnswer wants what API Gateway takes for an answer, whose body is JSON: a string, where it is
-// of a failure.
+// wantAnswer requires a response that API Gateway accepts. Its body must be JSON, and a string if
+// the response is a failure.
 func wantAnswer(t *testing.T, answer []byte) events.APIGatewayV2HTTPResponse {
 	t.Helper()
 	response := decoded(t, answer)
@@ -176,8 +176,8 @@ func wantAnswer(t *testing.T, answer []byte) events.APIGatewayV2HTTPResponse {
 	return response
 }
 
-// FuzzRequest looks for a request that reaches the handler as another than the client sent to API
-// Gateway, or that is refused and could be read.
+// FuzzRequest looks for a request that reaches the handler changed from what the client sent to API
+// Gateway, or that is refused although it could be read.
 func FuzzRequest(f *testing.F) {
 	for _, path := range []string{"/", "/org/o/usageRecordGroup/a#b", "/a%41/50%", "//a b/../?x", "/ü\x00\x7f", "x", ""} {
 		f.Add("GET", path, "a=%23+b&c", "gzip, br", "", false)
@@ -195,7 +195,7 @@ func FuzzRequest(f *testing.F) {
 			*text = strings.ToValidUTF8(*text, "?") // an event is JSON
 		}
 		if path == "" || path[0] != '/' {
-			path = "/" + path // as HTTP has it
+			path = "/" + path // as HTTP requires
 		}
 		payload := event(t, path, query, func(e map[string]any) {
 			e["requestContext"].(map[string]any)["http"].(map[string]any)["method"] = method
@@ -245,7 +245,7 @@ func FuzzRequest(f *testing.F) {
 			t.Fatalf("%s %q?%q with %q: %d %s", method, path, query, body, response.StatusCode, response.Body)
 		}
 
-		// And the API itself answers it, whatever it is.
+		// The API itself must respond to it, whatever it is.
 		answer, err = validate.Invoke(t.Context(), payload)
 		if err != nil {
 			t.Fatalf("an invocation error: %v", err)

@@ -1,6 +1,6 @@
 // Package lambdahost runs operations of the API as a Lambda function behind API Gateway (HTTP API,
-// payload 2.0). It alone knows aws-lambda-go and the api-proxy adapter, of which it takes the half
-// that reads requests, and guards what that (v0.16.2) gets wrong.
+// payload 2.0). It alone imports aws-lambda-go and the api-proxy adapter. It uses the adapter's
+// half that reads requests, and corrects what that half (v0.16.2) gets wrong.
 package lambdahost
 
 import (
@@ -29,14 +29,14 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// Run serves the operations of a function that needs no table, until Lambda ends the process. A
-// function with a table is run by tablehost. The caller of each request is whom the authorizer has
-// identified.
+// Run serves the operations of a function that needs no table, until Lambda ends the process.
+// tablehost runs a function with a table. The caller of each request is the principal that the
+// authorizer has identified.
 func Run(function string) {
 	Serve(&httpapi.API{CountUnits: noUnits}, Log(), function)
 }
 
-// Serve is Run for a function that needs what the API has.
+// Serve is Run for a function that needs the table or other fields of the API.
 func Serve(api *httpapi.API, log *slog.Logger, function string) {
 	api.Log, api.Now, api.Authenticate = log, time.Now, Principal
 	lambda.Start(Handler(api.Handler(function), log))
@@ -46,11 +46,11 @@ func noUnits(ctx context.Context) (context.Context, func() (read, write float64)
 	return ctx, func() (read, write float64) { return 0, 0 }
 }
 
-// Log is the log that Lambda keeps.
+// Log returns the log that Lambda stores.
 func Log() *slog.Logger { return newLog(os.Stdout, os.Getenv("METRICS_NAMESPACE")) }
 
-// newLog writes lines of JSON that name the build; with a namespace those of requests are metrics
-// too.
+// newLog returns a log of JSON lines that name the build. With a namespace, the lines of requests
+// are also metrics.
 func newLog(to io.Writer, namespace string) *slog.Logger {
 	var handler slog.Handler = slog.NewJSONHandler(to, nil)
 	if namespace != "" {
@@ -60,7 +60,7 @@ func newLog(to io.Writer, namespace string) *slog.Logger {
 }
 
 // Handler makes handler a Lambda function of payload-2.0 events. Whatever the event holds, it
-// returns an answer and no error: an invocation error would reach the client as API Gateway's bare
+// returns a response and no error: an invocation error would reach the client as API Gateway's bare
 // 500.
 func Handler(handler http.Handler, log *slog.Logger) lambda.Handler {
 	return &function{handler: handler, log: log}
@@ -72,7 +72,7 @@ type function struct {
 	begun   atomic.Bool
 }
 
-// Invoke is what Lambda calls with the bytes of an event.
+// Invoke is called by Lambda with the bytes of an event.
 func (f *function) Invoke(ctx context.Context, payload []byte) (answer []byte, _ error) {
 	var event events.APIGatewayV2HTTPRequest
 	notAnEvent := json.Unmarshal(payload, &event)
@@ -91,8 +91,8 @@ func (f *function) Invoke(ctx context.Context, payload []byte) (answer []byte, _
 		}
 	}()
 	if notAnEvent != nil {
-		// No client can do that, only what is wired to the function. Lambda counts no error, so
-		// this line does, for the alarm.
+		// No client can cause this, only a wrong event source. Lambda counts no error, so this line
+		// counts one, for the alarm.
 		f.log.Error(httpapi.RequestLogged, "requestId", requestID, "operation", "none", "status", http.StatusInternalServerError,
 			"durationMs", 0, "readUnits", 0, "writeUnits", 0, "internalErrors", 1, "error", "the event is not one of an HTTP API: "+notAnEvent.Error())
 		return internalError, nil
@@ -122,9 +122,9 @@ func (f *function) Invoke(ctx context.Context, payload []byte) (answer []byte, _
 	return answer, nil
 }
 
-// answerMargin is what a request leaves of the function's time to answer that it ran out. That
-// takes milliseconds, but of a seventh of a core, and Lambda ends a function that is late: the
-// client would get a bare 503 of API Gateway and the alarm an error.
+// answerMargin is the part of the function's time that is reserved to respond that the time ran
+// out. That takes milliseconds, but at a seventh of a core. Lambda ends a function that is late:
+// the client would get a bare 503 of API Gateway and the alarm an error.
 const answerMargin = time.Second
 
 func withTimeToAnswer(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -135,8 +135,8 @@ func withTimeToAnswer(ctx context.Context) (context.Context, context.CancelFunc)
 	return context.WithDeadline(ctx, deadline.Add(-answerMargin))
 }
 
-// pathParameters are what API Gateway read from the path. It reads none for a route without
-// parameters, such as $default, and for no other.
+// pathParameters returns what API Gateway read from the path. It reads none only for a route
+// without parameters, such as $default.
 func pathParameters(event *events.APIGatewayV2HTTPRequest) map[string]string {
 	if event.PathParameters == nil && strings.Contains(event.RouteKey, "{") {
 		return map[string]string{}
@@ -144,13 +144,13 @@ func pathParameters(event *events.APIGatewayV2HTTPRequest) map[string]string {
 	return event.PathParameters
 }
 
-// asSent makes the event what the adapter takes it for.
+// asSent changes the event to the form that the adapter expects.
 func asSent(event *events.APIGatewayV2HTTPRequest) error {
 	// API Gateway delivers rawPath decoded, and the adapter parses it as if it were encoded: the id
-	// a#b would be cut to a, and 50% would fail. Without one it would parse another member.
+	// a#b would be cut to a, and 50% would fail. Without a rawPath it would parse another member.
 	event.RawPath = (&url.URL{Path: cmp.Or(event.RawPath, "/")}).EscapedPath()
-	// What an HTTP server takes for a part of the query the adapter takes for a fragment, and
-	// drops.
+	// An HTTP server reads "#" as part of the query; the adapter reads it as the start of a
+	// fragment and drops the rest.
 	event.RawQueryString = strings.ReplaceAll(event.RawQueryString, "#", "%23")
 	if event.IsBase64Encoded {
 		body, err := base64.StdEncoding.DecodeString(event.Body)

@@ -57,7 +57,8 @@ func invoke(t *testing.T, h http.HandlerFunc, event []byte) (events.APIGatewayV2
 	return decoded(t, answer), log.String()
 }
 
-// decoded is the answer as API Gateway reads it, which must be JSON in UTF-8 with no other members.
+// decoded is the response as API Gateway reads it, which must be JSON in UTF-8 with no other
+// members.
 func decoded(t fataler, answer []byte) (response events.APIGatewayV2HTTPResponse) {
 	decoder := json.NewDecoder(bytes.NewReader(answer))
 	decoder.DisallowUnknownFields()
@@ -84,7 +85,7 @@ func TestThePathArrivesAsTheClientMeantIt(t *testing.T) {
 	}
 }
 
-// What is wired to the function is wrong: no client is to blame, and the alarm must tell.
+// The function is wired to a wrong source: the error is not a client's, and must raise the alarm.
 func TestWhatIsNoEventIsA500(t *testing.T) {
 	t.Parallel()
 	ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "8f1e"})
@@ -154,7 +155,7 @@ func TestAHandlerThatWritesNothingIsA500(t *testing.T) {
 	}
 }
 
-// The adapter's other way of handing over the request context is a header, which clients can send.
+// The adapter can also pass the request context in a header, which clients can send.
 func TestAForgedContextHeaderIsJustAHeader(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -190,7 +191,7 @@ func TestTheHandlerHasTimeLeftToAnswer(t *testing.T) {
 	}
 }
 
-// The header that the adapter splits on commas is whole again where it is read.
+// A header that the adapter splits on commas is joined again by its reader.
 func TestAHeaderWithCommasIsWhole(t *testing.T) {
 	t.Parallel()
 	h := func(w http.ResponseWriter, r *http.Request) {

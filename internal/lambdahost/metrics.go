@@ -7,9 +7,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 )
 
-// metricsHandler makes the log line of each request metrics of CloudWatch too, by a member _aws
-// that says which members of the line are some (the embedded metric format): of each operation, and
-// of all together. No call is made for it, and nothing is sent twice.
+// metricsHandler also makes the log line of each request CloudWatch metrics, per operation and for
+// all operations together. A member _aws says which members of the line are metrics (the embedded
+// metric format). This needs no call, and nothing is sent twice.
 type metricsHandler struct {
 	slog.Handler
 	namespace string
@@ -33,8 +33,8 @@ func (h metricsHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return metricsHandler{h.Handler.WithAttrs(attrs), h.namespace}
 }
 
-// WithGroup leaves the metrics out: members of a group are none of the root, where CloudWatch
-// looks.
+// WithGroup omits the metrics: CloudWatch looks for them in the root, and members of a group are
+// not there.
 func (h metricsHandler) WithGroup(name string) slog.Handler { return h.Handler.WithGroup(name) }
 
 type metadata struct {

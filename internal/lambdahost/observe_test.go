@@ -73,7 +73,7 @@ func requestLines(t *testing.T, namespace string) []map[string]any {
 	return lines
 }
 
-// A line tells of the invocation: its trace, and whether it had to wait for the process to start.
+// A line has the trace of its invocation, and whether it had to wait for the process to start.
 func TestLinesTellTraceAndColdStart(t *testing.T) {
 	t.Parallel()
 	for i, line := range requestLines(t, "") {
@@ -86,8 +86,8 @@ func TestLinesTellTraceAndColdStart(t *testing.T) {
 	}
 }
 
-// By the specification of CloudWatch's embedded metric format: what a directive names is there at
-// the root, metrics as numbers, dimensions as strings.
+// By the specification of CloudWatch's embedded metric format, what a directive names exists at the
+// root, metrics as numbers, dimensions as strings.
 func TestLinesAreMetrics(t *testing.T) {
 	t.Parallel()
 	for i, line := range requestLines(t, "marketmeter/test") {
@@ -121,16 +121,16 @@ func TestLinesAreMetrics(t *testing.T) {
 		if len(directive.Metrics) != 4 || fmt.Sprint(directive.Dimensions) != "[[operation] []]" {
 			t.Errorf("line %d: %s", i, encoded)
 		}
-		if want := []string{"batchValidateUsageRecordGroups", "getUsageMeteringConfigInfo", "none", "none"}[i]; line["operation"] != want { // CloudWatch takes no empty dimension
+		if want := []string{"batchValidateUsageRecordGroups", "getUsageMeteringConfigInfo", "none", "none"}[i]; line["operation"] != want { // CloudWatch accepts no empty dimension
 			t.Errorf("line %d is of the operation %q, want %q", i, line["operation"], want)
 		}
-		if want := []float64{0, 1, 0, 0}[i]; line["internalErrors"] != want { // the validation is none, the panic is one
+		if want := []float64{0, 1, 0, 0}[i]; line["internalErrors"] != want { // the validation is no internal error, the panic is one
 			t.Errorf("line %d: %v internal errors, want %v", i, line["internalErrors"], want)
 		}
 	}
 }
 
-// What DynamoDB was asked is told to the daemon, try by try, where the invocation is sampled.
+// Each attempt of a request to DynamoDB is reported to the daemon, if the invocation is sampled.
 func TestRequestsToDynamoDBAreTraced(t *testing.T) {
 	t.Parallel()
 	daemon, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -156,7 +156,7 @@ func TestRequestsToDynamoDBAreTraced(t *testing.T) {
 	get(traceHeader, name)
 	get(traceHeader, name+"-missing")
 	seen := map[string]bool{}
-	for i := range 2 { // those that are not sampled would be first
+	for i := range 2 { // a segment that is not sampled would come first
 		if err := daemon.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 			t.Fatal(err)
 		}

@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// trace is what AWS X-Ray knows an invocation by.
+// trace is how AWS X-Ray identifies an invocation.
 type trace struct {
 	root, parent string
 	sampled      bool
 }
 
-// traceOf is the trace of the invocation, as aws-lambda-go hands it over:
+// traceOf returns the trace of the invocation. aws-lambda-go passes it as
 // "Root=1-...;Parent=...;Sampled=1".
 func traceOf(ctx context.Context) (t trace) {
 	header, _ := ctx.Value("x-amzn-trace-id").(string)
@@ -35,17 +35,16 @@ func traceOf(ctx context.Context) (t trace) {
 	return t
 }
 
-// tracedTransport tells the X-Ray daemon of Lambda of each try of a request to DynamoDB, as a
-// subsegment of the invocation, so that a trace shows how long its answer took to begin, how often
-// it was tried and what was answered. The daemon takes a UDP datagram; that it gets none is noticed
-// by nobody.
+// tracedTransport reports each attempt of a request to DynamoDB to Lambda's X-Ray daemon, as a
+// subsegment of the invocation. So a trace shows how long each response took to begin, how many
+// attempts were made, and the responses. A report is a UDP datagram; a lost one is not noticed.
 type tracedTransport struct {
 	next   http.RoundTripper
 	daemon net.Conn
 }
 
-// Traced tells the X-Ray daemon at that address of the requests that next sends. It is next where
-// there is no daemon.
+// Traced returns a transport that reports the requests that next sends to the X-Ray daemon at that
+// address. It returns next if daemon is empty or can't be dialed.
 func Traced(next http.RoundTripper, daemon string, log *slog.Logger) http.RoundTripper {
 	if daemon == "" {
 		return next
@@ -77,8 +76,8 @@ type segment struct {
 			Status int `json:"status,omitempty"`
 		} `json:"response"`
 	} `json:"http"`
-	Error bool `json:"error,omitempty"` // 4xx, a failed condition among them
-	Fault bool `json:"fault,omitempty"` // 5xx, or no answer
+	Error bool `json:"error,omitempty"` // 4xx, including a failed condition
+	Fault bool `json:"fault,omitempty"` // 5xx, or no response
 }
 
 func (t tracedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -106,7 +105,7 @@ func (t tracedTransport) RoundTrip(request *http.Request) (*http.Response, error
 func (t tracedTransport) send(s *segment) {
 	document, err := json.Marshal(s)
 	if err != nil {
-		panic(err) // strings, numbers and booleans always have JSON
+		panic(err) // strings, numbers and booleans can always be encoded
 	}
 	_, _ = t.daemon.Write(append([]byte(`{"format":"json","version":1}`+"\n"), document...))
 }

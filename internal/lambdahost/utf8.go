@@ -15,9 +15,9 @@ import (
 )
 
 // checkUTF8 returns an error, and its status, if the path, the query or the body of a request is
-// not UTF-8. encoding/json puts U+FFFD in place of what is not, so that the handler would read
-// another text than the client sent, which the local server reads as it is and refuses with the
-// same status.
+// not UTF-8. encoding/json replaces such bytes with U+FFFD, so that the handler would read another
+// text than the client sent. The local server reads the text unchanged and refuses it with the same
+// status.
 //
 // A header may be anything, as on the local server: none is stored.
 func checkUTF8(payload []byte, event *events.APIGatewayV2HTTPRequest) (status int, err error) {
@@ -37,8 +37,8 @@ func checkUTF8(payload []byte, event *events.APIGatewayV2HTTPRequest) (status in
 			return http.StatusBadRequest, errBodyNotUTF8
 		}
 	}
-	// API Gateway hands over a body of JSON as text, and may itself have put U+FFFD into it: then
-	// it has another length than the client sent.
+	// API Gateway passes a body of JSON as text, and may itself have put U+FFFD into it. Then the
+	// length differs from what the client sent.
 	length := event.Headers["content-length"]
 	if length != "" && !event.IsBase64Encoded && strings.ContainsRune(event.Body, unicode.ReplacementChar) && length != strconv.Itoa(len(event.Body)) {
 		return http.StatusBadRequest, errBodyNotUTF8
@@ -79,7 +79,7 @@ func replacesText(valid []byte) bool {
 	}
 }
 
-// escapedUnit is the UTF-16 code unit of an escape in valid JSON, from its u on.
+// escapedUnit returns the UTF-16 code unit of an escape in valid JSON; escape begins at its u.
 func escapedUnit(escape []byte) rune {
 	unit, _ := strconv.ParseUint(string(escape[1:5]), 16, 16)
 	return rune(unit)

@@ -35,7 +35,7 @@ func bodyEvent(t testing.TB, jsonString string, change func(map[string]any)) []b
 	return bytes.Replace(payload, []byte(`"BODY"`), []byte(jsonString), 1)
 }
 
-// onTheServer is what the local server answers to the same body.
+// onTheServer is the local server's response to the same body.
 func onTheServer(t testing.TB, body string) int {
 	t.Helper()
 	api := &httpapi.API{Log: discard, Now: time.Now, CountUnits: table.CountUnits, Authenticate: func(*http.Request) (auth.Principal, error) {
@@ -63,7 +63,7 @@ func TestBody_NotUTF8IsRefusedAsOnTheServer(t *testing.T) {
 			"replaced by the gateway": bodyEvent(t, replaced, func(e map[string]any) { e["headers"].(map[string]any)["content-length"] = length }),
 		} {
 			if how == "replaced by the gateway" && len(invalid)%3 == 0 {
-				continue // as long as U+FFFD: nothing shows it
+				continue // as long as U+FFFD: it can't be detected
 			}
 			answer, err := function.Invoke(t.Context(), payload)
 			if err != nil {
@@ -101,8 +101,8 @@ func TestBody_UTF8IsTakenHoweverItIsEscaped(t *testing.T) {
 	}
 }
 
-// The rest of a request that is not UTF-8 is answered as on the local server, too: a path is none,
-// a query can't be read, and a header that nothing reads may be anything.
+// Other parts of a request that are not UTF-8 also get the local server's response: such a path
+// does not exist, such a query can't be read, and a header that nothing reads may be anything.
 func TestRequest_NotUTF8IsRefusedAsOnTheServer(t *testing.T) {
 	t.Parallel()
 	function := validator()
@@ -141,7 +141,7 @@ func TestRequest_NotUTF8IsRefusedAsOnTheServer(t *testing.T) {
 	}
 }
 
-// For all bodies, whatever their bytes: a function answers as the local server does.
+// For all bodies, whatever their bytes, a function responds as the local server does.
 func TestBody_IsReadAsOnTheServer(t *testing.T) {
 	t.Parallel()
 	function := validator()
@@ -177,7 +177,7 @@ func TestBody_IsReadAsOnTheServer(t *testing.T) {
 	})
 }
 
-// What API Gateway read from the path must be what the delivered path holds.
+// What API Gateway read from the path must equal what the delivered path holds.
 func TestPath_DiffersFromPathParameters(t *testing.T) {
 	t.Parallel()
 	const valid = "/org/demo" + validation
@@ -221,8 +221,8 @@ func TestPath_DiffersFromPathParameters(t *testing.T) {
 	}
 }
 
-// An identity whose organization an earlier version allowed finds no organization, and is not taken
-// for none.
+// An identity whose organization an earlier version allowed finds no organization. It does not
+// count as no identity.
 func TestIdentity_OrganizationWithPercentIsNotFound(t *testing.T) {
 	t.Parallel()
 	payload := bodyEvent(t, `"[]"`, func(e map[string]any) {

@@ -11,8 +11,8 @@ import (
 
 // Config is an organization's usage metering config: how the usage it reports becomes usage that a
 // marketplace accepts (API reference: update usage metering config info). It is a JSON object of
-// nil, bool, string, Numeral, []any and map[string]any, and not a struct: a config may have been
-// written by a newer version, and what this one does not know of it stays as it is (decision 25).
+// nil, bool, string, Numeral, []any and map[string]any, not a struct: a newer version may have
+// written it, and members that this version does not know stay unchanged (decision 25).
 type Config map[string]any
 
 // Numeral is a JSON number as it is spelled.
@@ -41,13 +41,13 @@ func (c Config) Equal(other Config) bool {
 // ConfigVersion is a version of an organization's config as it is stored.
 type ConfigVersion struct {
 	Version int    // 1 is the first that was set; 0 is the empty config of an organization that never set one
-	Stored  []byte // the JSON, which is also what clients get
+	Stored  []byte // the JSON, as clients get it
 	Config  Config // what Stored says
 	Err     error  // why Stored can't be read; Config is nil then
 }
 
-// Tag names the version and its content. No other content ever has it, not even that of a version
-// with the same number that is written after a restore of the table.
+// Tag names the version and its content. Other content never has the same tag, not even that of a
+// version with the same number that is written after a restore of the table.
 func (v ConfigVersion) Tag() string {
 	sum := sha256.Sum256(v.Stored)
 	return strconv.Itoa(v.Version) + "-" + hex.EncodeToString(sum[:configTagHashedBytes])
@@ -65,14 +65,14 @@ type ConfigConditions struct {
 	IfNoneMatch *Tags
 }
 
-// Matches reports whether If-Match holds. "*" matches any config, also that of an organization that
-// never set one.
+// Matches reports whether If-Match holds. "*" matches any config, including that of an organization
+// that never set one.
 func (c ConfigConditions) Matches(v ConfigVersion) bool {
 	return c.IfMatch == nil || c.IfMatch.Any || slices.Contains(c.IfMatch.Listed, v.Tag())
 }
 
 // NoneMatches reports whether If-None-Match holds. "*" matches any config that was set: with it, a
-// change succeeds only as the first.
+// change succeeds only if it is the first.
 func (c ConfigConditions) NoneMatches(v ConfigVersion) bool {
 	switch {
 	case c.IfNoneMatch == nil:
@@ -92,8 +92,8 @@ type ConfigChange struct {
 }
 
 // Apply returns the config after the change. It returns PreconditionFailed if current does not meet
-// the conditions, Invalid naming the place if the config would break a rule, and the error of
-// current if the change has to read it and can't.
+// the conditions, Invalid with the path if the config would break a rule, and current's error if
+// the change has to read current and can't.
 func (c ConfigChange) Apply(current ConfigVersion) (Config, error) {
 	switch {
 	case !c.Conditions.Matches(current):
@@ -113,11 +113,11 @@ func (c ConfigChange) Apply(current ConfigVersion) (Config, error) {
 // by a price.
 type MappingMode string
 
-// MappingModes are all of them; empty is QUANTITY.
+// MappingModes are all mapping modes; the empty one is QUANTITY.
 var MappingModes = []MappingMode{"", "QUANTITY", "AMOUNT"}
 
-// ConfigPartners are the partners that a config may have an entry for. The API reference also
-// lists "", by which no entry can mean anything.
+// ConfigPartners are the partners that a config may have an entry for. The API reference also lists
+// "", but an entry for it would have no meaning.
 var ConfigPartners = []string{
 	"ADYEN", "ALIBABA", "AWS", "AWS_CHINA", "AZURE", "DATABRICKS", "GCP", "GOOGLE", "HUBSPOT", "INTUIT", "LAGO",
 	"MARKETO", "METRONOME", "MICROSOFT", "ORACLE", "ORB", "REDHAT", "SALESFORCE", "SLACK", "SNOWFLAKE", "STRIPE", "ZOHO",
@@ -127,9 +127,9 @@ var ConfigPartners = []string{
 // are matched by partner. All its members are known and have their types; a number is a quantity.
 type ConfigPatch map[string]any
 
-// Apply merges the patch into c, which it leaves as it is, and checks what the patch names: the
-// rest of c is not looked at. A member that the patch leaves at its value keeps its spelling. Apply
-// returns Invalid naming the place and what is accepted.
+// Apply merges the patch into c and checks what the patch names; it does not check the rest of c
+// and does not change c. A member whose value does not change keeps its spelling. Apply returns
+// Invalid with the path and what is accepted.
 func (p ConfigPatch) Apply(c Config) (Config, error) {
 	value, named := p[configEntries]
 	if !named {
@@ -180,8 +180,8 @@ func checkConfigPartner(partner string) error {
 	return nil
 }
 
-// mergePatch is MergePatch of RFC 7396, section 2, which does not change target. What stays at its
-// value keeps its spelling.
+// mergePatch is MergePatch of RFC 7396, section 2. It does not change target. A member whose value
+// does not change keeps its spelling.
 func mergePatch(target, patch any) any {
 	members, ok := patch.(map[string]any)
 	if !ok {
@@ -229,7 +229,7 @@ func sameValue(a, b any) bool {
 	}
 }
 
-// checkEntry checks what the patch of an entry names, in an order that does not change, so that the
+// checkEntry checks what the patch of an entry names. The order of the checks is fixed, so that the
 // same request has the same error.
 func checkEntry(before, after, patch map[string]any) error {
 	mapping, _ := patch[configMapping].(map[string]any)
@@ -265,10 +265,10 @@ func checkEntry(before, after, patch map[string]any) error {
 	return nil
 }
 
-// checkMapping checks a mapping value after a patch: a new one whole; of a stored one the members
-// that the patch names, and that mode and multiplier fit if it names one of them. A stored mode or
-// multiplier that this version does not know fits everything. The error's text continues the path
-// of the value.
+// checkMapping checks a mapping value after a patch. A new value is checked as a whole. Of a stored
+// value, it checks the members that the patch names, and that mode and multiplier fit if the patch
+// names one of them. A stored mode or multiplier that this version does not know fits everything.
+// The error's text continues the path of the value.
 func checkMapping(key string, value, named map[string]any, isNew bool) error {
 	names := func(member string) bool {
 		_, ok := named[member]

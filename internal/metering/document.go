@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Document is the metaInfo as the API returns it, for matching and for encoding of what has no
-// type of its own: bool, string, Number, nil, []any and map[string]any.
+// Document is the metaInfo as the API returns it, for matching, and for encoding values that have
+// no type of their own: bool, string, Number, nil, []any and map[string]any.
 func (m MetaInfo) Document() map[string]any { return documentOfMetaInfo(&m, false) }
 
 // FullDocument is Document with the members that this version does not know.
@@ -30,7 +30,7 @@ func documentOfMembers[O any](members []Member[O], o *O, withUnknown bool) map[s
 	return document
 }
 
-// documentOf is the document of a member's value; what is a document already stays as it is.
+// documentOf is the document of a member's value. A document is returned unchanged.
 func documentOf(value any, withUnknown bool) any {
 	switch value := value.(type) {
 	case time.Time:
@@ -60,6 +60,6 @@ func documentOf(value any, withUnknown bool) any {
 	}
 }
 
-// NoNumber stands in a filter's document for a number that no stored document can hold (more than
-// 38 digits): it is contained in nothing.
+// NoNumber represents, in a filter's document, a number that no stored document can hold: one of
+// more than 38 digits. No document contains it.
 type NoNumber struct{}

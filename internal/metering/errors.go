@@ -6,30 +6,30 @@ import (
 	"time"
 )
 
-// Code says how a request failed, whatever protocol it came by.
+// Code says how a request failed, independent of the protocol.
 type Code int
 
 // The ways a request can fail.
 const (
 	Internal           Code = iota // a defect, or a store that returned nonsense
-	Invalid                        // the request can't be read, breaks a rule, or asks for what can't be
-	Unauthenticated                // nothing identifies the caller: no key, or none that is good
-	Forbidden                      // the key is good, but not for this
+	Invalid                        // the request can't be read, breaks a rule, or asks for something impossible
+	Unauthenticated                // nothing identifies the caller: no key, or no valid one
+	Forbidden                      // the key is valid, but not for this
 	NotFound                       // no such group, organization or key
 	Conflict                       // what is stored does not allow it: a group's status, for example
 	PreconditionFailed             // what is stored does not meet the conditions that the request names
 	Unavailable                    // try again later: the store is throttled, out of reach or contended
 )
 
-// Error is a failure that a client may read. Message is a sentence that names the place and what
-// would be right; Cause is for the log alone.
+// Error is a failure that a client may read. Message is a sentence that names the path and what is
+// accepted; Cause is for the log only.
 type Error struct {
 	Code    Code
 	Message string
 	Cause   error
 
-	// RetryAfter is how long a client should wait before the same request again; set with
-	// Unavailable alone.
+	// RetryAfter is how long a client should wait before it repeats the request. It is set only
+	// with Unavailable.
 	RetryAfter time.Duration
 }
 
@@ -47,7 +47,7 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// CodeOf is the code of the Error in err's chain, and Internal where there is none.
+// CodeOf returns the code of the Error in err's chain, or Internal if the chain has none.
 func CodeOf(err error) Code {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code

@@ -17,11 +17,11 @@ var (
 	jsonNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 	rfc3339    = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 	leapSecond = regexp.MustCompile(`^(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d):60(?:\.\d+)?(\D.*)$`)
-	longest    = regexp.MustCompile(`[eE][+-]?0*[0-9]{4}`) // an exponent that math/big would take an age for
+	longest    = regexp.MustCompile(`[eE][+-]?0*[0-9]{4}`) // an exponent that would take math/big very long
 )
 
-// FuzzScalars looks for a text that ParseNumber, ParseQuantity, ParseTime or ParseDay takes and
-// should not, refuses and should take, or takes for another value than math/big, encoding/json and
+// FuzzScalars looks for a text that ParseNumber, ParseQuantity, ParseTime or ParseDay accepts but
+// should not, refuses but should accept, or reads as another value than math/big, encoding/json and
 // time do.
 func FuzzScalars(f *testing.F) {
 	for _, text := range []string{
@@ -89,8 +89,8 @@ func fuzzNumber(t *testing.T, text string) {
 	}
 }
 
-// fitsNumber says by plain arithmetic whether v has at most 38 significant digits and a magnitude
-// from 1e-130 to under 1e126.
+// fitsNumber reports, by plain arithmetic, whether v has at most 38 significant digits and a
+// magnitude from 1e-130 to under 1e126.
 func fitsNumber(v *big.Rat) bool {
 	if v.Sign() == 0 {
 		return true

@@ -2,8 +2,8 @@ package metering
 
 import "time"
 
-// Group is a usage record group: what one entitlement used, reported at once, and how far its way
-// to the marketplace has come.
+// Group is a usage record group: what one entitlement used, reported at once, and its status on the
+// way to the marketplace.
 type Group struct {
 	ID             string // 1 to 36 characters, unique in the organization
 	OrganizationID string
@@ -23,14 +23,14 @@ type Group struct {
 	LastUpdateTime time.Time
 	ReportedTime   time.Time // zero until reported
 
-	// Unknown holds the members that a newer version has stored and this one does not know, as
-	// documents, and optional ones that have another form than this version reads. Clients never
-	// get them; an export keeps them. Unexportable names those that JSON can't hold.
+	// Unknown holds, as documents, the members that a newer version has stored and this one does
+	// not know, and optional members in a form that this version does not read. Clients never get
+	// them; an export includes them. Unexportable names those that JSON can't hold.
 	Unknown      map[string]any
 	Unexportable []string
 }
 
-// MetaInfo is what a group carries beside its records. A nil member is absent, and stays so.
+// MetaInfo is what a group carries besides its records. A nil member is absent, and stays absent.
 type MetaInfo struct {
 	SkipValidation  *bool
 	Source          *Source
@@ -60,7 +60,7 @@ type Partner string
 // Partners are the marketplaces of usage record groups.
 var Partners = []Partner{"AWS", "AZURE", "GCP"}
 
-// Status is where a group stands on its way to the marketplace.
+// Status is the status of a group on its way to the marketplace.
 type Status string
 
 // The statuses of a group (API reference: list usageRecordGroups).
@@ -73,7 +73,7 @@ const (
 	StatusReportFailed  Status = "REPORT_FAILED"
 )
 
-// Statuses are all of them.
+// Statuses are all statuses.
 var Statuses = []Status{
 	StatusCreated, StatusDeleted, StatusInvalid, StatusReported, StatusReportPending, StatusReportFailed,
 }
@@ -82,7 +82,7 @@ var Statuses = []Status{
 // usageRecordGroup); DELETED itself is terminal.
 var Deletable = []Status{StatusCreated, StatusInvalid}
 
-// Source is where a group's usage came from; empty where nothing was said.
+// Source is the system that a group's usage came from; empty if none was named.
 type Source string
 
 // Sources are the sources of a group, the union of the API reference's pages.

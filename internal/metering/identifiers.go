@@ -9,11 +9,11 @@ import (
 	"unicode/utf8"
 )
 
-// The identifiers. Each has a type of its own, so that none can stand for another, and is made by
-// Parse of what a client sends, or by Stored of what may be stored already: earlier versions stored
-// "%" too, where it is forbidden now. (A reader of the table makes them of what it finds: other
-// versions may have stored it.) An error is the second half of a sentence: what the identifier must
-// be. Identifiers are UTF-8 and compared byte by byte.
+// The identifiers. Each has its own type, so that one can't be used as another. Parse makes an
+// identifier from what a client sends. Stored makes one that may be stored already: it accepts "%",
+// which earlier versions stored in identifiers that must not have it now. (A reader of the table
+// converts what it finds: other versions may have stored it.) An error is the second half of a
+// sentence: what the identifier must be. Identifiers are UTF-8 and compared byte by byte.
 
 // OrgID is an organization: 1 to MaxOrganizationID bytes that can travel in a path.
 type OrgID string
@@ -80,11 +80,11 @@ func parsed[ID ~string](text string, err error) (ID, error) {
 // CheckKey allows a dimension or metric key of 1 to MaxKey characters.
 func CheckKey(key string) error { return checkCharacters(key, MaxKey, anywhere) }
 
-// idUse is where an identifier is used, which decides what it may hold.
+// idUse is a use of an identifier, which decides the characters that it may have.
 type idUse struct{ forbidden, rule string }
 
-// API Gateway decodes a path twice: that of the id a%41, which is a%2541, reaches the service as
-// that of aA (decision 28).
+// API Gateway decodes a path twice: the path of the id a%41, encoded as a%2541, reaches the service
+// as the path of aA (decision 28).
 var (
 	anywhere   = idUse{}
 	inPath     = idUse{"/?%", `it must not hold "/", "?" or "%" and not be "." or ".."`}
@@ -118,7 +118,7 @@ func checkText(id string, in idUse) error {
 	return nil
 }
 
-// Quote is s in quotes for a message, cut where it is long.
+// Quote returns s in quotes for a message, truncated if it is long.
 func Quote[S ~string](text S) string {
 	s := string(text)
 	const most = 80

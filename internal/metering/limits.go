@@ -2,8 +2,8 @@ package metering
 
 import "time"
 
-// The limits of the product, each with its unit and its source. What only one mechanism knows, such
-// as the size of a Link header or of an expression of DynamoDB, stays with it.
+// The limits of the product, each with its unit and its source. A limit of a single mechanism, such
+// as the size of a Link header or of a DynamoDB expression, is declared with that mechanism.
 
 // Identifiers and keys.
 const (
@@ -32,8 +32,8 @@ const (
 	// more.
 	MaxQueryParameters = 10_000
 
-	// MaxMetaInfoFilter is how many bytes the metaInfo filter of a list may have. Source: ours; a
-	// request line has at most 10,240 bytes at API Gateway, where a byte may take three.
+	// MaxMetaInfoFilter is how many bytes the metaInfo filter of a list may have. Source: ours; API
+	// Gateway allows a request line of at most 10,240 bytes, in which one byte may take three.
 	MaxMetaInfoFilter = 4096
 
 	// MaxFuture is how far ahead of the service's clock usage may be dated. Source: the contract;
@@ -47,9 +47,9 @@ const (
 	// Source: the contract.
 	MaxListLimit = 1000
 
-	// MaxListSize is how many bytes a page may take in the envelope that Lambda returns, where the
-	// body is a JSON string. Source: Lambda refuses an envelope over 6,291,556 bytes; the rest is
-	// for headers. The local server keeps to it too.
+	// MaxListSize is how many bytes a page may take in the envelope that Lambda returns, in which
+	// the body is a JSON string. Source: Lambda refuses an envelope over 6,291,556 bytes; the rest
+	// is for headers. The local server has the same limit.
 	MaxListSize = 6_200_000
 
 	// DefaultWindowDays is how many days before the end date a list starts if no start date is
@@ -59,11 +59,11 @@ const (
 
 // What is stored.
 const (
-	// MaxStored is how many bytes a group may have as stored. Source: a DynamoDB item may have 400
-	// KB; the rest is room for what is added to a group on its way to the marketplace.
+	// MaxStored is how many bytes a stored group may have. Source: a DynamoDB item may have 400 KB;
+	// the rest is for what is added to a group on its way to the marketplace.
 	MaxStored = 392 << 10
 
-	// MaxConfigStored is how many bytes a config may have as stored. Source: DynamoDB's 400 KB; the
+	// MaxConfigStored is how many bytes a stored config may have. Source: DynamoDB's 400 KB; the
 	// rest is for the item's keys and its other attributes.
 	MaxConfigStored = 400<<10 - 1<<10
 
@@ -71,8 +71,8 @@ const (
 	// DynamoDB's 32 levels; properties begin at the fifth.
 	MaxPropertiesDepth = 24
 
-	// MaxPropertyName is how many bytes the name of a member of properties may have, and 1 the
-	// fewest. Source: DynamoDB.
+	// MaxPropertyName is how many bytes the name of a member of properties may have; the minimum is
+	// 1. Source: DynamoDB.
 	MaxPropertyName = 64<<10 - 1
 
 	// MaxRaisedSerial is the largest serialID to which an imported group raises its organization's

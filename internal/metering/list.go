@@ -2,8 +2,8 @@ package metering
 
 import "time"
 
-// ListRequest asks for a page of an organization's groups, newest first, ties by id, descending by
-// bytes.
+// ListRequest asks for a page of an organization's groups: newest first, groups of the same time in
+// descending byte order of their ids.
 type ListRequest struct {
 	Filter GroupFilter
 
@@ -17,7 +17,7 @@ type ListRequest struct {
 	MaxSize int    // of the page in the response, in bytes; a page has at least one group
 
 	Now     time.Time
-	ReadFor time.Duration // after which the page ends with what was found
+	ReadFor time.Duration // the page ends after this time with the groups found so far
 }
 
 // GroupPage describes a page of an organization's groups.

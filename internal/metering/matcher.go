@@ -6,25 +6,25 @@ import (
 	"slices"
 )
 
-// Matcher decides whether documents contain a wanted one, the way the list operation's metaInfo
-// filter means it: an object member by member, an array when each wanted element is contained in
-// some stored element, numbers by value, all else when equal.
+// Matcher decides whether documents contain a wanted one, as the list operation's metaInfo filter
+// defines it: an object member by member; an array if each wanted element is contained in some
+// stored element; numbers by value; everything else if it is equal.
 //
-// It reads a document once, from the leaves up, and finds for each value in it those wanted values
-// of the same place (the same names; of arrays any element) that the value contains. A wanted
-// object or array is looked at only where the rarest of its members or elements was found, so a
-// document of n values costs close to n steps, and not n times the wanted values, which is seconds
-// for 375 KB and 4 KB.
+// It reads a document once, from the leaves up. For each value in it, it finds those wanted values
+// of the same place (the same names; in arrays any element) that the value contains. A wanted
+// object or array is checked only if the rarest of its members or elements was found. So a document
+// of n values costs close to n steps, not n times the wanted values, which takes seconds for 375 KB
+// and 4 KB.
 //
-// A Matcher is not for use by more than one goroutine at a time.
+// A Matcher must not be used by more than one goroutine at a time.
 type Matcher struct {
 	root  *place
-	scope int // of marks: one for each object or array that is looked at
+	scope int // of marks: one for each object or array that is checked
 	steps int // comparisons so far; tests bound them
 }
 
-// place is where wanted values may be, and those that are wanted there, each once. They have
-// numbers from 0.
+// place is a path at which wanted values may be, and the values wanted there, each once. The values
+// are numbered from 0.
 type place struct {
 	scalars     map[any]int
 	containers  map[string]int // by their members or elements
@@ -33,7 +33,7 @@ type place struct {
 	children    [][]child // of each value
 	emptyObject int       // the number of {}, or none
 	emptyArray  int
-	watchers    [][]int // of each value: the objects or arrays around it that are looked at when it is found
+	watchers    [][]int // of each value: the objects or arrays around it that are checked when it is found
 	marks       []int   // of each value: the last scope in which it was found
 	found       []int   // by the last call of contained
 	parents     []int   // of each value: in how many objects or arrays it is wanted
@@ -47,7 +47,7 @@ type child struct {
 
 const none = -1
 
-// NewMatcher makes a Matcher of a document.
+// NewMatcher returns a Matcher of a document.
 func NewMatcher(wanted map[string]any) *Matcher {
 	m := &Matcher{root: newPlace()}
 	m.root.add(wanted)
@@ -136,8 +136,8 @@ func (p *place) addValue(children []child) int {
 	return len(p.children) - 1
 }
 
-// watch makes each object and array watch that of its children which the fewest others want, and of
-// those the one that the fewest watch.
+// watch makes each object and array watch one of its children: of those that the fewest others
+// want, the one that the fewest watch.
 func (p *place) watch() {
 	for value, children := range p.children {
 		if len(children) == 0 {
@@ -165,9 +165,9 @@ func (m *Matcher) Matches(stored any) bool {
 	return len(m.contained(m.root, stored, m.scope)) > 0
 }
 
-// contained returns the wanted values of the place that stored contains, without objects and arrays
-// that are marked in the scope around it. They are good until it is called for the same place
-// again.
+// contained returns the wanted values of the place that stored contains, except objects and arrays
+// that are marked in the scope around it. The result is valid until the next call for the same
+// place.
 func (m *Matcher) contained(p *place, stored any, around int) []int {
 	m.steps++
 	p.found = p.found[:0]
@@ -223,7 +223,7 @@ func (m *Matcher) contained(p *place, stored any, around int) []int {
 	return p.found
 }
 
-// mark marks those wanted values that stored contains and that are not marked in the scope yet, and
+// mark marks those wanted values that stored contains and that are not yet marked in the scope. It
 // returns them.
 func (m *Matcher) mark(p *place, stored any, scope int) []int {
 	found := m.contained(p, stored, scope)
@@ -239,9 +239,9 @@ func (m *Matcher) mark(p *place, stored any, scope int) []int {
 	return unmarked
 }
 
-// complete adds to the found values of p, but for those marked in the scope around it, the objects
-// or arrays that watch one of the found values of in, which is below p, and whose children are all
-// marked in the scope.
+// complete adds to the found values of p the objects and arrays that watch one of the found values
+// of in, which is below p, and whose children are all marked in the scope. It skips those that are
+// marked in the scope around it.
 func (m *Matcher) complete(p *place, around int, in *place, found []int, scope int) {
 	for _, value := range found {
 		m.steps += len(in.watchers[value])

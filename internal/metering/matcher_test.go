@@ -53,7 +53,7 @@ func TestMatcher_ContainsByValue(t *testing.T) {
 	}
 }
 
-// contains is what Matcher must decide, as the contract says it: each pair is compared.
+// contains is what Matcher must decide, as the contract defines it: each pair is compared.
 func contains(stored, wanted any) bool {
 	switch wanted := wanted.(type) {
 	case map[string]any:
@@ -89,7 +89,7 @@ func genDocument(depth int) *rapid.Generator[any] {
 		rapid.Map(rapid.MapOfN(rapid.SampledFrom([]string{"", "a", "b", "c"}), in, 0, 3), func(m map[string]any) any { return m }))
 }
 
-// partOf draws a document that is contained in the stored one, or nearly.
+// partOf draws a document that the stored one contains, or nearly contains.
 func partOf(t *rapid.T, stored any) any {
 	if rapid.IntRange(0, 19).Draw(t, "change") == 0 {
 		return genDocument(1).Draw(t, "other")
@@ -114,7 +114,7 @@ func partOf(t *rapid.T, stored any) any {
 	}
 }
 
-// A Matcher decides as comparing each pair does, also when it has decided about others before.
+// A Matcher decides as comparing each pair does, also after it has decided about other documents.
 func TestMatcher_DecidesAsComparingEachPair(t *testing.T) {
 	t.Parallel()
 	matched, not := 0, 0

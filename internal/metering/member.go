@@ -2,7 +2,7 @@ package metering
 
 import "reflect"
 
-// Kind is the type of a member. Beside each stands the type of the value that Member.Set takes.
+// Kind is the type of a member. Beside each kind is the type of the value that Member.Set accepts.
 type Kind int
 
 // The kinds of members.
@@ -20,9 +20,9 @@ const (
 )
 
 // Member is a member of O: a Group, a MetaInfo or a BillableRecord. The lists GroupMembers,
-// MetaInfoMembers and BillableMembers drive all that reads and writes these objects: stored items,
-// the copier of lists, the API's JSON, import and export, and the stored size. A new member is a
-// field of the struct and an entry of its list.
+// MetaInfoMembers and BillableMembers drive all code that reads and writes these objects: stored
+// items, the copier of lists, the API's JSON, import and export, and the stored size. A new member
+// is a field of the struct and an entry of its list.
 type Member[O any] struct {
 	Name string // in the API's JSON, in a stored item and in a CSV file
 	Kind Kind
@@ -34,14 +34,14 @@ type Member[O any] struct {
 	Values func() []string    // of a text, those that an import accepts; nil for any
 	Check  func(string) error // of a text, what an import accepts; nil for any
 
-	// field returns a pointer to the member's field in o, to Carried for one that is carried. The
-	// lists hold functions and no values, so that the linker drops them from a program that reads
+	// field returns a pointer to the member's field in o, or to Carried if the member is carried.
+	// The lists hold functions, not values, so that the linker drops them from a program that reads
 	// no groups.
 	field func(o *O) any
 }
 
-// Get returns the value of the member in o, nil if it is absent: of the type beside its Kind, or,
-// if it is carried, as a document holds it.
+// Get returns the value of the member in o, or nil if it is absent. The value has the type beside
+// the member's Kind or, if the member is carried, the type that a document has for it.
 func (m *Member[O]) Get(o *O) any {
 	field := m.field(o)
 	if carried := m.carried(field); carried != nil {
@@ -77,7 +77,7 @@ func (m *Member[O]) Set(o *O, value any) {
 	v.Set(reflect.ValueOf(value).Convert(v.Type()))
 }
 
-// carried returns the map that a carried member is in, nil for any other.
+// carried returns the map that a carried member is in, or nil for any other member.
 func (m *Member[O]) carried(field any) *map[string]any {
 	if carried, ok := field.(*map[string]any); ok && m.Kind != KindProperties {
 		return carried
@@ -85,12 +85,12 @@ func (m *Member[O]) carried(field any) *map[string]any {
 	return nil
 }
 
-// Droppable reports whether a reader leaves the member out if it can't read it, because a newer
-// version may have stored it in another form. A billable record without its properties would say
-// another thing, so they are not droppable.
+// Droppable reports whether a reader omits the member if it can't read it, because a newer version
+// may have stored it in another form. Properties are not droppable: a billable record without them
+// would have another meaning.
 func (m *Member[O]) Droppable() bool { return !m.Required && m.Kind != KindProperties }
 
-// MemberNamed returns the member of that name, nil if none of members has it.
+// MemberNamed returns the member of that name, or nil if members has none.
 func MemberNamed[O any](members []Member[O], name string) *Member[O] {
 	for i := range members {
 		if members[i].Name == name {
@@ -118,9 +118,9 @@ var GroupMembers = []Member[Group]{
 	{Name: "reportedTime", Kind: KindTime, field: func(g *Group) any { return &g.ReportedTime }},
 }
 
-// MetaInfoMembers are the members of a metaInfo (API reference: metaInfo). Integrations write those
-// that are carried and read them back; the service only checks their types, since one member of the
-// wrong type makes a strict client drop a whole page.
+// MetaInfoMembers are the members of a metaInfo (API reference: metaInfo). Integrations write the
+// carried members and read them back. The service checks only their types, because one member of
+// the wrong type makes a strict client drop a whole page.
 var MetaInfoMembers = []Member[MetaInfo]{
 	{Name: "SkipValidation", Kind: KindFlag, field: func(m *MetaInfo) any { return &m.SkipValidation }},
 	{Name: "source", Values: sources, field: func(m *MetaInfo) any { return &m.Source }},
@@ -171,7 +171,7 @@ type CarriedMember struct {
 	Kind Kind
 }
 
-// CarriedMembers returns all of them.
+// CarriedMembers returns all carried members.
 func CarriedMembers() (all []CarriedMember) {
 	var m MetaInfo
 	for i := range MetaInfoMembers {
@@ -182,8 +182,8 @@ func CarriedMembers() (all []CarriedMember) {
 	return all
 }
 
-// Carry sets the member in carried, which it makes if it is nil, to a value of the type beside its
-// Kind. What is carried is a document: a time becomes text and a count a Number.
+// Carry sets the member in carried to a value of the type beside its Kind. It makes the map if
+// carried is nil. What is carried is a document: a time becomes text and a count a Number.
 func (m CarriedMember) Carry(carried *map[string]any, value any) {
 	if *carried == nil {
 		*carried = map[string]any{}

@@ -36,8 +36,8 @@ func TestTimesAreNormalised(t *testing.T) {
 	}
 }
 
-// The last day of a month in UTC ends with the leap second, whatever the offset says of day and
-// hour.
+// The last day of a month in UTC ends with the leap second, whatever day and hour the offset makes
+// of it.
 func TestParseTime_TakesLeapSeconds(t *testing.T) {
 	for text, want := range map[string]string{
 		"1990-12-31T23:59:60Z":          "1990-12-31T23:59:59.999Z", // RFC 3339, 5.8
@@ -83,7 +83,7 @@ func TestDays(t *testing.T) {
 	}
 }
 
-// check is parse, which must return the text as it is, and nothing of a text that it refuses.
+// check wraps parse: it must return the text unchanged, and nothing of a text that it refuses.
 func check[ID ~string](parse func(string) (ID, error)) func(string) error {
 	return func(text string) error {
 		id, err := parse(text)

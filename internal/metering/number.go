@@ -7,23 +7,23 @@ import (
 )
 
 // Number is an exact decimal in the range of a DynamoDB number: at most 38 significant digits,
-// magnitude 1e-130 to under 1e126. It carries values that are kept and compared, never reckoned
-// with: amounts of integrations, numbers in properties and in a metaInfo filter.
+// magnitude 1e-130 to under 1e126. It carries values that are stored and compared, but not used in
+// arithmetic: amounts of integrations, numbers in properties and in a metaInfo filter.
 //
-// The zero value is 0, and two Numbers of the same value are ==, however they were spelled.
+// The zero value is 0. Two Numbers of the same value are ==, whatever their spelling was.
 type Number struct {
 	negative bool
 	digits   string // significant digits without leading or trailing zeros; empty for 0
 	exponent int    // the value is digits * 10^exponent
 }
 
-// errNotANumber and ErrNumberRange are how ParseNumber fails.
+// The errors of ParseNumber.
 var (
 	errNotANumber  = errors.New("not a JSON number")
 	ErrNumberRange = errors.New("a number has at most 38 significant digits and a magnitude from 1e-130 to under 1e126")
 )
 
-// ParseNumber reads a JSON number. It is ErrNumberRange where DynamoDB could not hold the value
+// ParseNumber reads a JSON number. It returns ErrNumberRange if DynamoDB could not hold the value
 // exactly.
 func ParseNumber(text string) (Number, error) {
 	rest, negative := strings.CutPrefix(text, "-")
@@ -78,7 +78,7 @@ func allDigits(s string) bool {
 	return s != ""
 }
 
-// String is a valid JSON number, plain where that is not long: 12.5, 0.000000001, 1e100.
+// String returns a valid JSON number, plain if that is short: 12.5, 0.000000001, 1e100.
 func (n Number) String() string {
 	if n.digits == "" {
 		return "0"

@@ -91,8 +91,8 @@ func TestNumbersKeepTheirValue(t *testing.T) {
 	})
 }
 
-// fitsQuantity says by plain arithmetic whether v is an integer of at most 19 digits over a power
-// of ten of at most 19.
+// fitsQuantity reports, by plain arithmetic, whether v is an integer of at most 19 digits over a
+// power of ten of at most 19.
 func fitsQuantity(v *big.Rat) bool {
 	limit := new(big.Int).Exp(big.NewInt(10), big.NewInt(19), nil)
 	scaled := new(big.Rat).Set(v)

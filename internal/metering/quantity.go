@@ -7,14 +7,14 @@ import (
 	"github.com/govalues/decimal"
 )
 
-// Quantity is an exact decimal of at most 19 digits, 19 of them after the point at most: a
+// Quantity is an exact decimal of at most 19 digits, of which at most 19 are after the point: a
 // metered quantity or a conversion multiplier. The zero value is 0.
 //
 // Two Quantities of the same value are ==.
 type Quantity struct{ d decimal.Decimal }
 
-// ParseQuantity reads a JSON number. It fails, saying why, where text is no number or the value
-// does not fit; nothing is ever rounded.
+// ParseQuantity reads a JSON number. It returns an error with the reason if text is not a number or
+// the value does not fit; it never rounds.
 func ParseQuantity(text string) (Quantity, error) {
 	if plainAndShort(text) {
 		d, err := decimal.Parse(text)
@@ -37,8 +37,8 @@ func ParseQuantity(text string) (Quantity, error) {
 	return Quantity{d.Trim(0)}, nil
 }
 
-// plainAndShort tells the numbers that nearly all usage is: no sign, no exponent, so few digits
-// that the decimal holds them exactly.
+// plainAndShort reports whether text is a number of the form that nearly all usage has: no sign, no
+// exponent, and so few digits that the decimal holds it exactly.
 func plainAndShort(text string) bool {
 	if text == "" || len(text) > decimal.MaxPrec || text[0] == '.' || text[len(text)-1] == '.' {
 		return false
@@ -61,7 +61,7 @@ func errQuantityRange(text string) error {
 // Sign is -1, 0 or 1.
 func (q Quantity) Sign() int { return q.d.Sign() }
 
-// String is the plain decimal, without exponent or trailing zeros: a valid JSON number.
+// String returns the plain decimal, without exponent or trailing zeros: a valid JSON number.
 func (q Quantity) String() string { return q.d.String() }
 
 // number is the Number of the same value.

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// CheckStorable returns why g can't be stored. It is the rule by which the table stores groups and
-// ValidateBatch approves them.
+// CheckStorable returns the reason why g can't be stored, or nil. The table and ValidateBatch both
+// use this rule.
 func (g *Group) CheckStorable() error {
 	for i, r := range g.MetaInfo.BillableRecords {
 		if err := checkProperties(r.Properties, "metaInfo.billableRecords["+strconv.Itoa(i)+"].properties"); err != nil {
@@ -28,7 +28,7 @@ func checkStoredSize(g *Group, has string) error {
 }
 
 // checkProperties checks the names in the properties of a billable record, at any depth. It returns
-// the first in an order that does not change; properties are at path.
+// the first error in a fixed order. path is the path of the properties.
 func checkProperties(properties map[string]any, path string) error {
 	if namesFit(properties) {
 		return nil
@@ -56,7 +56,7 @@ func namesFit(document any) bool {
 	return true
 }
 
-// misnamed is the error for a name in the document at path that does not fit, nil if all fit.
+// misnamed returns the error for an invalid name in the document at path, or nil if all are valid.
 func misnamed(document any, path string) error {
 	switch value := document.(type) {
 	case map[string]any:
@@ -78,8 +78,8 @@ func misnamed(document any, path string) error {
 	return nil
 }
 
-// surelyFits reports whether g is so small that largest need not be measured. Of almost all groups
-// it is true.
+// surelyFits reports whether g is so small that largest need not be measured. This is true of
+// almost all groups.
 func (g *NewGroup) surelyFits() bool {
 	const ids, number, record = 8 << 10, 32, 64 // bytes at most
 	size := ids
@@ -96,8 +96,9 @@ func (g *NewGroup) surelyFits() bool {
 	return size <= MaxStored
 }
 
-// largest is the largest group that a report of g to the organization stores, if no mapping changes
-// its keys: what g does not say yet is as long as it may be. g's quantities are right.
+// largest returns the largest group that a report of g to the organization stores, if no mapping
+// changes its keys: each value that g does not have yet is as long as it may be. g's quantities are
+// valid.
 func (g *NewGroup) largest(org OrgID) Group {
 	// In the keys of the table a "#" takes three bytes; a character has at most four.
 	id, entitlement, other := strings.Repeat("\U0010FFFF", MaxGroupID), strings.Repeat("#", MaxEntitlementID), strings.Repeat("#", max(MaxBuyerID, MaxProductID))
@@ -143,8 +144,8 @@ func longestOf[S ~string](values []S) S {
 
 // storedSize is the size of the item that internal/table makes of the group, as DynamoDB counts it
 // (AWS: DynamoDB item sizes and formats): names and texts by their bytes, 1 byte for a boolean or a
-// null, 3 for a map or list and 1 for each of its members. For a number AWS documents about 1 byte
-// for two digits and 1 more; this counts as many as there can be.
+// null, 3 for a map or list and 1 for each of its members. For a number, AWS documents about 1 byte
+// per two digits and 1 more; storedSize counts the maximum.
 func (g *Group) storedSize() int {
 	const aTime, anOperation = len(timeLayout), 16
 	org := sizeInKey(g.OrganizationID)
@@ -164,7 +165,7 @@ const (
 	sizeOfMember    = 1
 )
 
-// sizeOfMembers is the size of the members of o, with what each adds beside its name and value.
+// sizeOfMembers is the size of the members of o; each is added per member to its name and value.
 func sizeOfMembers[O any](members []Member[O], o *O, each int) (size int) {
 	for i := range members {
 		if value := members[i].Get(o); value != nil {
@@ -225,7 +226,7 @@ func sizeOfDocument(document any) int {
 	}
 }
 
-// storedSize counts digits in pairs from the decimal point, a pair that is half empty too.
+// storedSize counts digits in pairs from the decimal point; a half-empty pair counts as a pair.
 func (n Number) storedSize() int {
 	if n.digits == "" {
 		return 1
@@ -238,7 +239,7 @@ func (n Number) storedSize() int {
 	return size
 }
 
-// sizeInKey is the size of an identifier in a key of the table, where "%" and "#" are escaped.
+// sizeInKey is the size of an identifier in a key of the table, in which "%" and "#" are escaped.
 func sizeInKey(id string) int {
 	return len(id) + len("%23"[1:])*(strings.Count(id, "#")+strings.Count(id, "%"))
 }

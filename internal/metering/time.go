@@ -7,28 +7,28 @@ import (
 	"time"
 )
 
-// timeLayout has exactly three decimals always: stored times sort as text.
+// timeLayout always has exactly three decimals: stored times sort as text.
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
-// FormatTime is t as the API returns it and the table stores it: RFC 3339 in UTC, milliseconds,
-// truncated.
+// FormatTime returns t as the API returns it and the table stores it: RFC 3339 in UTC, truncated to
+// milliseconds.
 func FormatTime(t time.Time) string {
 	return t.UTC().Format(timeLayout) // Format truncates
 }
 
-// ParseTime reads an RFC 3339 time of any offset and precision, to the millisecond, truncated. A
-// leap second, which no time.Time can hold, is read as the last millisecond of the second before
-// it. By RFC 3339, 5.7 it is 23:59:60 UTC at the end of a month, at any offset; any other :60 is no
-// time.
+// ParseTime reads an RFC 3339 time of any offset and precision and truncates it to the millisecond.
+// A leap second, which no time.Time can hold, is read as the last millisecond of the second before
+// it. By RFC 3339, 5.7 it is 23:59:60 UTC at the end of a month, at any offset; any other :60 is
+// not a time.
 func ParseTime(text string) (time.Time, error) {
 	upper := strings.ToUpper(text) // RFC 3339 allows t and z
 	parsed, isLeap := upper, false
-	const second = len("2006-01-02T15:04:") // where the seconds begin
+	const second = len("2006-01-02T15:04:") // the offset at which the seconds begin
 	if len(upper) > second+2 && upper[second-1:second+2] == ":60" {
 		parsed, isLeap = upper[:second]+"59"+upper[second+2:], true
 	}
 	t, err := time.Parse(time.RFC3339, parsed)
-	// time.Parse also takes an hour of one digit, a decimal comma and an offset of a day.
+	// time.Parse also accepts an hour of one digit, a decimal comma and an offset of a day.
 	offset := upper[max(0, len(upper)-len("+00:00")):]
 	if err != nil || strings.IndexByte(upper, ':') != len("2006-01-02T15") || strings.Contains(upper, ",") ||
 		!strings.HasSuffix(upper, "Z") && (offset[1:] > "23:59" || offset[len("+00:"):] > "59") {
@@ -48,7 +48,7 @@ func ParseTime(text string) (time.Time, error) {
 	return t, nil
 }
 
-// Day is a UTC day, YYYY-MM-DD; days compare as strings do. The zero value is no day.
+// Day is a UTC day, YYYY-MM-DD; days compare as strings do. The zero value is not a day.
 type Day string
 
 // ParseDay reads YYYY-MM-DD.
@@ -62,7 +62,7 @@ func ParseDay(text string) (Day, error) {
 // DayOf is the UTC day of t.
 func DayOf(t time.Time) Day { return Day(t.UTC().Format(time.DateOnly)) }
 
-// AddDays is the day n days later, and no earlier than 0000-01-01.
+// AddDays returns the day n days later, but not before 0000-01-01.
 func (d Day) AddDays(n int) Day {
 	t, err := time.Parse(time.DateOnly, string(d))
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// NewGroup is a usage record group as a client reports it, before it is one: its shape is right,
-// its values are not checked. Quantities are the JSON numbers as sent, in the order sent.
+// NewGroup is a usage record group as a client reports it. Its shape is valid; its values are not
+// checked yet. Quantities are the JSON numbers as sent, in the order sent.
 type NewGroup struct {
 	ID              string
 	OrganizationID  string // empty, or the organization it is reported to
@@ -31,11 +31,11 @@ type NewRecord struct {
 type NewBillableRecord struct {
 	Key        string
 	Properties map[string]any
-	Quantity   string // empty where none was sent, which is 0
+	Quantity   string // empty if none was sent, which means 0
 }
 
-// NewMetaInfo is the metaInfo of a NewGroup. What the group itself says wins over Timestamp and
-// BillableRecords.
+// NewMetaInfo is the metaInfo of a NewGroup. Timestamp and BillableRecords of the group itself take
+// precedence.
 type NewMetaInfo struct {
 	SkipValidation  bool
 	Source          string
@@ -44,9 +44,9 @@ type NewMetaInfo struct {
 	Carried         map[string]any
 }
 
-// ValidateBatch checks the groups that a client means to report to organization org. It returns
-// Invalid naming the index, place and reason of the first invalid group and how many are
-// invalid. A group with SkipValidation is not looked at.
+// ValidateBatch checks the groups that a client wants to report to organization org. It returns
+// Invalid with the index, path and reason of the first invalid group and the number of invalid
+// groups. It does not check a group with SkipValidation.
 func ValidateBatch(groups []NewGroup, org OrgID, now time.Time) error {
 	var first error
 	firstIndex, invalid := 0, 0
@@ -68,7 +68,7 @@ func ValidateBatch(groups []NewGroup, org OrgID, now time.Time) error {
 		firstIndex, first, invalid, len(groups))
 }
 
-// validate returns the first rule for new usage that g breaks.
+// validate returns the error for the first rule for new usage that g breaks.
 func (g *NewGroup) validate(org OrgID, now time.Time) error {
 	if g.ID != "" {
 		if _, err := ParseGroupID(g.ID); err != nil {
@@ -104,7 +104,7 @@ func (g *NewGroup) validate(org OrgID, now time.Time) error {
 	return checkStoredSize(&largest, "the group may have %d bytes as stored, where records stand twice and an id that is not given counts as the longest")
 }
 
-// billable are the billable records that count, and where they are.
+// billable returns the billable records that count, and their path.
 func (g *NewGroup) billable() (records []NewBillableRecord, path string) {
 	if len(g.BillableRecords) > 0 {
 		return g.BillableRecords, "billableRecords"

@@ -15,8 +15,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 )
 
-// AccessError is a failed call that a person can do something about. The program prints the
-// sentence alone; the cause is for logs.
+// AccessError is a failed call that a person can fix. The program prints only the sentence; the
+// cause is for logs.
 type AccessError struct {
 	Sentence string
 	Cause    error
@@ -24,10 +24,10 @@ type AccessError struct {
 
 func (e *AccessError) Error() string { return e.Sentence + ": " + e.Cause.Error() }
 
-// Unwrap is the cause.
+// Unwrap returns the cause.
 func (e *AccessError) Unwrap() error { return e.Cause }
 
-// FollowedBy adds to an error what to do then, and to the sentence of an AccessError in it.
+// FollowedBy adds the next step to an error, and to the sentence of an AccessError in it.
 func FollowedBy(err error, what string) error {
 	if access, ok := errors.AsType[*AccessError](err); ok {
 		return &AccessError{access.Sentence + what, err}
@@ -35,8 +35,8 @@ func FollowedBy(err error, what string) error {
 	return fmt.Errorf("%w%s", err, what)
 }
 
-// Location names the table that a command uses and where it is: at an endpoint of its own or, if
-// that is empty, in the region of AWS.
+// Location names the table that a command uses and its location: an endpoint or, if Endpoint is
+// empty, a region of AWS.
 type Location struct{ Name, Region, Endpoint string }
 
 func (t Location) String() string {
@@ -46,7 +46,7 @@ func (t Location) String() string {
 	return fmt.Sprintf("table %s in AWS region %s", t.Name, t.Region)
 }
 
-// Explain returns an AccessError of a failed call, and the error itself if it is of another kind.
+// Explain returns an AccessError for a failed call, or err itself if it is of another kind.
 func (t Location) Explain(err error) error {
 	sentence := ""
 	if missing, ok := errors.AsType[*dynamoclient.CredentialsError](err); ok {
@@ -71,8 +71,8 @@ func (t Location) noCredentials(err error) string {
 		"(and AWS_SESSION_TOKEN, if they are temporary), or log in with `aws sso login` (%v)", t, onOneLine(err))
 }
 
-// refused explains what DynamoDB, or AWS before it, refuses whatever is asked. The codes are those
-// of DynamoDB and, since other endpoints send them, of AWS's common errors.
+// refused explains errors with which DynamoDB, or AWS before it, refuses any request. The codes are
+// those of DynamoDB and, because other endpoints return them, AWS's common errors.
 func (t Location) refused(api smithy.APIError) string {
 	message := onOneLine(fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage()))
 	switch api.ErrorCode() {
@@ -117,7 +117,7 @@ func wrongClock(api smithy.APIError) bool {
 	return strings.Contains(message, "signature expired") || strings.Contains(message, "signature not yet current")
 }
 
-// unreachable explains why no response came that is DynamoDB's.
+// unreachable explains why no response came from DynamoDB.
 func (t Location) unreachable(err error) string {
 	check, host := "check AWS_REGION and the network", "dynamodb."+t.Region+".amazonaws.com"
 	if t.Endpoint != "" {
@@ -141,7 +141,7 @@ func (t Location) unreachable(err error) string {
 	return ""
 }
 
-// rootOf returns what went wrong with a request, without the names that the layers above put before
+// rootOf returns the cause of a failed request, without the names that the layers above put before
 // it.
 func rootOf(err error) error {
 	if request, ok := errors.AsType[*url.Error](err); ok {

@@ -1,6 +1,6 @@
 // Package stack finds the table that a command acts on: the one that the environment names, in AWS
-// or at an endpoint, or that of the local stack, which its file env names. It says in a sentence
-// why a table can't be reached or used, and who the operator is.
+// or at an endpoint, or that of the local stack, which its file env names. It explains in a
+// sentence why a table can't be reached or used, and identifies the operator.
 package stack
 
 import (
@@ -36,16 +36,15 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// Stack is a table in a DynamoDB that is reached at an address of its own: DynamoDB Local's, as a
-// rule.
+// Stack is a table in a DynamoDB at an endpoint, usually DynamoDB Local.
 type Stack struct {
 	Endpoint, Table, Region, AccessKeyID, SecretAccessKey, SessionToken string
 }
 
 const defaultTable = "marketmeter"
 
-// At is the stack at endpoint. What the environment does not say of it is as DynamoDB Local takes
-// it.
+// At returns the stack at endpoint. Variables that the environment does not have get values that
+// DynamoDB Local accepts.
 func At(endpoint string, getenv func(string) string) Stack {
 	s := Stack{
 		Endpoint:        endpoint,
@@ -60,15 +59,16 @@ func At(endpoint string, getenv func(string) string) Stack {
 	return s
 }
 
-// Own is the stack at the address of a DynamoDB Local that this program started. The credentials
-// of the environment are for elsewhere: DynamoDB Local takes letters and digits alone.
+// Own returns the stack at the address of a DynamoDB Local that this program started. It does not
+// use the environment's credentials, which are for another DynamoDB: DynamoDB Local accepts only
+// letters and digits.
 func Own(db *localdb.DB, getenv func(string) string) Stack {
 	s := At(db.Endpoint, func(string) string { return "" })
 	s.Table = cmp.Or(getenv("TABLE_NAME"), defaultTable)
 	return s
 }
 
-// Client is a client of the DynamoDB of the stack.
+// Client returns a client of the DynamoDB of the stack.
 func (s Stack) Client(d Deadlines) *dynamodb.Client {
 	return dynamoclient.New(dynamoclient.Options{
 		Region:      s.Region,
@@ -80,14 +80,14 @@ func (s Stack) Client(d Deadlines) *dynamodb.Client {
 	})
 }
 
-// Location is what errors name the table by.
+// Location returns the table's name and location for errors.
 func (s Stack) Location() Location { return Location{s.Table, s.Region, s.Endpoint} }
 
 func (s Stack) credentials() aws.CredentialsProvider {
 	return credentials.NewStaticCredentialsProvider(s.AccessKeyID, s.SecretAccessKey, s.SessionToken)
 }
 
-// Open is the table of the stack; it connects to nothing.
+// Open returns the table of the stack; it connects to nothing.
 func (s Stack) Open(d Deadlines) *Target {
 	return &Target{table.New(s.Client(d), s.Table), s.Table, s.Endpoint, s.credentials()}
 }
@@ -99,7 +99,7 @@ type Target struct {
 	Credentials aws.CredentialsProvider
 }
 
-// Variables are what a program needs in its environment to act on the stack.
+// Variables returns the environment variables that a program needs to act on the stack.
 func (s Stack) Variables() []Variable {
 	all := []Variable{
 		{"DYNAMODB_ENDPOINT", s.Endpoint},
@@ -118,20 +118,20 @@ func (s Stack) Variables() []Variable {
 // together.
 type Deadlines struct{ Attempt, Call time.Duration }
 
-// ForCommands are the deadlines of a command. It has longer than a function: DynamoDB Local takes
-// seconds over a group of a hundred thousand numbers, and a page of an export, 1 MB, may come over
-// a link of 50 KB a second. What stalls is tried three times.
+// ForCommands are the deadlines of a command. They are longer than a function's: DynamoDB Local
+// takes seconds for a group of a hundred thousand numbers, and a page of an export, 1 MB, may come
+// over a link of 50 KB a second. A request that stalls is attempted three times.
 var ForCommands = Deadlines{20 * time.Second, time.Minute}
 
 // Variable is a variable of the environment.
 type Variable struct{ Name, Value string }
 
-// LocalDir is the folder of everything that is local to a checkout: LOCAL_DIR, or .local. In it are
-// DynamoDB Local (which LOCAL_JARS puts elsewhere, to share one among several folders), its data,
-// and the file env, which names the running stack to the other commands.
+// LocalDir is the folder of everything that is local to a checkout: LOCAL_DIR, or .local. It has
+// DynamoDB Local (unless LOCAL_JARS names another folder, to share it among several), its data, and
+// the file env, which names the running stack to the other commands.
 func LocalDir(getenv func(string) string) string { return cmp.Or(getenv("LOCAL_DIR"), ".local") }
 
-// JarsDir is the folder that DynamoDB Local is fetched into: LOCAL_JARS, or that of LocalDir.
+// JarsDir is the folder into which DynamoDB Local is downloaded: LOCAL_JARS, or that of LocalDir.
 func JarsDir(getenv func(string) string) string {
 	return cmp.Or(getenv("LOCAL_JARS"), LocalDir(getenv))
 }
@@ -139,8 +139,8 @@ func JarsDir(getenv func(string) string) string {
 // EnvFile is the file that names the running stack.
 func EnvFile(getenv func(string) string) string { return filepath.Join(LocalDir(getenv), "env") }
 
-// WriteEnv writes one NAME=value a line, for a shell to read; the whole file or none of it. Only
-// its owner can read it: the credentials may be real ones.
+// WriteEnv writes one NAME=value per line, for a shell to read; the whole file or none of it. Only
+// its owner can read the file: the credentials may be real ones.
 func WriteEnv(file string, variables []Variable) error {
 	var text bytes.Buffer
 	for _, v := range variables {
@@ -165,7 +165,7 @@ func WriteEnv(file string, variables []Variable) error {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]*$`)
 
-// ShellWord quotes a value where a shell would read more than itself in it.
+// ShellWord quotes a value if a shell would otherwise not read it as one plain word.
 func ShellWord(value string) string {
 	if plainWord.MatchString(value) {
 		return value
@@ -194,8 +194,8 @@ func ReadEnv(file string) (map[string]string, error) {
 }
 
 // Open opens the table that a command acts on: the one that the environment names, by
-// DYNAMODB_ENDPOINT or, in AWS, by TABLE_NAME; else the one of the local stack that runs here,
-// which it says on stderr.
+// DYNAMODB_ENDPOINT or, in AWS, by TABLE_NAME. If it names none, Open opens the table of the local
+// stack that runs here, and reports this on stderr.
 func Open(ctx context.Context, getenv func(string) string, stderr io.Writer) (*Target, error) {
 	if endpoint := getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
 		if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -232,13 +232,14 @@ func Open(ctx context.Context, getenv func(string) string, stderr io.Writer) (*T
 	return s.Open(ForCommands), nil
 }
 
-// hostLabel is what a region must be: a part of the host's name.
+// hostLabel matches a valid region: a part of the host's name.
 var hostLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 
-// openInAWS opens a table with what the AWS SDK finds in the environment and in its files.
+// openInAWS opens a table with the settings that the AWS SDK finds in the environment and its
+// files.
 func openInAWS(ctx context.Context, name string) (*Target, error) {
 	metadata := new(ec2Metadata)
-	// A credentials service on the network is waited for no longer than the table.
+	// The timeout for a credentials service on the network is the same as for the table.
 	found, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{}),
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(ForCommands.Attempt)),
 		config.WithEC2RoleCredentialOptions(func(o *ec2rolecreds.Options) { o.Client = metadata }))
@@ -260,9 +261,9 @@ func openInAWS(ctx context.Context, name string) (*Target, error) {
 	return &Target{table.New(client, name), name, found.Region, found.Credentials}, nil
 }
 
-// ec2Metadata asks the metadata service of EC2, which is the last place that the SDK looks for
-// credentials at. Outside of EC2 nothing may respond there; within, it takes milliseconds. So a
-// lookup has a second, and not the SDK's five.
+// ec2Metadata is a client of EC2's metadata service, the last source from which the SDK reads
+// credentials. Outside of EC2 nothing may respond there; within, it takes milliseconds. So a lookup
+// has a second, not the SDK's five.
 type ec2Metadata struct{ client *imds.Client }
 
 func (m *ec2Metadata) GetMetadata(ctx context.Context, in *imds.GetMetadataInput, options ...func(*imds.Options)) (*imds.GetMetadataOutput, error) {
@@ -270,13 +271,13 @@ func (m *ec2Metadata) GetMetadata(ctx context.Context, in *imds.GetMetadataInput
 	defer cancel()
 	out, err := m.client.GetMetadata(ctx, in, options...)
 	if err != nil && ctx.Err() != nil {
-		// Not wrapped: a service that does not exist is no service that is late.
+		// Not wrapped: a service that does not exist is not one that is late.
 		err = errors.New("the metadata service of EC2 did not respond within a second")
 	}
 	return out, err
 }
 
-// Listens fails where nothing takes connections at the endpoint.
+// Listens returns an error if nothing accepts connections at the endpoint.
 func Listens(endpoint string) error {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" {
@@ -293,8 +294,8 @@ func Listens(endpoint string) error {
 	return connection.Close()
 }
 
-// Keyring changes the keys of the table in the name of whoever runs this program. It fails if there
-// are no credentials to act with.
+// Keyring returns a Keyring that changes the keys of the table on behalf of the user of this
+// program. It fails if there are no credentials to act with.
 func (t *Target) Keyring(ctx context.Context, log *slog.Logger) (*auth.Keyring, error) {
 	operator, err := t.operator(ctx)
 	if err != nil {
@@ -303,8 +304,8 @@ func (t *Target) Keyring(ctx context.Context, log *slog.Logger) (*auth.Keyring, 
 	return &auth.Keyring{Store: t.Table, Operator: operator, Table: t.Name, At: t.At, Log: log}, nil
 }
 
-// operator tells who acts on the table: the user of this machine and, in AWS, the id of the access
-// key, which is no secret and which CloudTrail knows the principal of.
+// operator identifies the operator: the user of this machine and, in AWS, the id of the access key.
+// The id is no secret, and CloudTrail knows its principal.
 func (t *Target) operator(ctx context.Context) (string, error) {
 	name := "uid " + strconv.Itoa(os.Getuid())
 	if known, err := user.Current(); err == nil {

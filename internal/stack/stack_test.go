@@ -58,7 +58,7 @@ func TestOpenTableChoosesTheStack(t *testing.T) {
 	for _, test := range []struct {
 		name        string
 		environment map[string]string
-		want        string // in the error or, where there is none, on standard error
+		want        string // in the error or, if there is none, on standard error
 	}{
 		{"the environment's DynamoDB", map[string]string{"TABLE_NAME": "t", "DYNAMODB_ENDPOINT": "http://127.0.0.1:1", "LOCAL_DIR": running}, "table t at http://127.0.0.1:1, from DYNAMODB_ENDPOINT"},
 		{"the environment's DynamoDB, its table by default", map[string]string{"DYNAMODB_ENDPOINT": "http://127.0.0.1:1", "LOCAL_DIR": running}, "table marketmeter at http://127.0.0.1:1, from DYNAMODB_ENDPOINT"},

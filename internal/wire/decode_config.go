@@ -24,13 +24,13 @@ func DecodeConfig(text []byte) (metering.Config, error) {
 	return stored, nil
 }
 
-// DecodeConfigPatch reads a merge patch of the usage metering config. A whole config is one too: a
-// patch of the empty config.
+// DecodeConfigPatch reads a merge patch of the usage metering config. A whole config is also a
+// patch: one of the empty config.
 func DecodeConfigPatch(body []byte) (metering.ConfigPatch, error) {
 	return decode(body, func(d *decoder) (metering.ConfigPatch, error) { return readDocument(config())(d) })
 }
 
-// document is an object of a config, whose members may be null: in a patch that removes.
+// document is an object of a config, whose members may be null: in a patch, null removes.
 type document = map[string]any
 
 func config() object[document] {
@@ -83,7 +83,7 @@ func readDocument(of object[document]) func(*decoder) (document, error) {
 	}
 }
 
-// mapOf reads an object with a member for each key, null or what read reads.
+// mapOf returns a reader of an object whose members are null or what read reads.
 func mapOf[T any](due string, read func(*decoder) (T, error)) func(*decoder) (document, error) {
 	return func(d *decoder) (document, error) {
 		o := document{}
@@ -95,7 +95,7 @@ func mapOf[T any](due string, read func(*decoder) (T, error)) func(*decoder) (do
 	}
 }
 
-// listOfAny reads an array of a document.
+// listOfAny returns a reader of an array of a document.
 func listOfAny[T any](due string, element func(*decoder) (T, error)) func(*decoder) ([]any, error) {
 	return func(d *decoder) ([]any, error) {
 		list := []any{}
@@ -113,7 +113,7 @@ func (d *decoder) multiplier() (metering.Numeral, error) {
 	return metering.Numeral(q.String()), err
 }
 
-// withoutNulls reads a document in which null is as if the member were absent.
+// withoutNulls returns a reader of a document in which a null member counts as absent.
 func withoutNulls(read func(*decoder) (document, error)) func(*decoder) (document, error) {
 	return func(d *decoder) (document, error) {
 		value, err := read(d)

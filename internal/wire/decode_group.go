@@ -9,12 +9,12 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// DecodeGroup reads a usage record group as the list operation returns it, or as another system's
-// did: id, buyerID, entitlementID, partner, status and creationTime are required, productID may be
-// there. Types, identifiers and sets of values are checked, the rules for new usage are not.
-// lastUpdateTime defaults to creationTime; times are normalised, and 0001-01-01T00:00:00Z, which Go
-// programs write for no time, counts as absent. The organization is as the line has it, unchecked,
-// or empty.
+// DecodeGroup reads a usage record group as the list operation, or another system's, returns it:
+// id, buyerID, entitlementID, partner, status and creationTime are required, productID is optional.
+// Types, identifiers and sets of values are checked, the rules for new usage are not.
+// lastUpdateTime defaults to creationTime; times are normalised. 0001-01-01T00:00:00Z, which Go
+// programs write for no time, counts as absent. The organization is the line's, unchecked, or
+// empty.
 func DecodeGroup(line []byte) (metering.Group, error) {
 	group, err := decode(line, (*decoder).group)
 	if err != nil {
@@ -28,7 +28,7 @@ func (d *decoder) group() (g metering.Group, err error) {
 	return g, err
 }
 
-// checkGroup checks what must be there and the identifiers, and sets what has a default.
+// checkGroup checks required members and identifiers, and sets defaults.
 func checkGroup(g *metering.Group) error {
 	var missing string
 	var imported []string
@@ -70,7 +70,7 @@ func isZero(value any) bool {
 	}
 }
 
-// oneOf reads a string of a set.
+// oneOf reads a string that must be one of values.
 func (d *decoder) oneOf(values []string) (string, error) {
 	text, err := d.text()
 	if err == nil && !slices.Contains(values, text) {

@@ -8,8 +8,8 @@ import (
 )
 
 // DecodeNewGroups reads the body of the batch operations: an array of 1 to metering.MaxBatch usage
-// record groups. What can't be read as that is Invalid; values are not checked, so that a number
-// that doesn't fit is for ValidateBatch to tell.
+// record groups. A body that can't be read as that is Invalid. Values are not checked:
+// ValidateBatch reports a number that does not fit.
 func DecodeNewGroups(body []byte) ([]metering.NewGroup, error) {
 	groups, err := decode(body, func(d *decoder) (groups []metering.NewGroup, err error) {
 		group := newGroup()
@@ -29,7 +29,8 @@ func DecodeNewGroups(body []byte) ([]metering.NewGroup, error) {
 	return groups, err
 }
 
-// newGroup is made for each request: as a variable it would be in every program that imports wire.
+// newGroup is called for each request: as a variable it would be in every program that imports
+// wire.
 func newGroup() *object[metering.NewGroup] {
 	billables, metaInfo := newBillables(), newMetaInfo()
 	return &object[metering.NewGroup]{"a usage record group, an object", []member[metering.NewGroup]{
@@ -58,7 +59,7 @@ func newMetaInfo() *object[metering.NewMetaInfo] {
 		field("source", (*decoder).text, func(m *metering.NewMetaInfo) *string { return &m.Source }),
 		field("timestamp", pointer((*decoder).time), func(m *metering.NewMetaInfo) **time.Time { return &m.Timestamp }),
 		field("billableRecords", newBillables(), func(m *metering.NewMetaInfo) *[]metering.NewBillableRecord { return &m.BillableRecords }),
-		// The service's own to write: what a client sends is read and ignored.
+		// Only the service writes it: a value that a client sends is read and ignored.
 		field("originRecords", (*decoder).newRecords, func(*metering.NewMetaInfo) *[]metering.NewRecord { return new([]metering.NewRecord) }),
 	}, carriedMembers()...)}
 }

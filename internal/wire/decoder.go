@@ -1,9 +1,9 @@
-// Package wire is the API's JSON: strict decoding of what clients send into the domain's values
-// and encoding of those into what they get.
+// Package wire is the API's JSON: it decodes what clients send strictly into the domain's values,
+// and encodes those values for responses.
 //
 // Strict means that an unknown or duplicate member, trailing data, a wrong type and text that is
-// not UTF-8 are errors, each a metering.Invalid that names the place and what would be right. A
-// null counts as absent, except in a config patch, where it removes. Quantities never go through a
+// not UTF-8 are errors. Each is a metering.Invalid with the path and what is accepted. A null
+// counts as absent, except in a config patch, in which it removes. Quantities never go through a
 // binary float.
 package wire
 
@@ -24,10 +24,10 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// decoder reads one JSON value and knows where in it it is.
+// decoder reads one JSON value and knows its position in it.
 type decoder struct{ json *jsontext.Decoder }
 
-// decode reads data, which must hold one JSON value and nothing else, by read.
+// decode reads data, which must hold one JSON value and nothing else, with read.
 func decode[T any](data []byte, read func(*decoder) (T, error)) (T, error) {
 	d := &decoder{jsontext.NewDecoder(bytes.NewBuffer(data))}
 	value, err := read(d)
@@ -66,12 +66,12 @@ func (d *decoder) token() (jsontext.Token, error) {
 	return token, &metering.Error{Code: metering.Invalid, Message: "this is not JSON", Cause: err}
 }
 
-// errorf is an Invalid about the value read last, whose path it puts in front.
+// errorf returns an Invalid about the value read last. The message begins with the value's path.
 func (d *decoder) errorf(format string, args ...any) error {
 	return metering.Errorf(metering.Invalid, "%s %s", d.path(), fmt.Sprintf(format, args...))
 }
 
-// path is the place of the value read last, as one would write it in code: [3].records["cpu h"].
+// path is the path of the value read last, as code would write it: [3].records["cpu h"].
 func (d *decoder) path() string {
 	inArray := make([]bool, 0, 8)
 	for level := 1; level <= d.json.StackDepth(); level++ {
@@ -81,8 +81,8 @@ func (d *decoder) path() string {
 	return pathOf(string(d.json.StackPointer()), inArray)
 }
 
-// pathOf writes a JSON pointer as code would; without the kinds of its levels a number is taken
-// for an index.
+// pathOf writes a JSON pointer as code would. Without the kinds of its levels, a number is read as
+// an index.
 func pathOf(pointer string, inArray []bool) string {
 	var b strings.Builder
 	for level, token := range slices.Collect(jsontext.Pointer(pointer).Tokens()) {
@@ -141,7 +141,7 @@ func describe(token jsontext.Token) string {
 }
 
 // tokenOf reads the next token, which must be of one of the kinds. After a '{' or '[' the decoder
-// stands inside, still at the path of the object or array itself.
+// is inside the object or array, still at its path.
 func (d *decoder) tokenOf(kinds, due string) (jsontext.Token, error) {
 	token, err := d.token()
 	if err == nil && strings.IndexByte(kinds, byte(token.Kind())) < 0 {
@@ -150,7 +150,7 @@ func (d *decoder) tokenOf(kinds, due string) (jsontext.Token, error) {
 	return token, err
 }
 
-// null takes a null, if it is next.
+// null reads a null, if it is next, and reports whether it did.
 func (d *decoder) null() bool {
 	if d.json.PeekKind() != 'n' {
 		return false
@@ -159,7 +159,7 @@ func (d *decoder) null() bool {
 	return err == nil
 }
 
-// object reads an object; member reads the value of the member of that name, which it must know.
+// object reads an object. member reads the value of the named member and refuses unknown names.
 func (d *decoder) object(due string, member func(name string) error) error {
 	if _, err := d.tokenOf("{", due); err != nil {
 		return err
@@ -201,8 +201,8 @@ func (d *decoder) elements(element func(i int) error) error {
 	return err
 }
 
-// unknown is the error for a member that is none of known, with the nearest of them as a hint.
-// It is called with the name read and the value not.
+// unknown returns the error for a member that is not in known, with the nearest known name as a
+// hint. It must be called after the name is read and before the value is.
 func (d *decoder) unknown(name string, known []string) error {
 	if near, ok := nearest(name, known); ok {
 		return d.errorf("is unknown: did you mean %s?", near)
@@ -210,10 +210,10 @@ func (d *decoder) unknown(name string, known []string) error {
 	return d.errorf("is unknown: known here are %s", strings.Join(known, ", "))
 }
 
-// nearest is the known name that the name is most likely a misspelling of: the same but for upper
-// and lower case, or made of it by editing at most a third of the characters of the shorter one; ok
-// is false when none is so close. A name of which most would have to go is not compared, however
-// long.
+// nearest returns the known name of which name is most likely a misspelling: equal except for case,
+// or reachable by edits of at most a third of the characters of the shorter name. ok is false if no
+// known name is so close. A name that is far longer than a known one is not compared, so that its
+// length costs nothing.
 func nearest(name string, known []string) (near string, ok bool) {
 	fewest := math.MaxInt
 	for _, k := range known {
@@ -257,8 +257,8 @@ func (d *decoder) number() (string, error) {
 	return token.String(), nil
 }
 
-// document reads any JSON value as one of metering's documents, whose arrays and objects may nest
-// most levels deep. number makes what stands for a number.
+// document reads any JSON value as one of metering's documents. Arrays and objects may nest at most
+// most levels deep. number converts the text of a number.
 func (d *decoder) document(most int, number func(text string) (any, error)) (any, error) {
 	return d.documentAt(0, most, number)
 }

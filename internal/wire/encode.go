@@ -13,19 +13,19 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// AppendGroup appends the group as the API returns it: members in the order of their names, the
-// keys of maps too, so that equal groups are equal bytes. productID is not one of them.
+// AppendGroup appends the group as the API returns it. Members and the keys of maps are in the
+// order of their names, so that equal groups are equal bytes. productID is omitted.
 func AppendGroup(b []byte, g *metering.Group) []byte {
 	return appendGroup(b, g, false)
 }
 
-// AppendGroupForExport appends the group with its productID, if it has one, as DecodeGroup reads
-// it, and with the members that this version does not know, for a version that does.
+// AppendGroupForExport appends the group as DecodeGroup reads it: with its productID, if it has
+// one, and with the members that this version does not know, for a version that does.
 func AppendGroupForExport(b []byte, g *metering.Group) []byte {
 	return appendGroup(b, g, true)
 }
 
-// membersByName are the members of a group in the order of their names.
+// membersByName returns the members of a group in the order of their names.
 func membersByName() []*metering.Member[metering.Group] {
 	byName.once.Do(func() {
 		for _, name := range namesOf(metering.GroupMembers, func(m *metering.Member[metering.Group]) string { return m.Name }) {
@@ -74,8 +74,8 @@ func AppendQuantities(b []byte, quantities map[string]metering.Quantity) []byte 
 	return append(b, '}')
 }
 
-// AppendConfig appends the config as the API returns it and the table stores it, the members of
-// each object in the order of their names.
+// AppendConfig appends the config as the API returns it and the table stores it. The members of
+// each object are in the order of their names.
 func AppendConfig(b []byte, c metering.Config) []byte {
 	return appendValue(b, map[string]any(c))
 }
@@ -83,7 +83,7 @@ func AppendConfig(b []byte, c metering.Config) []byte {
 // appendValue appends the value of a member, or one of metering's documents.
 func appendValue(b []byte, value any) []byte {
 	switch value := value.(type) {
-	case time.Time: // as it is formatted, it needs no escapes
+	case time.Time: // formatted times need no escapes
 		b = append(append(b, '"'), metering.FormatTime(value)...)
 		return append(b, '"')
 	case int32:
@@ -122,7 +122,7 @@ func appendValue(b []byte, value any) []byte {
 	}
 }
 
-// AppendText appends s as a JSON string. What is not UTF-8 in it, which nothing stored is, becomes
+// AppendText appends s as a JSON string. Bytes that are not UTF-8, which nothing stored has, become
 // the replacement character.
 func AppendText(b []byte, s string) []byte {
 	b, _ = jsontext.AppendQuote(b, s)

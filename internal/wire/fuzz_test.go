@@ -19,12 +19,12 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// The decoders are held to what the contract says of a body, as shapes that stand here once more,
-// over the JSON that encoding/json reads: they take what has the shape, all of it and nothing else,
-// and with the same values.
+// The decoders are checked against the contract of a body. It is written here again, as shapes over
+// the JSON that encoding/json reads. A decoder must accept every body that has the shape, no other
+// body, and read the same values.
 
-// FuzzNewGroups looks for a body of the batch operations that is taken and should not be, refused
-// and should be taken, or taken for something else.
+// FuzzNewGroups looks for a body of the batch operations that is accepted but should not be,
+// refused but should be accepted, or misread.
 func FuzzNewGroups(f *testing.F) {
 	for _, body := range []string{
 		``, `{}`, `[null]`, `[{}] x`, `[{"id":"a","id":"b"}]`, `[{"records":{"a":1,"\u0061":2}}]`, `[{"entitlementID":"\ud83d\ude00\ud800"}]`,
@@ -53,7 +53,8 @@ func FuzzNewGroups(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What was read, spelled as JSON again, is what was sent without what counts as absent.
+		// What was read, encoded as JSON again, is what was sent without members that count as
+		// absent.
 		for i, g := range groups {
 			got := map[string]any{"id": g.ID, "organizationID": g.OrganizationID, "entitlementID": g.EntitlementID}
 			if g.Timestamp != nil {
@@ -81,7 +82,7 @@ func FuzzNewGroups(f *testing.F) {
 				t.Fatalf("%d: -sent +read\n%s", i, diff)
 			}
 		}
-		_ = metering.ValidateBatch(groups, "o", time.Unix(1_700_000_000, 0)) // whatever was read can be validated
+		_ = metering.ValidateBatch(groups, "o", time.Unix(1_700_000_000, 0)) // everything that was read can be validated
 	})
 }
 
@@ -98,7 +99,8 @@ func billables(records []metering.NewBillableRecord) any {
 }
 
 // FuzzConfig looks for two bodies of the config operations, one on top of the other, of which one
-// is taken or refused against its shape, or that make a config that is not read as it is written.
+// is accepted or refused against its shape, or that make a config that is not read as it is
+// written.
 func FuzzConfig(f *testing.F) {
 	const whole = `{"partnerUsageMeteringConfigs":[{"partner":"AWS","enableDimensionMapping":true,"enableBillableDimension":false,` +
 		`"dimensionMapping":{"cpu":{"dimensionKey":"d","convertionMultiplier":1.50},"ram":{"dimensionKey":"r","mappingMode":"AMOUNT"}},` +
@@ -154,8 +156,8 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
-// FuzzObject looks for a line of an import or a metaInfo filter that is taken or refused against
-// its shape, or that becomes something else.
+// FuzzObject looks for a line of an import or a metaInfo filter that is accepted or refused against
+// its shape, or that is misread.
 func FuzzObject(f *testing.F) {
 	const bare = `"id":"g","buyerID":"b","entitlementID":"e","partner":"AWS","status":"CREATED","creationTime":"2024-07-29T15:51:28Z"`
 	for _, object := range []string{
@@ -238,8 +240,9 @@ func FuzzObject(f *testing.F) {
 	})
 }
 
-// read is the JSON value that body is, as encoding/json reads it; ok is false where it is none, or
-// one that the API takes from nobody: with a member twice, with text that is not Unicode.
+// read is the JSON value that body is, as encoding/json reads it. ok is false if body is not JSON,
+// or is JSON that the API always refuses: with a duplicate member, or with text that is not
+// Unicode.
 func read(body []byte) (value any, ok bool) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
@@ -256,7 +259,7 @@ var (
 	surrogates = regexp.MustCompile(`(?i)\\ud[89a-f]`)
 )
 
-// halfPair tells JSON that has one half of a surrogate pair without the other.
+// halfPair reports whether body has one half of a surrogate pair without the other.
 func halfPair(body []byte) bool {
 	space := []byte(" ")
 	return surrogates.Match(pairs.ReplaceAll(escapes.ReplaceAll(body, space), space))
@@ -265,7 +268,7 @@ func halfPair(body []byte) bool {
 func memberTwice(body []byte) bool {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
-	var twice func() bool // of the value that comes
+	var twice func() bool // of the next value
 	twice = func() bool {
 		token, err := d.Token()
 		if err != nil {
@@ -292,7 +295,7 @@ func memberTwice(body []byte) bool {
 	return twice()
 }
 
-// shape says whether a value may stand in a place.
+// shape reports whether a value is valid in its position.
 type shape func(value any) bool
 
 type members map[string]shape
@@ -362,7 +365,7 @@ func text(value any) bool    { _, ok := value.(string); return ok }
 func boolean(value any) bool { _, ok := value.(bool); return ok }
 func number(value any) bool  { _, ok := value.(json.Number); return ok }
 
-// FuzzScalars of internal/metering holds the readers of these three to what they must be.
+// FuzzScalars of internal/metering checks the readers of these three.
 
 func instant(value any) bool {
 	s, ok := value.(string)
@@ -405,7 +408,7 @@ var carried = func() members {
 	return m
 }()
 
-// properties nest at most 24 levels deep, and their numbers are those that DynamoDB can hold.
+// properties nest at most 24 levels deep, and DynamoDB can hold their numbers.
 func properties(value any) bool {
 	var fits func(value any, levels int) bool
 	fits = func(value any, levels int) bool {
@@ -422,7 +425,7 @@ func properties(value any) bool {
 	return asObject(value) != nil && fits(value, 24)
 }
 
-// meaning is a value of which two spellings are one: numbers by value, times in UTC.
+// meaning returns a value that is the same for all spellings: numbers by value, times in UTC.
 func meaning(value any) any {
 	switch value := value.(type) {
 	case json.Number:
@@ -456,7 +459,7 @@ func meaning(value any) any {
 	return value
 }
 
-// withoutZeros is a meaning without the members that say no more than if they were absent.
+// withoutZeros is a meaning without the members whose value means the same as their absence.
 func withoutZeros(value any) any {
 	switch value := value.(type) {
 	case []any:
@@ -498,7 +501,7 @@ func wantTaken(t *testing.T, want bool, err error) {
 	}
 }
 
-// wantInvalid wants an error that a client can be told.
+// wantInvalid requires an error that a client may read.
 func wantInvalid(t *testing.T, err error) {
 	t.Helper()
 	failure, ok := errors.AsType[*metering.Error](err)

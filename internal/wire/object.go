@@ -6,8 +6,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// object is a JSON object of a request, which is read into an O: each of its members once. (What is
-// stored too, a group with its metaInfo and billable records, the domain lists: readMembers.)
+// object is a JSON object of a request that is read into an O; each of its members may occur once.
+// (An object that is also stored, such as a group with its metaInfo and billable records, has its
+// members listed in the domain: readMembers.)
 type object[O any] struct {
 	due     string // what the object is, for messages
 	members []member[O]
@@ -31,7 +32,7 @@ func (s *object[O]) read(d *decoder, o *O) error {
 	})
 }
 
-// value reads an object that stands alone.
+// value reads an object on its own.
 func (s *object[O]) value(d *decoder) (o O, err error) {
 	err = s.read(d, &o)
 	return o, err
@@ -47,7 +48,7 @@ func field[O, T any](name string, read func(*decoder) (T, error), to func(*O) *T
 	}}
 }
 
-// pointer reads what a pointer points at.
+// pointer returns a reader of a pointer to what read reads.
 func pointer[T any](read func(*decoder) (T, error)) func(*decoder) (*T, error) {
 	return func(d *decoder) (*T, error) {
 		value, err := read(d)
@@ -55,7 +56,7 @@ func pointer[T any](read func(*decoder) (T, error)) func(*decoder) (*T, error) {
 	}
 }
 
-// listOf reads an array, in which each element is one.
+// listOf returns a reader of an array, whose elements are read by element.
 func listOf[T any](due string, element func(*decoder) (T, error)) func(*decoder) ([]T, error) {
 	return func(d *decoder) (list []T, err error) {
 		err = d.array(due, func(int) error {
@@ -67,7 +68,7 @@ func listOf[T any](due string, element func(*decoder) (T, error)) func(*decoder)
 	}
 }
 
-// namesOf are the names of members, in their order.
+// namesOf returns the names of members, in their order.
 func namesOf[M any](members []M, name func(*M) string) []string {
 	names := make([]string, len(members))
 	for i := range members {
@@ -77,8 +78,8 @@ func namesOf[M any](members []M, name func(*M) string) []string {
 	return names
 }
 
-// readMembers reads an object whose members the domain lists into o. A member that is null stays as
-// it is.
+// readMembers reads an object into o. The domain lists its members. A member that is null stays
+// unchanged.
 func readMembers[O any](d *decoder, due string, members []metering.Member[O], o *O) error {
 	return d.object(due, func(name string) error {
 		m := metering.MemberNamed(members, name)
@@ -96,7 +97,7 @@ func readMembers[O any](d *decoder, due string, members []metering.Member[O], o 
 	})
 }
 
-// value reads the value of a member, as the type beside its kind; a text must be one of values, if
+// value reads the value of a member, as the type beside its kind. A text must be one of values, if
 // there are any.
 func (d *decoder) value(kind metering.Kind, values func() []string) (any, error) {
 	switch kind {

@@ -12,7 +12,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// Each bad body names the place and what would be right.
+// The error for each bad body has the path and what is accepted.
 func TestBadBodiesAreNamedByPlace(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]string{
@@ -50,7 +50,7 @@ func TestBadBodiesAreNamedByPlace(t *testing.T) {
 	}
 }
 
-// A hint is given for what may be a misspelling, and for nothing else.
+// A hint is given only for a name that may be a misspelling.
 func TestUnknownMember_HintsOnlyAtCloseNames(t *testing.T) {
 	t.Parallel()
 	for name, near := range map[string]string{
@@ -75,7 +75,8 @@ func TestUnknownMember_HintsOnlyAtCloseNames(t *testing.T) {
 	}
 }
 
-// A name costs what reading it does, whatever it is made of: memory counts here, not time.
+// An unknown name costs what reading it costs, whatever its characters. The test measures memory,
+// not time.
 func TestUnknownMember_LongNameCostsNoMore(t *testing.T) {
 	allocated := func(body string) uint64 {
 		data := []byte(body)
@@ -126,7 +127,7 @@ func TestGroupsAreWrittenInOneWay(t *testing.T) {
 	}
 }
 
-// Wherever a time stands, it may be a leap second.
+// Every time of a group may be a leap second.
 func TestGroup_TakesLeapSeconds(t *testing.T) {
 	t.Parallel()
 	const leap, last = "1990-12-31T15:59:60.25-08:00", "1990-12-31T23:59:59.999Z"

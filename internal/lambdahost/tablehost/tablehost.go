@@ -1,5 +1,5 @@
-// Package tablehost runs what needs the table as a Lambda function: lambdahost, and the AWS SDK,
-// which a function without a table need not load.
+// Package tablehost runs what needs the table as a Lambda function. It adds the AWS SDK to
+// lambdahost, so that a function without a table need not load the SDK.
 package tablehost
 
 import (
@@ -24,9 +24,9 @@ func Run(function string) {
 	lambdahost.Serve(&httpapi.API{Table: open(log, dynamoclient.AnswerTimeout), CountUnits: table.CountUnits}, log, function)
 }
 
-// authorizerAnswer is how long the authorizer waits for an answer, which takes milliseconds. It has
-// 5 seconds in all: a connection that broke unseen while Lambda had the process frozen must cost a
-// try, and not the request.
+// authorizerAnswer is how long the authorizer waits for a response, which takes milliseconds. It
+// has 5 seconds in all: if a connection broke unnoticed while Lambda had the process frozen, that
+// must cost an attempt, not the request.
 const authorizerAnswer = 1500 * time.Millisecond
 
 // RunAuthorizer serves as the Lambda authorizer of the HTTP API until Lambda ends the process.
@@ -35,8 +35,8 @@ func RunAuthorizer() {
 	lambda.Start(lambdahost.Authorizer(&auth.Authenticator{Records: open(log, authorizerAnswer), Log: log, Now: time.Now}))
 }
 
-// open is the table that TABLE_NAME names, at DYNAMODB_ENDPOINT where that is not empty, warmed. A
-// function that lacks the name ends at its start, which Lambda reports.
+// open opens and warms the table that TABLE_NAME names, at DYNAMODB_ENDPOINT if that is not empty.
+// If TABLE_NAME is not set, the function exits at its start, which Lambda reports.
 func open(log *slog.Logger, answer time.Duration) *table.Table {
 	name := os.Getenv("TABLE_NAME")
 	if name == "" {
@@ -47,8 +47,8 @@ func open(log *slog.Logger, answer time.Duration) *table.Table {
 		Region:    os.Getenv("AWS_REGION"),
 		Endpoint:  os.Getenv("DYNAMODB_ENDPOINT"),
 		Transport: lambdahost.Traced(dynamoclient.NewTransport(answer), os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), log),
-		// Lambda hands a function its role's credentials in the environment, for as long as it
-		// lives.
+		// Lambda passes a function its role's credentials in the environment. They do not change
+		// while the process lives.
 		Credentials: credentials.NewStaticCredentialsProvider(
 			os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN")),
 	}), name)
@@ -56,16 +56,16 @@ func open(log *slog.Logger, answer time.Duration) *table.Table {
 	return t
 }
 
-// warmTimeout is what a start may take longer where DynamoDB can't be reached.
+// warmTimeout is the max delay of a start if DynamoDB can't be reached.
 const warmTimeout = time.Second
 
-// Warm makes one call to the table, so that the first request finds the connection open, with TLS
+// Warm makes one call to the table, so that the first request finds an open connection, with TLS
 // and DNS done, and the code of a call in memory. It returns when the call has ended: Lambda
-// freezes a process that waits for its first event, and a connection that is half made would not
-// outlive that.
+// freezes a process that waits for its first event, and a half-open connection would not survive
+// that.
 //
-// It fails nothing. That DynamoDB answered is all that is needed, and it does where it refuses; and
-// where it can't be reached, the first request will say so better.
+// It never fails. Any response of DynamoDB is enough, even a refusal. If DynamoDB can't be reached,
+// the first request will report it better.
 func Warm(ctx context.Context, t *table.Table, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
