@@ -73,13 +73,13 @@ func TestWhatIsSmallIsNotCompressed(t *testing.T) {
 	})
 }
 
-// Of what gzip can't make smaller, base64 would make more than Lambda accepts.
+// A page that gzip can't make smaller would, in base64, be larger than Lambda accepts.
 func TestPagesOfNoiseFitLambda(t *testing.T) {
 	t.Parallel()
 	groups := pageBreakers(t, "x")
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range groups {
-		// Until here shared: the groups are copies of one.
+		// Until here, the records are shared: the groups are copies of one.
 		records := append(groups[i].MetaInfo.BillableRecords[:0:0], groups[i].MetaInfo.BillableRecords...)
 		properties := map[string]any{}
 		for name, text := range records[0].Properties {

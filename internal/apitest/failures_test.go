@@ -200,7 +200,7 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 func TestEveryRequestIsOneLogLine(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
-		want(t, a.sendConfig(t, "PUT", "acme", wholeConfig, nil), http.StatusOK) // not reading anything costs nothing here
+		want(t, a.sendConfig(t, "PUT", "acme", wholeConfig, nil), http.StatusOK) // a read that finds nothing costs nothing here
 		for _, c := range []struct {
 			operation   string
 			request     request

@@ -153,7 +153,7 @@ func TestConfigOfANewerVersion_PatchKeepsWhatItDoesNotName(t *testing.T) {
 	})
 }
 
-// Requests are read as strictly as otherwise, whatever is stored.
+// Requests are read as strictly as always, whatever is stored.
 func TestConfigOfANewerVersion_PatchIsReadStrictly(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.storeConfig(t, "acme", 1, storedText(newerConfig))

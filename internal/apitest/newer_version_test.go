@@ -129,7 +129,7 @@ func TestGroupOfANewerVersion_IsListed(t *testing.T) {
 				t.Fatal(query)
 			}
 		}
-		wantError(t, a.get(t, listPath("acme"), "status=HELD"), http.StatusBadRequest, "HELD") // a request is read as strictly as otherwise
+		wantError(t, a.get(t, listPath("acme"), "status=HELD"), http.StatusBadRequest, "HELD") // a request is read as strictly as always
 	})
 }
 

@@ -235,8 +235,8 @@ func TestMain(m *testing.M) {
 }
 
 // runOverSAM runs the tests that can run this way, those that -run selects or else all, each with
-// as many cases as the time of a request over sam allows. It returns an error if one of all of them
-// did not run.
+// as many cases as the time of a request over sam allows. It returns an error if no test ran or,
+// without -run, if any of them did not run.
 func runOverSAM(m *testing.M) (status int, err error) {
 	flag.Parse()
 	all, err := testsOfWays()

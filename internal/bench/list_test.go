@@ -90,10 +90,10 @@ func answer(tb testing.TB, handler http.Handler, request *http.Request) []byte {
 }
 
 // BenchmarkList measures the processor time of the list operation, from request to response, on
-// 1,000 groups. It compares it with the conventional operation and with the min that any reader of
-// DynamoDB's response needs. DynamoDB's responses are recorded. The groups are the whole of an
-// organization, which takes one call of the SDK, or a page that others follow, which takes a second
-// call, to store the next page's checkpoint.
+// 1,000 groups, beside that of the conventional operation and the min that any reader of DynamoDB's
+// response needs. DynamoDB's responses are recorded. The groups are a whole organization, which
+// takes one call of the SDK, or a page that others follow, which takes a second call, to store the
+// next page's checkpoint.
 func BenchmarkList(b *testing.B) {
 	store := newStore(b)
 	for _, c := range []struct {
@@ -148,7 +148,7 @@ func (w discarding) WriteHeader(status int) {
 }
 
 // cpuOf is the processor time of one run of work, in milliseconds: of the whole process, including
-// the collection of its own garbage, and without the collection of that of others.
+// the collection of the work's own garbage, without that of earlier garbage.
 func cpuOf(runs int, work func()) func() float64 {
 	return func() float64 {
 		runtime.GC()

@@ -90,7 +90,7 @@ func TestAStartMakesOneCall(t *testing.T) {
 	}
 }
 
-// Without DynamoDB a function starts, too, and responds to each request that it has no table.
+// Without DynamoDB a function starts, too, and reports for each request that it has no table.
 func TestAFunctionStartsWithoutDynamoDB(t *testing.T) {
 	t.Parallel()
 	nobody := httptest.NewServer(http.NotFoundHandler())

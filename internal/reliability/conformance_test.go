@@ -190,8 +190,8 @@ func (s *service) compareStored(t *rapid.T) {
 	}
 }
 
-// findOut reads whether a change with a 503 as its response has happened. It has happened as a
-// whole or not at all.
+// findOut reads whether a change that got a 503 has happened. It has happened as a whole or not at
+// all.
 func (s *service) findOut(t *rapid.T, o *organization, change reply) {
 	stored := s.stored(t, o)
 	if equal(stored, s.model.stored(o)) {

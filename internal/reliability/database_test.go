@@ -14,9 +14,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// Measures how much acknowledged data DynamoDB Local itself loses if it is killed between one write
-// and the next of eight concurrent writers. This is no promise: the service could not restore such
-// data. So far nothing was lost. (A failure of the machine is another matter.)
+// This test measures how much acknowledged data DynamoDB Local itself loses if it is killed between
+// one write and the next of eight concurrent writers. Nothing is promised: the service could not
+// restore such data. So far nothing was lost. (A failure of the machine is another matter.)
 func TestWhatDynamoDBLocalLoses(t *testing.T) {
 	t.Parallel()
 	const writers = 8

@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// victims are the processes that a kill -9 hits. Both is a machine out of memory; the group is how
-// shells and CI end processes.
+// victims are the processes that a kill -9 hits. Both are killed when a machine runs out of memory;
+// shells and CI kill the process group.
 var victims = []struct {
 	name string
 	kill func(server, database int) error
@@ -87,7 +87,7 @@ func TestAKillLosesNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 				load.end(t)
-				server.stop() // if only the database was killed, as the server's message says
+				server.stop() // after a kill of the database alone, as the server's message says
 				orphan = func() bool { return runsOver(database, i.dir) }
 				t.Logf("killed %s; so far %s", victim.name, &h)
 				if t.Failed() {

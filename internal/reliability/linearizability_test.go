@@ -113,7 +113,7 @@ var groupModel = porcupine.Model{
 	},
 }
 
-// configState has no ETag as long as that of a change without a response is unknown. A config
+// configState has no ETag while the ETag of a change without a response is unknown. A config
 // without a mapping is not the same as none.
 type configState struct {
 	exists  bool

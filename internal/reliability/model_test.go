@@ -33,8 +33,8 @@ import (
 // To add an operation, write a function like deleteGroup: it draws a request and returns a rule for
 // its result, which reads the model and changes it only in reply.then. Add it to actions, with the
 // scopes that admit to it. Store its state in a member of organization. If that state is stored for
-// good, add what a client can read of it to model.stored, and how to service.stored. Keys, foreign
-// organizations, the clock, faults and lost responses need no code.
+// good, add what a client can read of it to model.stored, and how to read it to service.stored.
+// Keys, foreign organizations, the clock, faults and lost responses need no code.
 
 // actions are what clients and operators do, besides letting time pass.
 var actions = map[string]action{

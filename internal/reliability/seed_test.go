@@ -70,8 +70,8 @@ func until(short time.Duration) time.Time {
 	return time.Now().Add(short)
 }
 
-// A test that hangs and is killed has printed the command that repeats the run, whatever its name;
-// and the command does so.
+// A test that hangs and is killed has printed the command that repeats the run, whatever its name.
+// The command repeats the run.
 func TestAHangTellsItsSeed(t *testing.T) {
 	t.Parallel()
 	const hangs = "HANGS"
