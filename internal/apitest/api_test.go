@@ -33,26 +33,26 @@ import (
 // now is the time on the API's clock.
 var now = time.Date(2024, 7, 29, 15, 51, 28, 71_000_000, time.UTC)
 
-// api is the API over a table of its own, reached in one way.
+// api is the API over its own table, reached in one way.
 type api struct {
-	client    *dynamodb.Client // of the table, to look behind the API
+	client    *dynamodb.Client // to read the table behind the API
 	tableName string
 	table     *table.Table
 	log       *logLines // what the operations log
-	keyLog    *logLines // what checks the keys logs: the same over HTTP, the authorizer's own on AWS
+	keyLog    *logLines // what the key check logs: the same over HTTP, the authorizer's own on AWS
 	clock     *clock
 	keys      *keyring
 	way       way
 }
 
-// way takes a request to the API and its answer back.
+// way sends a request to the API and returns its response.
 type way interface {
 	send(ctx context.Context, r request) (answer, error)
 }
 
-// request is what a client puts on the wire: path and query are percent-encoded already. Where it
-// has no Authorization header it is sent with a key that may do everything in the path's
-// organization; where that header is "", with none.
+// request is what a client sends: path and query are already percent-encoded. Without an
+// Authorization header, it is sent with a key that has all permissions in the path's organization.
+// If that header is "", the request is sent without a key.
 type request struct {
 	method, path, query string
 	headers             map[string]string
@@ -67,7 +67,7 @@ type answer struct {
 
 	ofGateway bool // API Gateway itself refused: no function of an operation was reached
 
-	// What was asked of DynamoDB: to check the key, and to do the rest.
+	// The requests to DynamoDB: for the key check, and for the operation.
 	authentication, operation []tabletest.Request
 }
 
@@ -83,7 +83,7 @@ func (c *clock) now() time.Time {
 	return now
 }
 
-// eachWay runs test once for each way, each with an empty table of its own.
+// eachWay runs test once for each way, each with its own empty table.
 func eachWay(t *testing.T, test func(t *testing.T, a *api)) {
 	t.Parallel()
 	for _, name := range ways() {
@@ -94,7 +94,7 @@ func eachWay(t *testing.T, test func(t *testing.T, a *api)) {
 	}
 }
 
-// newAPI is the API over an empty table.
+// newAPI returns the API over an empty table.
 func newAPI(t testing.TB, way string) *api {
 	if way == "sam" {
 		return newSAM(t)
@@ -102,7 +102,7 @@ func newAPI(t testing.TB, way string) *api {
 	return newAPIOver(t, way, tabletest.Watched(t))
 }
 
-// eachWayWith is eachWay over the transport, and with what change does to the API.
+// eachWayWith is eachWay over the transport, with change applied to the API.
 func eachWayWith(t *testing.T, transport http.RoundTripper, change func(*httpapi.API), test func(t *testing.T, a *api)) {
 	t.Parallel()
 	for _, name := range ways() {
@@ -113,7 +113,7 @@ func eachWayWith(t *testing.T, transport http.RoundTripper, change func(*httpapi
 	}
 }
 
-// newAPIOver is newAPI whose requests to DynamoDB go over the transport.
+// newAPIOver is newAPI with requests to DynamoDB over the transport.
 func newAPIOver(t testing.TB, way string, transport http.RoundTripper, change ...func(*httpapi.API)) *api {
 	client, tableName := tabletest.Client(t)
 	served := table.New(tabletest.NewClient(transport), tableName)
@@ -122,8 +122,8 @@ func newAPIOver(t testing.TB, way string, transport http.RoundTripper, change ..
 	return a
 }
 
-// eachWayOver runs test once for each way over one table: one that fails, or nil, where the test
-// needs none. The keys are in a table of their own.
+// eachWayOver runs test once for each way over one table. The table may be one that fails, or nil
+// if the test needs none. The keys are stored in a separate table.
 func eachWayOver(t *testing.T, tbl httpapi.Table, test func(t *testing.T, a *api)) {
 	keys := tabletest.New(t)
 	for _, name := range ways() {
@@ -134,7 +134,7 @@ func eachWayOver(t *testing.T, tbl httpapi.Table, test func(t *testing.T, a *api
 	}
 }
 
-// serve starts the API, to be reached in the way of that name, until the test ends.
+// serve starts the API in the way of that name. The API runs until the test ends.
 func serve(t testing.TB, way string, tbl httpapi.Table, keys *table.Table) *api {
 	if way == "sam" {
 		if tbl != nil {
@@ -145,15 +145,15 @@ func serve(t testing.TB, way string, tbl httpapi.Table, keys *table.Table) *api 
 	return serveWith(t, way, tbl, patient{keys}, newKeyring(keys))
 }
 
-// patient are keys whose uses are noted however long it takes: on a machine with much to do that
-// can be longer than a request is held up for it, and the note would be missing now and then.
+// patient are keys whose uses are always noted, however long it takes. On a busy machine a note can
+// take longer than a request waits for it, and would sometimes be missing.
 type patient struct{ *table.Table }
 
 func (p patient) APIKeyUsed(ctx context.Context, hash auth.Hash, hour time.Time) error {
 	return p.Table.APIKeyUsed(context.WithoutCancel(ctx), hash, hour)
 }
 
-// serveWith is serve with keys that are looked up in records, and with what change does to the API.
+// serveWith is serve with keys that are looked up in records, and with change applied to the API.
 func serveWith(t testing.TB, way string, tbl httpapi.Table, records auth.Records, keys *keyring, change ...func(*httpapi.API)) *api {
 	a := &api{log: &logLines{}, clock: &clock{}, keys: keys}
 	a.keyLog = a.log
@@ -180,7 +180,7 @@ func serveWith(t testing.TB, way string, tbl httpapi.Table, records auth.Records
 	return a
 }
 
-// do sends a request and holds the answer, whatever it is, to what all answers promise.
+// do sends a request and checks the response against the rules for all responses.
 func (a *api) do(t testing.TB, r request) answer {
 	t.Helper()
 	got, wrong, err := a.exchange(t.Context(), r)
@@ -193,8 +193,8 @@ func (a *api) do(t testing.TB, r request) answer {
 	return got
 }
 
-// exchange sends a request and tells what is wrong about the answer and about what was asked of
-// DynamoDB for it, whatever they are.
+// exchange sends a request and reports what is wrong with the response and with the requests to
+// DynamoDB for it.
 func (a *api) exchange(ctx context.Context, r request) (got answer, wrong []string, err error) {
 	if _, given := r.headers["Authorization"]; !given {
 		key, err := a.keys.of(ctx, organizationIn(r.path))
@@ -216,7 +216,7 @@ func (a *api) exchange(ctx context.Context, r request) (got answer, wrong []stri
 	return got, slices.Concat(got.wrong(r), wrongByDescription(r, got), a.keys.wrong(r, got)), nil
 }
 
-// decompress makes the body what a client reads of it. The headers stay as they were sent.
+// decompress replaces the body by its decompressed form. The headers stay as they were sent.
 func (got *answer) decompress() error {
 	if length := got.headers.Get("Content-Length"); length != "" && length != strconv.Itoa(len(got.body)) && got.body != "" {
 		return fmt.Errorf("Content-Length is %s, the body has %d bytes", length, len(got.body))
@@ -237,7 +237,7 @@ func (got *answer) decompress() error {
 	}
 }
 
-// wrong tells what of the answer is other than in all answers.
+// wrong reports how the response breaks the rules for all responses.
 func (got answer) wrong(r request) (wrong []string) {
 	if got.status == http.StatusNotModified {
 		for _, name := range []string{"Content-Type", "Content-Length", "Content-Encoding"} {
@@ -277,13 +277,13 @@ func (a *api) get(t testing.TB, path, query string) answer {
 	return a.do(t, request{method: "GET", path: path, query: query})
 }
 
-// send sends a body of JSON.
+// send sends a JSON body.
 func (a *api) send(t testing.TB, method, path, body string) answer {
 	t.Helper()
 	return a.do(t, request{method: method, path: path, body: body, headers: map[string]string{"Content-Type": "application/json"}})
 }
 
-// want ends the test where the answer has another status.
+// want ends the test if the response has another status.
 func want(t testing.TB, got answer, status int) {
 	t.Helper()
 	if got.status != status {
@@ -291,7 +291,7 @@ func want(t testing.TB, got answer, status int) {
 	}
 }
 
-// wantError checks that the answer is an error of that status: one JSON string that holds each
+// wantError checks that the response is an error of that status: one JSON string that contains each
 // text.
 func wantError(t testing.TB, got answer, status int, texts ...string) string {
 	t.Helper()
@@ -320,10 +320,10 @@ func wantError(t testing.TB, got answer, status int, texts ...string) string {
 type overHTTP struct {
 	address string
 	handler http.Handler
-	waiting sync.Map // by the address that a request comes from: a chan []tabletest.Request
+	waiting sync.Map // by the client's address: a chan []tabletest.Request
 }
 
-// ServeHTTP records what is asked of DynamoDB for a request, and hands it to its sender.
+// ServeHTTP records the requests to DynamoDB for a request and passes them to the sender.
 func (o *overHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	sender, waits := o.waiting.LoadAndDelete(r.RemoteAddr)
 	ctx, requests := tabletest.Record(r.Context())
@@ -346,7 +346,7 @@ func (o *overHTTP) send(ctx context.Context, r request) (answer, error) {
 		return answer{}, err
 	}
 	if _, unseen := o.waiting.LoadAndDelete(conn.LocalAddr().String()); unseen {
-		return got, nil // the server itself has answered
+		return got, nil // the server itself responded
 	}
 	for _, request := range <-handled {
 		if isOfKey(request) {
@@ -358,7 +358,7 @@ func (o *overHTTP) send(ctx context.Context, r request) (answer, error) {
 	return got, nil
 }
 
-// roundTrip writes the request as it is, and reads the answer.
+// roundTrip writes the request as it is and reads the response.
 func roundTrip(conn net.Conn, r request) (answer, error) {
 	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return answer{}, err
@@ -381,8 +381,8 @@ func roundTrip(conn net.Conn, r request) (answer, error) {
 	}
 	head.WriteString("\r\n")
 	go func() {
-		// What is too large is answered before it is read: that it can't be written then is no
-		// failure.
+		// A request that is too large gets its response before it is read: an error in writing it
+		// is no failure.
 		_, _ = conn.Write(append(head.Bytes(), r.body...))
 	}()
 	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: r.method})
@@ -397,7 +397,7 @@ func roundTrip(conn net.Conn, r request) (answer, error) {
 	return answer{status: response.StatusCode, headers: response.Header, body: string(body)}, nil
 }
 
-// logLines keeps what is logged, one JSON object a line.
+// logLines stores what is logged, one JSON object per line.
 type logLines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -415,7 +415,7 @@ func (l *logLines) String() string {
 	return l.text.String()
 }
 
-// take returns what was logged, and forgets it.
+// take returns the logged lines and clears them.
 func (l *logLines) take() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

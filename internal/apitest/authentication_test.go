@@ -31,8 +31,9 @@ func everyOperation(org string) map[string]request {
 	}
 }
 
-// wantNoKey sends a request that holds no good key and checks that it is refused, after so many
-// requests to DynamoDB. Over HTTP the answer says why; on AWS API Gateway answers and says nothing.
+// wantNoKey sends a request without a valid key and checks that it is refused, after that many
+// requests to DynamoDB. Over HTTP the response gives the reason; on AWS, API Gateway responds and
+// gives none.
 func (a *api) wantNoKey(t testing.TB, r request, asked int, texts ...string) {
 	t.Helper()
 	got := a.do(t, r)
@@ -86,7 +87,7 @@ func TestAKeyIsTakenInEachForm(t *testing.T) {
 	})
 }
 
-// What is not a key is told so without a read, whatever it is instead.
+// Anything that is not a key is refused as such without a read.
 func TestWhatIsNoKeyIsRefusedWithoutARead(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := string(a.newKey(t, "acme", allScopes))
@@ -126,8 +127,8 @@ func swapCase(s string) string {
 	}, s)
 }
 
-// For all keys and places, another character there makes it no key; and so does it to change places
-// with its neighbour.
+// For all keys and positions, replacing the character makes the key malformed, and so does swapping
+// it with its neighbor.
 func TestATypoIsToldWithoutARead(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		list := request{method: "GET", path: listPath("acme")}
@@ -152,8 +153,8 @@ func TestATypoIsToldWithoutARead(t *testing.T) {
 	})
 }
 
-// A key that is not good any more, or never was, costs one read, and is no different for a client
-// that has none: it touches nothing.
+// A key that is no longer valid, or never was, costs one read. Its client is treated like one
+// without a key: nothing is written.
 func TestAKeyThatIsNotGoodIsRefused(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
@@ -200,8 +201,8 @@ func (a *api) expiring(t testing.TB, at time.Time) auth.Key {
 	return a.newKey(t, "acme", allScopes, func(r *auth.Record) { r.ExpiryTime = at })
 }
 
-// Over HTTP nothing is cached: a key is good until it is revoked, and not a request longer. (On AWS
-// API Gateway caches, but not the authorizer itself.)
+// Over HTTP nothing is cached: a revoked key is refused from the next request on. (On AWS, API
+// Gateway caches, but the authorizer itself does not.)
 func TestRevocationIsImmediate(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key, other := a.newKey(t, "acme", allScopes), a.newKey(t, "acme", allScopes)
@@ -215,7 +216,7 @@ func TestRevocationIsImmediate(t *testing.T) {
 	})
 }
 
-// Who asks is settled before anything else of a request is looked at.
+// The client is authenticated before anything else of a request is read.
 func TestARequestWithoutAKeyIsNotLookedAt(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, r := range []request{
@@ -232,7 +233,7 @@ func TestARequestWithoutAKeyIsNotLookedAt(t *testing.T) {
 	})
 }
 
-// The first use in an hour is noted, to the hour, by one request; later ones cost a read alone.
+// The first use in an hour is noted, to the hour, by one request; later ones cost only a read.
 func TestAUseIsNotedOnceAnHour(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key, idle := a.newKey(t, "acme", auth.Read), a.newKey(t, "acme", auth.Read)
@@ -248,7 +249,7 @@ func TestAUseIsNotedOnceAnHour(t *testing.T) {
 			{time.Hour - time.Millisecond, false, "2024-07-29T15:00:00.000Z"},
 			{time.Hour, true, "2024-07-29T16:00:00.000Z"},
 			{time.Hour + time.Minute, false, "2024-07-29T16:00:00.000Z"},
-			{30 * time.Minute, false, "2024-07-29T16:00:00.000Z"}, // a clock that goes back
+			{30 * time.Minute, false, "2024-07-29T16:00:00.000Z"}, // a clock that goes backwards
 			{1000 * time.Hour, true, "2024-09-09T07:00:00.000Z"},
 		} {
 			a.clock.set(start.Add(c.at))
@@ -264,7 +265,7 @@ func TestAUseIsNotedOnceAnHour(t *testing.T) {
 		if used, there := a.keyItem(t, idle)["lastUsedTime"]; there {
 			t.Errorf("a key that was never used was used at %v", used)
 		}
-		// A request that the key does not allow is a use of it, too.
+		// A request that the key does not allow counts as a use, too.
 		if got := a.do(t, request{method: "DELETE", path: groupPath("acme", "g1")}.with(idle)); got.status != http.StatusForbidden {
 			t.Errorf("%d %s", got.status, got.body)
 		}
@@ -291,7 +292,7 @@ func (a *api) keyItem(t testing.TB, key auth.Key) doc {
 	return plainItem(out.Item)
 }
 
-// Of a key only its hash is stored, in no item anything of the key itself.
+// Only the hash of a key is stored. No item contains any part of the key itself.
 func TestAKeyIsStoredAsItsHashAlone(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "acme", allScopes)
@@ -306,13 +307,13 @@ func TestAKeyIsStoredAsItsHashAlone(t *testing.T) {
 	})
 }
 
-// keysOver is the API over a's table with keys that are read over a client with these faults.
+// keysOver is the API over a's table, with keys read through a client with these faults.
 func (a *api) keysOver(t testing.TB, faults ...tabletest.Fault) *api {
 	client, _ := tabletest.NewFaults(faults...)
 	return a.keysIn(t, table.New(client, a.tableName))
 }
 
-// keysIn is the API over a's table with keys that are looked up in records.
+// keysIn is the API over a's table, with keys looked up in records.
 func (a *api) keysIn(t testing.TB, records auth.Records) *api {
 	way := "http"
 	if !a.isHTTP() {
@@ -328,8 +329,8 @@ func (a *api) isHTTP() bool {
 	return is
 }
 
-// Where it can't be told whether a key is good, nobody is let in and nobody is turned away for
-// good: API Gateway would keep a refusal.
+// If a key can't be checked, the request fails, but not as a refusal: API Gateway would cache a
+// refusal.
 func TestKeysThatCantBeReadAreNoRefusal(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
@@ -364,7 +365,7 @@ func TestKeysThatCantBeReadAreNoRefusal(t *testing.T) {
 	})
 }
 
-// A lost note of a use, or one that takes long, is nobody's failure.
+// A note of a use that is lost, or that takes long, fails no request.
 func TestAUseThatCantBeNotedRefusesNobody(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		list := request{method: "GET", path: listPath("acme")}
@@ -381,7 +382,7 @@ func TestAUseThatCantBeNotedRefusesNobody(t *testing.T) {
 	})
 }
 
-// silentNotes are the table's keys, whose uses take for ever to note.
+// silentNotes are the table's keys, whose uses never finish being noted.
 type silentNotes struct{ *table.Table }
 
 func (silentNotes) APIKeyUsed(ctx context.Context, _ auth.Hash, _ time.Time) error {
@@ -389,7 +390,7 @@ func (silentNotes) APIKeyUsed(ctx context.Context, _ auth.Hash, _ time.Time) err
 	return ctx.Err()
 }
 
-// A record that does not say what its key may do lets nobody in.
+// A record that does not state the scopes of its key admits no request.
 func TestAStoredKeyThatCantBeReadLetsNobodyIn(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
@@ -427,8 +428,8 @@ func TestAStoredKeyThatCantBeReadLetsNobodyIn(t *testing.T) {
 	})
 }
 
-// What a newer version has given a key and this one does not know allows nothing, and takes nothing
-// away.
+// A scope that a newer version has added to a key, and that this version does not know, allows
+// nothing and removes nothing.
 func TestUnknownScopesOfAStoredKeyBreakNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
@@ -455,7 +456,7 @@ func TestUnknownScopesOfAStoredKeyBreakNothing(t *testing.T) {
 	})
 }
 
-// dump is all that the table holds, by its keys, but for the times of last use.
+// dump returns all items of the table, by their keys, without the times of last use.
 func (a *api) dump(t testing.TB) map[string]doc {
 	t.Helper()
 	items, err := itemsIn(t.Context(), a.client, a.tableName)

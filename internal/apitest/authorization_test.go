@@ -27,14 +27,14 @@ import (
 
 var scopeNames = []string{"read", "write", "config", "admin"}
 
-// admitting are the scopes of which a key needs one, for each operation; admin is enough for all.
+// admitting are, for each operation, the scopes of which a key needs one; admin is enough for all.
 var admitting = map[string][]string{
 	"listUsageRecordGroups": {"read"}, "deleteUsageRecordGroup": {"write"}, validating: {"read", "write"},
 	"getUsageMeteringConfigInfo": {"read", "config"}, "replaceUsageMeteringConfigInfo": {"config"}, "updateUsageMeteringConfigInfo": {"config"},
 }
 
-// Every operation with every set of scopes: it is done where the set has one that admits to it, and
-// otherwise refused, and then nothing is asked of the table.
+// Every operation with every set of scopes: it is done if the set has a scope that admits to it.
+// Otherwise it is refused, and nothing is requested from the table.
 func TestEveryScopeSetOnEveryOperation(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for set := 1; set < 16; set++ {
@@ -88,8 +88,8 @@ func (a *api) setAttribute(t testing.TB, key auth.Key, name, value string) {
 	}
 }
 
-// A key is good for its own organization: any other is refused in the same words and for the same
-// price, whether there is one of that name or not.
+// A key is valid for its own organization. Any other organization is refused with the same message
+// and at the same cost, whether it exists or not.
 func TestAnotherOrganizationIsRefusedWhetherThereIsOneOrNot(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "acme", allScopes)
@@ -118,8 +118,8 @@ func TestAnotherOrganizationIsRefusedWhetherThereIsOneOrNot(t *testing.T) {
 	})
 }
 
-// The same organization may be spelled in several ways in a path; what counts is which it is. A
-// path that API Gateway decodes once more than its parameters is refused before that.
+// The same organization may be spelled in several ways in a path; the decoded name counts. A path
+// that API Gateway decodes once more than its parameters is refused earlier.
 func TestAnOrganizationIsComparedAsItIs(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "a b#c", auth.Read)
@@ -138,7 +138,7 @@ func TestAnOrganizationIsComparedAsItIs(t *testing.T) {
 	})
 }
 
-// An API that was given no way to tell who asks answers nobody: there is no default that lets in.
+// An API without authentication admits no client: no default lets requests in.
 func TestAnAPIThatCantTellWhoAsksAnswersNobody(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
@@ -159,7 +159,8 @@ func TestAnAPIThatCantTellWhoAsksAnswersNobody(t *testing.T) {
 	}
 }
 
-// A function that is reached without what our authorizer tells refuses, whatever else stands there.
+// A function that is invoked without our authorizer's context refuses, whatever else the event
+// holds.
 func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
@@ -196,7 +197,7 @@ func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
 			}
 		}
 	}
-	// Scopes that only a newer authorizer knows allow nothing; those that are known beside them do.
+	// Scopes that only a newer authorizer knows allow nothing; known scopes beside them do.
 	for _, scopes := range []string{"everything", "ADMIN", "report,everything"} {
 		for operation, r := range everyOperation("acme") {
 			got := a.invoke(t, r, with(told{"scopes": scopes}))
@@ -211,15 +212,15 @@ func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
 		}
 	}
 	wantSame(t, before, a.dump(t))
-	for operation, r := range everyOperation("acme") { // the control: with all of it it answers
+	for operation, r := range everyOperation("acme") { // the control: with the whole context it responds
 		if got := a.invoke(t, r, with(told{"expiryTime": "2024-07-29T15:51:28.072Z"})); got.status != http.StatusOK {
 			t.Errorf("%s: %d %s", operation, got.status, got.body)
 		}
 	}
 }
 
-// invoke reaches the function past API Gateway, with what the event's requestContext.authorizer
-// shall hold.
+// invoke invokes the function past API Gateway, with that value in the event's
+// requestContext.authorizer.
 func (a *api) invoke(t testing.TB, r request, authorizer doc) answer {
 	t.Helper()
 	event, err := eventOf(r, authorizer)
@@ -233,7 +234,7 @@ func (a *api) invoke(t testing.TB, r request, authorizer doc) answer {
 	return got
 }
 
-// What API Gateway keeps of the authorizer's answer is not good for longer than the key.
+// A cached response of the authorizer is not valid for longer than the key.
 func TestAKeyThatExpiresWhileItsAnswerIsKeptIsRefused(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
@@ -258,8 +259,8 @@ func TestAKeyThatExpiresWhileItsAnswerIsKeptIsRefused(t *testing.T) {
 	wantSame(t, before, a.dump(t))
 }
 
-// API Gateway keeps the authorizer's answer by the header, for all routes: it depends on nothing
-// else.
+// API Gateway caches the authorizer's response by the header, for all routes: the response depends
+// on nothing else.
 func TestTheAuthorizerGoesByTheHeaderAlone(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
@@ -298,7 +299,7 @@ func TestTheAuthorizerGoesByTheHeaderAlone(t *testing.T) {
 	wantSame(t, told{"organization": "a#b", "keyId": keyPartition(expiring)[4:20], "scopes": "admin", "expiryTime": "2024-07-29T16:51:28.071Z"}, context)
 }
 
-// forgedHeaders are what a client could hope to be taken at its word by.
+// forgedHeaders are headers by which a client could claim to be another.
 func forgedHeaders(t testing.TB, org string) map[string]string {
 	authorizer := toJSON(t, doc{"lambda": told{"organization": org, "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}})
 	context := `{"requestId":"forged","stage":"$default","authorizer":` + authorizer + `}`
@@ -326,8 +327,8 @@ func forgedHeaders(t testing.TB, org string) map[string]string {
 	return headers
 }
 
-// Nothing that a client sends is taken for who it is, but its key: with forged headers, parameters
-// and bodies every request is answered as without.
+// Only the key identifies a client: with forged headers, parameters and bodies, every response is
+// the same as without them.
 func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
@@ -349,17 +350,17 @@ func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 			if _, direct := a.way.(overLambda); !direct {
 				continue
 			}
-			// A function that is reached without a context, but with all of these.
+			// A function that is invoked without a context, but with all of these.
 			for _, authorizer := range []doc{nil, {}, {"lambda": told{}}} {
 				got := a.invoke(t, r.authorized("Key "+string(a.newKey(t, "acme", allScopes))), authorizer)
 				if wantError(t, got, http.StatusUnauthorized); len(got.operation) > 0 {
 					t.Errorf("%s asked the table %s", operation, shapes(got.operation))
 				}
 			}
-			// With the context of one organization and the headers of another it is the context's.
+			// With the context of one organization and the headers of another, the context counts.
 			wantError(t, a.invoke(t, r, lambdaContext("other")), http.StatusForbidden)
 		}
-		for name, value := range forged { // each by itself, too: one may hide another
+		for name, value := range forged { // each by itself, too: one may mask another
 			got := a.do(t, request{method: "GET", path: listPath("acme"), headers: map[string]string{name: value}}.with(key))
 			if wantError(t, got, http.StatusForbidden); t.Failed() {
 				t.Fatalf("%s: %s", name, value)
@@ -382,7 +383,7 @@ func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 		maps.DeleteFunc(after, func(name string, _ doc) bool { return strings.Contains(name, "KEY#") })
 		maps.DeleteFunc(before, func(name string, _ doc) bool { return strings.Contains(name, "KEY#") })
 		wantSame(t, before, after)
-		// One's own is answered, whatever else is said.
+		// Requests for the key's own organization succeed, whatever the forged values are.
 		for _, r := range everyOperation("other") {
 			headers := maps.Clone(forged)
 			maps.Copy(headers, r.headers)
@@ -392,8 +393,8 @@ func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 	})
 }
 
-// The adapter has another way to hand over the context of a request, in headers: what comes in that
-// way is not taken either. (Through the adapter such a header can't even arrive whole, since it
+// The adapter can also pass the context of a request in headers. A context from such headers is not
+// accepted either. (Through the adapter such a header can't even arrive whole, since the adapter
 // cuts it at commas.)
 func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 	t.Parallel()
@@ -414,7 +415,7 @@ func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 	if identity, err := lambdahost.Principal(r); metering.CodeOf(err) != metering.Unauthenticated || identity != (auth.Principal{}) {
 		t.Errorf("%+v, %v", identity, err)
 	}
-	// In its own way, the context is what counts beside them.
+	// The context of the event counts, also beside these headers.
 	for org, authorizer := range map[string]doc{"": nil, "other": lambdaContext("other")} {
 		own, err := new(core.RequestAccessorV2).EventToRequestWithContext(t.Context(), decoded(authorizer))
 		if err != nil {
@@ -427,8 +428,8 @@ func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 	}
 }
 
-// The log tells of each request whose key sent it, and never the key; of one that no good key sent,
-// nothing that a client claims.
+// The log names for each request the key that sent it, by its id and never the key itself. For a
+// request without a valid key, it names nothing that the client claims.
 func TestTheLogTellsWhoAsked(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
@@ -468,8 +469,8 @@ func TestTheLogTellsWhoAsked(t *testing.T) {
 	})
 }
 
-// A change of the config leaves in the log who changed what from which version to which, and when.
-// One that changes nothing, or fails, leaves nothing of the kind.
+// A change of the config logs the key, the change, the version before and after, and the time. A
+// request that changes nothing, or fails, logs no such line.
 func TestAChangeOfTheConfigIsTraced(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "acme", auth.Config)
@@ -485,7 +486,7 @@ func TestAChangeOfTheConfigIsTraced(t *testing.T) {
 			{"PATCH", off, nil, 200, doc{"item": "config", "fromVersion": 1.0, "toVersion": 2.0}},
 			{"PATCH", off, nil, 200, nil},
 			{"PATCH", `{}`, nil, 200, nil},
-			{"PATCH", on, nil, 200, nil}, // it names nothing that differs
+			{"PATCH", on, nil, 200, nil}, // it names no value that differs
 			{"PUT", on, map[string]string{"If-Match": etagOf(1, `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`)}, 412, nil},
 			{"PUT", `{"partnerUsageMeteringConfigs": [{"partner": "NONE"}]}`, nil, 400, nil},
 			{"PUT", `x`, nil, 400, nil},
@@ -506,14 +507,14 @@ func TestAChangeOfTheConfigIsTraced(t *testing.T) {
 				t.Errorf("%v", lines[0])
 			}
 		}
-		// Nor does a change whose key does not allow it.
+		// Neither does a change that its key does not allow.
 		want(t, a.do(t, request{method: "PUT", path: configPath("acme"), body: off}.with(a.newKey(t, "acme", auth.Read))), http.StatusForbidden)
 		lines := a.log.all(t)
 		wantSame(t, any(nil), lines[len(lines)-1]["change"])
 	})
 }
 
-// A delete leaves in the log which group it was; one that fails leaves nothing of the kind.
+// A delete logs which group it was; one that fails logs no such line.
 func TestADeleteIsTraced(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
@@ -525,7 +526,8 @@ func TestADeleteIsTraced(t *testing.T) {
 	})
 }
 
-// A key that a client puts where it does not belong is neither logged nor answered.
+// A key that a client puts in the wrong part of a request appears neither in the log nor in the
+// response.
 func TestAKeyInTheWrongPlaceIsRedacted(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		misplaced, key := string(auth.New()), a.newKey(t, "acme", allScopes)

@@ -18,8 +18,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// rare are groups of which those at the places given are of LAGO, in a record of theirs too; the
-// rest are not.
+// rare are n groups. Those at the given indexes are of LAGO, also in one of their records; the rest
+// are not.
 func rare(n int, places ...int) []doc {
 	return series(n, func(i int) doc {
 		source := "API"
@@ -30,11 +30,11 @@ func rare(n int, places ...int) []doc {
 	})
 }
 
-// The lists of what is rare: as DynamoDB filters, and as only the code can.
+// Lists with few matches: one that DynamoDB filters, and one that only the code can filter.
 var rareLists = []url.Values{{"source": {"LAGO"}}, {"metaInfo": {`{"billableRecords":[{"key":"of LAGO"}]}`}}}
 
-// A list in which there is little to find is read to its end in requests that are each short, as
-// many as it takes to look at all groups.
+// A list with few matches is read to its end in short requests, as many as it takes to read all
+// groups.
 func TestAListOfLittleComesToItsEnd(t *testing.T) {
 	const n, size = 32, 8
 	eachWayInHaste(t, size, func(t *testing.T, a *api) {
@@ -72,8 +72,8 @@ func TestAListOfLittleComesToItsEnd(t *testing.T) {
 	})
 }
 
-// To come to a far offset takes requests, too, each of which goes on where the one before has
-// stopped.
+// Reaching a far offset takes several requests, each of which continues at the end of the previous
+// one.
 func TestAFarOffsetIsComeTo(t *testing.T) {
 	eachWayInHaste(t, 5, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -93,7 +93,7 @@ func TestAFarOffsetIsComeTo(t *testing.T) {
 	})
 }
 
-// hasty asks once for a list whose time is always over, and wants that status.
+// hasty requests once a list whose time is always over, and wants that status.
 func (a *api) hasty(t testing.TB, parameters url.Values, status int) answer {
 	t.Helper()
 	got := a.get(t, listPath("acme"), parameters.Encode())
@@ -107,7 +107,7 @@ func (a *api) hasty(t testing.TB, parameters url.Values, status int) answer {
 	return got
 }
 
-// startsOf are the groups after which the reads of a request have begun.
+// startsOf are the groups after which the reads of a request began.
 func startsOf(t testing.TB, requests []tabletest.Request) (starts []string) {
 	t.Helper()
 	for _, r := range requests {
@@ -125,8 +125,8 @@ func startsOf(t testing.TB, requests []tabletest.Request) (starts []string) {
 	return starts
 }
 
-// What was read in vain is kept for 5 minutes: a request that is repeated looks at what is newer,
-// and goes on after it.
+// A range without matches is stored for 5 minutes: a request that is repeated reads what is newer,
+// and continues after the range.
 func TestARepeatGoesOn(t *testing.T) {
 	eachWayInHaste(t, 5, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -140,7 +140,7 @@ func TestARepeatGoesOn(t *testing.T) {
 		got = a.hasty(t, list, http.StatusServiceUnavailable)
 		wantSame(t, []string{"", "g009"}, startsOf(t, got.operation))
 
-		// What is newer is read whole, though it takes more than one answer.
+		// Newer groups are all read, even if that takes more than one response.
 		for i := range 7 {
 			a.put(t, "acme", at(fmt.Sprint("new", i), -time.Duration(i+1)*time.Second))
 		}
@@ -152,13 +152,13 @@ func TestARepeatGoesOn(t *testing.T) {
 		a.clock.set(later.Add(time.Minute - time.Second))
 		got = a.hasty(t, list, http.StatusServiceUnavailable)
 		wantSame(t, []string{"", "g019"}, startsOf(t, got.operation))
-		a.clock.set(later.Add(2 * time.Minute)) // this one was kept for a minute anew
+		a.clock.set(later.Add(2 * time.Minute)) // this one was stored again for a minute
 		got = a.hasty(t, list, http.StatusServiceUnavailable)
 		wantSame(t, []string{""}, startsOf(t, got.operation))
 	})
 }
 
-// A group that has come while a request was repeated is in the list.
+// A group that is created while a request is repeated is in the list.
 func TestWhatComesBetweenRepeatsIsListed(t *testing.T) {
 	eachWayInHaste(t, 5, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -173,7 +173,7 @@ func TestWhatComesBetweenRepeatsIsListed(t *testing.T) {
 			g["id"], g["creationTime"] = fmt.Sprint("new", i), milliseconds(later.Add(time.Duration(i+1)*time.Second))
 			a.put(t, "acme", g)
 		}
-		for i := range 7 { // which fill the first answer
+		for i := range 7 { // which fill the first response
 			a.put(t, "acme", at(fmt.Sprint("plain", i), -time.Minute))
 		}
 		for _, parameters := range rareLists {
@@ -182,8 +182,8 @@ func TestWhatComesBetweenRepeatsIsListed(t *testing.T) {
 	})
 }
 
-// Who lists anew, once a list has come to its end, sees what has changed where nothing was found
-// then.
+// A client that lists again, after a list has come to its end, sees changes in the ranges that were
+// empty then.
 func TestAFreshListLooksAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		matching []int
@@ -228,7 +228,7 @@ func TestAFreshListLooksAgain(t *testing.T) {
 	}
 }
 
-// A try that can't learn how far an earlier one came does not put less in its place.
+// An attempt that can't read how far an earlier one came does not store a shorter range.
 func TestAnEarlierTryIsNotForgotten(t *testing.T) {
 	t.Parallel()
 	transport := &failing{next: tabletest.ShortPages(tabletest.Watched(t), 5)}
@@ -246,8 +246,7 @@ func TestAnEarlierTryIsNotForgotten(t *testing.T) {
 	wantSame(t, before, a.kept(t))
 }
 
-// stuck is a transport on which a query of groups fails once so many have been answered, or waits
-// for nothing.
+// stuck is a transport on which queries of groups fail, or never return, after that many responses.
 type stuck struct {
 	next  http.RoundTripper
 	left  atomic.Int64
@@ -265,8 +264,9 @@ func (s *stuck) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.next.RoundTrip(r)
 }
 
-// A function whose DynamoDB stops answering, or whose time runs out while it is slow, answers in
-// time, with what it has found or else to go on later from there.
+// If DynamoDB stops responding to a function, or the function's time runs out while DynamoDB is
+// slow, the function responds in time: with what it has found, or with a 503 to continue later from
+// there.
 func TestABrokenListIsAnswered(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// By RFC 9110, 12.5.3: what a client takes, and what it likes best.
+// RFC 9110, 12.5.3: what a client accepts, and what it prefers.
 func TestAListIsCompressedForThoseWhoTakeIt(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		groups := []doc{}
@@ -56,7 +56,7 @@ func TestAListIsCompressedForThoseWhoTakeIt(t *testing.T) {
 	})
 }
 
-// A list that is small, and an answer that is no list, are as they are.
+// A small list, and a response that is no list, are not compressed.
 func TestWhatIsSmallIsNotCompressed(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"), group("g2"))
@@ -73,13 +73,13 @@ func TestWhatIsSmallIsNotCompressed(t *testing.T) {
 	})
 }
 
-// What gzip can't make smaller base64 would make larger than Lambda takes.
+// A page that gzip can't make smaller would, in base64, be larger than Lambda accepts.
 func TestPagesOfNoiseFitLambda(t *testing.T) {
 	t.Parallel()
 	groups := pageBreakers(t, "x")
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range groups {
-		// Shared until here: the groups are copies of one.
+		// Until here, the records are shared: the groups are copies of one.
 		records := append(groups[i].MetaInfo.BillableRecords[:0:0], groups[i].MetaInfo.BillableRecords...)
 		properties := map[string]any{}
 		for name, text := range records[0].Properties {

@@ -45,7 +45,7 @@ func TestIfNoneMatch_GetOfTheSameConfigIs304(t *testing.T) {
 			{"acme", current + " " + old, 400},
 			{"acme", "w/" + current, 400},
 			{"nobody", empty, 304},
-			{"nobody", "*", 200}, // none was ever set
+			{"nobody", "*", 200}, // no config was ever set
 			{"nobody", current, 200},
 		} {
 			got := a.getConfigIf(t, c.org, map[string]string{"If-None-Match": c.ifNoneMatch})
@@ -58,7 +58,7 @@ func TestIfNoneMatch_GetOfTheSameConfigIs304(t *testing.T) {
 				t.Errorf("the ETag is %s, want %s", strongETag(t, got), tag)
 			}
 		}
-		// A header that comes twice is one list.
+		// A header that is sent twice is one list.
 		got := a.do(t, request{method: "GET", path: configPath("acme"), headers: map[string]string{"If-None-Match": old}, again: map[string]string{"If-None-Match": current}})
 		want(t, got, http.StatusNotModified)
 	})
@@ -70,7 +70,7 @@ func TestIfNoneMatch_ChangeOfAnExcludedConfigIs412(t *testing.T) {
 		current := strongETag(t, a.sendConfig(t, "PUT", "acme", configOff, nil))
 		for _, method := range []string{"PUT", "PATCH"} {
 			for _, ifNoneMatch := range []string{"*", current, "W/" + current, `"x", ` + current} {
-				for _, body := range []string{configOn, configOff} { // one that changes nothing too
+				for _, body := range []string{configOn, configOff} { // one that changes nothing, too
 					got := a.sendConfig(t, method, "acme", body, map[string]string{"If-None-Match": ifNoneMatch})
 					if wantError(t, got, http.StatusPreconditionFailed, "If-None-Match", strings.Trim(current, `"`), "nothing was written"); t.Failed() {
 						t.Fatalf("%s with If-None-Match: %s", method, ifNoneMatch)
@@ -84,7 +84,7 @@ func TestIfNoneMatch_ChangeOfAnExcludedConfigIs412(t *testing.T) {
 		}
 		for _, method := range []string{"PUT", "PATCH"} {
 			want(t, a.sendConfig(t, method, "acme", configOff, map[string]string{"If-None-Match": old}), http.StatusOK)
-			// "*" is "only if none was ever set".
+			// "*" means "only if no config was ever set".
 			org := "new by " + method
 			want(t, a.sendConfig(t, method, org, configOn, map[string]string{"If-None-Match": "*"}), http.StatusOK)
 			wantError(t, a.sendConfig(t, method, org, configOff, map[string]string{"If-None-Match": "*"}), http.StatusPreconditionFailed)
@@ -93,7 +93,7 @@ func TestIfNoneMatch_ChangeOfAnExcludedConfigIs412(t *testing.T) {
 	})
 }
 
-// Of many that each want to be the first, one is.
+// Of many requests that each require to be the first, one succeeds.
 func TestIfNoneMatch_OneOfManyFirstConfigsSucceeds(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		statuses := make(chan int, 8)
@@ -118,7 +118,7 @@ func TestIfNoneMatch_OneOfManyFirstConfigsSucceeds(t *testing.T) {
 	})
 }
 
-// RFC 9110, 13.2.2: If-Match is first.
+// RFC 9110, 13.2.2: If-Match is evaluated first.
 func TestConditions_IfMatchIsEvaluatedBeforeIfNoneMatch(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		old := strongETag(t, a.sendConfig(t, "PUT", "acme", configOn, nil))
@@ -150,7 +150,7 @@ func TestConditions_IfMatchIsEvaluatedBeforeIfNoneMatch(t *testing.T) {
 				}
 			}
 		}
-		// A request that is wrong is wrong whatever its conditions are.
+		// An invalid request is refused whatever its conditions are.
 		wantError(t, a.do(t, request{method: "GET", path: configPath("acme"), query: "x=1", headers: map[string]string{"If-None-Match": current}}), http.StatusBadRequest, "x")
 		wantError(t, a.sendConfig(t, "PUT", "acme", "x", map[string]string{"If-None-Match": "*"}), http.StatusBadRequest, "JSON")
 	})
@@ -174,7 +174,7 @@ func TestChangeOfTheConfig_ETagIsOfTheResponse(t *testing.T) {
 	})
 }
 
-// A table that is restored from a backup may write a version number again, with other content.
+// A table that was restored from a backup may write a version number again, with other content.
 func TestETag_OfARestoredTableIsNeverReused(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		first := strongETag(t, a.sendConfig(t, "PUT", "acme", configOn, nil))

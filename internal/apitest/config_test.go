@@ -21,7 +21,7 @@ import (
 
 const emptyConfig = `{"partnerUsageMeteringConfigs": []}`
 
-// config answers the config of the organization and its ETag.
+// config returns the config of the organization and its ETag.
 func (a *api) config(t testing.TB, org string) (config any, etag string) {
 	t.Helper()
 	got := a.get(t, configPath(org), "")
@@ -51,7 +51,7 @@ func (a *api) sendConfig(t testing.TB, method, org, body string, headers map[str
 	return a.do(t, request{method: method, path: configPath(org), body: body, headers: all})
 }
 
-// wantConfig sends a change and checks what comes back, and that it stays.
+// wantConfig sends a change and checks the response and what is stored.
 func (a *api) wantConfig(t testing.TB, method, org, body, expected string) {
 	t.Helper()
 	got := a.sendConfig(t, method, org, body, nil)
@@ -159,7 +159,7 @@ func TestPatchChangesWhatItNames(t *testing.T) {
 	})
 }
 
-// mergePatch is RFC 7396, section 2, as it is printed there.
+// mergePatch is RFC 7396, section 2, as printed there.
 func mergePatch(target, patch any) any {
 	members, ok := patch.(doc)
 	if !ok {
@@ -180,8 +180,8 @@ func mergePatch(target, patch any) any {
 	return merged
 }
 
-// mergeConfig is mergePatch but for the entries of partnerUsageMeteringConfigs, which it matches by
-// partner. The config is its entries.
+// mergeConfig is mergePatch, except that it matches the entries of partnerUsageMeteringConfigs by
+// partner. It represents the config by its entries.
 func mergeConfig(entries []any, patch doc) []any {
 	value, named := patch["partnerUsageMeteringConfigs"]
 	if !named {
@@ -240,7 +240,7 @@ func validConfig(entries []any) bool {
 	return true
 }
 
-// genConfig draws configs and, with nulls, patches; now and then a value in it breaks a rule.
+// genConfig draws configs and, with nulls, patches; sometimes a value breaks a rule.
 func genConfig(nulls bool) *rapid.Generator[doc] {
 	orNull := func(g *rapid.Generator[any]) *rapid.Generator[any] {
 		if nulls {
@@ -299,8 +299,8 @@ func genConfig(nulls bool) *rapid.Generator[doc] {
 	})
 }
 
-// For all configs and sequences of patches, what comes out is what RFC 7396 with matching by
-// partner says, or a 400 that changes nothing where that breaks a rule.
+// For all configs and sequences of patches, the result is that of RFC 7396 with matching by
+// partner, or, if that breaks a rule, a 400 that changes nothing.
 func TestPatchIsRFC7396(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		var organizations, taken, refused atomic.Int32
@@ -437,7 +437,7 @@ func TestConfigIsValidated(t *testing.T) {
 	})
 }
 
-// A patch is judged by what it makes of the whole, not by itself.
+// A patch is validated by the config that results from it, not by itself.
 func TestConfigIsValidatedAfterTheMerge(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		patch := func(value string) string {
@@ -497,7 +497,7 @@ func TestConfigHasALargestSize(t *testing.T) {
 		want(t, put, http.StatusOK)
 		wantError(t, a.sendConfig(t, "PUT", "acme", config(420_000), nil), http.StatusBadRequest, "bytes")
 		wantError(t, a.sendConfig(t, "PATCH", "acme", strings.Repeat(" ", 1<<20)+"{}", nil), http.StatusRequestEntityTooLarge)
-		// Each small, together too large.
+		// Each is small, together they are too large.
 		more := strings.ReplaceAll(config(20_000), `"AWS"`, `"GCP"`)
 		wantError(t, a.sendConfig(t, "PATCH", "acme", more, nil), http.StatusBadRequest, "bytes")
 		got := a.get(t, configPath("acme"), "")
@@ -524,7 +524,7 @@ func TestIfMatch(t *testing.T) {
 			{`""`, http.StatusPreconditionFailed},
 			{"W/" + current, http.StatusPreconditionFailed}, // If-Match compares strongly
 			{old + `, "x", W/` + current, http.StatusPreconditionFailed},
-			{`"a,b"`, http.StatusPreconditionFailed}, // a comma may stand in an ETag
+			{`"a,b"`, http.StatusPreconditionFailed}, // an ETag may contain a comma
 			{strings.Trim(current, `"`), http.StatusBadRequest},
 			{`"` + strings.Trim(current, `"`), http.StatusBadRequest},
 			{"w/" + current, http.StatusBadRequest},
@@ -606,7 +606,7 @@ func TestAChangeThatChangesNothingWritesNothing(t *testing.T) {
 	})
 }
 
-// An ETag names one config and never comes back, not with the same content either.
+// An ETag names one version of the config and is never used again, not even for the same content.
 func TestConfigKeepsItsHistory(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		on := `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": true}]}`
@@ -638,7 +638,7 @@ func TestFiftyWritersLoseNoChange(t *testing.T) {
 			wait.Go(func() {
 				patch := `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "dimensionMapping": {"` + key + `": ` + value + `}}]}`
 				got := a.sendConfig(t, "PATCH", org, patch, nil)
-				for got.status == http.StatusServiceUnavailable { // a client would try again, and nothing was written
+				for got.status == http.StatusServiceUnavailable { // a client would retry, and nothing was written
 					got = a.sendConfig(t, "PATCH", org, patch, nil)
 				}
 				if got.status != http.StatusOK || !strings.Contains(got.body, `"`+key+`"`) {
@@ -658,7 +658,7 @@ func TestFiftyWritersLoseNoChange(t *testing.T) {
 	})
 }
 
-// Of writers that all saw the same config and say so, one succeeds.
+// Of writers that all send the ETag of the same config, one succeeds.
 func TestOneOfManyWithTheSameETagSucceeds(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		_, etag := a.config(t, "acme")

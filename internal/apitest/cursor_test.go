@@ -16,7 +16,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/auth"
 )
 
-// linked are the parameters that the Link header of an answer names.
+// linked returns the parameters in the Link header of a response.
 func linked(t testing.TB, got answer) url.Values {
 	t.Helper()
 	want(t, got, http.StatusOK)
@@ -39,7 +39,7 @@ func wantCursorRefused(t testing.TB, got answer, what string) {
 	}
 }
 
-// A cursor is good as it was given and for the list that it is of, and for nothing else.
+// A cursor is valid only unchanged, and only for the list that returned it.
 func TestACursorIsGoodForItsListAlone(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -47,7 +47,7 @@ func TestACursorIsGoodForItsListAlone(t *testing.T) {
 			a.put(t, org, series(6, likeAll)...)
 		}
 		list := allOf(url.Values{"buyerId": {"buyer-1"}, "status": {"CREATED"}, "source": {"API"}, "metaInfo": {`{"source":"API"}`}, "limit": {"2"}})
-		list.Set("startDate", "2024-07-01") // before today, whatever day the functions think it is
+		list.Set("startDate", "2024-07-01") // before today, whatever day the functions' clocks show
 		next := linked(t, a.get(t, listPath("acme"), list.Encode()))
 		cursor := next.Get("cursor")
 		ask := func(change func(url.Values)) answer {
@@ -111,8 +111,8 @@ func TestACursorIsGoodForItsListAlone(t *testing.T) {
 	})
 }
 
-// Whoever reads the code can make a cursor. It opens nothing: what is no place in the list is
-// refused, and from any place only the organization's own groups follow.
+// Anyone who reads the code can make a cursor. It gives no access: a cursor that is no position in
+// the list is refused, and from any position only the organization's own groups follow.
 func TestAForgedCursorOpensNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -140,8 +140,8 @@ func TestAForgedCursorOpensNothing(t *testing.T) {
 			window + "#", window + "g001", window + "#g001", window + time, window + time + "#", window + time + "g001",
 			window + "2099-07-28T15:50:28Z#g001", window + "2099-07-28t15:50:28.071z#g001", window + "2099-07-32T15:50:28.071Z#g001",
 			window + "2099-07-29T15:50:28.071+00:00#g001", window + " " + time + "#g001",
-			window + time + "#\xff", window + time + "#" + strings.Repeat("x", 1000), // more than a key holds
-			window + "2099-06-30T23:59:59.999Z#g001", window + "2099-09-01T00:00:00.000Z#g001", // outside of the window
+			window + time + "#\xff", window + time + "#" + strings.Repeat("x", 1000), // more than a key can hold
+			window + "2099-06-30T23:59:59.999Z#g001", window + "2099-09-01T00:00:00.000Z#g001", // outside the window
 			"2~2099-08-31~2099-07-01~" + time + "#g001", "2~~~" + time + "#g001", "2~2099-07-1~2099-08-31~" + time + "#g001", "2~0~9~" + time + "#g001",
 			"-1~2099-07-01~2099-08-31~" + time + "#g001", "x~2099-07-01~2099-08-31~" + time + "#g001", "~2099-07-01~2099-08-31~" + time + "#g001",
 			"+2~2099-07-01~2099-08-31~" + time + "#g001", "02~2099-07-01~2099-08-31~" + time + "#g001",
@@ -150,7 +150,7 @@ func TestAForgedCursorOpensNothing(t *testing.T) {
 			wantCursorRefused(t, ask(forged(parts)), fmt.Sprintf("%q", parts))
 		}
 		for place, ids := range map[string][]string{
-			time + "#g001~": {"g001", "g002"}, // none has ever been there
+			time + "#g001~": {"g001", "g002"}, // no such group ever existed
 			milliseconds(later.Add(-90*1e9)) + "#secret":               {"g002", "g003"},
 			"2099-08-31T23:59:59.999Z#" + strings.Repeat("\uffff", 36): {"g000", "g001"},
 			"2099-07-01T00:00:00.000Z#!":                               {},
@@ -199,8 +199,8 @@ func TestALinkKeepsTheParameters(t *testing.T) {
 	})
 }
 
-// API Gateway has room for 10,240 bytes of headers: a longer Link is not there, and the list is
-// read by nextOffset.
+// API Gateway allows 10,240 bytes of headers: a Link that would be longer is omitted, and the
+// client reads the list by nextOffset.
 func TestALinkIsNotTooLong(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -227,7 +227,7 @@ func TestALinkIsNotTooLong(t *testing.T) {
 	})
 }
 
-// The last page has no Link; neither has any other answer that is no page that another follows.
+// The last page has no Link; neither has any response other than a page that another one follows.
 func TestALinkIsWhereAPageFollows(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)

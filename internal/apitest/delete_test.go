@@ -110,18 +110,19 @@ func TestDeleteReadsItsParametersStrictly(t *testing.T) {
 		} {
 			wantError(t, a.delete(t, "acme", "g1", query), http.StatusBadRequest)
 		}
-		want(t, a.delete(t, "acme", "g1", "creationDate="), http.StatusOK) // empty is as if absent
+		want(t, a.delete(t, "acme", "g1", "creationDate="), http.StatusOK) // empty is the same as absent
 	})
 }
 
-// awkwardIDs are ids that something between the wire and the table could take for another of them.
+// awkwardIDs are ids that some layer between the client and the table could mistake for one
+// another.
 var awkwardIDs = []string{
 	"a", "a#b", "aA", "50", "a b", "a+b", "ab", " a", "a ", "ü", "u\u0308", "a23b", "a2523b", "a41", "C3BC",
 	"a;b", "a&b", "a=b", "a,b", "a:b", "a@b", "a\"b", "a'b", "a\\b", "a~b", "...", "a.", "#", "a|b", "<a>", "{a}", "[a]", "$a", "*",
 	"日本語", "😀", "\u2028", "A", "2e2e", "a2Fb", "a3Fb", strings.Repeat("x", 36), strings.Repeat("#", 36), strings.Repeat("ü", 36), strings.Repeat("😀", 36),
 }
 
-// Each deletion hits the group it names among all the similar ones, and no other.
+// Each deletion deletes the group that it names among all similar ones, and no other.
 func TestDeleteHitsExactlyTheGroupNamed(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		groups := []doc{}
@@ -172,14 +173,14 @@ func TestDeleteTakesEverySpellingOfAnID(t *testing.T) {
 	})
 }
 
-// storedIDs are ids that earlier versions stored, each beside the groups that its path would reach
-// by way of API Gateway.
+// storedIDs are ids that earlier versions stored, each with the groups that its path would reach
+// through API Gateway.
 var storedIDs = map[string][]string{
 	"a%41": {"aA"}, "a%2541": {"a%41", "aA"}, "50%": {"50"}, "50%25": {"50%", "50"}, "a%20b": {"a b"}, "%C3%BC": {"ü"},
 	"%": {"x"}, "%%": {"%"}, "a%23b": {"a#b"}, "%67%31": {"g1"}, "a%3Fb": {"a"}, "a%2Fb": {"a"}, "%2e%2e": {"..."}, "a%zz": {"a"},
 }
 
-// An id with "%" that is stored is listed as it is. Its path reaches no group, neither that one nor
+// A stored id with "%" is listed unchanged. Its path reaches no group, neither that one nor
 // another.
 func TestDelete_StoredIDWithPercentReachesNoGroup(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
@@ -218,7 +219,7 @@ func TestDelete_StoredIDWithPercentReachesNoGroup(t *testing.T) {
 	})
 }
 
-// A path that API Gateway has cut or decoded into another group's deletes nothing.
+// A path that API Gateway cut or decoded into the path of another group deletes nothing.
 func TestDelete_AmbiguousPathIsRefused(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"), group("aA"), group("a b"))

@@ -22,7 +22,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// tableRequests are a valid request for each operation that needs the table.
+// tableRequests holds a valid request for each operation that needs the table.
 var tableRequests = map[string]request{
 	"listUsageRecordGroups":          {method: "GET", path: listPath("acme")},
 	"deleteUsageRecordGroup":         {method: "DELETE", path: groupPath("acme", "g1")},
@@ -33,14 +33,14 @@ var tableRequests = map[string]request{
 
 func TestAPanicIsA500ThatLeaksNothing(t *testing.T) {
 	t.Parallel()
-	eachWayOver(t, nil, func(t *testing.T, a *api) { // no table: to use it panics
+	eachWayOver(t, nil, func(t *testing.T, a *api) { // no table: using it panics
 		for operation, r := range tableRequests {
 			line := a.wantInternalError(t, operation, r)
 			if text, _ := line["error"].(string); !strings.Contains(text, "nil pointer") || !strings.Contains(text, ".go:") {
 				t.Errorf("%s: the log does not tell the panic and where it was: %v", operation, line)
 			}
 		}
-		want(t, a.validate(t, `[{"records": {"cpu": 1}}]`), http.StatusOK) // it goes on
+		want(t, a.validate(t, `[{"records": {"cpu": 1}}]`), http.StatusOK) // it continues to serve
 	})
 }
 
@@ -68,12 +68,12 @@ func TestStoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
 			}
 		}
 		want(t, a.delete(t, "acme", "g2", ""), http.StatusOK)
-		want(t, a.do(t, tableRequests["replaceUsageMeteringConfigInfo"]), http.StatusOK) // it replaces what it need not read
+		want(t, a.do(t, tableRequests["replaceUsageMeteringConfigInfo"]), http.StatusOK) // a replacement need not read the config
 	})
 }
 
-// wantInternalError sends a request that fails inside and returns its log line, which the answer
-// names and says no more.
+// wantInternalError sends a request that fails inside and returns its log line. The response names
+// the log line and says nothing more.
 func (a *api) wantInternalError(t *testing.T, operation string, r request) doc {
 	t.Helper()
 	message := wantError(t, a.do(t, r), http.StatusInternalServerError)
@@ -105,7 +105,7 @@ func TestATableOutOfReachIsA503(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener.Close() // nobody listens there now
+	listener.Close() // nothing listens there now
 	wantUnavailable(t, dynamoclient.New(dynamoclient.Options{
 		Region: "us-east-1", Endpoint: "http://" + listener.Addr().String(),
 		Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
@@ -136,7 +136,7 @@ func wantUnavailable(t *testing.T, client *dynamodb.Client) {
 	})
 }
 
-// A function answers while it still can, however long the table takes.
+// A function responds before its time ends, however slow the table is.
 func TestASlowTableIsA503InTime(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
@@ -152,7 +152,7 @@ func TestASlowTableIsA503InTime(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // of which a list leaves 2.5
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // of which a list reserves 2.5
 			defer cancel()
 			got, err := a.way.(overLambda).invoke(ctx, event)
 			if err != nil || ctx.Err() != nil {
@@ -171,7 +171,7 @@ func TestASlowTableIsA503InTime(t *testing.T) {
 	})
 }
 
-// silence is a connection that nothing comes back from, and how often it was asked.
+// silence is a connection that never receives anything. It counts the requests.
 type silence struct{ asked *atomic.Int64 }
 
 func (s silence) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -196,11 +196,11 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 	})
 }
 
-// One line a request says who asked for what, how it ended and what it cost.
+// One line per request states the client, the request, its result and its cost.
 func TestEveryRequestIsOneLogLine(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
-		want(t, a.sendConfig(t, "PUT", "acme", wholeConfig, nil), http.StatusOK) // to read nothing costs nothing here
+		want(t, a.sendConfig(t, "PUT", "acme", wholeConfig, nil), http.StatusOK) // a read that finds nothing costs nothing here
 		for _, c := range []struct {
 			operation   string
 			request     request
@@ -244,7 +244,7 @@ func TestEveryRequestIsOneLogLine(t *testing.T) {
 			if _, hasError := line["error"]; hasError != (c.status >= 400) {
 				t.Errorf("%s: error: %v", c.operation, line)
 			}
-			// The 500 of a validating is the contract's, not ours to be woken by.
+			// The 500 of a validating request is required by the contract, and must raise no alarm.
 			if line["level"] != "INFO" {
 				t.Errorf("%s: level %v", c.operation, line["level"])
 			}
@@ -252,7 +252,7 @@ func TestEveryRequestIsOneLogLine(t *testing.T) {
 	})
 }
 
-// An error is a JSON string also where it quotes what would break one.
+// An error is a JSON string even if it quotes text that would break one.
 func TestErrorsQuoteAnything(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {

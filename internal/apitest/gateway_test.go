@@ -19,14 +19,14 @@ import (
 )
 
 // overLambda does what API Gateway (HTTP API, payload 2.0) does with a request and the functions
-// behind it, for all that is sent: the function that answers here takes every path and method, on
-// AWS only its routes reach one. It keeps no answer of the authorizer.
+// behind it, for all requests that the tests send. Its function accepts every path and method; on
+// AWS only its routes reach a function. It does not cache the authorizer's responses.
 type overLambda struct {
 	authorizer func(context.Context, events.APIGatewayV2CustomAuthorizerV2Request) (events.APIGatewayV2CustomAuthorizerSimpleResponse, error)
 	function   lambda.Handler
 }
 
-// told is the context that the authorizer gives with a request that it lets in.
+// told is the context that the authorizer returns for a request that it admits.
 type told = map[string]any
 
 func (o overLambda) send(ctx context.Context, r request) (answer, error) {
@@ -46,8 +46,8 @@ func (o overLambda) send(ctx context.Context, r request) (answer, error) {
 	return got, err
 }
 
-// authorize asks the authorizer. Where it lets the request in, only the authentication of the
-// answer is there.
+// authorize calls the authorizer. If it admits the request, only the authentication of the answer
+// is set.
 func (o overLambda) authorize(ctx context.Context, r request) (context told, got answer, err error) {
 	message, err := messageOf(r)
 	if err != nil {
@@ -85,7 +85,7 @@ func (o overLambda) authorize(ctx context.Context, r request) (context told, got
 	return decided.Context, got, nil
 }
 
-// ofGateway is what API Gateway answers by itself.
+// ofGateway is a response that API Gateway makes itself.
 func ofGateway(status int) answer {
 	texts := map[int]string{
 		http.StatusBadRequest: "Bad Request", http.StatusUnauthorized: "Unauthorized", http.StatusForbidden: "Forbidden", http.StatusInternalServerError: "Internal Server Error",
@@ -95,10 +95,10 @@ func ofGateway(status int) answer {
 	}
 }
 
-// maxLambdaResponse is what Lambda takes from a function.
+// maxLambdaResponse is the max size of a response that Lambda accepts from a function.
 const maxLambdaResponse = 6_291_556
 
-// invoke runs the function of the operations.
+// invoke invokes the function of the operations.
 func (o overLambda) invoke(ctx context.Context, event []byte) (answer, error) {
 	ctx, requests := tabletest.Record(ctx)
 	ctx, cancel := contextOfFunction(ctx)
@@ -130,12 +130,12 @@ func (o overLambda) invoke(ctx context.Context, event []byte) (answer, error) {
 	return got, nil
 }
 
-// contextOfFunction ends when the function's time is over, if ctx doesn't end before.
+// contextOfFunction ends when the function's time is over, or when ctx ends, if that is earlier.
 func contextOfFunction(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, 15*time.Second)
 }
 
-// eventOf is the event as the function gets it, with what requestContext.authorizer holds.
+// eventOf is the event as the function receives it, with that value in requestContext.authorizer.
 func eventOf(r request, authorizer doc) ([]byte, error) {
 	message, err := messageOf(r)
 	if err != nil {
@@ -170,9 +170,9 @@ func delivered(path string) (_ string, ok bool) {
 }
 
 // messageOf is what the events of the authorizer and of the function have in common: the path as
-// delivered, what pathParameters hold of it decoded once, as is likely (it was not captured), the
-// query as sent, header names in lower case, the values of one that is there twice with a comma
-// between.
+// delivered; in pathParameters its parts decoded once, as is likely (it was not captured); the
+// query as sent; header names in lower case, and the values of a header that is sent twice joined
+// with a comma.
 func messageOf(r request) (doc, error) {
 	path, ok := delivered(r.path)
 	if !ok {
@@ -215,7 +215,7 @@ func messageOf(r request) (doc, error) {
 	return message, nil
 }
 
-// throughJSON is what comes of a value on its way to another process.
+// throughJSON encodes a value and decodes it, as on its way to another process.
 func throughJSON(from, to any) error {
 	text, err := json.Marshal(from)
 	if err != nil {

@@ -78,7 +78,8 @@ func wantSame(t testing.TB, want, got any) {
 	}
 }
 
-// group is a usage record group created a day before now; members replace or add to its own.
+// group is a usage record group created a day before now; members replace its members or add to
+// them.
 func group(id string, members ...doc) doc {
 	g := doc{
 		"id": id, "buyerID": "buyer-1", "entitlementID": "entitlement-1", "partner": "AWS", "status": "CREATED",
@@ -136,8 +137,8 @@ func putGroup(t testing.TB, tbl *table.Table, org string, g doc) error {
 	return nil
 }
 
-// decodeGroup is the group as import reads it, and, if an identifier holds "%", as an earlier
-// version's did.
+// decodeGroup reads the group as import does. If an identifier holds "%", it reads the group as an
+// earlier version did.
 func decodeGroup(org string, g doc) (*metering.Group, error) {
 	g = maps.Clone(g)
 	id, entitlement := g["id"], g["entitlementID"]
@@ -159,7 +160,7 @@ func decodeGroup(org string, g doc) (*metering.Group, error) {
 	return &group, nil
 }
 
-// answered is the group as the API must answer it, as parse reads it.
+// answered is the group as the API must return it, as parse reads it.
 func answered(t testing.TB, org string, g doc) doc {
 	t.Helper()
 	want := parse(t, toJSON(t, g)).(doc)
@@ -204,7 +205,7 @@ func milliseconds(at time.Time) string {
 	return fmt.Sprintf("%s.%03dZ", at.Format("2006-01-02T15:04:05"), at.Nanosecond()/1_000_000)
 }
 
-// page is an answer of the list operation.
+// page is a response of the list operation.
 type page struct {
 	nextOffset int
 	groups     []doc
@@ -218,8 +219,8 @@ func (p page) ids() []string {
 	return ids
 }
 
-// groupMembers and metaInfoMembers are what the contract names; anything else in an answer is a
-// leak.
+// groupMembers and metaInfoMembers are the members that the contract names; any other in a response
+// is a leak.
 var (
 	groupMembers = []string{
 		"buyerID", "creationTime", "entitlementID", "id", "lastUpdateTime", "metaInfo", "organizationID", "partner",
@@ -233,7 +234,7 @@ var (
 	}
 )
 
-// asGroup checks that a value is a group with the contract's members and no other.
+// asGroup checks that a value is a group with the contract's members and no others.
 func asGroup(t testing.TB, value any) doc {
 	t.Helper()
 	g, ok := value.(doc)
@@ -258,7 +259,7 @@ func asGroup(t testing.TB, value any) doc {
 	return g
 }
 
-// list asks for one page, which must come.
+// list requests one page, which must be returned.
 func (a *api) list(t testing.TB, org string, parameters url.Values) page {
 	t.Helper()
 	got := a.get(t, listPath(org), parameters.Encode())

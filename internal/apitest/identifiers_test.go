@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// converting are the files that may make an identifier of a text without its check, and why: it was
-// checked before, by this version or by the one that stored it.
+// converting are the files that may make an identifier of a text without its check, and why: the
+// text was checked before, by this version or by the one that stored it.
 var converting = map[string]string{
 	"internal/table/keys.go":       "idOf reads a key of the table",
 	"internal/table/group_item.go": "a Group holds what its decoder has checked, or what is stored",
@@ -25,8 +25,8 @@ var converting = map[string]string{
 	"internal/transfer/transfertest/transfertest.go": "the organization of a test",
 }
 
-// Identifiers are made by their checks: no code outside of metering converts a text to one, but in
-// files that say why.
+// Identifiers are made by their checks: outside of metering, only files with a stated reason
+// convert a text to one.
 func TestIdentifiers_AreMadeByTheirChecks(t *testing.T) {
 	t.Parallel()
 	found := map[string]bool{}

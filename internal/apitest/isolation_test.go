@@ -23,13 +23,12 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// scenario is what two organizations do, with ids that overlap and names that are nearly each
-// other's.
+// scenario is what two organizations do. Their ids overlap and their names are almost the same.
 type scenario struct {
 	Way           string
 	Organizations [2]string
 	Keys          [2][]ownKey
-	Groups        [2][]doc // there before
+	Groups        [2][]doc // stored before
 	AtOnce        bool     // each organization acts in its own order, both at the same time
 	Steps         []step
 }
@@ -39,10 +38,10 @@ type ownKey struct {
 	Expires time.Duration // from the start; 0 is never
 }
 
-// step is a request with a key of the actor's, or an import of a group.
+// step is a request with one of the actor's keys, or an import of a group.
 type step struct {
 	Actor   int
-	Key     int // of the actor's; noKey and badKey are none of them
+	Key     int // index in the actor's keys; noKey and badKey are none of them
 	Request request
 	Import  doc
 }
@@ -66,16 +65,16 @@ type observed struct {
 	Operation      []string
 }
 
-// world is what came of a scenario: by step, by organization and all that is stored.
+// world is the result of a scenario: by step, by organization, and all that is stored.
 type world struct {
-	Steps []*observed // nil where the actor was not there
+	Steps []*observed // nil if the actor was absent
 	Log   [2][]doc
 	Items map[string]doc
 }
 
-// For all that two organizations do, neither can tell whether the other is there: what it is
-// answered, what its requests ask of DynamoDB, what they consume and what is stored for it in the
-// end are the same in a world where the other is and in a world where there is nothing but itself.
+// For all actions of two organizations, neither can detect whether the other exists. The responses
+// it gets, the requests to DynamoDB, their cost and the items stored for it in the end are the same
+// in a world with the other organization and in a world without it.
 func TestNoOrganizationCanTellOfAnother(t *testing.T) {
 	t.Parallel()
 	worlds := map[string][3]*api{}
@@ -139,7 +138,7 @@ func TestNoOrganizationCanTellOfAnother(t *testing.T) {
 	}
 }
 
-// GoString is how rapid prints a scenario that fails.
+// GoString is how rapid prints a failed scenario.
 func (s *scenario) GoString() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "over %s, at once: %v\n", s.Way, s.AtOnce)
@@ -160,7 +159,7 @@ func (s *scenario) GoString() string {
 	return b.String()
 }
 
-// run plays the scenario in an empty table, as far as it is done by those who are present.
+// run runs the scenario in an empty table, with the steps of the actors that are present.
 func (s *scenario) run(ctx context.Context, a *api, present ...int) (w *world, wrong []string, err error) {
 	if err := a.empty(ctx); err != nil {
 		return nil, nil, err
@@ -217,7 +216,7 @@ func (s *scenario) run(ctx context.Context, a *api, present ...int) (w *world, w
 	return w, wrong, err
 }
 
-// prepare stores the keys and groups that the actor has before.
+// prepare stores the keys and groups that the actor has at the start.
 func (s *scenario) prepare(ctx context.Context, a *api, actor int) error {
 	org := s.Organizations[actor]
 	for i, k := range s.Keys[actor] {
@@ -245,7 +244,7 @@ func (s *scenario) prepare(ctx context.Context, a *api, actor int) error {
 	return nil
 }
 
-// do takes one step.
+// do executes one step.
 func (s *scenario) do(ctx context.Context, a *api, step step) (seen *observed, wrong []string, err error) {
 	if step.Import != nil {
 		return s.importGroup(ctx, a, s.Organizations[step.Actor], step.Import)
@@ -299,7 +298,7 @@ func (s *scenario) importGroup(ctx context.Context, a *api, org string, g doc) (
 	return &observed{Body: fmt.Sprintf("new: %v, serial counter %d, %d groups", isNew, serial, count), Operation: shapes(requests())}, wrong, nil
 }
 
-// readLog adds the lines of each organization, without what differs by nature.
+// readLog adds the log lines of each organization, without the values that always differ.
 func (s *scenario) readLog(text string, w *world) error {
 	for line := range strings.Lines(text) {
 		var members doc
@@ -358,7 +357,7 @@ func genScenario() *rapid.Generator[*scenario] {
 			s.Keys[actor] = rapid.SliceOfN(genKey(), 1, 3).Draw(t, "keys")
 			s.Groups[actor] = rapid.SliceOfN(genIsolatedGroup(s.Organizations[actor]), 0, 4).Draw(t, "groups")
 		}
-		if rapid.IntRange(0, 19).Draw(t, "fat") == 19 { // lists that go on from a start key, in both
+		if rapid.IntRange(0, 19).Draw(t, "fat") == 19 { // lists that continue from a start key, in both
 			for actor := range 2 {
 				for i := range 3 {
 					s.Groups[actor] = append(s.Groups[actor], group(fmt.Sprintf("fat%d", i), doc{
@@ -382,8 +381,8 @@ func genKey() *rapid.Generator[ownKey] {
 	})
 }
 
-// genIsolatedGroup draws groups of few ids, buyers, entitlements, products and times: those of both
-// organizations are often the same.
+// genIsolatedGroup draws groups from few ids, buyers, entitlements, products and times, so that
+// those of both organizations are often the same.
 func genIsolatedGroup(org string) *rapid.Generator[doc] {
 	return rapid.Custom(func(t *rapid.T) doc {
 		sample := func(name string, values ...string) string { return rapid.SampledFrom(values).Draw(t, name) }

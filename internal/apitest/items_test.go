@@ -13,7 +13,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// itemsIn are all items of a table, whosoever they are, by their keys.
+// itemsIn returns all items of a table, of every organization, by their keys.
 func itemsIn(ctx context.Context, client *dynamodb.Client, tableName string) (map[string]doc, error) {
 	items := map[string]doc{}
 	pages := dynamodb.NewScanPaginator(client, &dynamodb.ScanInput{TableName: &tableName, ConsistentRead: aws.Bool(true)})
@@ -63,7 +63,7 @@ func plainValue(value types.AttributeValue) any {
 	}
 }
 
-// shapes are requests without what differs between two that ask the same: the table's name, the
+// shapes returns requests without what differs between two equal requests: the table's name, the
 // operation's id, and the order of members.
 func shapes(requests []tabletest.Request) []string {
 	all := []string{}

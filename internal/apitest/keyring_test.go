@@ -23,8 +23,8 @@ import (
 
 const allScopes = auth.Read | auth.Write | auth.Config | auth.Admin
 
-// keyring knows every key that a test has made and whose it is. That, and not what the API makes of
-// a request, is what its requests to DynamoDB are held to.
+// keyring knows every key that a test has made and its organization. The requests to DynamoDB are
+// checked against that, and not against how the API reads the request.
 type keyring struct {
 	table *table.Table
 
@@ -38,7 +38,7 @@ func newKeyring(tbl *table.Table) *keyring {
 	return &keyring{table: tbl, organizations: map[auth.Key]string{}, everything: map[string]auth.Key{}, sent: map[string]bool{}}
 }
 
-// of is a key that may do everything in the organization, the same each time.
+// of returns a key that has all permissions in the organization, the same each time.
 func (k *keyring) of(ctx context.Context, org string) (auth.Key, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -71,8 +71,8 @@ func recordOf(key auth.Key, org string, scopes auth.Scopes) *auth.Record {
 	return &auth.Record{Hash: key.Hash(), Organization: org, Scopes: scopes, CreationTime: now.Add(-24 * time.Hour), CreatedBy: "test"}
 }
 
-// lambdaContext is what API Gateway hands to a function with a request of a key that may do
-// everything in the organization.
+// lambdaContext is the context that API Gateway passes to a function for a key that has all
+// permissions in the organization.
 func lambdaContext(org string) doc {
 	return doc{"lambda": told{"organization": org, "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}}
 }
@@ -91,7 +91,8 @@ func (r request) authorized(header string) request {
 	return r
 }
 
-// organizationIn is the organization that a path names, and acme where it names none that can be.
+// organizationIn is the organization that a path names. It is acme if the path names none that can
+// exist.
 func organizationIn(path string) string {
 	parts := strings.Split(path, "/")
 	if len(parts) < 3 || parts[0] != "" || parts[1] != "org" {
@@ -104,13 +105,13 @@ func organizationIn(path string) string {
 	return org
 }
 
-// canBeOrganization is the contract's sentence on identifiers.
+// canBeOrganization is the contract's rule for identifiers.
 func canBeOrganization(id string) bool {
 	return len(id) >= 1 && len(id) <= 64 && utf8.ValidString(id) && !strings.ContainsFunc(id, unicode.IsControl) &&
 		!strings.ContainsAny(id, "/?%") && id != "." && id != ".."
 }
 
-// keyIn is the key that a request sends, if any header of it can be one.
+// keyIn returns the key that a request sends, if any of its headers can be one.
 func keyIn(r request) (key auth.Key, wellFormed bool) {
 	header := strings.Trim(r.headers["Authorization"], " \t")
 	if _, twice := r.again["Authorization"]; twice {
@@ -124,7 +125,7 @@ func keyIn(r request) (key auth.Key, wellFormed bool) {
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// isWellFormed is a key's form as it is documented: mm_, 32 characters of base62, and the CRC-32 of
+// isWellFormed checks a key's form as documented: mm_, 32 characters of base62, and the CRC-32 of
 // these 35 in 6 more.
 func isWellFormed(key string) bool {
 	if len(key) != 41 || key[:3] != "mm_" || strings.Trim(key[3:], base62) != "" {
@@ -133,7 +134,7 @@ func isWellFormed(key string) bool {
 	return key == string(keyOf(key[3:35]))
 }
 
-// keyOf is the key whose random part is secret.
+// keyOf returns the key whose random part is secret.
 func keyOf(secret string) auth.Key {
 	key := []byte("mm_" + secret + "000000")
 	for i, rest := len(key)-1, crc32.ChecksumIEEE(key[:35]); rest > 0; i, rest = i-1, rest/62 {
@@ -142,7 +143,7 @@ func keyOf(secret string) auth.Key {
 	return auth.Key(key)
 }
 
-// Partitions, as docs/data-model.md has them.
+// Partitions, as in docs/data-model.md.
 
 func keyPartition(key auth.Key) string {
 	hash := sha256.Sum256([]byte(key))
@@ -153,19 +154,21 @@ func orgPartition(org string) string {
 	return "ORG#" + strings.ReplaceAll(strings.ReplaceAll(org, "%", "%25"), "#", "%23")
 }
 
-// isOfKey tells the requests that check a key from all others.
+// isOfKey reports whether a request is one that checks a key.
 func isOfKey(r tabletest.Request) bool {
 	return slices.ContainsFunc(r.Accesses, func(a tabletest.Access) bool {
 		return slices.ContainsFunc(a.Partitions, func(p string) bool { return strings.HasPrefix(p, "KEY#") })
 	})
 }
 
-// wrong tells whether the answer gives away the key, and what should not have been asked of
-// DynamoDB for a request:
-//   - to check a key, anything but that key's own item, and anything at all for what is no key;
-//   - for the rest, any partition, in keys, start keys and what is written, that is not one of the organization
-//     whose key was sent; and anything at all for a request that is refused or goes to no route;
-//   - what the policy of the function that does it does not allow.
+// wrong reports whether the response discloses the key, and which requests to DynamoDB are not
+// allowed:
+//   - to check a key, any request but for that key's own item, and any request at all if the text
+//     is no key;
+//   - for the rest, any partition, in keys, start keys and written items, that does not belong to
+//     the organization whose key was sent; and any request at all for a request that is refused or
+//     has no route;
+//   - any request that the policy of the function that sends it does not allow.
 func (k *keyring) wrong(r request, got answer) (wrong []string) {
 	key, wellFormed := keyIn(r)
 	k.mu.Lock()
@@ -221,8 +224,8 @@ func (k *keyring) wrong(r request, got answer) (wrong []string) {
 	return wrong
 }
 
-// partitionsOf are all partition keys in a request: those asked for, those gone on from, those
-// written. One that asks for every partition has an empty one.
+// partitionsOf are all partition keys in a request: those requested, those of start keys, and those
+// written. A request for every partition has an empty one.
 func partitionsOf(asked tabletest.Request) (all []string) {
 	for _, access := range asked.Accesses {
 		if len(access.Partitions) == 0 {
@@ -236,7 +239,8 @@ func partitionsOf(asked tabletest.Request) (all []string) {
 	return append(all, asked.Written...)
 }
 
-// wantNoKeyLogged checks that no log line holds a key that was made or sent, nor its secret part.
+// wantNoKeyLogged checks that no log line contains a key that was made or sent, nor its secret
+// part.
 func (a *api) wantNoKeyLogged(t testing.TB) {
 	a.keys.mu.Lock()
 	defer a.keys.mu.Unlock()

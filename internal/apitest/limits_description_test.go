@@ -8,7 +8,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// The limits that the description names are those of the domain.
+// The limits in the API description are those of the domain.
 func TestLimits_AreInTheDescription(t *testing.T) {
 	t.Parallel()
 	var description doc

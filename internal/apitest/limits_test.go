@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Each request is over one limit; the error must say which, by its number.
+// Each request exceeds one limit; the error must name that limit by its number.
 func TestErrors_NameTheLimit(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		x := strings.Repeat
@@ -78,7 +78,7 @@ func TestErrors_NameTheLimit(t *testing.T) {
 	})
 }
 
-// manyMappings continues the members of a dimensionMapping by at least so many bytes.
+// manyMappings are further members for a dimensionMapping, of at least that many bytes.
 func manyMappings(bytes int) string {
 	var b strings.Builder
 	for i := 0; b.Len() < bytes; i++ {

@@ -19,7 +19,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// stored is a group and what the API must answer for it.
+// stored is a group and what the API must return for it.
 type stored struct{ group, answered doc }
 
 func storedIn(t testing.TB, org string, groups []doc) []stored {
@@ -32,7 +32,7 @@ func storedIn(t testing.TB, org string, groups []doc) []stored {
 }
 
 // listed is a plain filter in memory: what a list with these parameters must hold, in its order.
-// Parameters that are not there mean their defaults; limit and offset are the caller's to apply.
+// Absent parameters mean their defaults; the caller applies limit and offset.
 func listed(t testing.TB, groups []stored, parameters url.Values) []doc {
 	t.Helper()
 	var metaInfo any = doc{}
@@ -67,7 +67,7 @@ func listed(t testing.TB, groups []stored, parameters url.Values) []doc {
 	return matching
 }
 
-// contains is the contract's sentence: objects member by member, each wanted element of an array
+// contains is the contract's rule: objects member by member, each wanted element of an array
 // contained in some stored element, numbers by value.
 func contains(stored, wanted any) bool {
 	switch wanted := wanted.(type) {
@@ -93,7 +93,7 @@ func contains(stored, wanted any) bool {
 	}
 }
 
-// dice makes data at random, the same from the same seed.
+// dice makes random data, the same from the same seed.
 type dice struct{ *rand.Rand }
 
 func newDice(seed uint64) dice { return dice{rand.New(rand.NewPCG(seed, 7))} }
@@ -128,7 +128,7 @@ var (
 	texts = []string{"", "a", "a.b", `a"b`, "100", "true", "null", "it's", "ü", "\u2028", "\\u0041", "<>&", "\x00\x1f\x7f", "😀", "2024-07-20T12:00:00.000Z"}
 )
 
-// group is any group; i makes its id unique.
+// group is a random group; i makes its id unique.
 func (d dice) group(i int) doc {
 	g := doc{
 		"id": fmt.Sprintf("%s%d", pick(d, idParts), i), "buyerID": pick(d, buyers), "entitlementID": pick(d, entitlements),
@@ -218,8 +218,8 @@ func (d dice) value(depth int) any {
 	}
 }
 
-// part is something that value contains: some of its members and elements, in any order and any
-// spelling of the numbers; now and then spoiled, so that it may be contained no more.
+// part is something that value contains: some of its members and elements, in any order and with
+// any spelling of the numbers. Sometimes it is changed so that value may not contain it.
 func (d dice) part(value any) any {
 	if d.chance(3) {
 		return d.value(1)
@@ -260,8 +260,7 @@ func (d dice) respelled(n json.Number) json.Number {
 	}
 }
 
-// parameters are a valid combination of the list's parameters, more often than not met by some
-// group.
+// parameters are a valid combination of the list's parameters, which usually matches some group.
 func (d dice) parameters(t testing.TB, groups []stored) url.Values {
 	p := url.Values{}
 	like := pick(d, groups).group
@@ -307,14 +306,14 @@ func (d dice) parameters(t testing.TB, groups []stored) url.Values {
 	}
 	for _, name := range []string{"partner", "status", "limit", "offset", "endDate", "metaInfo"} {
 		if d.chance(5) && !p.Has(name) {
-			p.Set(name, "") // empty is as if absent
+			p.Set(name, "") // empty is the same as absent
 		}
 	}
 	return p
 }
 
-// answeredTimes is a metaInfo with its times as the API answers them, which is how a filter wants
-// them.
+// answeredTimes is a metaInfo with its times as the API returns them, which is the form that a
+// filter requires.
 func answeredTimes(t testing.TB, metaInfo doc) doc {
 	m := doc{}
 	for name, value := range metaInfo {
@@ -325,9 +324,9 @@ func answeredTimes(t testing.TB, metaInfo doc) doc {
 	return m
 }
 
-// Whatever the combination of parameters, the list holds what a plain filter over the same groups
-// holds, in the same order, whole or page by page, and nothing of another organization with the
-// same ids.
+// For every combination of parameters, the list holds what a plain filter over the same groups
+// holds, in the same order, whole or page by page. It holds nothing of another organization with
+// the same ids.
 func TestListIsAPlainFilter(t *testing.T) {
 	const seed = 1
 	d := newDice(seed)
@@ -344,7 +343,7 @@ func TestListIsAPlainFilter(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", acme...)
 		a.put(t, "acme#1", other...)
-		d := newDice(seed + uint64(len(t.Name()))) // another in each way
+		d := newDice(seed + uint64(len(t.Name()))) // different in each way
 		matches := 0
 		for range 50 {
 			org := pick(d, []string{"acme", "acme", "acme", "acme#1"})
@@ -362,8 +361,7 @@ func TestListIsAPlainFilter(t *testing.T) {
 	})
 }
 
-// wantPages asks for the list page by page, of a size that varies, and for one page at a random
-// offset.
+// wantPages requests the list page by page, with varying sizes, and one page at a random offset.
 func wantPages(t *testing.T, a *api, d dice, org string, parameters url.Values, expected []doc) {
 	t.Helper()
 	limit := pick(d, []int{0, 0, 1000, 1 + len(expected)/2, 1 + len(expected)/3, len(expected), max(1, len(expected)-1)})
@@ -391,7 +389,7 @@ func wantPages(t *testing.T, a *api, d dice, org string, parameters url.Values, 
 	parameters.Del("offset")
 }
 
-// The list, which copies bytes, holds what Groups reads into memory, whatever the parameters.
+// The list, which copies bytes, holds what Groups reads into memory, for all parameters.
 func TestListHoldsWhatGroupsReads(t *testing.T) {
 	t.Parallel()
 	const seed = 3
@@ -436,7 +434,7 @@ func TestListWalksOneByOne(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		groups := []doc{}
 		for _, id := range awkwardIDs[:20] {
-			groups = append(groups, group(id)) // all of the same time
+			groups = append(groups, group(id)) // all with the same time
 		}
 		a.put(t, "acme", groups...)
 		wantSame(t, listed(t, storedIn(t, "acme", groups), nil), a.listAll(t, "acme", url.Values{"limit": {"1"}}))
@@ -524,7 +522,7 @@ func TestListReadsItsParametersStrictly(t *testing.T) {
 			{"limit=ten", "limit"},
 			{"limit=%205", "limit"},
 			{"limit=99999999999999999999999", "limit"},
-			{"limit=%D9%A1", "limit"}, // a digit, but not of ours
+			{"limit=%D9%A1", "limit"}, // a Unicode digit, but not ASCII
 			{"limit=10&limit=10", "limit"},
 			{"offset=-1", "offset"},
 			{"offset=2147483648", "2147483647"},
@@ -570,7 +568,7 @@ func TestListReadsItsParametersStrictly(t *testing.T) {
 	})
 }
 
-// The contract's words on metaInfo, one by one.
+// The contract's rules for metaInfo, one by one.
 func TestListByMetaInfo(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		many, manyWanted := doc{}, doc{}
@@ -648,7 +646,7 @@ func TestListByMetaInfo(t *testing.T) {
 			{`{"billableRecords": []}`, true},
 			{`{"billableRecords": {}}`, false},
 			{`{"billableRecords": [{}]}`, true},
-			{`{"billableRecords": [{}, {}, {}]}`, true}, // each in some: the same may serve them all
+			{`{"billableRecords": [{}, {}, {}]}`, true}, // each in some element: one may contain them all
 			{`{"billableRecords": [{"key": "m2"}, {"key": "m1"}]}`, true},
 			{`{"billableRecords": [{"key": "m1", "quantity": 2.5}]}`, false}, // no element holds both
 			{`{"billableRecords": [{"key": "m"}]}`, false},
@@ -742,7 +740,7 @@ func TestListByMetaInfo(t *testing.T) {
 	})
 }
 
-// A list longer than what one Query reads is whole.
+// A list longer than what one Query reads is complete.
 func TestListReadsOnAcrossQueries(t *testing.T) {
 	groups := []doc{}
 	for i := range 28 { // 1.1 MB: two Queries
@@ -764,8 +762,8 @@ func TestListReadsOnAcrossQueries(t *testing.T) {
 	})
 }
 
-// A page ends before Lambda can't return it any more, whatever the groups hold, and the next goes
-// on: overLambda holds every response to Lambda's limit.
+// A page ends before it is too large for Lambda, whatever the groups hold, and the next one
+// continues: overLambda checks every response against Lambda's limit.
 func TestPagesFitLambda(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
@@ -785,13 +783,13 @@ func TestPagesFitLambda(t *testing.T) {
 
 func TestPagesOfTheTableFitLambda(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.putGroups(t, pageBreakers(t, "\x01")) // the least to store for the most to return
+		a.putGroups(t, pageBreakers(t, "\x01")) // the min to store for the max to return
 		wantPagesThatFit(t, a)
 	})
 }
 
-// pageBreakers are groups full of text, in keys and values, the last first, that together are more
-// than Lambda can return at once.
+// pageBreakers are groups full of text, in keys and values, the last group first. Together they are
+// more than Lambda can return at once.
 func pageBreakers(t *testing.T, text string) []metering.Group {
 	t.Helper()
 	text = strings.Repeat(text, 12_000/len(text))
@@ -815,7 +813,7 @@ func pageBreakers(t *testing.T, text string) []metering.Group {
 	return groups
 }
 
-// wantPagesThatFit follows nextOffset through the list of pageBreakers, compressed too.
+// wantPagesThatFit follows nextOffset through the list of pageBreakers, also compressed.
 func wantPagesThatFit(t *testing.T, a *api) {
 	ids, pages := []string{}, 0
 	for next := 0; pages == 0 || next > 0; pages++ {

@@ -57,7 +57,7 @@ const newerConfig = `{"schema": {"v": 2, "n": 1.50}, "partnerUsageMeteringConfig
 	"a reference", {"noPartner": true},
 	{"partner": "GCP", "dimensionMapping": [], "dimensionMappingV2": null}]}`
 
-// with returns newerConfig with a text replaced, which it must hold.
+// newerConfigWith returns newerConfig with texts replaced, each of which it must hold.
 func newerConfigWith(t testing.TB, pairs ...string) string {
 	t.Helper()
 	config := newerConfig
@@ -100,7 +100,7 @@ func TestConfigOfANewerVersion_IsReturnedAsItIsStored(t *testing.T) {
 	})
 }
 
-// What a patch names is checked, and all else stays, numbers with their spelling.
+// A patch checks what it names and leaves the rest unchanged, including the spelling of numbers.
 func TestConfigOfANewerVersion_PatchKeepsWhatItDoesNotName(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		entry := func(members string) string {
@@ -111,7 +111,7 @@ func TestConfigOfANewerVersion_PatchKeepsWhatItDoesNotName(t *testing.T) {
 			{`{"partnerUsageMeteringConfigs": [{"partner": "ZOHO"}]}`, newerConfigWith(t, `"dimensionMappingV2": null}`, `"dimensionMappingV2": null}, {"partner": "ZOHO"}`)},
 			{entry(`"enableBillableDimension": true`), newerConfigWith(t, `"sometimes"`, `true`)},
 			{entry(`"enableBillableDimension": null`), newerConfigWith(t, `, "enableBillableDimension": "sometimes"`, ``)},
-			// Values with parts that are not known keep them.
+			// Unknown parts of a value are preserved.
 			{entry(`"dimensionMapping": {"cpu": {"convertionMultiplier": 3}}`), newerConfigWith(t, `2.50`, `3`)},
 			{entry(`"dimensionMapping": {"cpu": {"dimensionKey": "x", "convertionMultiplier": 2.5}}`), newerConfigWith(t, `"CpuHours", "conv`, `"x", "conv`)},
 			{entry(`"dimensionMapping": {"gpu": {"dimensionKey": "y"}}`), newerConfigWith(t, `"Gpu"`, `"y"`)},
@@ -127,7 +127,7 @@ func TestConfigOfANewerVersion_PatchKeepsWhatItDoesNotName(t *testing.T) {
 				entry(`"dimensionMapping": {"gpu": null}, "dimensionMappingV2": {"old": null}`),
 				newerConfigWith(t, `"gpu": {"dimensionKey": "Gpu", "mappingMode": "TIERED"},`, ``, `, "old": "all"`, ``),
 			},
-			// What is named and of another type is replaced (RFC 7396).
+			// A named value of another type is replaced (RFC 7396).
 			{entry(`"dimensionMapping": {"str": {"dimensionKey": "s", "convertionMultiplier": 1}}`), newerConfigWith(t, `"str": "CpuHours"`, `"str": {"dimensionKey": "s", "convertionMultiplier": 1}`)},
 			{entry(`"dimensionMappingV2": {"old": []}`), newerConfigWith(t, `"all"`, `[]`)},
 			{
@@ -153,7 +153,7 @@ func TestConfigOfANewerVersion_PatchKeepsWhatItDoesNotName(t *testing.T) {
 	})
 }
 
-// Requests are read as strictly as ever, whatever is stored.
+// Requests are read as strictly as always, whatever is stored.
 func TestConfigOfANewerVersion_PatchIsReadStrictly(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.storeConfig(t, "acme", 1, storedText(newerConfig))
@@ -169,7 +169,7 @@ func TestConfigOfANewerVersion_PatchIsReadStrictly(t *testing.T) {
 			{mapping("cpu", `{"tiers": []}`), "tiers"},
 			{mapping("cpu", `{"mappingMode": "TIERED"}`), "TIERED"},
 			{mapping("cpu", `{"convertionMultiplier": null}`), "convertionMultiplier is missing"},
-			{mapping("gpu", `{"mappingMode": "TIERED"}`), "TIERED"}, // stored as it is, and named
+			{mapping("gpu", `{"mappingMode": "TIERED"}`), "TIERED"}, // stored like this, and named
 			{mapping("gpu", `{"mappingMode": "QUANTITY"}`), "convertionMultiplier is missing"},
 			{mapping("gpu", `{"mappingMode": null}`), "convertionMultiplier is missing"},
 			{mapping("gpu", `{"dimensionKey": null}`), "dimensionKey"},
@@ -185,7 +185,7 @@ func TestConfigOfANewerVersion_PatchIsReadStrictly(t *testing.T) {
 	})
 }
 
-// PUT replaces any config, also one that nobody can read.
+// PUT replaces any config, even one that this version can't read.
 func TestConfigOfANewerVersion_PutReplacesIt(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for i, stored := range []types.AttributeValue{

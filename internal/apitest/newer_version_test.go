@@ -42,9 +42,9 @@ func (a *api) storedItem(t testing.TB, pk, sk string) map[string]types.Attribute
 	return out.Item
 }
 
-// putNewer stores a group, and then what a newer version may have stored with it: all unknown
-// members that there can be, and an unknown value of each set that the status, if it is not empty,
-// is one of.
+// putNewer stores a group, and then what a newer version may store with it: all possible unknown
+// members, and an unknown value for each member with a fixed set of values. If status is not empty,
+// it becomes the group's status.
 func (a *api) putNewer(t testing.TB, org, id, status string) {
 	t.Helper()
 	a.put(t, org, group(id, doc{
@@ -73,7 +73,7 @@ func (a *api) putNewer(t testing.TB, org, id, status string) {
 	a.putItem(t, item)
 }
 
-// listNewer lists groups that are not as api/openapi.yaml describes them.
+// listNewer lists groups that do not match api/openapi.yaml.
 func (a *api) listNewer(t testing.TB, org, query string) (groups []doc, got answer) {
 	t.Helper()
 	got, _, err := a.exchange(t.Context(), request{method: "GET", path: listPath(org), query: query})
@@ -87,8 +87,8 @@ func (a *api) listNewer(t testing.TB, org, query string) (groups []doc, got answ
 	return groups, got
 }
 
-// shown is what a client gets of a group that putNewer stored: values as they are, and no member
-// that this version does not know or not in that form.
+// shown is what a client receives of a group that putNewer stored: values unchanged, without
+// members that this version does not know or not in that form.
 func shown(t testing.TB, org, id, status string) doc {
 	g := answered(t, org, group(id, doc{
 		"records": doc{"cpu": 1}, "partner": "NEWCLOUD", "status": status,
@@ -113,7 +113,7 @@ func TestGroupOfANewerVersion_IsListed(t *testing.T) {
 			"": all, "buyerId=buyer-1": all, "entitlementId=entitlement-1": all, "limit=3": filtered(0, 1, 2), "limit=2&offset=2": filtered(2, 3),
 			"status=CREATED": filtered(0, 1, 3), "partner=AWS": filtered(0, 3), "source=API": filtered(0, 3), "productId=product-1": filtered(0, 3),
 			"metaInfo=" + url.QueryEscape(`{"source":"NEWSOURCE"}`): filtered(1, 2),
-			// What is not shown is not matched.
+			// What is not shown does not match.
 			"metaInfo=" + url.QueryEscape(`{"newcloudInvoice":{"code":"TOO_OLD"}}`):          nil,
 			"metaInfo=" + url.QueryEscape(`{"billableRecords":[{"unit":"GB"}]}`):             nil,
 			"metaInfo=" + url.QueryEscape(`{"metronomeInvoiceID":7}`):                        nil,
@@ -129,11 +129,11 @@ func TestGroupOfANewerVersion_IsListed(t *testing.T) {
 				t.Fatal(query)
 			}
 		}
-		wantError(t, a.get(t, listPath("acme"), "status=HELD"), http.StatusBadRequest, "HELD") // a request is read as strictly as ever
+		wantError(t, a.get(t, listPath("acme"), "status=HELD"), http.StatusBadRequest, "HELD") // a request is read as strictly as always
 	})
 }
 
-// A delete changes what it always changes, and loses nothing of the rest.
+// A delete changes what it always changes, and preserves the rest.
 func TestGroupOfANewerVersion_IsDeletedByItsStatus(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, c := range []struct {
@@ -170,7 +170,7 @@ func TestGroupOfANewerVersion_IsDeletedByItsStatus(t *testing.T) {
 			}
 			wantSame(t, before, after)
 		}
-		// What is not needed to refuse is not read.
+		// A member that is not needed for a refusal is not read.
 		a.putNewer(t, "acme", "other", "HELD")
 		item := a.storedItem(t, "ORG#acme", "GROUP#other")
 		item["records"], item["serialID"], item["metaInfo"] = storedText("elsewhere"), numberValue("9007199254740993"), listValue()
@@ -179,7 +179,7 @@ func TestGroupOfANewerVersion_IsDeletedByItsStatus(t *testing.T) {
 	})
 }
 
-// An import never overwrites, and validate reads nothing that is stored.
+// An import never overwrites, and validate does not read what is stored.
 func TestGroupOfANewerVersion_IsNotOverwritten(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.putNewer(t, "acme", "g1", "HELD")
@@ -216,8 +216,7 @@ func TestSerialCounterOfANewerVersion_IsRaised(t *testing.T) {
 	})
 }
 
-// A checkpoint of a form that this version does not know is as if it were not there: the groups are
-// counted.
+// A checkpoint in a form that this version does not know is ignored: the groups are counted.
 func TestCheckpointOfANewerVersion_IsReadOrCountedAgain(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"), group("g2"), group("g3"), group("g4"))
@@ -258,7 +257,7 @@ func TestCheckpointOfANewerVersion_IsReadOrCountedAgain(t *testing.T) {
 				a.dropItem(t, checkpoint)
 			}
 			a.putItem(t, changed)
-			for range 2 { // and once more over what the first has left
+			for range 2 { // and again over what the first run stored
 				second, _ := a.listNewer(t, "acme", "limit=2&offset=2")
 				if len(second) != 2 || second[0]["id"] != "g2" {
 					t.Errorf("%s: the second page is %v", name, second)
@@ -270,7 +269,7 @@ func TestCheckpointOfANewerVersion_IsReadOrCountedAgain(t *testing.T) {
 	})
 }
 
-// checkpointAt is the one that a list has left at that offset.
+// checkpointAt is the checkpoint that a list stored at that offset.
 func (a *api) checkpointAt(t testing.TB, offset int) map[string]types.AttributeValue {
 	t.Helper()
 	items, err := a.client.Scan(t.Context(), &dynamodb.ScanInput{TableName: &a.tableName})
@@ -295,7 +294,7 @@ func (a *api) dropItem(t testing.TB, item map[string]types.AttributeValue) {
 	}
 }
 
-// A cursor of another version is refused as any other that is not one of this list.
+// A cursor of another version is refused like any other that is not a cursor of this list.
 func TestCursorOfANewerVersion_Is400(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"), group("g2"), group("g3"))

@@ -23,13 +23,13 @@ import (
 	"github.com/marketmeter/marketmeter"
 )
 
-// description is api/openapi.yaml, to hold requests and answers to.
+// description is api/openapi.yaml, to check requests and responses against.
 type description struct {
 	validator validator.Validator
 	paths     map[string]*v3.PathItem
 }
 
-// described is what api/openapi.yaml describes.
+// described is the description in api/openapi.yaml.
 var described = sync.OnceValues(func() (*description, error) {
 	document, err := libopenapi.NewDocument(marketmeter.OpenAPI)
 	if err != nil {
@@ -49,9 +49,8 @@ var described = sync.OnceValues(func() (*description, error) {
 	return d, nil
 })
 
-// decodeTowardZero decodes a body's numbers as the floats next to them on the side of zero, since
-// floats are what the library compares: one that is rounded up can reach a bound that the number is
-// below.
+// decodeTowardZero decodes the numbers of a body as the nearest floats toward zero, since the
+// library compares floats: a number that is rounded up can reach a bound that it is below.
 func decodeTowardZero(input *content.DecodeInput) (value any, err error) {
 	decoder := json.NewDecoder(input.Body)
 	decoder.UseNumber()
@@ -90,15 +89,15 @@ func TestTheDescriptionIsValidOpenAPI(t *testing.T) {
 	}
 }
 
-// wrongByDescription tells in what an answer is other than api/openapi.yaml describes, and in what
-// a request is that was answered well.
+// wrongByDescription reports where a response differs from api/openapi.yaml and, if the request
+// succeeded, where the request does.
 func wrongByDescription(r request, got answer) []string {
 	d, err := described()
 	if err != nil {
 		return []string{err.Error()}
 	}
 	if _, ok := delivered(r.path); !ok && got.ofGateway {
-		return nil // a path that API Gateway refuses is none of an operation
+		return nil // a path that API Gateway refuses belongs to no operation
 	}
 	path, item := d.find(r.path)
 	if item == nil {
@@ -113,7 +112,7 @@ func wrongByDescription(r request, got answer) []string {
 		if got.status != http.StatusMethodNotAllowed && !got.ofGateway {
 			return []string{fmt.Sprintf("status %d for a method that api/openapi.yaml does not have", got.status)}
 		}
-		// Each operation of the path describes what another method is answered.
+		// Each operation of the path describes the response to another method.
 		method = strings.ToUpper(operations.First().Key())
 	}
 	asked := r.asHTTP(method)
@@ -122,22 +121,22 @@ func wrongByDescription(r request, got answer) []string {
 		_, ofQuery := d.validator.GetParameterValidator().ValidateQueryParamsWithPathItem(asked, item, path)
 		_, ofHeaders := d.validator.GetParameterValidator().ValidateHeaderParamsWithPathItem(asked, item, path)
 		wrong = slices.Concat(ofQuery, ofHeaders)
-		// Values that are not looked at may be other than is described: with SkipValidation, and
-		// billableRecords of metaInfo where the group has its own.
+		// Values that are not validated may differ from the description: with SkipValidation, and
+		// in billableRecords of metaInfo if the group has its own.
 		if !strings.Contains(r.body, `"SkipValidation"`) && strings.Count(r.body, `"billableRecords"`) < 2 {
 			_, ofBody := d.validator.GetRequestBodyValidator().ValidateRequestBodyWithPathItem(asked, item, path)
 			wrong = append(wrong, ofBody...)
 		}
 	}
 	answered := &http.Response{StatusCode: got.status, Header: got.headers, Body: io.NopCloser(strings.NewReader(got.body)), Request: asked}
-	if r.method != http.MethodHead { // a HEAD is refused, without the body
+	if r.method != http.MethodHead { // a HEAD is refused, without a body
 		_, ofAnswer := d.validator.GetResponseBodyValidator().ValidateResponseBodyWithPathItem(asked, answered, item, path)
 		wrong = append(wrong, ofAnswer...)
 	}
 	return append(reasons(wrong), undescribedHeaders(item.GetOperations().GetOrZero(strings.ToLower(method)), got)...)
 }
 
-// find is the path of the description that a request's is one of.
+// find returns the path of the description that matches a request's path.
 func (d *description) find(requested string) (string, *v3.PathItem) {
 	segments := strings.Split(requested, "/")
 	for path, item := range d.paths {
@@ -154,8 +153,8 @@ func (d *description) find(requested string) (string, *v3.PathItem) {
 	return "", nil
 }
 
-// canBeID tells the segments of a path that hold an id, whether or not one that can be: others are
-// of a path that there is not.
+// canBeID reports whether a segment of a path is in the position of an id, valid or not. Other
+// segments belong to paths that do not exist.
 func canBeID(segment string) bool {
 	text, err := url.PathUnescape(segment)
 	return err == nil && text != "." && text != ".." && !strings.Contains(text, "/")
@@ -168,7 +167,7 @@ func (r request) asHTTP(method string) *http.Request {
 		ContentLength: int64(len(r.body)),
 	}
 	if r.body != "" {
-		asked.Header.Set("Content-Type", "application/json") // which is what a body without one is taken for
+		asked.Header.Set("Content-Type", "application/json") // a body without a type is taken for this one
 	}
 	for _, headers := range []map[string]string{r.headers, r.again} {
 		for name, value := range headers {
@@ -178,9 +177,9 @@ func (r request) asHTTP(method string) *http.Request {
 	return asked
 }
 
-// judgedQuery is the part of a query that the library judges rightly: without the parameters whose
-// allowed emptiness was made use of, which it takes for wrong, and without metaInfo, whose numbers
-// it reads as floats.
+// judgedQuery is the part of a query that the library validates correctly. It leaves out empty
+// parameters that may be empty, which the library refuses, and metaInfo, whose numbers the library
+// reads as floats.
 func judgedQuery(query string) string {
 	return strings.Join(slices.DeleteFunc(strings.Split(query, "&"), func(pair string) bool {
 		name, value, _ := strings.Cut(pair, "=")
@@ -188,8 +187,8 @@ func judgedQuery(query string) string {
 	}), "&")
 }
 
-// undescribedHeaders tells which headers of an answer are not described for it. Those that belong
-// to any HTTP message are not described.
+// undescribedHeaders reports which headers of a response are not described for it. Headers of any
+// HTTP message need no description.
 func undescribedHeaders(operation *v3.Operation, got answer) (wrong []string) {
 	described := []string{"Content-Type", "Content-Length", "Connection", "Date"}
 	response := operation.Responses.Codes.GetOrZero(fmt.Sprint(got.status))
@@ -206,7 +205,7 @@ func undescribedHeaders(operation *v3.Operation, got answer) (wrong []string) {
 	return wrong
 }
 
-// reasons are the sentences of what a validator has found.
+// reasons are the messages of a validator's errors.
 func reasons(found []*validation.ValidationError) (wrong []string) {
 	for _, e := range found {
 		reason := "api/openapi.yaml: " + e.Message + ": " + e.Reason

@@ -31,7 +31,7 @@ import (
 
 const root = "../.."
 
-// Operations, template, function folders, events, OpenAPI description and README say the same.
+// Operations, template, function folders, events, OpenAPI description and README agree.
 func TestOperations(t *testing.T) {
 	t.Parallel()
 	ids, endpoints, folders, described := []string{}, []string{}, []string{}, []string{}
@@ -92,7 +92,7 @@ func TestOperations(t *testing.T) {
 	})
 }
 
-// The tests that draw requests of every operation know all of them.
+// The tests that draw requests for every operation cover all of them.
 func TestEveryOperation_IsTested(t *testing.T) {
 	t.Parallel()
 	ids := []string{}
@@ -118,7 +118,8 @@ func TestEveryOperation_IsTested(t *testing.T) {
 	}
 }
 
-// What template.yaml gives a function is what its operations need: memory, time, and access to the table.
+// template.yaml gives each function what its operations need: memory, time, and access to the
+// table.
 func TestOperations_TemplateHasWhatTheyNeed(t *testing.T) {
 	t.Parallel()
 	for _, problem := range templateProblems(marketmeter.Template) {
@@ -184,7 +185,7 @@ func templateProblems(template []byte) (problems []string) {
 	return problems
 }
 
-// A main that names a function without operations fails when it starts, and serves nothing.
+// A main that names a function without operations fails at its start and serves nothing.
 func TestHandler_RefusesAFunctionWithoutOperations(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"lists", "listUsageRecordGroups", httpapi.AuthorizerFunction, ""} {
@@ -224,8 +225,8 @@ func readFile(t *testing.T, path string) []byte {
 	return content
 }
 
-// wantMain wants the function's main to be one call: it runs the function under its own name, with the
-// table if it has access to it, or else without the AWS SDK.
+// wantMain wants the function's main to be one call: it runs the function under its own name, with
+// the table if the function has access to it, and otherwise without the AWS SDK.
 func wantMain(t *testing.T, f httpapi.Function) {
 	t.Helper()
 	call := "lambdahost.Run(" + strconv.Quote(f.Name) + ")"
@@ -241,7 +242,7 @@ func wantMain(t *testing.T, f httpapi.Function) {
 	}
 }
 
-// operationEvents are the operations that events/ has an event for, besides the authorizer's.
+// operationEvents are the operations that have an event in events/, without the authorizer's event.
 func operationEvents(t *testing.T) []string {
 	t.Helper()
 	files := filesNamed(t, "events/*.json")
@@ -260,7 +261,7 @@ func readEvent(t *testing.T, operation string) (event events.APIGatewayV2HTTPReq
 	return event
 }
 
-// eventRoute is the route of an event, after a check that the event is of one piece.
+// eventRoute is the route of an event, after a check that the event is consistent.
 func eventRoute(t *testing.T, operation string) string {
 	t.Helper()
 	event := readEvent(t, operation)
@@ -289,8 +290,8 @@ func eventRoute(t *testing.T, operation string) string {
 	return event.RouteKey
 }
 
-// openAPIOperations are the paths and methods of the description with their operationId, and the scopes
-// that let each: x-scopes, any one of which is enough.
+// openAPIOperations are the paths and methods of the description with their operationId, and the
+// scopes that admit to each: x-scopes, any one of which is enough.
 func openAPIOperations(t *testing.T) (operations []string, scopes map[string]string) {
 	t.Helper()
 	var description struct {
@@ -320,7 +321,7 @@ func openAPIOperations(t *testing.T) (operations []string, scopes map[string]str
 	return operations, scopes
 }
 
-// No route of the API is without the authorizer, and API Gateway asks it as it is written to be asked.
+// Every route of the API has the authorizer, and API Gateway calls it as the authorizer expects.
 func TestEveryRouteHasTheAuthorizer(t *testing.T) {
 	t.Parallel()
 	d := deployed()
@@ -376,15 +377,16 @@ func TestEveryRouteHasTheAuthorizer(t *testing.T) {
 	}
 }
 
-// accessLogValues are values of the variables of the access log that never hold a quote or a backslash: API Gateway
-// writes a variable as it is. error.messageString alone is written in quotes, and escaped.
+// accessLogValues are values of the access log's variables that never hold a quote or a backslash:
+// API Gateway writes a variable as it is. Only error.messageString is written in quotes and
+// escaped.
 var accessLogValues = map[string]string{
 	"$context.requestTimeEpoch": "1722268288071", "$context.requestId": "bqO8gjLvIAMEPDA=", "$context.routeKey": "GET /org/{orgId}/usageRecordGroup",
 	"$context.authorizer.keyId": "e103f7cd738a927d", "$context.identity.sourceIp": "203.0.113.17", "$context.status": "429",
 	"$context.responseLength": "20", "$context.responseLatency": "7", "$context.integrationStatus": "-", "$context.error.responseType": "THROTTLED",
 }
 
-// wantAccessLog wants a line of JSON of the format, whatever message API Gateway has.
+// wantAccessLog wants the format to give a line of JSON, whatever message API Gateway has.
 func wantAccessLog(t *testing.T, format string) {
 	t.Helper()
 	const message = `the "thing" is C:\wrong`
@@ -421,7 +423,7 @@ func plainEvents(t *testing.T, node yaml.Node) map[string]doc {
 	return all
 }
 
-// plain is YAML with every scalar as its text, with the tag before it where it is one of CloudFormation's.
+// plain is YAML with every scalar as its text, after its tag if that is one of CloudFormation's.
 func plain(node *yaml.Node) any {
 	switch node.Kind {
 	case yaml.MappingNode:
@@ -444,8 +446,8 @@ func plain(node *yaml.Node) any {
 	}
 }
 
-// Each event in events/ is one that the function of its operation, and no more than that function,
-// answers with 200, for whom the event's authorizer has told.
+// The function of its operation, and no other function, responds to each event in events/ with 200,
+// for the client in the event's authorizer context.
 func TestTheEventsAreAnswered(t *testing.T) {
 	t.Parallel()
 	functions := map[string]string{}
@@ -482,7 +484,8 @@ func TestTheEventsAreAnswered(t *testing.T) {
 	}
 }
 
-// The authorizer's event is of the same request as the list's, whose context is what the authorizer answers.
+// The authorizer's event is the same request as the list's event. The context in the list's event
+// is what the authorizer returns.
 func TestTheAuthorizersEventIsAnswered(t *testing.T) {
 	t.Parallel()
 	var event events.APIGatewayV2CustomAuthorizerV2Request

@@ -27,16 +27,16 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// later is the API's time where places in a list are kept: DynamoDB Local goes by the real time,
-// and may delete what was to be kept until 2024.
+// later is the API's time in tests that store checkpoints: DynamoDB Local uses the real time, and
+// may delete items that expire in 2024.
 var later = now.AddDate(75, 0, 0)
 
-// at is a group created so long before later.
+// at is a group created that long before later.
 func at(id string, before time.Duration, members ...doc) doc {
 	return group(id, append([]doc{{"creationTime": milliseconds(later.Add(-before))}}, members...)...)
 }
 
-// series are n groups, a minute apart, the newest first.
+// series are n groups, one minute apart, the newest first.
 func series(n int, members func(i int) doc) []doc {
 	groups := make([]doc, n)
 	for i := range groups {
@@ -50,13 +50,13 @@ func likeAll(int) doc { return nil }
 // reader is a client that reads a list page by page, by nextOffset or as the Link header says.
 type reader struct {
 	a       *api
-	key     auth.Key // empty is the organization's own
+	key     auth.Key // empty means the organization's own
 	byLink  bool
 	path    string
 	query   string // of the next page
 	ids     []string
 	pages   int
-	repeats int // of requests that were to be repeated
+	repeats int // number of requests that had to be repeated
 	ended   bool
 }
 
@@ -66,8 +66,8 @@ func (a *api) reader(org string, parameters url.Values) *reader {
 
 var linkForm = regexp.MustCompile(`^<([^<>]*)>; rel="next"$`)
 
-// read asks for the next page, of another limit where that is not 0. What can't be read in time it
-// repeats.
+// read requests the next page, with another limit if that is not 0. It repeats a request that timed
+// out.
 func (r *reader) read(ctx context.Context, limit int) error {
 	if limit > 0 {
 		r.set("limit", limit)
@@ -92,7 +92,7 @@ func (r *reader) set(parameter string, value int) {
 	r.query = query.Encode()
 }
 
-// try asks for the next page once.
+// try requests the next page once.
 func (r *reader) try(ctx context.Context) (repeat bool, err error) {
 	send := request{method: "GET", path: r.path, query: r.query}
 	if r.key != "" {
@@ -155,17 +155,17 @@ func (r *reader) readAll(t testing.TB) []string {
 	return r.ids
 }
 
-// crowd is an organization whose groups come and change while lists of them are read. It remembers
-// what such a list may hold, and what it must.
+// crowd is an organization whose groups are created and changed while its lists are read. It
+// records what such a list may hold, and what it must hold.
 type crowd struct {
 	a    *api
 	org  string
 	mu   sync.Mutex
 	d    dice
 	made int
-	is   map[string]doc // the groups as they are
+	is   map[string]doc // the groups in their current state
 
-	// Since begin: all that was there at some time, and what has come or changed.
+	// Since begin: all groups that existed at some time, and those that were created or changed.
 	was     []doc
 	touched map[string]bool
 }
@@ -187,7 +187,7 @@ func newCrowd(t testing.TB, a *api, org string, seed uint64, n int) *crowd {
 	c := &crowd{a: a, org: org, d: newDice(seed), is: map[string]doc{}}
 	groups := []doc{}
 	for range n {
-		g := c.group(time.Duration(c.d.IntN(40)) * time.Hour) // some at the same time
+		g := c.group(time.Duration(c.d.IntN(40)) * time.Hour) // some with equal times
 		groups = append(groups, g)
 		c.is[g["id"].(string)] = g
 	}
@@ -209,7 +209,7 @@ func (c *crowd) begin() {
 	c.was, c.touched = slices.Collect(maps.Values(c.is)), map[string]bool{}
 }
 
-// change imports a group, newer than all or of the past, or deletes one.
+// change imports a group, newer than all others or with a past time, or deletes one.
 func (c *crowd) change(t testing.TB, ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -244,7 +244,7 @@ func (c *crowd) change(t testing.TB, ctx context.Context) error {
 	return nil
 }
 
-// wrong tells what a list that was read since begin should not have been.
+// wrong reports the errors of a list that was read since begin.
 func (c *crowd) wrong(t testing.TB, parameters url.Values, ids []string) (wrong []string) {
 	order := slices.Compact(idsOf(listed(t, storedIn(t, c.org, c.was), parameters)))
 	before := -1
@@ -266,7 +266,7 @@ func (c *crowd) wrong(t testing.TB, parameters url.Values, ids []string) (wrong 
 	return wrong
 }
 
-// allOf are the parameters and a window that holds the whole crowd.
+// allOf returns the parameters with a window that holds the whole crowd.
 func allOf(parameters url.Values) url.Values {
 	all := maps.Clone(parameters)
 	all.Set("startDate", "2099-07-01")
@@ -274,8 +274,8 @@ func allOf(parameters url.Values) url.Values {
 	return all
 }
 
-// pagingWays runs test for each way over a DynamoDB that looks at few groups at once, each list
-// being read for no longer than one answer, and over one that is as it is.
+// pagingWays runs test for each way in two cases: over a DynamoDB that reads few groups at once,
+// with each list read for no longer than one response, and over an unchanged DynamoDB.
 func pagingWays(t *testing.T, test func(t *testing.T, a *api)) {
 	t.Run("whole", func(t *testing.T) { eachWay(t, test) })
 	if samURL == "" {
@@ -283,14 +283,14 @@ func pagingWays(t *testing.T, test func(t *testing.T, a *api)) {
 	}
 }
 
-// eachWayInHaste is eachWay where DynamoDB looks at n groups for an answer, and a list is read no
-// longer than that takes.
+// eachWayInHaste is eachWay with a DynamoDB that reads n groups per response, and lists that are
+// read for no longer than that takes.
 func eachWayInHaste(t *testing.T, n int, test func(t *testing.T, a *api)) {
 	eachWayWith(t, tabletest.ShortPages(tabletest.Watched(t), n), func(a *httpapi.API) { a.ListFor = time.Nanosecond }, test)
 }
 
-// Who follows nextOffset alone neither misses a group nor gets one twice, whatever comes and
-// changes meanwhile.
+// A single client that follows nextOffset misses no group and gets none twice, whatever is created
+// or changed meanwhile.
 func TestALoneClientMissesNothing(t *testing.T) {
 	pagingWays(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -342,8 +342,8 @@ func (c *crowd) changeTimes(t testing.TB, n int) error {
 	return nil
 }
 
-// Clients that read one list at once are each served as if alone: with one key if they follow the
-// Link header, with a key each if they follow nextOffset.
+// Clients that read one list at the same time are each served as if alone: with one key if they
+// follow the Link header, with a key each if they follow nextOffset.
 func TestManyClientsMissNothing(t *testing.T) {
 	pagingWays(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -383,7 +383,7 @@ func TestManyClientsMissNothing(t *testing.T) {
 	})
 }
 
-// A list that began before midnight goes on with the days that it began with.
+// A list that began before midnight continues with the days of its first page.
 func TestAListGoesOnAcrossMidnight(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		midnight := later.Truncate(24 * time.Hour).Add(24 * time.Hour)
@@ -394,7 +394,7 @@ func TestAListGoesOnAcrossMidnight(t *testing.T) {
 		for _, byLink := range []bool{false, true} {
 			a.clock.set(midnight.Add(-time.Millisecond))
 			r := a.reader("acme", url.Values{"limit": {"1"}})
-			r.key, r.byLink = a.newKey(t, "acme", auth.Read), byLink // another client than the one of the day after
+			r.key, r.byLink = a.newKey(t, "acme", auth.Read), byLink // another client than that of the day after
 			for range 2 {
 				if err := r.read(t.Context(), 0); err != nil {
 					t.Fatal(err)
@@ -407,7 +407,7 @@ func TestAListGoesOnAcrossMidnight(t *testing.T) {
 	})
 }
 
-// kept are the items between the pages of lists, by what they are called.
+// kept returns the items stored between the pages of lists, by their names.
 func (a *api) kept(t testing.TB) map[string]doc {
 	t.Helper()
 	items, err := itemsIn(t.Context(), a.client, a.tableName)
@@ -423,8 +423,8 @@ func (a *api) kept(t testing.TB) map[string]doc {
 	return kept
 }
 
-// A checkpoint is good for an hour, whether or not it is still there: then an offset is counted
-// again, from the nearest that is good.
+// A checkpoint is valid for an hour, even if it is stored for longer. After that, an offset is
+// counted again, from the nearest valid checkpoint.
 func TestACheckpointIsGoodForAnHour(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -441,16 +441,16 @@ func TestACheckpointIsGoodForAnHour(t *testing.T) {
 		}{
 			{59 * time.Minute, "2", "g002"},
 			{59 * time.Minute, "3", "g003"}, // one after the checkpoint
-			{time.Hour, "2", "g001"},        // counted, and "new" with the rest
+			{time.Hour, "2", "g001"},        // counted, with "new" included
 			{time.Hour, "3", "g002"},
-			{time.Hour, "4", "g004"}, // of the second page
+			{time.Hour, "4", "g004"}, // from the second page's checkpoint
 			{time.Hour, "5", "g005"},
 			{90*time.Minute - time.Second, "4", "g004"},
 			{90 * time.Minute, "4", "g003"},
 			{90 * time.Minute, "5", "g004"},
 		} {
 			a.clock.set(later.Add(c.after))
-			// All that is left, so that no checkpoint follows.
+			// To the end of the list, so that no checkpoint follows.
 			if ids := a.list(t, "acme", url.Values{"offset": {c.offset}}).ids(); ids[0] != c.first {
 				t.Errorf("after %v at offset %s: %q, want it to begin with %s", c.after, c.offset, ids, c.first)
 			}
@@ -470,7 +470,7 @@ func TestTheLastCheckpointWins(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		a.put(t, "acme", series(4, likeAll)...)
-		for _, next := range []string{"g002", "g001"} { // the second time after one more has come
+		for _, next := range []string{"g002", "g001"} { // the second time after one more was created
 			query := url.Values{"startDate": {"2099-07-01"}, "endDate": {"2099-08-31"}, "limit": {"2"}}
 			a.list(t, "acme", query)
 			query.Set("offset", "2")
@@ -480,8 +480,8 @@ func TestTheLastCheckpointWins(t *testing.T) {
 	})
 }
 
-// Where the last request's clock is far behind its place is left out. The client can't be told, but
-// the log is, and it tells nothing of the list.
+// If the last request's clock is far behind, its checkpoint is dropped. The client can't be
+// notified, but a warning is logged, which discloses nothing of the list.
 func TestAPlaceThatIsLeftOutIsLogged(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", series(4, likeAll)...)
@@ -505,7 +505,7 @@ func TestAPlaceThatIsLeftOutIsLogged(t *testing.T) {
 	})
 }
 
-// asked are the requests for a list in words.
+// asked describes the requests for a list in words.
 func asked(t testing.TB, requests []tabletest.Request) (all []string) {
 	t.Helper()
 	for _, r := range requests {
@@ -537,7 +537,7 @@ func asked(t testing.TB, requests []tabletest.Request) (all []string) {
 	return all
 }
 
-// Any page costs what the first costs, and the place where it begins.
+// Any page costs what the first page costs, plus the read of its checkpoint.
 func TestWhatAPageAsks(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -567,8 +567,9 @@ func TestWhatAPageAsks(t *testing.T) {
 	})
 }
 
-// An offset at which no page has ended is counted from the nearest before it at which one has. What
-// is counted is not sent, and it takes no more requests than there are answers up to there.
+// An offset without a checkpoint is counted from the nearest checkpoint before it. The counted
+// groups are not sent, and the count takes no more requests than there are responses up to the
+// offset.
 func TestAColdOffsetIsCounted(t *testing.T) {
 	const n, size = 40, 7
 	groups := series(n, func(i int) doc {
@@ -603,7 +604,8 @@ func TestAColdOffsetIsCounted(t *testing.T) {
 			window := maps.Clone(filter)
 			window.Set("endDate", "2099-07-29")
 			expected := idsOf(listed(t, all, window))
-			// indexOf is where in all groups the one is that comes after so many of the list.
+			// indexOf is the index, among all groups, of the group that follows that many of the
+			// list.
 			indexOf := func(passed int) int {
 				return slices.IndexFunc(groups, func(g doc) bool { return g["id"] == expected[passed-1] })
 			}
@@ -617,13 +619,13 @@ func TestAColdOffsetIsCounted(t *testing.T) {
 				wantSame(t, expected[offset:], ids(got))
 				counts := indexOf(offset)/size + 1
 				if filter.Has("metaInfo") {
-					counts = 0 // which no one but the code can count
+					counts = 0 // which only the code can count
 				}
 				if asks := asked(t, got.operation); number(asks, "count") != counts || number(asks, "find checkpoint") != 1 {
 					t.Errorf("%v, offset %d: %q, want %d counts", filter, offset, asks, counts)
 				}
 			}
-			for range 4 { // with what these have left behind
+			for range 4 { // with the checkpoints that these stored
 				offset, limit := d.IntN(len(expected)+1), 1+d.IntN(5)
 				got := at(a, filter, offset, limit)
 				wantSame(t, expected[offset:min(offset+limit, len(expected))], ids(got))
@@ -635,7 +637,7 @@ func TestAColdOffsetIsCounted(t *testing.T) {
 	})
 }
 
-// failing is a transport on which the requests that fails tells come to nothing.
+// failing is a transport on which the requests that fails matches fail.
 type failing struct {
 	next  http.RoundTripper
 	fails atomic.Pointer[func(action, body string) bool]
@@ -655,8 +657,8 @@ func (f *failing) RoundTrip(r *http.Request) (*http.Response, error) {
 	return f.next.RoundTrip(r)
 }
 
-// A page is given to nobody while the place where the next one begins can't be kept, or its own be
-// found.
+// No page is returned if the checkpoint of the next page can't be stored, or the page's own
+// checkpoint can't be read.
 func TestNoPageWithoutItsPlace(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

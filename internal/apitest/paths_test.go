@@ -74,7 +74,8 @@ func TestOtherMethodsAreNotAllowed(t *testing.T) {
 	})
 }
 
-// No key is of an organization that can't be: it is refused like any other that is not the key's.
+// No key belongs to an organization that can't exist: it is refused like any other that is not the
+// key's.
 func TestOrganizationsThatCantBe(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
@@ -93,7 +94,7 @@ func TestOrganizationsThatCantBe(t *testing.T) {
 	})
 }
 
-// Organizations whose names, or whose buyers, look like another's keys.
+// Organizations whose names, or whose buyers, look like keys of another.
 var similarOrganizations = []string{
 	"a", "A", "a ", "a#", "a&23", "ORG#a", "a#STATUS#CREATED", "a+23STATUS+23CREATED", "a#BUYER#a", "a#ENTITLEMENT#a", "a+", "ä", "a\u0308",
 	strings.Repeat("o", 64), strings.Repeat("ü", 32), strings.Repeat("#", 64),
@@ -150,8 +151,8 @@ func TestOrganizationsNeverSeeEachOther(t *testing.T) {
 	})
 }
 
-// No path that is decoded twice or cut leads a key of one organization into another, nor to its own
-// by the name of another.
+// A path that is decoded twice or cut gives a key no access to another organization, nor to its own
+// under another name.
 func TestOrganizations_DoubleDecodingLeadsIntoNoOther(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "a", group("g1", doc{"buyerID": "of a"}))
@@ -180,15 +181,15 @@ func TestOrganizations_DoubleDecodingLeadsIntoNoOther(t *testing.T) {
 	})
 }
 
-// A key that an earlier version made for an organization with "%" finds no organization; the
-// service does not depend on the way to it.
+// A key that an earlier version made for an organization with "%" reaches no organization; the
+// service does not rely on the way for that.
 func TestOrganizations_StoredWithPercentIsNotFound(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		key := a.newKey(t, "a%b", allScopes)
 		for operation, r := range everyOperation("a%b") {
 			got := a.do(t, r.with(key))
-			if _, refused := a.way.(overLambda); refused { // API Gateway refuses the path itself
+			if _, refused := a.way.(overLambda); refused { // API Gateway itself refuses the path
 				want(t, got, http.StatusBadRequest)
 			} else if wantError(t, got, http.StatusNotFound, `"a%b"`); t.Failed() {
 				t.Fatal(operation)

@@ -17,8 +17,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// What the policies in template.yaml allow is what the functions do, no more and no less; and each
-// edit of the template that would make it otherwise is told.
+// The policies in template.yaml allow exactly what the functions do. Each edit of the template that
+// would change this is reported.
 func TestPoliciesAllowWhatFunctionsDo(t *testing.T) {
 	t.Parallel()
 	requests := requestsOfFunctions(t)
@@ -43,7 +43,7 @@ func TestPoliciesAllowWhatFunctionsDo(t *testing.T) {
 	}
 }
 
-// policyProblems tells where the policies of a template are not equal to the requests, by function.
+// policyProblems reports, by function, where the policies of a template differ from the requests.
 func policyProblems(template []byte, requests map[string][]tabletest.Request) (problems []string) {
 	d, err := readDeployment(template)
 	if err != nil {
@@ -73,7 +73,8 @@ func policyProblems(template []byte, requests map[string][]tabletest.Request) (p
 					}
 					for _, pattern := range p.leading {
 						used[pattern] = used[pattern] || slices.ContainsFunc(access.Partitions, func(partition string) bool {
-							// As many parts: those of ORG#acme#PAGE#1 are no use of ORG#*.
+							// The number of parts must be equal: partitions such as ORG#acme#PAGE#1
+							// do not count as a use of ORG#*.
 							return isLike(partition, pattern) && strings.Count(partition, "#") == strings.Count(pattern, "#")
 						})
 					}
@@ -95,7 +96,7 @@ func policyProblems(template []byte, requests map[string][]tabletest.Request) (p
 			if p.attributes != nil && (p.returns == nil || slices.Contains(p.returns, "ALL_OLD") || slices.Contains(p.returns, "ALL_NEW")) {
 				problems = append(problems, fmt.Sprintf("the policy of %s allows %s of some attributes, and has it return all", f.name, p))
 			}
-			// The table holds the keys, too; only groups are in the indexes.
+			// The table also holds the keys; the indexes hold only groups.
 			if p.leading == nil && p.resource == "table" {
 				problems = append(problems, fmt.Sprintf("the policy of %s allows %s in every partition", f.name, p))
 			}
@@ -104,8 +105,8 @@ func policyProblems(template []byte, requests map[string][]tabletest.Request) (p
 	return problems
 }
 
-// requestsOfFunctions sends each operation in every variant that asks DynamoDB something else, in
-// the way of AWS, and returns what was asked, by the function that did.
+// requestsOfFunctions sends each operation in every variant that makes different requests to
+// DynamoDB, in the way of AWS. It returns the requests by the function that made them.
 func requestsOfFunctions(t *testing.T) map[string][]tabletest.Request {
 	t.Helper()
 	a := newAPIOver(t, "lambda", tabletest.ShortPages(tabletest.Watched(t), 2))
@@ -128,7 +129,7 @@ func requestsOfFunctions(t *testing.T) map[string][]tabletest.Request {
 		"", "limit=1", "limit=1&offset=1", "status=CREATED", "buyerId=buyer-1", "entitlementId=entitlement-1", "buyerId=buyer-1&status=CREATED",
 		"entitlementId=entitlement-1&status=CREATED", "partner=AWS", "productId=product-1", "source=API", "metaInfo=%7B%22source%22%3A%22API%22%7D",
 		"startDate=2024-07-01&endDate=2024-07-31", "status=REPORTED", "buyerId=nobody",
-		"source=STRIPE", // an answer of Query without a match
+		"source=STRIPE", // a response of Query without a match
 	} {
 		want(t, do(request{method: "GET", path: listPath("acme"), query: query}), http.StatusOK)
 	}
@@ -206,7 +207,7 @@ func hasTable(folder string) bool {
 	return slices.ContainsFunc(httpapi.Functions(), func(f httpapi.Function) bool { return f.Name == folder && len(f.Table) > 0 })
 }
 
-// policyEdits are edits of the template that each make a policy wrong, and how that is told.
+// policyEdits are edits of the template that each make a policy wrong, and the expected report.
 var policyEdits = []struct{ what, old, new, told string }{
 	{"an address for each function", "    Tracing: Active\n", "    Tracing: Active\n    FunctionUrlConfig: {AuthType: NONE}\n", "FunctionUrlConfig, which is not checked here"},
 	{"a role that others may assume", "CodeUri: functions/list\n", "CodeUri: functions/list\n      AssumeRolePolicyDocument: {}\n", "AssumeRolePolicyDocument, which is not checked here"},

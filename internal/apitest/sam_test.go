@@ -25,16 +25,16 @@ import (
 )
 
 // The third way, "sam", is HTTP to `sam local start-api`: the functions and the authorizer as they
-// are deployed, in containers. scripts/e2e starts that and runs these tests with
+// are deployed, in containers. scripts/e2e starts it and runs these tests with
 //
-//	MARKETMETER_E2E_URL   where it listens
+//	MARKETMETER_E2E_URL   the URL at which it listens
 //	TABLE_NAME            the table that the functions have
 //
-// and then every test that goes through the ways goes this one and no other. The functions have one
-// table, so one test runs at a time, and makes it and deletes it; and they have the real clock, no
-// ear for what they ask of DynamoDB and a log of their own, so that some tests can't:
+// Then every test that uses the ways runs over this one alone. The functions have one table, so one
+// test runs at a time, and creates and deletes the table. The functions have the real clock and
+// their own log, and their requests to DynamoDB can't be observed. Therefore some tests can't run:
 
-// notOverSAM are the tests that don't go this way, with the reason.
+// notOverSAM are the tests that don't run this way, with the reason.
 var notOverSAM = map[string]string{
 	"TestAKeyIsGoodUntilItExpires":              theirClock,
 	"TestAUseIsNotedOnceAnHour":                 theirClock,
@@ -74,10 +74,10 @@ const (
 	noRoute       = "no function is reached by a method that has no route, on AWS neither: our 405 is the local server's"
 )
 
-// samURL is where `sam local start-api` listens; empty is not at all.
+// samURL is the URL at which `sam local start-api` listens; empty if it is not used.
 var samURL = os.Getenv("MARKETMETER_E2E_URL")
 
-// ways are those that tests go.
+// ways are those that tests use.
 func ways() []string {
 	if samURL != "" {
 		return []string{"sam"}
@@ -85,7 +85,7 @@ func ways() []string {
 	return []string{"http", "lambda"}
 }
 
-// overSAM counts what has gone over it.
+// overSAM counts the requests and tests that used it.
 type overSAM struct {
 	address string
 	clock   *clock
@@ -126,8 +126,8 @@ func (o overSAM) send(ctx context.Context, r request) (answer, error) {
 	return asOnAWS(r, got), nil
 }
 
-// untilNow is the request with what the suite's now is for it: today, up to which a list goes that
-// names no end. A test that sets the clock means the real time.
+// untilNow is the request with the suite's now as its today, which is the end of a list that names
+// no end. A test that sets the clock means the real time.
 func untilNow(r request) request {
 	f, e := routed(r.method, r.path)
 	if f == nil || e.String() != "GET /org/{orgId}/usageRecordGroup" {
@@ -145,21 +145,22 @@ func untilNow(r request) request {
 	return r
 }
 
-// carries reports whether the way brings a request to the function as API Gateway does. Over sam it
-// does not
-//   - a path with two slashes together, encoded or not: sam makes them one, by a redirect or silently;
-//   - HEAD: it is routed as GET is, and then sam finds no function for it and answers 500;
-//   - a header that is there twice: the event has the first alone, not both with a comma between;
-//   - a body that is not UTF-8: sam itself answers, API Gateway has it in base64.
+// carries reports whether the way sends a request to the function as API Gateway does. Over sam it
+// does not send
+//   - a path with two adjacent slashes, encoded or not: sam merges them, by a redirect or silently;
+//   - HEAD: it is routed as GET is, but then sam finds no function for it and responds with 500;
+//   - a header that is sent twice: the event has only the first value, not both joined with a
+//     comma;
+//   - a body that is not UTF-8: sam itself responds; API Gateway sends it in base64.
 func (a *api) carries(r request) bool {
 	return !a.isSAM() || r.method != http.MethodHead && !strings.Contains(slashes.Replace(r.path), "//") && r.again == nil && utf8.ValidString(r.body)
 }
 
-// asOnAWS is sam's answer as API Gateway would give it. They differ, of what tests see, in that
-//   - where there is no route, sam answers 403 "Missing Authentication Token" as REST APIs do, an HTTP API 404
-//     "Not Found"; and sam looks for the route with %2F decoded;
-//   - where the authorizer fails, sam answers 502, an HTTP API 500;
-//   - sam says what server it is.
+// asOnAWS is sam's response as API Gateway would return it. The differences that tests can see are:
+//   - without a route, sam responds with 403 "Missing Authentication Token" as REST APIs do, an
+//     HTTP API with 404 "Not Found"; and sam looks for the route with %2F decoded;
+//   - if the authorizer fails, sam responds with 502, an HTTP API with 500;
+//   - sam names its server.
 func asOnAWS(r request, got answer) answer {
 	got.headers.Del("Server")
 	got.ofGateway = got.headers.Get("Content-Type") == "application/json" // a function names its charset
@@ -175,7 +176,7 @@ func asOnAWS(r request, got answer) answer {
 
 var slashes = strings.NewReplacer("%2F", "/", "%2f", "/")
 
-// wantNow checks that a time is the API's now, and returns it. Over sam that is about the real
+// wantNow checks that a time is the API's now, and returns it. Over sam it must be near the real
 // time.
 func (a *api) wantNow(t testing.TB, value any) string {
 	t.Helper()
@@ -192,7 +193,7 @@ func (a *api) wantNow(t testing.TB, value any) string {
 	return got
 }
 
-// What depends on the time goes by the real one where nobody sets another.
+// Without another clock, everything that depends on the time uses the real time.
 func TestTheRealClock(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		start := time.Now()
@@ -220,7 +221,7 @@ func TestTheRealClock(t *testing.T) {
 	})
 }
 
-// TestMain runs all tests, or over sam those that can go that way.
+// TestMain runs all tests, or over sam those that can run that way.
 func TestMain(m *testing.M) {
 	if samURL == "" {
 		os.Exit(m.Run())
@@ -233,8 +234,9 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// runOverSAM runs the tests that -run chooses, or else all, of those that can go this way, each as
-// often as a request over sam allows. That one of them has not gone it is an error.
+// runOverSAM runs the tests that can run this way, those that -run selects or else all, each with
+// as many cases as the time of a request over sam allows. It returns an error if no test ran or,
+// without -run, if any of them did not run.
 func runOverSAM(m *testing.M) (status int, err error) {
 	flag.Parse()
 	all, err := testsOfWays()
@@ -267,7 +269,7 @@ func runOverSAM(m *testing.M) (status int, err error) {
 
 func oneOf(names []string) string { return "^(" + strings.Join(names, "|") + ")$" }
 
-// testsOfWays are the tests that go through the ways, themselves or by another function.
+// testsOfWays are the tests that use the ways, directly or through another function.
 func testsOfWays() ([]string, error) {
 	names, err := filepath.Glob("*_test.go")
 	if err != nil {
@@ -305,7 +307,7 @@ func testsOfWays() ([]string, error) {
 	return slices.DeleteFunc(tests, func(name string) bool { return !strings.HasPrefix(name, "Test") }), nil
 }
 
-// notOverSAM names no test that is not there.
+// notOverSAM names only tests that exist.
 func TestNotOverSAM(t *testing.T) {
 	t.Parallel()
 	all, err := testsOfWays()

@@ -13,15 +13,15 @@ import (
 	"testing"
 )
 
-// mutable is what a package's variable can be changed through without being assigned to.
+// mutable matches values of a package's variable that can be changed without an assignment to it.
 var mutable = regexp.MustCompile(`\b(sync|atomic|expvar)\.|\bchan\b|\bnew\(|\bmake\(|&|\*`)
 
 // madeOnce are variables that the first request makes of constants, the same whatever it asks.
 var madeOnce = map[string]bool{"wire.byName": true}
 
-// The worlds of TestNoOrganizationCanTellOfAnother are in one process: what one request would leave
-// in a variable of a package for another's would be there in each of them. So there is no such
-// variable: those that packages have are never changed.
+// The worlds of TestNoOrganizationCanTellOfAnother run in one process: what one request leaves in a
+// package variable for another organization's request would be visible in each of them. Therefore
+// no such variable may exist: the variables of packages never change.
 func TestPackagesKeepNothingOfARequest(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"httpapi", "auth", "table", "metering", "wire", "lambdahost", "lambdahost/tablehost", "dynamoclient"} {
@@ -37,8 +37,8 @@ func TestPackagesKeepNothingOfARequest(t *testing.T) {
 	}
 }
 
-// changedVariables are the variables of the package in that folder that its code assigns to, also
-// in parts, or that are of a kind that is changed by calls.
+// changedVariables are the variables of the package in that folder that its code assigns to, in
+// whole or in part, or whose type is changed by calls.
 func changedVariables(t *testing.T, folder string) []string {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(folder, "*.go"))

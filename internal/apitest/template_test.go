@@ -18,7 +18,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// deployment is what template.yaml says of the API, its functions and what they may do.
+// deployment is what template.yaml declares of the API, its functions and their permissions.
 type deployment struct {
 	globals   map[string]yaml.Node
 	resources map[string]resource
@@ -27,10 +27,10 @@ type deployment struct {
 
 type resource struct {
 	Type       string               `yaml:"Type"`
-	Properties map[string]yaml.Node `yaml:"Properties"` // !Ref and its like stand in it
+	Properties map[string]yaml.Node `yaml:"Properties"` // they may contain !Ref and similar tags
 }
 
-// function is a function by its name in the template, with its folder in functions/.
+// function is a function with its name in the template and its folder in functions/.
 type function struct {
 	name, folder string
 	memory       int // in MB
@@ -45,17 +45,17 @@ type endpoint struct{ method, path string }
 func (e endpoint) String() string { return e.method + " " + e.path }
 
 // permission is one action on one resource that a policy allows, "dynamodb:Query" on
-// "table/index/byTime", and on what conditions.
+// "table/index/byTime", with its conditions.
 type permission struct {
 	action, resource string
 	conditions
 }
 
-// conditions are lists of what is allowed; where one is nil anything is.
+// conditions are lists of allowed values; if one is nil, any value is allowed.
 type conditions struct {
-	leading    []string // what the partition keys must be like (dynamodb:LeadingKeys)
+	leading    []string // patterns that the partition keys must match (dynamodb:LeadingKeys)
 	attributes []string // the attributes that a request may name (dynamodb:Attributes)
-	returns    []string // what it may have returned, if anything (dynamodb:ReturnValues)
+	returns    []string // what it may request to be returned, if anything (dynamodb:ReturnValues)
 }
 
 func (p permission) String() string { return p.action + " on " + p.resource }
@@ -69,8 +69,8 @@ var deployed = sync.OnceValue(func() *deployment {
 	return d
 })
 
-// readDeployment fails on what is not understood here of what a function may do: nothing that a
-// template allows is overlooked.
+// readDeployment fails on any property, related to what a function may do, that it does not
+// understand: nothing that a template allows is overlooked.
 func readDeployment(template []byte) (*deployment, error) {
 	var file struct {
 		Globals   map[string]yaml.Node `yaml:"Globals"`
@@ -105,14 +105,14 @@ func readDeployment(template []byte) (*deployment, error) {
 	return d, nil
 }
 
-// harmlessProperties of a function neither let anyone in nor let it do more.
+// harmlessProperties of a function neither admit clients nor add permissions.
 var harmlessProperties = []string{
 	"Architectures", "AutoPublishAlias", "AutoPublishAliasAllProperties", "DeploymentPreference", "Description", "Environment", "Handler", "LoggingConfig",
 	"MemorySize", "ReservedConcurrentExecutions", "Runtime", "Tags", "Timeout", "Tracing",
 }
 
-// wantKnown fails on a property that is not known: it may open a door that nobody looks at here, as
-// a function's address of its own does.
+// wantKnown fails on an unknown property: it may open an access that is not checked here, as a
+// function's own URL does.
 func wantKnown(what string, properties map[string]yaml.Node, known []string) error {
 	for name := range properties {
 		if !slices.Contains(known, name) {
@@ -168,8 +168,8 @@ func decodeIfThere(node yaml.Node, to any) error {
 	return node.Decode(to)
 }
 
-// readPolicies takes a list of policy documents that allow actions by their names on resources of
-// this stack by theirs, and nothing else.
+// readPolicies reads a list of policy documents. It accepts only those that allow actions by name
+// on resources of this stack by name.
 func readPolicies(node yaml.Node) ([]permission, error) {
 	if node.IsZero() {
 		return nil, nil
@@ -256,8 +256,8 @@ func resourceNamed(node *yaml.Node) (string, error) {
 	return "", fmt.Errorf("the Resource is %s %q: it must be the table or an index, named in full", node.Tag, node.Value)
 }
 
-// readConditions reads the conditions that are understood here; where each is, its operator is the
-// one that AWS asks for.
+// readConditions reads the conditions that it understands; each must have the operator that AWS
+// requires for it.
 func readConditions(node yaml.Node) (c conditions, err error) {
 	if node.IsZero() {
 		return c, nil
@@ -302,7 +302,7 @@ func (d *deployment) function(name string) *function {
 	return nil
 }
 
-// allows reports whether the permission is one for that access.
+// allows reports whether the permission matches that access.
 func (p permission) allows(a tabletest.Access) bool {
 	return p.action == "dynamodb:"+a.Action && p.resource == resourceOf(a) && (p.leading == nil ||
 		!slices.ContainsFunc(a.Partitions, func(partition string) bool {
@@ -311,7 +311,7 @@ func (p permission) allows(a tabletest.Access) bool {
 		(p.returns == nil || a.Returns == "" || slices.Contains(p.returns, a.Returns))
 }
 
-// isLike is IAM's StringLike, of patterns with * alone.
+// isLike is IAM's StringLike, for patterns that contain only *.
 func isLike(partition, pattern string) bool {
 	return regexp.MustCompile("(?s)^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, ".*") + "$").MatchString(partition)
 }
@@ -323,7 +323,7 @@ func resourceOf(a tabletest.Access) string {
 	return "table"
 }
 
-// lacks tells what the function of that name would need to send the request, "" where it may.
+// lacks returns what the function of that name lacks to send the request, or "" if it may.
 func (d *deployment) lacks(name string, asked tabletest.Request) string {
 	if asked.Unclear != nil {
 		return fmt.Sprintf("in a way that can't be judged: %v", asked.Unclear)
@@ -338,8 +338,8 @@ func (d *deployment) lacks(name string, asked tabletest.Request) string {
 	return ""
 }
 
-// routed is the function that template.yaml sends a request to, and by which of its endpoints; nil
-// where none takes it.
+// routed returns the function to which template.yaml routes a request, and by which of its
+// endpoints. It returns nil if none matches.
 func routed(method, path string) (*function, endpoint) {
 	for _, f := range deployed().functions {
 		for _, e := range f.endpoints {
@@ -351,7 +351,7 @@ func routed(method, path string) (*function, endpoint) {
 	return nil, endpoint{}
 }
 
-// parameters are the path's by the endpoint's, nil where the path is none of it.
+// parameters are those of the path by the endpoint, nil if the path does not match.
 func (e endpoint) parameters(path string) map[string]string {
 	pattern, parts := strings.Split(e.path, "/"), strings.Split(path, "/")
 	if len(pattern) != len(parts) {

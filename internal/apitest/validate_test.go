@@ -18,7 +18,7 @@ func (a *api) validate(t testing.TB, body string) answer {
 	return a.send(t, "POST", validatePath("acme"), body)
 }
 
-// validBatches are bodies that are answered 200.
+// validBatches are bodies that get a 200.
 var validBatches = map[string]string{
 	"v1":                                `[{"records": {"cpu": 1}}]`,
 	"v1 with everything":                `[{"records": {"cpu": 1, "ram": 0}, "billableRecords": [], "entitlementID": "e1", "timestamp": "2024-07-29T10:00:00Z", "metaInfo": {"SkipValidation": false, "source": "API", "billableRecords": []}}]`,
@@ -76,14 +76,14 @@ func TestValidate_TakesWhatIsValid(t *testing.T) {
 	})
 }
 
-// What breaks a rule for values is 500, with the index, the place and the reason of the first group
-// that does and how many do.
+// A value that breaks a rule gets a 500, with the index, the path and the reason of the first such
+// group and the number of such groups.
 func TestValidate_RefusesValues(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		for _, c := range []struct {
 			group string
-			texts []string // place and reason
+			texts []string // path and reason
 		}{
 			{`{}`, []string{"records", "billableRecords", "empty"}},
 			{`{"records": {}}`, []string{"records", "empty"}},
@@ -137,7 +137,7 @@ func TestValidate_RefusesValues(t *testing.T) {
 	})
 }
 
-// The other side of "exactly 5 minutes ahead" in validBatches.
+// The counterpart of "exactly 5 minutes ahead" in validBatches.
 func TestValidate_RefusesMoreThan5MinutesAhead(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
@@ -146,8 +146,7 @@ func TestValidate_RefusesMoreThan5MinutesAhead(t *testing.T) {
 	})
 }
 
-// wantInvalid sends a group among others and checks that it is the one complained of, with these
-// texts.
+// wantInvalid sends a group among others and checks that the error names it, with these texts.
 func (a *api) wantInvalid(t *testing.T, group string, texts ...string) {
 	t.Helper()
 	ok := `{"records": {"cpu": 1}}`
@@ -164,7 +163,8 @@ func (a *api) wantInvalid(t *testing.T, group string, texts ...string) {
 	}
 }
 
-// What can't be read as a batch is 400, with the place; SkipValidation changes nothing about that.
+// A body that can't be read as a batch gets a 400, with the path; SkipValidation does not change
+// that.
 func TestValidate_RefusesWhatItCantRead(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
@@ -287,8 +287,8 @@ func TestValidate_RefusesWhatItCantRead(t *testing.T) {
 			{`[{"billableRecords": [{"key": "m", "key": "m", "quantity": 1}]}]`, "[0].billableRecords[0].key"},
 			{`[{"billableRecords": [{"key": "m", "quantity": 1, "properties": {"a": {"b": 1, "b": 1}}}]}]`, "[0].billableRecords[0].properties.a.b"},
 			{`[{"records": {"cpu": 1}, "metaInfo": {"source": "API", "source": "API"}}]`, "[0].metaInfo.source"},
-			// all of that in a group whose values are not looked at, or beside one whose values are
-			// wrong
+			// each of these in a group whose values are not validated, or beside one whose values
+			// are invalid
 			{`[{"records": {"cpu": "1"}, "metaInfo": {"SkipValidation": true}}]`, "[0].records.cpu"},
 			{`[{"timestamp": "now", "metaInfo": {"SkipValidation": true}}]`, "[0].timestamp"},
 			{`[{"record": {}, "metaInfo": {"SkipValidation": true}}]`, "did you mean records?"},
@@ -339,7 +339,7 @@ func TestValidate_Takes4MiB(t *testing.T) {
 	})
 }
 
-// A body whose length is not told in advance is cut off all the same.
+// A body whose length is not declared in advance is cut off, too.
 func TestValidate_Takes4MiBInChunks(t *testing.T) {
 	t.Parallel()
 	a := serve(t, "http", nil, tabletest.New(t))

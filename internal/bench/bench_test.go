@@ -1,7 +1,6 @@
-// Package bench measures what marketmeter promises of its speed and size: the functions' own
-// programs beside a stand-in for Lambda, and the API's handler over answers of DynamoDB that were
-// kept. `make bench` runs it, docs/performance.md explains the figures, and ROUNDS=1 is a quick
-// look.
+// Package bench measures the promised speed and size of marketmeter: the functions' own programs
+// with a stand-in for Lambda, and the API's handler over recorded responses of DynamoDB. `make
+// bench` runs it, docs/performance.md explains the figures, and ROUNDS=1 gives a quick look.
 package bench
 
 import (
@@ -15,7 +14,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/bench/lambda"
 )
 
-// programs is where programs are built to, by build.
+// programs is the folder to which programs are built, by build.
 var programs string
 
 func TestMain(m *testing.M) {

@@ -21,7 +21,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// store is a table with organizations in it that have usage record groups.
+// store is a table with organizations that have usage record groups.
 type store struct {
 	client *dynamodb.Client
 	name   string
@@ -71,15 +71,15 @@ func newStore(tb testing.TB) *store {
 	return s
 }
 
-// organization gives an organization that many groups, a multiple of a thousand, and returns its
-// name: it writes the thousand again under other names, which is the fastest way in.
+// organization adds an organization with that many groups, a multiple of a thousand, and returns
+// its name. It writes the same thousand again under other names, which is the fastest way.
 func (s *store) organization(tb testing.TB, groups int) (name string) {
 	tb.Helper()
 	name = fmt.Sprintf("org-%06d", groups)
 	var batches errgroup.Group
 	batches.SetLimit(8)
 	for block := range groups / thousand {
-		for from := 0; from < thousand; from += 25 { // as many as a batch takes
+		for from := 0; from < thousand; from += 25 { // the max of a batch
 			batches.Go(func() error {
 				renamed := strings.NewReplacer("org-000000", name, "urg-000-", fmt.Sprintf("urg-%03d-", block))
 				var writes []types.WriteRequest
@@ -139,7 +139,7 @@ func usage(org, id string, n int, now time.Time) metering.Group {
 func quantity(text string) metering.Quantity {
 	q, err := metering.ParseQuantity(text)
 	if err != nil {
-		panic(err) // all that are asked for are quantities
+		panic(err) // the members set are all quantities
 	}
 	return q
 }

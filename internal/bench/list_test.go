@@ -30,8 +30,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// listHandler is the API's list operation as the function has it, over the transport, for whom the
-// path names.
+// listHandler is the API's list operation as the function has it, over the transport. The client is
+// the organization that the path names.
 func listHandler(name string, transport http.RoundTripper) http.Handler {
 	api := &httpapi.API{
 		Table: table.New(tabletest.NewClient(transport), name), Log: slog.New(slog.NewJSONHandler(io.Discard, nil)),
@@ -40,7 +40,7 @@ func listHandler(name string, transport http.RoundTripper) http.Handler {
 	return api.Handler("list")
 }
 
-// anyone lets everyone in.
+// anyone admits every client.
 func anyone(r *http.Request) (auth.Principal, error) {
 	return auth.Principal{Organization: metering.OrgID(r.PathValue("orgId")), KeyID: "bench", Scopes: auth.Admin}, nil
 }
@@ -54,8 +54,7 @@ func conventionalHandler(name string, transport http.RoundTripper) http.Handler 
 	}), name)
 }
 
-// window is the days that all groups here are of, as parameters; the conventional list has no
-// defaults.
+// window is the days of all groups here, as parameters; the conventional list has no defaults.
 func window() string {
 	today := metering.DayOf(time.Now())
 	return fmt.Sprintf("startDate=%s&endDate=%s", today.AddDays(-metering.DefaultWindowDays), today)
@@ -65,7 +64,7 @@ func listRequest(org string, offset, limit int) *http.Request {
 	return httptest.NewRequest(http.MethodGet, fmt.Sprintf("/org/%s/usageRecordGroup?%s&offset=%d&limit=%d", org, window(), offset, limit), nil)
 }
 
-// page is what a client sees of an answer.
+// page is what a client reads of a response.
 type page struct {
 	NextOffset        int              `json:"nextOffset"`
 	UsageRecordGroups []map[string]any `json:"usageRecordGroups"`
@@ -79,7 +78,7 @@ func readPage(tb testing.TB, body []byte) (p page) {
 	return p
 }
 
-// answer serves the request and returns the body of the answer, which must be 200.
+// answer serves the request and returns the body of the response, which must be 200.
 func answer(tb testing.TB, handler http.Handler, request *http.Request) []byte {
 	tb.Helper()
 	recorder := httptest.NewRecorder()
@@ -90,11 +89,11 @@ func answer(tb testing.TB, handler http.Handler, request *http.Request) []byte {
 	return recorder.Body.Bytes()
 }
 
-// BenchmarkList measures the list operation, from request to answer, on 1,000 groups, beside the
-// conventional one and beside the least that any reader of DynamoDB's answer does: what each needs
-// of the processor, with DynamoDB's answers kept. The groups are the whole of an organization,
-// which takes one call of the SDK; or a page that others follow, which takes a second, to note
-// where the next one begins.
+// BenchmarkList measures the processor time of the list operation, from request to response, on
+// 1,000 groups, beside that of the conventional operation and the min that any reader of DynamoDB's
+// response needs. DynamoDB's responses are recorded. The groups are a whole organization, which
+// takes one call of the SDK, or a page that others follow, which takes a second call, to store the
+// next page's checkpoint.
 func BenchmarkList(b *testing.B) {
 	store := newStore(b)
 	for _, c := range []struct {
@@ -137,7 +136,7 @@ func BenchmarkList(b *testing.B) {
 	}
 }
 
-// discarding takes an answer and keeps nothing of it.
+// discarding accepts a response and stores nothing of it.
 type discarding struct{ header http.Header }
 
 func (w discarding) Header() http.Header         { return w.header }
@@ -148,8 +147,8 @@ func (w discarding) WriteHeader(status int) {
 	}
 }
 
-// cpuOf is what the processor does for one run of work, in milliseconds: of the whole process, what
-// collecting its garbage takes included, and what collecting that of others takes not.
+// cpuOf is the processor time of one run of work, in milliseconds: of the whole process, including
+// the collection of the work's own garbage, without that of earlier garbage.
 func cpuOf(runs int, work func()) func() float64 {
 	return func() float64 {
 		runtime.GC()
@@ -169,12 +168,12 @@ func cpuTime() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// scanned keeps the compiler from leaving the scan out.
+// scanned prevents the compiler from removing the scan.
 var scanned int
 
-// bareScan is the least that a reader of JSON must do: look at each byte once, to find the end of
-// each string and how deep it is. It checks nothing and keeps nothing. It returns the number of
-// strings and the greatest depth.
+// bareScan is the min that a reader of JSON must do: look at each byte once, to find the end of
+// each string and its depth. It checks nothing and stores nothing. It returns the number of strings
+// plus the max depth.
 func bareScan(text []byte) (sum int) {
 	depth, deepest := 0, 0
 	for i := 0; i < len(text); i++ {
@@ -196,9 +195,10 @@ func bareScan(text []byte) (sum int) {
 	return sum + deepest
 }
 
-// BenchmarkInvoke measures an invocation of the list function, from the event to the whole answer
-// of 1,000 groups, beside that of the conventional one: both are programs of their own, both ask a
-// server that keeps DynamoDB's answers. And what it costs and saves to compress that answer.
+// BenchmarkInvoke measures an invocation of the list function, from the event to the complete
+// response of 1,000 groups, and of the conventional function. Both are separate programs and call a
+// server with DynamoDB's recorded responses. It also measures the cost and the gain of compressing
+// that response.
 func BenchmarkInvoke(b *testing.B) {
 	store := newStore(b)
 	org := store.organization(b, 2*thousand)
@@ -249,8 +249,8 @@ func BenchmarkInvoke(b *testing.B) {
 	figure.Print("compress-saving", float64(len(plain))/float64(len(compressed)), "times", ">= 3")
 }
 
-// BenchmarkEvents measures a warm invocation for each event in events/, with DynamoDB's answers
-// kept, beside one of a function that does nothing.
+// BenchmarkEvents measures a warm invocation for each event in events/, with DynamoDB's responses
+// recorded, and of a function that does nothing.
 func BenchmarkEvents(b *testing.B) {
 	store := newStore(b)
 	hello := lambda.Start(b, buildHere(b, measured+"hello"), "")
@@ -280,8 +280,8 @@ func BenchmarkEvents(b *testing.B) {
 	}
 }
 
-// listEvent is events/listUsageRecordGroups.json for another organization and query, with headers
-// more.
+// listEvent is events/listUsageRecordGroups.json for another organization and query, with
+// additional headers.
 func listEvent(tb testing.TB, org, query string, headers map[string]string) []byte {
 	tb.Helper()
 	text, err := os.ReadFile("../../events/listUsageRecordGroups.json")

@@ -17,11 +17,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// smallestMemory is what a function has in template.yaml at least, in bytes; a tenth of it is for
-// Lambda's own.
+// smallestMemory is the min memory of a function in template.yaml, in bytes, without a tenth for
+// Lambda's own use.
 const smallestMemory = 256_000_000 * 9 / 10
 
-// The list function holds the largest page in the smallest function's memory, again and again.
+// The list function repeatedly returns the largest page within the memory of the smallest function.
 func TestTheLargestPageFitsIntoTheSmallestMemory(t *testing.T) {
 	t.Parallel()
 	if most := listMemory(t, 1); most > smallestMemory {
@@ -29,15 +29,14 @@ func TestTheLargestPageFitsIntoTheSmallestMemory(t *testing.T) {
 	}
 }
 
-// BenchmarkMemory measures the most memory that the list function ever has of the machine, over
-// several of the largest pages in a row.
+// BenchmarkMemory measures the max memory of the list function, over several of the largest pages
+// in a row.
 func BenchmarkMemory(b *testing.B) {
 	figure.Print("list-memory", float64(listMemory(b, figure.Rounds(b, 5)))/1e6, "MB", "<= 200")
 }
 
-// listMemory is the most memory that a list function has had after pages as large as they get: of
-// groups near the 400 KB of an item, and of text that is escaped twice on its way, of which less
-// fits.
+// listMemory is the max memory of a list function after pages of max size: of groups near the 400
+// KB of an item, and of text that is escaped twice on its way, of which less fits.
 func listMemory(tb testing.TB, rounds int) (bytes int64) {
 	tb.Helper()
 	client, name := tabletest.Client(tb)
@@ -70,8 +69,8 @@ func listMemory(tb testing.TB, rounds int) (bytes int64) {
 	return p.Stop()
 }
 
-// wantFull fails where the answer is not a page that is full, which shows by its size where it is
-// not compressed.
+// wantFull fails if the response is not a full page. The size shows that, if the response is not
+// compressed.
 func wantFull(tb testing.TB, answer []byte, plain bool) {
 	tb.Helper()
 	var envelope struct{ StatusCode int }

@@ -23,9 +23,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// BenchmarkPaging measures what a page far into a list costs: where a client has come to it page by
-// page, and where it has not and nothing is known of the groups before. These are counts, the same
-// each time.
+// BenchmarkPaging measures the cost of a page far into a list: if a client has reached it page by
+// page, and if it has not and nothing is known of the groups before. The figures are counts, the
+// same each time.
 func BenchmarkPaging(b *testing.B) {
 	const groups, far = 20 * thousand, 19 * thousand
 	store := newStore(b)
@@ -45,13 +45,13 @@ func BenchmarkPaging(b *testing.B) {
 	}
 	handler := api.Handler("list")
 
-	// Before any page is asked for: there is nothing to go on from.
+	// Before any page is requested: no checkpoint exists.
 	asked.reset()
 	if n := len(readPage(b, answer(b, handler, listRequest(org, far, thousand))).UsageRecordGroups); n != thousand {
 		b.Fatalf("%d groups", n)
 	}
-	// The page itself is the Query that has its items, and what it asks to go on from is no part of
-	// the walk.
+	// The page itself is the Query that returns its items. The read of its checkpoint is not part
+	// of the walk.
 	b.Logf("offset %d: %v", far, asked.requests)
 	figure.Print("cold-offset", float64(asked.walked()), "round trips", fmt.Sprintf("<= %d", store.bareWalk(b, org, far)))
 	figure.Print("cold-offset-items", float64(asked.items()-thousand), "items", "0")
@@ -74,13 +74,14 @@ func BenchmarkPaging(b *testing.B) {
 	}
 }
 
-// counter is a transport that notes the Queries that it sends, and what came of them.
+// counter is a transport that records the Queries that it sends, and their results.
 type counter struct {
 	mu       sync.Mutex
 	requests []query
 }
 
-// query is a Query by its index, empty for the table itself, and how many items its answer brought.
+// query is a Query by its index, empty for the table itself, and the number of items in its
+// response.
 type query struct {
 	index string
 	items int
@@ -88,7 +89,7 @@ type query struct {
 
 func (c *counter) reset() { c.requests = nil }
 
-// walked are the round trips to the index but for the last, which is the page.
+// walked are the round trips to the index, except for the last, which is the page.
 func (c *counter) walked() (n int) {
 	for _, q := range c.requests {
 		if q.index != "" {
@@ -139,8 +140,8 @@ func (c *counter) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// bareWalk is how many round trips it takes to count that many groups, newest first: DynamoDB reads
-// 1 MB in each.
+// bareWalk is the number of round trips to count that many groups, newest first: DynamoDB reads 1
+// MB in each.
 func (s *store) bareWalk(tb testing.TB, org string, groups int) (trips int) {
 	tb.Helper()
 	input := &dynamodb.QueryInput{
@@ -161,10 +162,10 @@ func (s *store) bareWalk(tb testing.TB, org string, groups int) (trips int) {
 	return trips
 }
 
-// BenchmarkGrowth measures whether a page of 100 groups takes longer where the organization has
-// more of them: its first page, and the one in the middle of the list, which a client has come to
-// page by page. What DynamoDB Local itself takes longer, for the same groups by the SDK alone, is
-// measured beside it.
+// BenchmarkGrowth measures whether a page of 100 groups takes longer if the organization has more
+// groups. It measures the first page, and a page in the middle of the list that a client has
+// reached page by page. It also measures how much longer DynamoDB Local itself takes, with the same
+// groups read by the SDK alone.
 func BenchmarkGrowth(b *testing.B) {
 	const limit = 100
 	sizes := []int{thousand, 10 * thousand, 50 * thousand}
@@ -207,7 +208,7 @@ func BenchmarkGrowth(b *testing.B) {
 	}
 }
 
-// bareQuery reads that many groups that follow the one given, or the newest.
+// bareQuery reads that many groups after the given one, or the newest.
 func (s *store) bareQuery(tb testing.TB, org string, after map[string]any, limit int) {
 	tb.Helper()
 	text := func(parts ...any) types.AttributeValue {

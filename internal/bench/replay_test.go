@@ -11,10 +11,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 )
 
-// recording gives the answers that DynamoDB gave, as often as is asked: the first time something is
-// asked DynamoDB Local is, and its answer is kept, with its headers. What is asked is known by its
-// action and by how many of that action there were since rewind; the rest of a request differs from
-// time to time.
+// recording replays DynamoDB's responses as often as requested. The first time, it sends the
+// request to DynamoDB Local and stores the response with its headers. A request is identified by
+// its action and the number of requests of that action since rewind; the rest of a request varies.
 type recording struct {
 	mu      sync.Mutex
 	answers map[string][]kept // by action
@@ -31,17 +30,17 @@ func newRecording() *recording {
 	return &recording{answers: map[string][]kept{}, asked: map[string]int{}}
 }
 
-// dynamoDB is patient: to delete a large table takes DynamoDB Local a while.
+// dynamoDB is patient: DynamoDB Local takes some time to delete a large table.
 var dynamoDB = dynamoclient.NewTransport(time.Minute)
 
-// rewind has the answers begin again.
+// rewind makes the responses begin again.
 func (r *recording) rewind() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.asked)
 }
 
-// bodies are the answers that are kept of an action, "Query", in order.
+// bodies are the stored responses to an action, such as "Query", in order.
 func (r *recording) bodies(action string) (all [][]byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -89,8 +88,8 @@ func (r *recording) answer(request *http.Request) (kept, error) {
 	return k, nil
 }
 
-// serverOf is the recording as a server, for a client in another process; what it does not have is
-// asked of the DynamoDB Local at endpoint.
+// serverOf is the recording as a server, for a client in another process. It sends requests without
+// a stored response to the DynamoDB Local at endpoint.
 func serverOf(r *recording, endpoint string) http.Handler {
 	host := strings.TrimPrefix(endpoint, "http://")
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {

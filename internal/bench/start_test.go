@@ -16,11 +16,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/bench/lambda"
 )
 
-// BenchmarkStart measures how long each function takes from the start of its process until it asks
-// for its first event, beside a function that does nothing: in turns, each time a new process.
-// DynamoDB answers the call that a function makes before at once, over HTTP without TLS; how long
-// it takes until that call arrives, which is when a function that makes none would ask for its
-// event, is told too.
+// BenchmarkStart measures how long each function takes from the start of its process until it
+// requests its first event, beside a function that does nothing: in turns, each time in a new
+// process. A function calls DynamoDB before that; the call gets its response at once, over HTTP
+// without TLS. The time until that call arrives is reported, too: a function without a call would
+// request its event then.
 func BenchmarkStart(b *testing.B) {
 	calls := make(chan time.Time, 1)
 	kept := newRecording()
@@ -69,7 +69,7 @@ func BenchmarkStart(b *testing.B) {
 
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }
 
-// A function's start makes one call to DynamoDB, where it has a table, and none where it has not.
+// At its start, a function makes one call to DynamoDB if it has a table, and none if it has not.
 func TestAStartMakesOneCall(t *testing.T) {
 	t.Parallel()
 	for function, want := range map[string]int64{"list": 1, "authorizer": 1, "validate": 0} {
@@ -90,7 +90,7 @@ func TestAStartMakesOneCall(t *testing.T) {
 	}
 }
 
-// Without DynamoDB a function starts all the same, and says of each request that it has no table.
+// Without DynamoDB a function starts, too, and reports for each request that it has no table.
 func TestAFunctionStartsWithoutDynamoDB(t *testing.T) {
 	t.Parallel()
 	nobody := httptest.NewServer(http.NotFoundHandler())
@@ -108,7 +108,7 @@ func TestAFunctionStartsWithoutDynamoDB(t *testing.T) {
 	}
 }
 
-// What DynamoDB refuses is no reason not to start: the connection is there.
+// A function starts even if DynamoDB refuses its call: the connection exists.
 func TestAFunctionStartsWhereItsCallIsRefused(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
@@ -124,8 +124,8 @@ func TestAFunctionStartsWhereItsCallIsRefused(t *testing.T) {
 	}
 }
 
-// BenchmarkSize weighs the functions as `sam build` makes them for the processor they are deployed
-// on.
+// BenchmarkSize measures the size of the functions as `sam build` builds them for the processor on
+// which they are deployed.
 func BenchmarkSize(b *testing.B) {
 	for _, function := range functions {
 		program, err := os.Stat(build(b, ours+function, "arm64"))

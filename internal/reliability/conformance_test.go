@@ -32,13 +32,13 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// For all that clients and operators do, at whatever times, with whatever keys, and over a network
-// that now and then fails: every answer is the model's, and what is stored is what the model holds.
+// For all that clients and operators do, at any time, with any key, and over a network that
+// sometimes fails: every response is the model's, and what is stored is what the model holds.
 func TestTheServiceIsItsModel(t *testing.T) {
 	t.Parallel()
 	r := random(t)
 	rapidSeed := flag.Lookup("rapid.seed").Value
-	given := rapidSeed.String() != "0" // as rapid tells it where it fails
+	given := rapidSeed.String() != "0" // as rapid reports it on a failure
 	end := until(16 * time.Second)
 	_, tableName := tabletest.Client(t)
 	answers := map[string]int{} // by operation and status
@@ -57,7 +57,7 @@ func TestTheServiceIsItsModel(t *testing.T) {
 			if !failing && time.Now().After(end) {
 				return
 			}
-			defer func() { failing = failing || t.Failed() }() // and to find the shortest way there it goes on
+			defer func() { failing = failing || t.Failed() }() // rapid runs on after a failure, to shrink it
 			s := serve(t, tableName)
 			step := func(t *rapid.T) {
 				name := pick(t, "operation", next...)
@@ -71,7 +71,7 @@ func TestTheServiceIsItsModel(t *testing.T) {
 			for range 3 { // rapid's own runs, of some 30 steps, are too short to fill an organization
 				t.Repeat(map[string]func(*rapid.T){"step": step})
 			}
-			s.compareStored(t) // what time alone has done would not be seen before
+			s.compareStored(t) // effects of time alone would not be seen before
 		})
 	}
 	t.Logf("%d steps", steps)
@@ -82,7 +82,7 @@ func TestTheServiceIsItsModel(t *testing.T) {
 
 const timePasses = "time passes"
 
-// service is the real one, over HTTP, beside its model.
+// service is the real service, over HTTP, beside its model.
 type service struct {
 	model   *model
 	table   *table.Table
@@ -98,12 +98,12 @@ type tester interface {
 	Fatal(...any)
 }
 
-var worlds atomic.Int64 // each has organizations that no other has
+var worlds atomic.Int64 // each has its own organizations
 
 func serve(t tester, tableName string) *service {
 	s := &service{network: &badNetwork{}, model: &model{
-		// In what DynamoDB Local takes for the future: it may delete what has expired by the real
-		// time.
+		// A time that is in the future for DynamoDB Local: it may delete items that have expired by
+		// the real time.
 		now: time.Date(2099, 7, 29, 15, 51, 28, 71_500_000, time.UTC),
 	}}
 	s.clock.Store(&s.model.now)
@@ -139,7 +139,7 @@ func (s *service) timePasses(t *rapid.T) {
 	s.clock.Store(&now)
 }
 
-// step does one operation to the service and to the model, and returns the status that it came to.
+// step does one operation on the service and on the model, and returns its status.
 func (s *service) step(t *rapid.T, op action) int {
 	o := s.model.organizations[max(0, roll(t, "organization", 4)-2)] // mostly the first
 	r, rule := op.draw(t, s.model, o)
@@ -168,7 +168,7 @@ func (s *service) step(t *rapid.T, op action) int {
 			s.compareStored(t)
 			return got.status
 		}
-		got = s.do(t, o, r) // nothing has changed that the same request won't
+		got = s.do(t, o, r) // nothing has changed that the same request won't change
 	}
 	s.compare(t, o, r, want, got)
 	if want.then != nil {
@@ -180,8 +180,8 @@ func (s *service) step(t *rapid.T, op action) int {
 	return got.status
 }
 
-// compareStored wants what is stored to be what the model holds, of every organization, whoever's
-// the step was.
+// compareStored checks that the stored data of every organization is what the model holds,
+// whichever organization the step was for.
 func (s *service) compareStored(t *rapid.T) {
 	for _, o := range s.model.organizations {
 		if diff := cmp.Diff(s.model.stored(o), s.stored(t, o)); diff != "" {
@@ -190,8 +190,8 @@ func (s *service) compareStored(t *rapid.T) {
 	}
 }
 
-// findOut reads whether a change whose answer was a 503 has happened. It has, or it has not, and
-// never a half of it.
+// findOut reads whether a change that got a 503 has happened. It has happened as a whole or not at
+// all.
 func (s *service) findOut(t *rapid.T, o *organization, change reply) {
 	stored := s.stored(t, o)
 	if equal(stored, s.model.stored(o)) {
@@ -203,8 +203,8 @@ func (s *service) findOut(t *rapid.T, o *organization, change reply) {
 	}
 }
 
-// received is what came of a request; of an operator's, the status is what a client would be
-// answered.
+// received is the result of a request. For an operator's request, the status is the one that a
+// client would receive.
 type received struct {
 	status int
 	header http.Header
@@ -296,7 +296,7 @@ func (s *service) compare(t *rapid.T, o *organization, r request, want reply, go
 
 var etagForm = regexp.MustCompile(`^"[^"]*"$`)
 
-// see notes the ETag of a version: strong, always the same, and no other's.
+// see records the ETag of a version: strong, always the same, and different from all others.
 func (o *organization) see(t *rapid.T, version int, etag string) {
 	if o.etags[version] == "" {
 		o.etags[version] = etag
@@ -310,7 +310,7 @@ func (o *organization) see(t *rapid.T, version int, etag string) {
 
 var linkForm = regexp.MustCompile(`^<\?([^<>]*)>; rel="next"$`)
 
-// follow notes the two ways to the next page.
+// follow records the two ways to the next page.
 func (o *organization) follow(t *rapid.T, r request, next place, link string) {
 	r.query = maps.Clone(r.query)
 	byOffset, byCursor := r, r
@@ -335,7 +335,7 @@ func (o *organization) follow(t *rapid.T, r request, next place, link string) {
 	o.next = append(o.next, byOffset, byCursor)
 }
 
-// stored reads what model.stored tells.
+// stored reads what model.stored returns.
 func (s *service) stored(t *rapid.T, o *organization) object {
 	read := func(path string, query url.Values) object {
 		k := s.model.keys[slices.Index(s.model.organizations, o)]
@@ -358,12 +358,12 @@ func (s *service) stored(t *rapid.T, o *organization) object {
 	return object{"groups": groups, "config": read("/usageMeteringConfigInfo", nil), "keys": keys}
 }
 
-// badNetwork is what is between the SDK and DynamoDB. It fails as it is told to.
+// badNetwork is the network between the SDK and DynamoDB. It fails as planned.
 type badNetwork struct {
 	mu     sync.Mutex
 	faults func() tabletest.Fault // of the next request; nil is none
 	tries  int
-	wrote  bool // what is not only a place in a list
+	wrote  bool // anything other than a checkpoint
 }
 
 // plan is tabletest.Plan.
@@ -384,7 +384,7 @@ func (n *badNetwork) fail(faults func() tabletest.Fault) {
 	n.faults, n.tries = faults, 0
 }
 
-// heal ends the faults, and tells how many requests there were.
+// heal ends the faults and returns the number of requests.
 func (n *badNetwork) heal() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -392,14 +392,14 @@ func (n *badNetwork) heal() int {
 	return n.tries
 }
 
-// isRead is of what is known to change nothing.
+// isRead reports whether a request is known to change nothing.
 func isRead(r *http.Request) bool {
 	return slices.Contains([]string{"Query", "GetItem", "BatchGetItem"}, tabletest.Action(r))
 }
 
-// hasWritten tells whether any request since the last time could have changed what a client or an
-// operator reads. Nobody else writes to the organizations of a model: where none could, all is as
-// it was when it was compared last.
+// hasWritten reports whether any request since its last call could have changed what a client or an
+// operator reads. Nothing else writes to the organizations of a model: if no request could, the
+// data is unchanged since the last comparison.
 func (n *badNetwork) hasWritten() (wrote bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -407,8 +407,8 @@ func (n *badNetwork) hasWritten() (wrote bool) {
 	return wrote
 }
 
-// client is a real one that doesn't wait between its tries, and whose calls share no budget of
-// them: what comes of a step must be its own doing.
+// client is a real client that doesn't wait between its attempts, and whose calls share no retry
+// budget: the result of a step must depend on that step alone.
 func (n *badNetwork) client() *dynamodb.Client {
 	options := tabletest.NewClient(tabletest.Planned(n.plan)).Options()
 	options.Retryer = eager{options.Retryer.(aws.RetryerV2)}
@@ -424,7 +424,7 @@ func (eager) GetRetryToken(context.Context, error) (func(error) error, error) {
 }
 
 // drawFaults draws what the network does in a step: mostly nothing; or, after some requests, no
-// more faults than the client has tries beside its first, which nobody may notice; or nothing gets
+// more faults than the client has retries, which must have no visible effect; or no request gets
 // through any more, and out is true.
 func (n *badNetwork) drawFaults(t *rapid.T) (out bool) {
 	how := roll(t, "network", 10)

@@ -14,9 +14,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// DynamoDB Local itself, killed between one write and the next of eight writers at once: how much
-// of what it has acknowledged it loses. It is measured here, not promised; nothing of ours could
-// bring it back, and so far it has lost nothing. (The end of the machine is another matter.)
+// This test measures how much acknowledged data DynamoDB Local itself loses if it is killed between
+// one write and the next of eight concurrent writers. Nothing is promised: the service could not
+// restore such data. So far nothing was lost. (A failure of the machine is another matter.)
 func TestWhatDynamoDBLocalLoses(t *testing.T) {
 	t.Parallel()
 	const writers = 8
@@ -70,7 +70,7 @@ func TestWhatDynamoDBLocalLoses(t *testing.T) {
 
 		db = startDatabase(t, data)
 		there := map[string]bool{}
-		for _, status := range []metering.Status{"", metering.StatusCreated} { // by two indexes
+		for _, status := range []metering.Status{"", metering.StatusCreated} { // through two indexes
 			count := 0
 			for g, err := range table.New(db.Client(), "marketmeter").Groups(t.Context(), "acme", metering.GroupFilter{Status: status}) {
 				if err != nil {

@@ -23,36 +23,36 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// trial is an operation over a network that fails as planned, asked for again until the client is
-// told how it ended. Whatever is answered on the way is held against what is stored then, read past
-// the faults.
+// trial is an operation over a network that fails as planned, repeated until the client receives
+// its result. Each response on the way is checked against what is stored then, read without the
+// faults.
 type trial struct {
 	operation operation
-	client    *dynamodb.Client // past the faults
+	client    *dynamodb.Client // without the faults
 	tableName string
-	expected  *course // nil is to find out what is to be expected
+	expected  *course // nil to find out what is expected
 
 	plan     tabletest.Plan
 	late     tabletest.Late
-	patience time.Duration                                              // of the client for an answer, up to the one that goes wrong
-	alike    bool                                                       // it is to take no more attempts than without a fault
-	without  func(*dynamodb.Client, *tabletest.Faults) *dynamodb.Client // what the faulty client lacks; nil is nothing
+	patience time.Duration                                              // of the client for a response, until the attempt that goes wrong
+	alike    bool                                                       // it must take no more attempts than without a fault
+	without  func(*dynamodb.Client, *tabletest.Faults) *dynamodb.Client // what the faulty client lacks; nil if nothing
 
-	attempt atomic.Int64 // under way, the first being 0
+	attempt atomic.Int64 // the current one, the first being 0
 	began   atomic.Int64 // the attempt at which it goes wrong; -1 before that
 }
 
 // course is how an operation goes without a fault.
 type course struct {
 	body    string
-	changed map[string]string // items, as world.plain has them
+	changed map[string]string // items, in the form of world.plain
 	tries   int
-	repeats int // of the client, where it is told to come again
+	repeats int // of the client, if it has to repeat the request
 }
 
 const usualPatience = 20 * time.Second
 
-// run returns what was wrong, "" is nothing.
+// run returns what was wrong, or "".
 func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 	w := newWorld(tr.client, tr.tableName)
 	w.operation = tr.operation
@@ -122,8 +122,8 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 			return nil, fmt.Sprintf("attempt %d, where it was done before: %v: answered %v", attempt, wasDone, got), nil
 		}
 
-		// What arrives after the client was told how it ended changes nothing; else it may be the
-		// one effect.
+		// A request that arrives after the client received the result changes nothing; otherwise it
+		// may be the one effect.
 		if came, err := tr.late.Arrive(); err != nil {
 			return nil, "", err
 		} else if came > 0 {
@@ -146,7 +146,7 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 	}
 }
 
-// changes are the items that are other than before, empty where they are gone.
+// changes are the items that differ from before, empty if they were deleted.
 func changes(before, after map[string]string) map[string]string {
 	changed := map[string]string{}
 	for key, item := range after {
@@ -194,13 +194,13 @@ func (n *network) trial(o operation) *trial {
 	return tr
 }
 
-// kinds are all ways in which a try goes wrong.
+// kinds are all ways in which an attempt goes wrong.
 func (tr *trial) kinds() []tabletest.Kind {
 	return append(slices.Clone(tabletest.Kinds), tr.late.Kind(), unheard, unanswered)
 }
 
-// unheard and unanswered are tries that wait until the client gives up: the write was not done, or
-// it was.
+// unheard and unanswered are attempts that wait until the client gives up: the write was not done,
+// or it was done.
 var (
 	unheard = tabletest.Kind{Name: "unheard", Of: func(request *http.Request) tabletest.Fault {
 		return func(func() (*http.Response, error)) (*http.Response, error) {
@@ -213,8 +213,8 @@ var (
 	}}
 )
 
-// goesWrong plans that the tries from the point on go wrong in these ways; always: that those after
-// them do in the last of these too, until the client asks again.
+// goesWrong plans that the attempts from the point on go wrong in these ways. If always, the
+// attempts after them go wrong in the last of these ways, until the client repeats its request.
 func (tr *trial) goesWrong(point int, always bool, kinds ...tabletest.Kind) {
 	tr.plan = func(try int, request *http.Request) tabletest.Fault {
 		i := try - point
@@ -236,17 +236,18 @@ func (tr *trial) goesWrong(point int, always bool, kinds ...tabletest.Kind) {
 	for _, k := range kinds {
 		switch k.Name {
 		case unheard.Name, unanswered.Name:
-			tr.patience, tr.alike = 2*time.Second, false // 1.5 of it are what a list leaves for its checkpoint
-		case "in a throttled transaction": // which the client does not try again
+			tr.patience, tr.alike = 2*time.Second, false // of which a list reserves 1.5 for its checkpoint
+		case "in a throttled transaction": // which the client does not retry
 			tr.alike = false
 		}
 	}
 }
 
-// For every operation, at every request that it makes, first tries and retries, and for every way
-// to go wrong: a 200 means that it was done and a refusal that it had been, a 503 that it was done
-// or not but never by half; and who asks again ends in exactly one effect. Where one try goes
-// wrong, or two, the client's own retries are enough.
+// For every operation, at every request that it makes, first attempts and retries, and for every
+// kind of fault: a 200 means that the operation was done, and a refusal that it had been done
+// before. A 503 means that it was done or not, but never in part. A client that repeats the request
+// ends with exactly one effect. If one or two attempts go wrong, the client's own retries are
+// enough.
 func TestEachFaultAtEachPoint(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
@@ -311,7 +312,7 @@ func TestFaultsAtRandom(t *testing.T) {
 						went = append(went, "passed")
 						return nil
 					}
-					kind := tr.kinds()[r.IntN(len(kinds)-2)] // none for which only time helps
+					kind := tr.kinds()[r.IntN(len(kinds)-2)] // none that only time ends
 					went = append(went, kind.Name)
 					return kind.Of(request)
 				}
@@ -333,14 +334,14 @@ func TestFaultsAtRandom(t *testing.T) {
 	t.Logf("%d trials", trials.Load())
 }
 
-// The trials above would tell if the operation ids were not there, or the check of answers.
+// The trials above would fail without the operation ids or without the check of responses.
 func TestTrialsTellWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
 	for _, c := range []struct {
 		what    string
 		without func(*dynamodb.Client, *tabletest.Faults) *dynamodb.Client
-		faults  []string // one of which at least is to be told of each operation
+		faults  []string // at least one of which must be reported for each operation
 		told    []string
 	}{
 		{"operation ids", withoutOperationIDs, []string{"lost", "cut", "short", "flipped", "empty", "500 and done all the same"}, []string{"DELETE group", "PATCH config with If-Match", "import a group"}},
@@ -378,7 +379,7 @@ func TestTrialsTellWhatIsMissing(t *testing.T) {
 	}
 }
 
-// withoutOperationIDs answers as if no item held one.
+// withoutOperationIDs responds as if no item held an operation id.
 func withoutOperationIDs(_ *dynamodb.Client, faults *tabletest.Faults) *dynamodb.Client {
 	return tabletest.NewClient(tabletest.Recorded(forgetful{faults}))
 }
@@ -407,7 +408,7 @@ func isSound(response *http.Response, body []byte) bool {
 	return response.Header.Get("X-Amz-Crc32") == fmt.Sprint(crc32.ChecksumIEEE(body))
 }
 
-// withoutCheck leaves to the SDK whatever is answered.
+// withoutCheck passes every response to the SDK unchecked.
 func withoutCheck(client *dynamodb.Client, faults *tabletest.Faults) *dynamodb.Client {
 	return dynamodb.New(client.Options(), func(o *dynamodb.Options) {
 		o.HTTPClient = &http.Client{Transport: tabletest.Recorded(faults)}

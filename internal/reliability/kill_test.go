@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// victims are what a kill -9 hits; both is a machine out of memory, and the group is how shells and
-// CI end things.
+// victims are the processes that a kill -9 hits. Both are killed when a machine runs out of memory;
+// shells and CI kill the process group.
 var victims = []struct {
 	name string
 	kill func(server, database int) error
@@ -45,13 +45,13 @@ var victims = []struct {
 }
 
 // `marketmeter serve --sample`, which is `make run`, and without the sample: each victim is killed
-// at a random moment under load, and the server once more on its way up. It starts again without
-// help, over the same data and at the same address, and all that it had acknowledged is there,
-// whole.
+// at a random moment under load, and the server once more during its start. It starts again without
+// help, over the same data and at the same address, and all acknowledged data exists and is
+// complete.
 func TestAKillLosesNothing(t *testing.T) {
 	t.Parallel()
 	r := random(t)
-	order := r.Perm(len(victims)) // each comes to one of the two at least
+	order := r.Perm(len(victims)) // each is used by at least one of the two
 	for _, test := range []struct {
 		name  string
 		args  []string
@@ -82,12 +82,12 @@ func TestAKillLosesNothing(t *testing.T) {
 				}
 				h.verify(t, server.url)
 				load := h.load(t.Context(), i, server.url, r)
-				load.await(t, 10+r.IntN(70)) // whatever else is under way then
+				load.await(t, 10+r.IntN(70)) // whatever else is in progress then
 				if err := victim.kill(server.Process.Pid, database); err != nil {
 					t.Fatal(err)
 				}
 				load.end(t)
-				server.stop() // where the database alone was killed, as its message says
+				server.stop() // after a kill of the database alone, as the server's message says
 				orphan = func() bool { return runsOver(database, i.dir) }
 				t.Logf("killed %s; so far %s", victim.name, &h)
 				if t.Failed() {
@@ -104,13 +104,12 @@ func TestAKillLosesNothing(t *testing.T) {
 	}
 }
 
-// freeAddress is one that nobody has, and that stays free while a server that was killed is away:
-// its port is below those that Linux and macOS give to whoever asks for any, and to each outgoing
-// connection.
+// freeAddress is an unused address that stays free while a killed server is down: its port is below
+// those that Linux and macOS assign to listeners on any port and to outgoing connections.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		// Not of the test's seed: two tests that go the same way again at once need two ports.
+		// Not from the test's seed: two runs with the same seed at the same time need two ports.
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
 		if err == nil {
 			defer l.Close()
@@ -125,7 +124,7 @@ func rand0(r *rand.Rand, below time.Duration) time.Duration {
 	return time.Duration(r.Int64N(int64(below)))
 }
 
-// killOnTheWayUp starts the server and kills it before or after it is ready, wherever it is then.
+// killOnTheWayUp starts the server and kills it before or after it is ready, at a random moment.
 func (i *installation) killOnTheWayUp(t *testing.T, r *rand.Rand, args []string) {
 	t.Helper()
 	server := i.serve(t, args...)
@@ -139,14 +138,14 @@ func (i *installation) killOnTheWayUp(t *testing.T, r *rand.Rand, args []string)
 	<-server.ended
 }
 
-// runsOver reports whether the process is there, with the folder in its command line.
+// runsOver reports whether the process exists, with the folder in its command line.
 func runsOver(pid int, folder string) bool {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return err == nil && strings.Contains(string(line), folder)
 }
 
-// wantSample checks that the sample data is there, whole, for the key that the env file tells, and
-// that this is the one told before, if there was one.
+// wantSample checks that the sample data exists, complete, for the key in the env file, and that
+// this key is the one from before, if any.
 func (i *installation) wantSample(t *testing.T, at, before string) (key string) {
 	t.Helper()
 	env, err := os.ReadFile(filepath.Join(i.dir, ".local", "env"))
@@ -168,22 +167,22 @@ func (i *installation) wantSample(t *testing.T, at, before string) (key string) 
 	return key
 }
 
-// history is what clients have asked for in organization acme, and what of it was acknowledged.
+// history is what clients have requested in organization acme, and what of it was acknowledged.
 type history struct {
 	mu      sync.Mutex
 	groups  map[string]*groupHistory
-	mapped  map[string]bool // keys that were put into the config's mapping; true where that was acknowledged
+	mapped  map[string]bool // keys that were put into the config's mapping; true if that was acknowledged
 	etags   map[string]bool // of the acknowledged changes
-	key     string          // that the clients use
-	keys    []string        // that were made, that one too
+	key     string          // used by the clients
+	keys    []string        // keys that were made, including that one
 	pages   int
-	refused int // 503, or no answer
+	refused int // 503, or no response
 }
 
 type groupHistory struct {
 	sent           map[string]any
 	stored         bool // its import was acknowledged
-	asked, deleted bool // its deletion was asked for, and acknowledged
+	asked, deleted bool // its deletion was requested, and acknowledged
 }
 
 func (h *history) String() string {
@@ -218,7 +217,7 @@ func (h *history) begin(t *testing.T, i *installation) {
 	h.key, h.keys = key, []string{key}
 }
 
-// running is load that goes on until it is ended.
+// running is load that continues until it is ended.
 type running struct {
 	stop         context.CancelFunc
 	all          sync.WaitGroup
@@ -243,7 +242,7 @@ func (l *running) count(effects int) {
 	for range effects {
 		select {
 		case l.acknowledged <- struct{}{}:
-		default: // nobody waits for so many
+		default: // nothing waits for that many
 		}
 	}
 }
@@ -327,7 +326,7 @@ func (h *history) importSome(ctx context.Context, i *installation, l *running, r
 	cmd.Stdin = &lines
 	told, err := cmd.Output()
 	if err != nil {
-		return // broken off: whatever it stored is whole
+		return // canceled: whatever it stored is complete
 	}
 	if want := fmt.Sprintf("imported %d, skipped 0, refused 0\n", some); string(told) != want {
 		l.fail("an import tells %q and not %q", told, want)
@@ -379,7 +378,7 @@ func (h *history) changeConfig(ctx context.Context, at string, l *running, r *ra
 	})
 }
 
-// note sends a request and notes what becomes of it: acknowledged, or 503, or no answer.
+// note sends a request and records its result: acknowledged, or 503, or no response.
 func (h *history) note(ctx context.Context, l *running, method, url, body string, acknowledged func(httpAnswer)) {
 	got, err := send(ctx, http.DefaultClient, method, url, h.key, body)
 	h.mu.Lock()
@@ -395,8 +394,8 @@ func (h *history) note(ctx context.Context, l *running, method, url, body string
 	}
 }
 
-// verify compares what is there with what was acknowledged, and what was not with what may be
-// there. From then on what is there is what must be.
+// verify compares the stored data with what was acknowledged, and with what may also be stored
+// without acknowledgment. After that, the data found counts as acknowledged.
 func (h *history) verify(t *testing.T, at string) {
 	t.Helper()
 	key := h.key
@@ -436,7 +435,7 @@ func (h *history) verify(t *testing.T, at string) {
 			t.Errorf("group %s is there and nobody has sent it", id)
 		}
 	}
-	// Each index holds what the table does.
+	// Each index holds the same as the table.
 	for member, parameter := range map[string]string{"status": "status", "buyerID": "buyerId", "entitlementID": "entitlementId"} {
 		values := map[string]int{}
 		for _, g := range all {
@@ -513,7 +512,7 @@ func contains(got, sent any) bool {
 	return ok
 }
 
-// listAll lists the organization's groups by cursor, each of which must come once.
+// listAll lists the organization's groups by cursor, and checks that each is listed once.
 func listAll(ctx context.Context, at, org, key, query string) (map[string]map[string]any, error) {
 	all := map[string]map[string]any{}
 	for at += "/org/" + org + "/usageRecordGroup"; ; {

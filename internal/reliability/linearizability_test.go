@@ -24,9 +24,10 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// What clients do at once to the same groups and the same config, over a network that fails, comes
-// out as if it had been done one after the other: each at one moment between its request and its
-// answer. What was answered with 503, or not at all, has happened at some moment or never.
+// The results of concurrent requests to the same groups and the same config, over a network that
+// fails, are as if the requests were done one after the other: each at one moment between the
+// request and its response. A request with a 503, or without a response, was done at some moment or
+// never.
 func TestClientsAtOnceComeOutAsIfInTurn(t *testing.T) {
 	t.Parallel()
 	random := random(t)
@@ -53,17 +54,17 @@ func TestClientsAtOnceComeOutAsIfInTurn(t *testing.T) {
 	t.Logf("%d histories, %d pairs at once, %v", histories, overlaps, outcomes)
 }
 
-// act is what one client does to a group or, where it names none, to the config.
+// act is what one client does to a group or, if it names none, to the config.
 type act struct {
 	what    string // import, delete, read; get, put, patch
 	group   string
-	value   string // who imports it
+	value   string // the importing client
 	status  string // of the group that is imported
 	mapping multipliers
 	ifMatch string
 }
 
-// outcome is what came of it; status 0 is that nobody knows.
+// outcome is its result; status 0 means that it is unknown.
 type outcome struct {
 	status  int
 	value   string // of the group
@@ -72,7 +73,7 @@ type outcome struct {
 	etag    string
 }
 
-// multipliers are the config: those of three keys; 0 is that there is none.
+// multipliers are the config: those of three keys; 0 means that the key has none.
 type multipliers [3]int
 
 const config = "config"
@@ -86,7 +87,7 @@ func modelOf(of string) porcupine.Model {
 
 type groupState struct{ value, status string }
 
-// groupModel is one group: it is imported once, and deleted once, as long as that is allowed.
+// groupModel is one group: it is imported once, and deleted once, if that is allowed.
 var groupModel = porcupine.Model{
 	Init: func() any { return groupState{} },
 	Step: func(state, input, output any) (bool, any) {
@@ -112,7 +113,7 @@ var groupModel = porcupine.Model{
 	},
 }
 
-// configState has no ETag where that of a change that nobody was told of is not known yet. A config
+// configState has no ETag while the ETag of a change without a response is unknown. A config
 // without a mapping is not the same as none.
 type configState struct {
 	exists  bool
@@ -120,7 +121,7 @@ type configState struct {
 	etag    string
 }
 
-// noConfig is the ETag of an organization that never set a config.
+// noConfig is the ETag of an organization without a config.
 var noConfig = etagOf(0, `{"partnerUsageMeteringConfigs":[]}`)
 
 // etagOf is the ETag of a version of a config, by its bytes.
@@ -129,8 +130,8 @@ func etagOf(version int, stored string) string {
 	return fmt.Sprintf(`"%d-%x"`, version, sum[:16])
 }
 
-// configModel is the config. A change that is allowed to takes a new ETag, one that changes nothing
-// keeps it.
+// configModel is the config. A change that is allowed sets a new ETag; one that changes nothing
+// leaves it as it is.
 var configModel = porcupine.Model{
 	Init: func() any { return configState{etag: noConfig} },
 	Step: func(state, input, output any) (bool, any) {
@@ -151,7 +152,7 @@ var configModel = porcupine.Model{
 		case out.status == http.StatusPreconditionFailed:
 			return in.ifMatch != "" && (s.etag == "" || !met), s
 		case !met && s.etag != "":
-			return out.status == 0, s // else it would have been 412
+			return out.status == 0, s // otherwise it would have been 412
 		case out.status == 0:
 			if changed {
 				next.etag = ""
@@ -163,8 +164,8 @@ var configModel = porcupine.Model{
 	},
 }
 
-// record lets clients act at once, and returns by group, and for the config, what they did and were
-// told.
+// record lets clients act at the same time, and returns what they did and the results, by group and
+// for the config.
 func record(t *testing.T, tableName string, random *rand.Rand) map[string][]porcupine.Operation {
 	t.Helper()
 	const clients, acts = 4, 10
@@ -197,7 +198,7 @@ func record(t *testing.T, tableName string, random *rand.Rand) map[string][]porc
 			seen := ""
 			for i := range acts {
 				ctx, cancel := context.WithCancel(t.Context())
-				if random.IntN(8) == 0 { // and goes away, whether or not that was done
+				if random.IntN(8) == 0 { // and goes away, whether or not the request was done
 					ctx, cancel = context.WithTimeout(t.Context(), rand0(random, 10*time.Millisecond))
 				}
 				out := do(ctx, client, drawAct(random, fmt.Sprint("client ", client, " act ", i), seen))
@@ -233,8 +234,7 @@ func drawAct(random *rand.Rand, value, seen string) act {
 	return a
 }
 
-// storms are faults now and then, and now and then so many that a call of the SDK runs out of
-// tries.
+// storms are occasional faults, and sometimes so many that a call of the SDK runs out of attempts.
 func storms(random *rand.Rand) func() tabletest.Fault {
 	storm := 0
 	return func() tabletest.Fault {
@@ -248,7 +248,7 @@ func storms(random *rand.Rand) func() tabletest.Fault {
 	}
 }
 
-// act does it for real.
+// act executes it on the service.
 func (s *service) act(ctx context.Context, o *organization, a act) (outcome, error) {
 	r := request{key: s.model.keys[0], headers: map[string]string{"Content-Type": "application/json"}, path: "/usageMeteringConfigInfo"}
 	switch a.what {
@@ -345,8 +345,8 @@ func tell(history []porcupine.Operation) string {
 	return text.String()
 }
 
-// What must not come out is told: else TestClientsAtOnceComeOutAsIfInTurn would hold nobody to
-// anything.
+// Histories that must not occur are reported: otherwise TestClientsAtOnceComeOutAsIfInTurn would
+// check nothing.
 func TestHistoriesThatMustNotBeAreTold(t *testing.T) {
 	t.Parallel()
 	type step struct {

@@ -27,16 +27,16 @@ import (
 )
 
 // The model is the whole service in plain maps, with rules that were written from the contract and
-// not from the code. TestTheServiceIsItsModel does the same to it and to the service, and compares
-// after every step.
+// not from the code. TestTheServiceIsItsModel does the same to the model and to the service, and
+// compares them after every step.
 //
-// To add an operation, write a function like deleteGroup: it draws a request and says what comes of
-// it, as a rule that looks at the model and changes it in reply.then alone. Name it in actions,
-// with the scopes that let it. What it is to remember is a member of organization; where that is
-// stored for good, say in model.stored what a client can read of it, and in service.stored how.
-// Keys, foreign organizations, the clock, faults and lost answers come by themselves.
+// To add an operation, write a function like deleteGroup: it draws a request and returns a rule for
+// its result, which reads the model and changes it only in reply.then. Add it to actions, with the
+// scopes that admit to it. Store its state in a member of organization. If that state is stored for
+// good, add what a client can read of it to model.stored, and how to read it to service.stored.
+// Keys, foreign organizations, the clock, faults and lost responses need no code.
 
-// actions are what clients and operators do, beside letting time pass.
+// actions are what clients and operators do, besides letting time pass.
 var actions = map[string]action{
 	"listUsageRecordGroups":          {"read", list, 4},
 	"list, next page":                {"read", nextPage, 3},
@@ -63,15 +63,15 @@ func TestActions_CoverOperations(t *testing.T) {
 	}
 }
 
-// action is one of them: the scopes of which a key needs one (with none it needs no key), and what
-// draws a request to an organization, with the rule that says what comes of it.
+// action is one of them: the scopes of which a key needs one (with none it needs no key), and the
+// function that draws a request to an organization, with the rule for its result.
 type action struct {
 	scopes string
 	draw   func(*rapid.T, *model, *organization) (request, rule)
-	odds   int // of being what is done next, against the others
+	odds   int // of being the next step, relative to the others
 }
 
-// rule is what the service does about a request that comes with that key.
+// rule returns the service's reply to a request with that key.
 type rule func(*key) reply
 
 // request is what a client sends to an organization, or what an operator does to it.
@@ -80,21 +80,21 @@ type request struct {
 	query        url.Values
 	headers      map[string]string
 	body         string
-	key          *key // nil is any
+	key          *key // nil means any
 	operator     func(context.Context, *table.Table) error
 }
 
-// reply is what must come of a request.
+// reply is the required result of a request.
 type reply struct {
 	status  int
-	body    any    // as values reads it; nil is a sentence
-	says    string // what the sentence holds
-	version int    // of the config, where there is an ETag
-	next    *place // where the next page begins, if there is one
-	then    func() // what has changed; nil is nothing
+	body    any    // as values reads it; nil means a sentence
+	says    string // what the sentence contains
+	version int    // of the config, if the response has an ETag
+	next    *place // the position of the next page, if there is one
+	then    func() // the changes; nil means none
 }
 
-// model is all there is.
+// model is the whole state.
 type model struct {
 	now           time.Time
 	organizations []*organization
@@ -103,12 +103,12 @@ type model struct {
 
 type organization struct {
 	name     string
-	groups   map[string]object // by id, as they are answered
+	groups   map[string]object // by id, as the API returns them
 	products map[string]string // by the group's id
 
 	config  []any          // its entries
-	version int            // how often it has changed
-	etags   map[int]string // of the versions, as far as they were seen
+	version int            // the number of changes
+	etags   map[int]string // of the versions that were seen
 
 	places  map[string]map[int]place // by list and offset
 	cursors map[string]place
@@ -116,11 +116,11 @@ type organization struct {
 }
 
 type key struct {
-	secret       auth.Key // empty: none is sent
+	secret       auth.Key // empty means that none is sent
 	organization *organization
 	scopes       string
 	created      time.Time
-	expires      time.Time // zero is never
+	expires      time.Time // zero means never
 	revoked      time.Time
 	replacedBy   *key
 }
@@ -138,7 +138,7 @@ func newOrganization(name string) *organization {
 	}
 }
 
-// refusal is the status that a request comes to whose key doesn't let it; 0 is none.
+// refusal is the status of a request whose key does not allow it; 0 if it is allowed.
 func (w *model) refusal(k *key, o *organization, scopes string) int {
 	has := strings.Fields(k.scopes)
 	switch {
@@ -152,7 +152,7 @@ func (w *model) refusal(k *key, o *organization, scopes string) int {
 	return 0
 }
 
-// drawKey is mostly the first of the organization, which may do everything.
+// drawKey usually draws the organization's first key, which has all permissions.
 func (w *model) drawKey(t *rapid.T, o *organization) *key {
 	switch roll(t, "key", 10) {
 	default:
@@ -164,11 +164,11 @@ func (w *model) drawKey(t *rapid.T, o *organization) *key {
 	}
 }
 
-// place is where a page of a list begins.
+// place is the position at which a page of a list begins.
 type place struct {
-	list       string // whose and of what
+	list       string // the client and the query
 	offset     int
-	after      string // sortKey of what is before it; empty is the beginning
+	after      string // sortKey of the group before it; empty means the beginning
 	start, end string // the days of the list
 	until      time.Time
 }
@@ -214,7 +214,7 @@ func nextPage(t *rapid.T, w *model, o *organization) (request, rule) {
 	}
 	switch roll(t, "spoil", 10) {
 	case 8:
-		r.key = nil // a list is of its client
+		r.key = nil // a list belongs to its client
 	case 9:
 		r.query.Set("status", "CREATED")
 	}
@@ -228,7 +228,7 @@ func (o *organization) list(now time.Time, k *key, query url.Values) reply {
 			filter.Set(name, value)
 		}
 	}
-	// The places of a list are kept for an hour, by client and query.
+	// The checkpoints of a list are stored for an hour, by client and query.
 	at := place{list: string(k.secret) + " " + filter.Encode(), start: filter.Get("startDate"), end: cmp.Or(filter.Get("endDate"), day(now, 0))}
 	if at.start == "" {
 		end, _ := time.Parse(time.DateOnly, at.end)
@@ -314,8 +314,8 @@ func isLike(g object, product string, filter url.Values) bool {
 	return true
 }
 
-// includes holds for objects member by member, for arrays where each wanted element is contained in
-// some.
+// includes compares objects member by member. An array includes another if each of its elements is
+// included in some element.
 func includes(has, wanted any) bool {
 	switch wanted := wanted.(type) {
 	case object:
@@ -449,7 +449,7 @@ func (o *organization) changeConfig(t *rapid.T, method string, change func(body 
 			return reply{status: 400}
 		}
 		answer := reply{status: 200, body: o.configBody(entries), version: o.version}
-		if !equal(answer.body, o.configBody(o.config)) { // else nothing is written
+		if !equal(answer.body, o.configBody(o.config)) { // otherwise nothing is written
 			answer.version++
 			answer.then = func() { o.config, o.version = entries, o.version+1 }
 		}
@@ -458,7 +458,7 @@ func (o *organization) changeConfig(t *rapid.T, method string, change func(body 
 }
 
 // drawConditions draws If-Match and If-None-Match, and whether the config meets each. An ETag may
-// be one that was seen.
+// be one that was seen before.
 func (o *organization) drawConditions(t *rapid.T, headers map[string]string) (matches, noneMatches func() bool) {
 	current := o.etags[o.version]
 	seen := []string{`"never"`, current, current, current}
@@ -475,7 +475,7 @@ func (o *organization) drawConditions(t *rapid.T, headers map[string]string) (ma
 	case 5:
 		headers["If-Match"], matches = `"x,y", `+etag, is
 	case 6:
-		headers["If-Match"], matches = "W/"+etag, func() bool { return false } // a weak one is none
+		headers["If-Match"], matches = "W/"+etag, func() bool { return false } // a weak ETag never matches
 	case 7:
 		headers["If-Match"] = "*"
 	}
@@ -483,14 +483,14 @@ func (o *organization) drawConditions(t *rapid.T, headers map[string]string) (ma
 	case 9:
 		headers["If-None-Match"], noneMatches = etag, func() bool { return !is() }
 	case 10:
-		headers["If-None-Match"], noneMatches = `"x,y", W/`+etag, func() bool { return !is() } // a weak one is as good
+		headers["If-None-Match"], noneMatches = `"x,y", W/`+etag, func() bool { return !is() } // a weak ETag matches like a strong one
 	case 11:
 		headers["If-None-Match"], noneMatches = "*", func() bool { return o.version == 0 }
 	}
 	return matches, noneMatches
 }
 
-// drawConfig draws the body of a change, and tells whether it is one at all.
+// drawConfig draws the body of a change, and reports whether it can be read as one.
 func drawConfig(t *rapid.T) (body string, readable bool) {
 	switch roll(t, "special", 16) {
 	case 14:
@@ -523,14 +523,14 @@ func drawConfig(t *rapid.T) (body string, readable bool) {
 	return `{"partnerUsageMeteringConfigs":[` + strings.Join(entries, ",") + `]}`, true
 }
 
-// mergeConfig merges a patch into the entries, matched by partner. It reports false where the whole
-// is not allowed then.
+// mergeConfig merges a patch into the entries, matched by partner. It reports false if the result
+// is not allowed.
 func mergeConfig(entries []any, patch object) (merged []any, ok bool) {
 	patches, named := patch["partnerUsageMeteringConfigs"]
 	if !named {
 		return entries, true
 	}
-	list, _ := patches.([]any) // null is none at all
+	list, _ := patches.([]any) // null means no entries
 	if list != nil {
 		merged = slices.Clone(entries)
 	}
@@ -622,7 +622,7 @@ func drawID(t *rapid.T) string {
 	return pick(t, "id", "g1", "g2", "g3", "g4", "g5", "g6", "G", "g#1", "g 1", "ü+2F")
 }
 
-// importGroup stores a group as marketmeter import does: as it is, unless its id is there.
+// importGroup stores a group as marketmeter import does: unchanged, unless its id exists.
 func importGroup(t *rapid.T, w *model, o *organization) (request, rule) {
 	id, product := drawID(t), pick(t, "product", "", "p1", "p2")
 	midnight := w.now.Truncate(24 * time.Hour)
@@ -706,14 +706,15 @@ func revokeKey(t *rapid.T, w *model, o *organization) (request, rule) {
 		switch {
 		case k.organization != o:
 			return reply{status: 404}
-		case !k.revoked.IsZero(): // it stays as it is
+		case !k.revoked.IsZero(): // it stays unchanged
 			return reply{status: 200}
 		}
 		return reply{status: 200, then: func() { k.revoked = at }}
 	}
 }
 
-// drawChangedKey is any but the first of each organization, by which the test reads what is stored.
+// drawChangedKey draws any key but the first of each organization, with which the test reads the
+// stored data.
 func (w *model) drawChangedKey(t *rapid.T) *key {
 	if len(w.keys) == len(w.organizations) {
 		t.Skip("there is no other")
@@ -735,7 +736,7 @@ func (k *key) record() *auth.Record {
 	}
 }
 
-// stored is what a client and an operator can read of all that is stored for good.
+// stored is what a client and an operator can read of all data that is stored for good.
 func (w *model) stored(o *organization) object {
 	groups, keys := []any{}, object{}
 	for _, id := range slices.Sorted(maps.Keys(o.groups)) {
@@ -753,7 +754,7 @@ func (w *model) stored(o *organization) object {
 	return object{"groups": groups, "config": o.configBody(o.config), "keys": keys}
 }
 
-// values reads JSON; an error is a value that nothing is equal to.
+// values reads JSON; an error is a value that is equal to none.
 func values(text string) any {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()
@@ -764,7 +765,7 @@ func values(text string) any {
 	return withNumbers(value)
 }
 
-// roll is a fair die, with sides from 0: what rapid draws by itself is mostly small.
+// roll is a fair die, with sides from 0: numbers that rapid draws itself are mostly small.
 func roll(t *rapid.T, label string, sides int) int { return bits.Draw(t, label) % sides }
 
 var bits = rapid.Custom(func(t *rapid.T) (n int) {
@@ -807,5 +808,5 @@ func milliseconds(at time.Time) string {
 
 func day(at time.Time, later int) string { return at.UTC().AddDate(0, 0, later).Format(time.DateOnly) }
 
-// errIsThere is an import's of a group whose id is there.
+// errIsThere is the error of an import of a group whose id exists.
 var errIsThere = errors.New("it is there already")

@@ -24,19 +24,20 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// operation is what a client or an operator asks for.
+// operation is a request of a client or an operator.
 type operation struct {
 	name    string
 	prepare func(ctx context.Context, w *world) error
 	do      func(ctx context.Context, w *world, over *table.Table) answer
 
-	again  int  // the status where it is asked for again after it was done
-	steady bool // the last writer wins: to do it again at the same time changes nothing, and later a little
-	reads  bool // and does nothing, but that it may keep places in its list: whether those are right its next pages tell
-	hasty  bool // DynamoDB looks at one group for an answer, and a list is read no longer than for one
+	again  int  // the status if it is requested again after it was done
+	steady bool // the last writer wins: to do it again at the same time changes nothing, and later only a little
+	reads  bool // it writes nothing but checkpoints of its list; its next pages show whether those are right
+	hasty  bool // DynamoDB reads one group per response, and a list is read no longer than for one
 }
 
-// answer is the API's. A function of the table that is asked directly answers as the API would.
+// answer is the API's response. An operation directly on the table returns the response that the
+// API would return.
 type answer struct {
 	status int
 	body   string
@@ -88,9 +89,9 @@ var operations = []operation{
 		again: http.StatusOK, steady: true,
 	},
 	{
-		// Two answers hold nothing of the list: the first request stores an empty range, the second
-		// a longer one, the third skips it, keeps where its page ends and makes the range expire;
-		// then come a page of the other group, and the end.
+		// Two responses hold nothing of the list: the first request stores an empty range, the
+		// second a longer one. The third skips it, stores the checkpoint of its page and makes the
+		// range expire. Then a page with the other group follows, and the end.
 		name: "GET all pages of a list that is read in vain at first",
 		prepare: func(ctx context.Context, w *world) error {
 			if err := w.put(ctx, w.table, "g1", "g2", "g3", "g4").err(); err != nil {
@@ -117,9 +118,9 @@ var operations = []operation{
 		again: http.StatusOK, reads: true,
 	},
 	{
-		// As the program does it for each line, but that a program asks again as the same
-		// operation: that the lines of an import and their counts agree with what is stored,
-		// whatever its requests come to, cmd's TestEachFaultOfAnImport holds.
+		// As the program does it for each line, except that a program repeats it as the same
+		// operation. That the lines of an import and their counts agree with what is stored,
+		// whatever its requests return, is tested by TestEachFaultOfAnImport in cmd.
 		name:    "import a group",
 		prepare: nothing,
 		do:      func(ctx context.Context, w *world, over *table.Table) answer { return w.put(ctx, over, "g1") },
@@ -139,7 +140,7 @@ var operations = []operation{
 		do: func(ctx context.Context, w *world, over *table.Table) answer {
 			return answerOf(nil, over.AddAPIKey(ctx, w.record(0)))
 		},
-		again: http.StatusInternalServerError, // nobody makes the same key twice
+		again: http.StatusInternalServerError, // the same key is never made twice
 	},
 	{
 		name:    "rotate an API key",
@@ -175,7 +176,7 @@ var operations = []operation{
 		},
 		do: func(ctx context.Context, w *world, over *table.Table) answer {
 			records, err := over.APIKeys(ctx, metering.OrgID(w.org))
-			slices.SortFunc(records, func(a, b auth.Record) int { return strings.Compare(a.Label, b.Label) }) // both of one time
+			slices.SortFunc(records, func(a, b auth.Record) int { return strings.Compare(a.Label, b.Label) }) // both have the same time
 			return answerOf(records, err)
 		},
 		again: http.StatusOK, reads: true,
@@ -208,7 +209,7 @@ func (a answer) err() error {
 	return nil
 }
 
-// world is an organization with its items, in a table that others have theirs in.
+// world is an organization with its items, in a table that it shares with others.
 type world struct {
 	client    *dynamodb.Client
 	tableName string
@@ -217,12 +218,12 @@ type world struct {
 	keys      [2]auth.Hash
 	times     []time.Time // of its clock, the last being now
 	requests  func() []tabletest.Request
-	operation operation // that is tried in it
+	operation operation // that is tested in it
 	read      []string  // by readOn
 }
 
-// begins is when every world does: late enough that DynamoDB Local, which goes by the real time,
-// keeps what expires.
+// begins is the time at which every world starts: late enough that DynamoDB Local, which uses the
+// real time, does not delete what expires.
 var begins = time.Date(2099, 7, 29, 15, 51, 28, 71_000_000, time.UTC)
 
 func newWorld(client *dynamodb.Client, tableName string) *world {
@@ -240,7 +241,7 @@ func (w *world) record(i int) *auth.Record {
 	}
 }
 
-// put imports groups, and answers with which of them were stored.
+// put imports groups and returns which of them were stored.
 func (w *world) put(ctx context.Context, over *table.Table, ids ...string) answer {
 	stored := map[string]bool{}
 	for i, id := range ids {
@@ -256,8 +257,8 @@ func (w *world) put(ctx context.Context, over *table.Table, ids ...string) answe
 	return answerOf(stored, nil)
 }
 
-// readOn reads a list on to its end, as a client does that comes again a second later where it is
-// told to.
+// readOn reads a list to its end, as a client does that repeats a request a second later if it has
+// to.
 func (w *world) readOn(ctx context.Context, over *table.Table, filter string) answer {
 	w.times = append(w.times, w.now().Add(time.Second))
 	for {
@@ -284,12 +285,12 @@ func (w *world) readOn(ctx context.Context, over *table.Table, filter string) an
 	}
 }
 
-// send asks the API on that table, for one whose key may do everything.
+// send sends a request to the API on that table, with a key that has all permissions.
 func (w *world) send(ctx context.Context, over *table.Table, method, path, body string) answer {
 	return w.sendIf(ctx, over, "", method, path, body)
 }
 
-// sendIf is send with If-Match, unless that is empty.
+// sendIf is send with If-Match, unless ifMatch is empty.
 func (w *world) sendIf(ctx context.Context, over *table.Table, ifMatch, method, path, body string) answer {
 	api := &httpapi.API{
 		Table: over, Log: slog.New(slog.DiscardHandler), Now: w.now, CountUnits: table.CountUnits,
@@ -313,8 +314,8 @@ func (w *world) sendIf(ctx context.Context, over *table.Table, ifMatch, method, 
 	return answer{got.Code, got.Header().Get("ETag") + got.Body.String()}
 }
 
-// items are all that is stored in the partitions that were asked for so far; of what only reads,
-// without places in lists.
+// items are all that is stored in the partitions requested so far; for an operation that only
+// reads, without checkpoints.
 func (w *world) items(ctx context.Context) (map[string]string, error) {
 	partitions := map[string]bool{}
 	for _, request := range w.requests() {
@@ -351,7 +352,8 @@ func (w *world) items(ctx context.Context) (map[string]string, error) {
 	return all, nil
 }
 
-// plain makes items comparable with those of other worlds: without what is of this one alone.
+// plain makes items comparable with those of other worlds: it removes what belongs to this one
+// alone.
 func (w *world) plain(items map[string]string) map[string]string {
 	all := map[string]string{}
 	for key, text := range items {

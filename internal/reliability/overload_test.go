@@ -23,14 +23,15 @@ import (
 )
 
 const (
-	mostMemory  = 200 << 20        // for the server; it takes a third of that
-	longestWait = 15 * time.Second // for an answer: without a bound some took 29 seconds; with it 3, or 5 on a busy machine
+	mostMemory  = 200 << 20        // for the server; it uses a third of that
+	longestWait = 15 * time.Second // for a response: without a bound some took 29 seconds; with it 3, or 5 on a busy machine
 )
 
-// The local server, asked four times what it can do for 15 seconds, by clients that don't wait for
-// each other: every request is answered, right or with 503 and Retry-After; nothing is reset and
-// nothing hangs; memory stays bounded; and as many are served as without the load, a third at least
-// while it lasts, and half right after it.
+// The local server gets four times the requests that it can serve, for 15 seconds, from clients
+// that don't wait for each other. Every request gets a response, a correct one or a 503 with
+// Retry-After. No connection is reset and nothing hangs. Memory stays bounded. Compared with the
+// time without the load, at least a third of the requests are served during it, and at least half
+// right after it.
 func TestOverloadIsShed(t *testing.T) {
 	t.Parallel()
 	const overload = 15 * time.Second
@@ -59,7 +60,7 @@ func TestOverloadIsShed(t *testing.T) {
 		t.Errorf("right after the load a request is answered %v, %v", lone, err)
 	}
 	after := 0.0
-	for tries := 0; after < before/2 && tries < 5; tries++ { // what else the machine does is not the same all the time
+	for tries := 0; after < before/2 && tries < 5; tries++ { // the other load on the machine varies
 		after = load.capacity(t, r.Uint64())
 	}
 
@@ -91,7 +92,7 @@ func TestOverloadIsShed(t *testing.T) {
 type load struct {
 	url, key string
 	client   *http.Client
-	groups   int // that the organization has
+	groups   int // of the organization
 	deleted  atomic.Int64
 
 	offered, served, refused, longest atomic.Int64
@@ -122,8 +123,8 @@ func (l *load) fill(t *testing.T, to *table.Table) {
 	}
 }
 
-// capacity is how many requests a second are served to clients that each wait for their answer,
-// after two seconds in which Java compiles what it has to do.
+// capacity is how many requests per second are served to clients that each wait for their response,
+// after two seconds in which Java compiles its code.
 func (l *load) capacity(t *testing.T, seed uint64) float64 {
 	t.Helper()
 	const clients, warming, during = 16, 2 * time.Second, 3 * time.Second
@@ -151,9 +152,9 @@ func (l *load) capacity(t *testing.T, seed uint64) float64 {
 	return float64(served.Load()) / during.Seconds()
 }
 
-// offer sends that many times as many requests as are served, or were before, each when it is due,
-// whatever became of those before: what a machine can do that others use too is not the same all
-// the time.
+// offer sends that many times as many requests as are served now, or were before. Each is sent when
+// it is due, whatever the result of earlier ones. The current rate is measured because the capacity
+// of a machine that others use too varies.
 func (l *load) offer(t *testing.T, times, able float64, during time.Duration) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -188,11 +189,11 @@ func (l *load) offer(t *testing.T, times, able float64, during time.Duration) {
 	}
 }
 
-// one sends a request of the mix, and fails where it is answered 200 and not right.
+// one sends a request of the mix, and fails if a 200 has a wrong body.
 func (l *load) one(ctx context.Context, kind int, n uint64) (got httpAnswer, err error) {
 	org := l.url + "/org/acme"
 	switch {
-	case kind < 30: // a page of a thousand
+	case kind < 30: // a page of a thousand groups
 		if got, err = send(ctx, l.client, "GET", org+"/usageRecordGroup?metaInfo=%7B%7D", l.key, ""); err == nil && got.status == http.StatusOK {
 			err = hasGroups(got, 1000)
 		}
@@ -200,7 +201,7 @@ func (l *load) one(ctx context.Context, kind int, n uint64) (got httpAnswer, err
 		if got, err = send(ctx, l.client, "GET", org+"/usageRecordGroup?limit=20&buyerId=buyer-"+strconv.Itoa(int(n%10)), l.key, ""); err == nil && got.status == http.StatusOK {
 			err = hasGroups(got, 20)
 		}
-	case kind < 85: // a group that is there, once
+	case kind < 85: // an existing group, once
 		id := fmt.Sprintf("g%d", l.deleted.Add(1))
 		got, err = send(ctx, l.client, "DELETE", org+"/usageRecordGroup/"+id, l.key, "")
 		if err == nil && got.status == http.StatusNotFound { // all are deleted by now
@@ -209,14 +210,15 @@ func (l *load) one(ctx context.Context, kind int, n uint64) (got httpAnswer, err
 	case kind < 90:
 		body := fmt.Sprintf(`{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMapping":{"k%d":{"dimensionKey":"d","convertionMultiplier":1}}}]}`, n%50)
 		got, err = send(ctx, l.client, "PATCH", org+"/usageMeteringConfigInfo", l.key, body)
-	default: // 100 KB
+	default: // 100 KB of groups
 		body := "[" + string(slices.Repeat([]byte(`{"records":{"cpu":1.5}},`), 999)) + `{"records":{"cpu":1.5}}]`
 		got, err = send(ctx, l.client, "POST", org+"/"+validating, l.key, body)
 	}
 	return got, err
 }
 
-// hasGroups counts instead of decoding, which with -race would take the machine from the server.
+// hasGroups counts instead of decoding, which with -race would take too much of the processor from
+// the server.
 func hasGroups(got httpAnswer, want int) error {
 	has := bytes.Count(got.body, []byte(`"buyerID":`))
 	if has != want || !bytes.HasPrefix(got.body, []byte(`{"usageRecordGroups":[`)) || !bytes.HasSuffix(got.body, []byte("}")) {

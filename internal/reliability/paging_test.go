@@ -31,11 +31,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// Clients page by offset, each with a key of its own, and by cursor, all with one key, while others
-// import and delete, midnight passes, and any request to DynamoDB goes wrong in any way: no group
-// is returned twice, none that was there unchanged from the first page to the last is missed, and
-// none is there that is not of the list. Each request is served by a function of its own, whose
-// clock is up to a quarter of a second wrong.
+// Clients page by offset, each with its own key, and by cursor, all with one key. Meanwhile others
+// import and delete, midnight passes, and any request to DynamoDB goes wrong in any way. No group
+// is returned twice, none that existed unchanged from the first page to the last is missed, and
+// none is returned that does not belong to the list. Each request is served by its own function,
+// whose clock is up to a quarter of a second wrong.
 func TestListsUnderChange(t *testing.T) {
 	t.Parallel()
 	seeds, end := random(t), until(6*time.Second)
@@ -56,24 +56,24 @@ func TestListsUnderChange(t *testing.T) {
 
 type walks struct{ walks, groups, pages, repeats, midnights int }
 
-// crowd is an organization whose groups come and change while lists of them are read.
+// crowd is an organization whose groups are created and changed while its lists are read.
 type crowd struct {
 	faulty *table.Table
 	late   tabletest.Late
-	hasty  bool // DynamoDB looks at few groups for an answer, and a list is read no longer than for one
+	hasty  bool // DynamoDB reads few groups per response, and a list is read no longer than for one
 	org    string
 	began  time.Time
 	passed atomic.Bool  // midnight
-	waited atomic.Int64 // seconds, by clients that were told to
+	waited atomic.Int64 // seconds, by clients after a Retry-After
 	count  atomic.Int64
-	turns  chan int64 // pages that were read: the more of them, the more is changed
+	turns  chan int64 // pages that were read: the more of them, the more changes are made
 
 	mu      sync.Mutex
 	random  *rand.Rand
 	members map[string]*member
 }
 
-// member is a group with the real times of what happened to it, which are zero where it did not.
+// member is a group with the real times of its events, which are zero if an event did not happen.
 type member struct {
 	created           time.Time // on the service's clock
 	buyer             string
@@ -86,8 +86,8 @@ var midnight = time.Date(2099, 7, 30, 0, 0, 0, 0, time.UTC)
 func newCrowd(client *dynamodb.Client, tableName string, r *rand.Rand, hasty bool) *crowd {
 	c := &crowd{hasty: hasty, org: string(auth.New()), began: time.Now(), random: r, members: map[string]*member{}, turns: make(chan int64, 1000)}
 	kinds := append(slices.Clone(tabletest.Kinds), c.late.Kind())
-	// Places in lists that can't be kept: the way in which the next tries go wrong, all in the
-	// same, since of several ways one would keep it after all.
+	// Checkpoints that can't be stored: the faults of the next attempts, all of one kind, since
+	// with several kinds one attempt might store the checkpoint after all.
 	doomed := map[string][]tabletest.Kind{}
 	faults := tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
 		if place := placeIn(request); place != "" {
@@ -112,7 +112,7 @@ func newCrowd(client *dynamodb.Client, tableName string, r *rand.Rand, hasty boo
 	return c
 }
 
-// placeIn is the item by which a request keeps a place in a list; "" where it does something else.
+// placeIn is the item in which a request stores a checkpoint; "" if it does something else.
 func placeIn(request *http.Request) string {
 	var put struct {
 		Item struct{ PK, SK struct{ S string } }
@@ -130,9 +130,9 @@ func (c *crowd) dice(n int) int {
 	return c.random.IntN(n)
 }
 
-// now goes on by the real time, but for what is before midnight, which passes at once, and so does
-// what clients wait. It is less than a minute: later than that no request arrives, and one that did
-// could move a page (the table's mostLate).
+// now follows the real time, except that the time before midnight and the waits of clients pass at
+// once. It spans less than a minute: no request arrives later than that, and one that did could
+// move a page (the table's maxLate).
 func (c *crowd) now() time.Time {
 	at := midnight.Add(-45 * time.Second)
 	if c.passed.Load() {
@@ -199,7 +199,7 @@ func (total *walks) add(w *walk) {
 	}
 }
 
-// change brings a group or deletes one, and lets arrive what is late.
+// change imports a group or deletes one, and delivers late requests.
 func (c *crowd) change(ctx context.Context) error {
 	if c.dice(3) == 0 {
 		if _, err := c.late.Arrive(); err != nil {
@@ -222,7 +222,7 @@ func (c *crowd) change(ctx context.Context) error {
 	err := patiently(func() error {
 		_, err := c.faulty.Delete(ctx, metering.OrgID(c.org), metering.GroupID(id), "", c.now())
 		if metering.CodeOf(err) == metering.Conflict {
-			return nil // by the try before
+			return nil // by the previous attempt
 		}
 		return err
 	})
@@ -232,7 +232,7 @@ func (c *crowd) change(ctx context.Context) error {
 	return err
 }
 
-// bring imports a group of now, or of the past.
+// bring imports a group with the current time or a past one.
 func (c *crowd) bring(ctx context.Context) error {
 	c.mu.Lock()
 	m := &member{created: c.now(), buyer: fmt.Sprint("b", c.random.IntN(2)), coming: time.Now()}
@@ -240,10 +240,10 @@ func (c *crowd) bring(ctx context.Context) error {
 	switch c.random.IntN(3) {
 	case 1:
 		m.created = m.created.Add(-time.Duration(c.random.IntN(30*day)) * time.Minute)
-	case 2: // of the days that midnight takes from a list, or may not
+	case 2: // of the days that midnight may remove from a list
 		m.created = m.created.Add(-time.Duration(30*day+c.random.IntN(2*day)) * time.Minute)
 	}
-	m.created = m.created.Truncate(time.Duration(1+c.random.IntN(2)*999) * time.Millisecond) // some at the same time
+	m.created = m.created.Truncate(time.Duration(1+c.random.IntN(2)*999) * time.Millisecond) // some with equal times
 	id := fmt.Sprintf("g%d-%d", c.random.IntN(10), len(c.members))
 	c.members[id] = m
 	c.mu.Unlock()
@@ -272,7 +272,8 @@ func patiently(try func() error) error {
 	return errors.New("unavailable 100 times")
 }
 
-// filters are of lists: no index's, each index's, and one that is decided beside the index.
+// filters are the filters of lists: without an index, with each index, and with a condition that is
+// evaluated beside the index.
 var filters = []url.Values{{}, {}, {"status": {"CREATED"}}, {"status": {"DELETED"}}, {"buyerId": {"b1"}}, {"buyerId": {"b1"}, "status": {"DELETED"}}}
 
 // walk is a client that reads a list from its first page to its last.
@@ -291,7 +292,7 @@ type walk struct {
 	repeats     int
 }
 
-// now is by the clock of the function.
+// now is the time by the clock of the function.
 func (w *walk) now() time.Time { return w.crowd.now().Add(w.ahead) }
 
 var nextLink = regexp.MustCompile(`^<(\?[^<>]*)>; rel="next"$`)
@@ -331,7 +332,7 @@ func (w *walk) read(ctx context.Context) error {
 		w.pages++
 		select {
 		case w.turns <- w.count.Add(1):
-		default: // those who change have enough to do
+		default: // the clients that make changes have enough to do
 		}
 		var page struct {
 			NextOffset        int
@@ -361,14 +362,14 @@ func (w *walk) read(ctx context.Context) error {
 	}
 }
 
-// daysAt are the first and the last instant of a list that begins then: today and the 30 days
-// before.
+// daysAt are the first and the last instant of a list that begins at that time: today and the 30
+// days before.
 func daysAt(now time.Time) [2]time.Time {
 	today := now.Truncate(24 * time.Hour)
 	return [2]time.Time{today.AddDate(0, 0, -30), today.AddDate(0, 0, 1).Add(-time.Millisecond)}
 }
 
-// wrong tells what of the list should not have been.
+// wrong reports the errors of the list.
 func (w *walk) wrong() (wrong []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -398,7 +399,7 @@ func (w *walk) wrong() (wrong []string) {
 	return wrong
 }
 
-// String tells when it was created by the service's clock, and all else by ours.
+// String gives the creation time by the service's clock, and all other times by ours.
 func (m *member) String() string {
 	if m == nil {
 		return "never imported"
@@ -407,14 +408,14 @@ func (m *member) String() string {
 		m.coming.Format(time.StampMicro), m.came.Format(time.StampMicro), m.deleting.Format(time.StampMicro), m.deleted.Format(time.StampMicro))
 }
 
-// may tells whether the group can have been of the list at some time.
+// may reports whether the group may have belonged to the list at some time.
 func (w *walk) may(m *member) bool {
 	created := m.deleted.IsZero() || m.deleted.After(w.began)
 	deleted := !m.deleting.IsZero()
 	return (w.isIn(m, 0) || w.isIn(m, 1)) && (w.matches(m, "CREATED") && created || w.matches(m, "DELETED") && deleted)
 }
 
-// must tells whether the group was of the list all the time, and the same.
+// must reports whether the group belonged to the list all the time, unchanged.
 func (w *walk) must(m *member) bool {
 	there := !m.came.IsZero() && m.came.Before(w.began) && w.isIn(m, 0) && w.isIn(m, 1)
 	created := m.deleting.IsZero() || m.deleting.After(w.end)
@@ -433,9 +434,9 @@ func (w *walk) matches(m *member, status string) bool {
 	return given("status", status) && given("buyerId", m.buyer)
 }
 
-// A place in a list that was given up, and arrives when the client has the page from another try,
-// moves nothing: the next page begins where that one ended. The client has waited as long as it was
-// told to, and the two functions' clocks differ by no more than is allowed for.
+// A checkpoint write that was given up, and arrives when the client has the page from another
+// attempt, changes nothing: the next page begins at the end of that page. The client has waited for
+// the Retry-After, and the clocks of the two functions differ by no more than is allowed.
 func TestAPlaceThatArrivesLateMovesNothing(t *testing.T) {
 	t.Parallel()
 	client, tableName := tabletest.Client(t)
@@ -462,7 +463,7 @@ func TestAPlaceThatArrivesLateMovesNothing(t *testing.T) {
 			if err := w.put(t.Context(), w.table, "g0", "g1", "g2", "g3").err(); err != nil {
 				t.Fatal(err)
 			}
-			page("&status=CREATED", http.StatusServiceUnavailable) // would have begun the next page after g1
+			page("&status=CREATED", http.StatusServiceUnavailable) // its checkpoint would have been after g1
 			broken = false
 			if _, err := w.table.Delete(t.Context(), metering.OrgID(w.org), "g0", "", w.now()); err != nil {
 				t.Fatal(err)

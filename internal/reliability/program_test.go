@@ -22,15 +22,14 @@ import (
 // patience bounds every wait for a process.
 const patience = 5 * time.Minute
 
-// installation is marketmeter as its users have it: the program, in a folder of its own with a
-// .local.
+// installation is marketmeter as users have it: the program, in its own folder with a .local.
 type installation struct {
 	program, dir string
 	environment  []string
 }
 
-// install builds the program. It keeps the checkout's copy of DynamoDB Local, and of the
-// environment what the machine needs: neither a database nor a table, those are in variables.
+// install builds the program. It uses the checkout's copy of DynamoDB Local. Of the environment it
+// passes on what the machine needs, but neither a database nor a table: those are in variables.
 func install(t *testing.T, variables ...string) *installation {
 	t.Helper()
 	i := &installation{program: filepath.Join(t.TempDir(), "marketmeter"), dir: t.TempDir()}
@@ -54,7 +53,7 @@ func (i *installation) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// newKey makes a key that may do everything in the organization, as an operator does.
+// newKey makes a key that has all permissions in the organization, as an operator does.
 func (i *installation) newKey(ctx context.Context, org string) (key string, err error) {
 	out, err := i.command(ctx, "key", "create", "--org", org, "--scope", "admin").Output()
 	lines := strings.Fields(string(out))
@@ -67,12 +66,12 @@ func (i *installation) newKey(ctx context.Context, org string) (key string, err 
 	return lines[len(lines)-1], nil
 }
 
-// localServer is `marketmeter serve` as it runs, the leader of a process group.
+// localServer is a running `marketmeter serve`, the leader of a process group.
 type localServer struct {
 	*exec.Cmd
-	url   string        // known where it is ready
+	url   string        // set when it is ready
 	said  chan string   // its lines of standard output
-	ended chan struct{} // closed where the process has ended
+	ended chan struct{} // closed when the process has ended
 	log   string        // the file of its standard error
 }
 
@@ -128,7 +127,7 @@ func (s *localServer) ready(t *testing.T) {
 	}
 }
 
-// stop stops it, if it runs, with the database that it started.
+// stop stops it, if it runs, and the database that it started.
 func (s *localServer) stop() {
 	_ = s.Process.Signal(syscall.SIGTERM)
 	select {
@@ -148,8 +147,9 @@ func (s *localServer) errors() string {
 	return string(text[max(0, len(text)-2000):])
 }
 
-// databaseOver is the process of the DynamoDB Local that keeps its data in the folder. It skips the
-// rest of a test where that runs in a container, of which the pid file has only the docker program.
+// databaseOver is the process of the DynamoDB Local that stores its data in the folder. It skips
+// the rest of a test if that process runs in a container, since the pid file then has only the
+// docker program.
 func databaseOver(t *testing.T, data string) int {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(data, "pid"))
@@ -160,7 +160,7 @@ func databaseOver(t *testing.T, data string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// wide, where there is no /proc: ps cuts lines
+	// wide, for systems without /proc: ps cuts lines
 	line, err := exec.Command("ps", "-ww", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
 	if err != nil {
 		t.Fatalf("process %d, which should be the database: %v", pid, err)
@@ -171,7 +171,7 @@ func databaseOver(t *testing.T, data string) int {
 	return pid
 }
 
-// httpAnswer is what came back for a request.
+// httpAnswer is the response to a request.
 type httpAnswer struct {
 	status int
 	header http.Header
@@ -180,14 +180,14 @@ type httpAnswer struct {
 
 func (a httpAnswer) String() string { return fmt.Sprintf("%d %.300s", a.status, a.body) }
 
-// shed reports whether the answer is that the client must come again: 503, when, and a JSON string
-// that says why.
+// shed reports whether the response asks the client to repeat the request: 503, the time to wait,
+// and a JSON string with the reason.
 func (a httpAnswer) shed() bool {
 	var why string
 	return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != "" && json.Unmarshal(a.body, &why) == nil && why != ""
 }
 
-// send sends a request and reads the answer to its end.
+// send sends a request and reads the whole response.
 func send(ctx context.Context, client *http.Client, method, url, key, body string) (httpAnswer, error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {

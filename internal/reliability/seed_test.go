@@ -1,12 +1,12 @@
-// Package reliability holds the service to what docs/reliability.md promises: under faults, races,
-// crashes and overload, on real DynamoDB Local.
+// Package reliability checks the service against the promises of docs/reliability.md: under faults,
+// races, crashes and overload, on real DynamoDB Local. To run it for hours instead of seconds:
 //
-//	bin/marketmeter with-dynamodb -- go test -timeout=0 ./internal/reliability -long looks for hours and not for seconds
+//	bin/marketmeter with-dynamodb -- go test -timeout=0 ./internal/reliability -long
 //
-// What a test takes at random comes from a seed. Each prints at its start how to go the same way
-// again, and go shows that of a package that fails, by its time limit too; where go itself may be
-// killed, -v shows it at once. Where TestTheServiceIsItsModel fails rapid tells a file too, which
-// leads there at once.
+// All random choices of a test come from a seed. Each test prints at its start the command that
+// repeats the run. go shows that output if a package fails, also by its time limit; if go itself
+// may be killed, -v shows it at once. If TestTheServiceIsItsModel fails, rapid also names a file
+// that repeats the failure at once.
 package reliability
 
 import (
@@ -28,9 +28,9 @@ var (
 	seed = flag.Uint64("seed", 0, "the seed of all that is random; 0 is a new one")
 )
 
-// random is what a test takes everything random from. How to go the same way again it tells at
-// once, past the testing package, which would keep it until the test has ended: one that hangs
-// never does.
+// random is the source of all random choices of a test. It prints the command that repeats the run
+// at once, past the testing package, which would hold it back until the test ends: a test that
+// hangs never ends.
 func random(t *testing.T) *rand.Rand {
 	t.Helper()
 	from := *seed
@@ -47,9 +47,9 @@ func random(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(from, 0))
 }
 
-// again is the command for a shell that runs this test alone, from that seed.
+// again is the shell command that runs this test alone, from that seed.
 func again(test string, from uint64) string {
-	names := strings.Split(test, "/") // -run has a pattern for each
+	names := strings.Split(test, "/") // -run has a pattern for each part
 	for i, name := range names {
 		names[i] = "^" + regexp.QuoteMeta(name) + "$"
 	}
@@ -61,7 +61,7 @@ func again(test string, from uint64) string {
 	return fmt.Sprintf("again: bin/marketmeter with-dynamodb -- go test ./internal/reliability -run '%s' -seed %d%s", pattern, from, more)
 }
 
-// until is when a test that looks at random stops: after the time given, or after a hundred times
+// until is when a randomized test stops: after the given time, or with -long after a hundred times
 // that.
 func until(short time.Duration) time.Time {
 	if *long {
@@ -70,8 +70,8 @@ func until(short time.Duration) time.Time {
 	return time.Now().Add(short)
 }
 
-// A test that hangs and is killed has told how to go the same way again, whatever its name; and the
-// command does.
+// A test that hangs and is killed has printed the command that repeats the run, whatever its name.
+// The command repeats the run.
 func TestAHangTellsItsSeed(t *testing.T) {
 	t.Parallel()
 	const hangs = "HANGS"
@@ -83,7 +83,7 @@ func TestAHangTellsItsSeed(t *testing.T) {
 		})
 	}
 	run := func(flags string) (said []string) {
-		// By a shell, since the command is for one. What go calls -run is -test.run to the program.
+		// Through a shell, since the command is for one. go's -run is the program's -test.run.
 		program := exec.CommandContext(t.Context(), "sh", "-c", `exec "$0" -test.timeout=1m `+strings.Replace(flags, "-run", "-test.run", 1), os.Args[0])
 		program.Env = append(os.Environ(), hangs+"=1")
 		stderr, err := program.StderrPipe()

@@ -29,11 +29,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// tries is how often the client sends one request at most.
+// tries is the max number of attempts of the client for one request.
 const tries = 6
 
-// What comes of a table that fails a function each time, and so of a function's retries. Each is
-// what a transport sees, and no DynamoDB: it knows nothing but to fail.
+// The results of a table that fails every request, including a function's retries, as a transport
+// sees them. There is no DynamoDB behind them: they only fail.
 var failures = map[string]http.HandlerFunc{
 	"throttled": refuseWith(http.StatusBadRequest, `{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException","message":"secret"}`),
 	"throttled by the account": refuseWith(http.StatusBadRequest,
@@ -52,24 +52,25 @@ func refuseWith(status int, body string) http.HandlerFunc {
 	}
 }
 
-// A function that has a table answers 503 with Retry-After within its Timeout whatever the table
-// does, and has tried a bounded number of times; the authorizer fails, as API Gateway wants it
-// where it can't be told who asks. They are the programs as they are deployed, and again and again
-// the same process, whose budget of retries runs out.
+// A function that has a table responds with 503 and Retry-After within its Timeout, whatever the
+// table does, after a bounded number of attempts. The authorizer fails, as API Gateway requires if
+// a client can't be authenticated. The functions are the programs as they are deployed, with
+// repeated requests to the same process, whose retry budget runs out.
 //
-// A table that never answers takes each function all of its time, so all of them wait at once.
+// A table that never responds makes each function use all of its time, so they all wait at once.
 func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 	t.Parallel()
 	folder, programs := t.TempDir(), map[string]string{}
 	functions := map[string][]string{
 		"list": {"listUsageRecordGroups"}, "delete": {"deleteUsageRecordGroup"}, "config": {"getUsageMeteringConfigInfo", "replaceUsageMeteringConfigInfo", "updateUsageMeteringConfigInfo"}, "authorizer": {"authorizer"},
 	}
-	for function := range functions { // all of them first: a compiler takes what the others need to answer in time
+	for function := range functions { // all of them first: a compiler takes processor time that the others need to respond in time
 		programs[function] = lambda.Build(t, folder, "github.com/marketmeter/marketmeter/functions/"+function, runtime.GOARCH)
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
-	// Not t.Parallel: as many as run at once by that would only wait, each for up to half a minute.
+	// Not t.Parallel: the tests that it allows at once would only wait, each for up to half a
+	// minute.
 	run := func(name string, test func(t *testing.T)) { all.Go(func() { t.Run(name, test) }) }
 	for function, operations := range functions {
 		timeout := timeoutOf(t, function)
@@ -93,7 +94,7 @@ func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 		}
 	}
 
-	// Where only writes fail: of the next page's place, and of the config.
+	// Only writes fail: of the next page's checkpoint, and of the config.
 	client, name := tabletest.Client(t)
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for n := range 21 { // one more than the page of the event
@@ -118,7 +119,7 @@ func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 	}
 }
 
-// ofWrites is DynamoDB Local, but for what puts an item.
+// ofWrites is DynamoDB Local, except that requests that put an item fail.
 func ofWrites(t *testing.T, fail http.HandlerFunc) http.HandlerFunc {
 	t.Helper()
 	endpoint, err := url.Parse(os.Getenv("DYNAMODB_ENDPOINT"))
@@ -135,21 +136,21 @@ func ofWrites(t *testing.T, fail http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// wantUnavailable asks a function for the operations, one after the other, and wants it to answer
-// each within its Timeout that its table is Unavailable. It returns how often it has asked, the
-// start being one, and how often the table was called.
+// wantUnavailable invokes a function for the operations, one after the other. Each must respond
+// within the function's Timeout that its table is Unavailable. It returns the number of
+// invocations, including the start, and the number of calls of the table.
 func wantUnavailable(t *testing.T, program, tableName string, database http.HandlerFunc, timeout time.Duration, operations []string) (asked, calls int64) {
 	t.Helper()
 	var called atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		if err == nil && bytes.Contains(body, []byte(tableName)) { // the port may have been another test's, whose requests still come
+		if err == nil && bytes.Contains(body, []byte(tableName)) { // the port may have been another test's, whose requests still arrive
 			called.Add(1)
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		database(w, r)
 	}))
-	t.Cleanup(server.Close) // after the function's end: until then a silent one has it wait
+	t.Cleanup(server.Close) // after the function's end: until then a silent one makes it wait
 	p := lambda.Start(t, program, server.URL, "TABLE_NAME="+tableName)
 	longest := time.Duration(0)
 	for _, operation := range operations {

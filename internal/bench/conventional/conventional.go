@@ -1,7 +1,7 @@
 // Package conventional is the list operation as it is usually written, with the parts that AWS
 // offers for it: the SDK's Query, attributevalue into structs, encoding/json, and an offset by
-// skipping. It gives the same answers, and is what ours is compared with; nothing else may import
-// it.
+// skipping. It returns the same responses as the API's list operation, which is compared with it.
+// Nothing else may import it.
 package conventional
 
 import (
@@ -63,8 +63,8 @@ type metaInfo struct {
 	StripeUsageRecordSummaryTotalUsage    int32   `dynamodbav:"stripeUsageRecordSummaryTotalUsage" json:"stripeUsageRecordSummaryTotalUsage,omitempty"`
 }
 
-// Handler answers GET /org/{orgId}/usageRecordGroup by startDate, endDate, offset and limit. It
-// asks nobody who asks, and checks little.
+// Handler serves GET /org/{orgId}/usageRecordGroup with startDate, endDate, offset and limit. It
+// does not authenticate clients, and checks little.
 func Handler(client *dynamodb.Client, table string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /org/{orgId}/usageRecordGroup", func(w http.ResponseWriter, r *http.Request) {

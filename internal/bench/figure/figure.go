@@ -1,5 +1,5 @@
-// Package figure measures in turns and prints what comes out, one line a figure, for `make bench`.
-// docs/performance.md explains the figures. Benchmarks alone import it.
+// Package figure measures several sides in turns and prints the results, one line per figure, for
+// `make bench`. docs/performance.md explains the figures. Only benchmarks import it.
 package figure
 
 import (
@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// Print prints a figure: what was measured, and what it should be.
+// Print prints a figure: the measured value and the goal.
 func Print(name string, value float64, unit, goal string) {
 	digits := 2
 	if value == float64(int64(value)) {
 		digits = 0
 	}
-	// go test has printed the benchmark's name on this line, without an end.
+	// go test has printed the benchmark's name on this line, without a newline.
 	fmt.Printf("\nbench: %s %.*f %s (goal %s)\n", name, digits, value, unit, goal)
 }
 
-// Rounds is how often a benchmark measures: ROUNDS, or n where that is not set.
+// Rounds is the number of measurements of a benchmark: ROUNDS, or n if that is not set.
 func Rounds(b *testing.B, n int) int {
 	b.Helper()
 	text := os.Getenv("ROUNDS")
@@ -45,11 +45,11 @@ func Milliseconds(work func()) func() float64 {
 	}
 }
 
-// Measurements are what each side took in each round.
+// Measurements are the measured values of each side in each round.
 type Measurements [][]float64
 
-// InTurns has each side measure itself once a round, every round beginning with the next of them:
-// what slows the machine down for a while slows all of them down.
+// InTurns has each side measure itself once per round, and every round begins with the next side: a
+// temporary slowdown of the machine affects all sides.
 func InTurns(rounds int, sides ...func() float64) Measurements {
 	m := make(Measurements, len(sides))
 	for round := range rounds {
@@ -61,7 +61,7 @@ func InTurns(rounds int, sides ...func() float64) Measurements {
 	return m
 }
 
-// Median is the median of what the side took.
+// Median is the median of the side's measured values.
 func (m Measurements) Median(side int) float64 { return Median(m[side]) }
 
 // Ratio is the median of the rounds' ratios of one side to another.

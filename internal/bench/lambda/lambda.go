@@ -18,11 +18,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/localdb"
 )
 
-// Process is a function's program, run as Lambda runs it: an event at a time, handed over by a
-// stand-in of the Runtime API, which is HTTP on the loopback here as there.
+// Process is a function's program, run as Lambda runs it: one event at a time, passed by a stand-in
+// for the Runtime API, which is HTTP on the loopback here as in Lambda.
 type Process struct {
 	Begun time.Time
-	Ready time.Duration // from then to its first asking for an event
+	Ready time.Duration // from then to its first request for an event
 
 	command *exec.Cmd
 	runtime *httptest.Server
@@ -30,7 +30,7 @@ type Process struct {
 	events  chan invocation
 	asked   chan time.Time
 	answers chan Reply
-	ended   chan struct{} // closed where the process ended
+	ended   chan struct{} // closed when the process ended
 }
 
 type invocation struct {
@@ -38,11 +38,11 @@ type invocation struct {
 	deadline time.Time
 }
 
-// Reply is what a function answered an event with, Failed where it says that it has failed.
+// Reply is a function's response to an event. Failed is set if the function reports a failure.
 type Reply struct {
 	Body   []byte
 	Failed bool
-	Took   time.Duration // from the event's being handed over until the answer had come whole
+	Took   time.Duration // from the start of the event's delivery until the response is complete
 
 	at time.Time
 }
@@ -59,11 +59,11 @@ func Build(tb testing.TB, folder, function, architecture string) (program string
 	return program
 }
 
-// startLimit is more than any start takes: Lambda's own limit.
+// startLimit is longer than any start takes: Lambda's own limit.
 const startLimit = 10 * time.Second
 
-// Start starts the program and waits until it asks for an event. It gets the environment that
-// Lambda gives, DynamoDB at endpoint, and what else is told; the end of tb ends it.
+// Start starts the program and waits until it requests an event. The program gets the environment
+// that Lambda sets, DynamoDB at endpoint, and the given variables. It ends with tb.
 func Start(tb testing.TB, program, endpoint string, environment ...string) *Process {
 	tb.Helper()
 	p := &Process{events: make(chan invocation), asked: make(chan time.Time, 1), answers: make(chan Reply, 1), ended: make(chan struct{})}
@@ -86,7 +86,7 @@ func Start(tb testing.TB, program, endpoint string, environment ...string) *Proc
 		"LAMBDA_TASK_ROOT=/var/task", "LAMBDA_RUNTIME_DIR=/var/runtime", "_HANDLER=bootstrap", "TZ=:UTC", "LANG=en_US.UTF-8",
 		"PATH=/usr/local/bin:/usr/bin:/bin", "METRICS_NAMESPACE=marketmeter/bench", "TABLE_NAME=bench",
 		"DYNAMODB_ENDPOINT=" + endpoint,
-		"AWS_ENDPOINT_URL_DYNAMODB=" + endpoint, // where the SDK's own configuration looks
+		"AWS_ENDPOINT_URL_DYNAMODB=" + endpoint, // read by the SDK's own configuration
 	}, environment...)
 	p.Begun = time.Now()
 	if err := p.command.Start(); err != nil {
@@ -127,14 +127,14 @@ func (p *Process) serve(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		select {
 		case p.answers <- Reply{Body: body.Bytes(), Failed: err != nil || strings.HasSuffix(path, "/error"), at: time.Now()}:
-		case <-r.Context().Done(): // nobody waits for it: there was no event
+		case <-r.Context().Done(): // the process no longer waits: there was no event
 		}
 	default:
 		w.WriteHeader(http.StatusNotFound)
 	}
 }
 
-// wait waits until the process asks for an event, and tells when it did.
+// wait waits until the process requests an event, and returns the time of that request.
 func (p *Process) wait(tb testing.TB) time.Time {
 	tb.Helper()
 	select {
@@ -148,8 +148,8 @@ func (p *Process) wait(tb testing.TB) time.Time {
 	panic("not reached")
 }
 
-// Invoke hands the event over and returns the answer, and how long it took until that had come
-// whole. A function that says that it has failed ends tb.
+// Invoke sends the event and returns the response, and how long it took until the response was
+// complete. It ends tb if the function reports a failure.
 func (p *Process) Invoke(tb testing.TB, event []byte) (answer []byte, took time.Duration) {
 	tb.Helper()
 	reply := p.InvokeWithin(tb, event, 29*time.Second)
@@ -159,8 +159,8 @@ func (p *Process) Invoke(tb testing.TB, event []byte) (answer []byte, took time.
 	return reply.Body, reply.Took
 }
 
-// InvokeWithin hands the event over and tells the function that it has that much time to answer it.
-// One that takes a minute longer ends tb, and so does one that asks for no event.
+// InvokeWithin sends the event and gives the function that much time to respond. It ends tb if the
+// function takes a minute longer, or requests no event.
 func (p *Process) InvokeWithin(tb testing.TB, event []byte, timeout time.Duration) Reply {
 	tb.Helper()
 	begun := time.Now()
@@ -184,7 +184,7 @@ func (p *Process) InvokeWithin(tb testing.TB, event []byte, timeout time.Duratio
 	return reply
 }
 
-// Said is what the process has logged.
+// Said is the log of the process.
 func (p *Process) Said(tb testing.TB) string {
 	tb.Helper()
 	text, err := os.ReadFile(p.log.Name())
@@ -194,8 +194,8 @@ func (p *Process) Said(tb testing.TB) string {
 	return string(text)
 }
 
-// Stop ends the process and returns the most memory that it ever had, in bytes (of Linux: it counts
-// in KiB).
+// Stop ends the process and returns the max memory that it ever had, in bytes (on Linux, which
+// counts in KiB).
 func (p *Process) Stop() (maxRSS int64) {
 	_ = p.command.Process.Kill()
 	<-p.ended

@@ -1,4 +1,4 @@
-// Package keeps is for TestPackagesKeepNothingOfARequest to find what it keeps.
+// Package keeps has variables that TestPackagesKeepNothingOfARequest must find.
 package keeps
 
 import "sync"

@@ -1,5 +1,5 @@
-// Command conventional is the list operation as a Lambda function as it is usually written: what an
-// invocation of ours is compared with.
+// Command conventional is the list operation as a Lambda function as it is usually written. An
+// invocation of our list function is compared with it.
 package main
 
 import (

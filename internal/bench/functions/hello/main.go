@@ -1,5 +1,5 @@
-// Command hello is the least that a Lambda function in Go can be: what the start of ours is
-// compared with.
+// Command hello is the smallest possible Lambda function in Go. The start of our functions is
+// compared with it.
 package main
 
 import "github.com/aws/aws-lambda-go/lambda"
