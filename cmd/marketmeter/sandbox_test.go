@@ -101,8 +101,8 @@ func TestServe_StartsTheSandbox(t *testing.T) {
 	}
 }
 
-// The console blocks of docs/sandbox.md print what they show. Random values in them follow from the
-// seed.
+// The console blocks of docs/sandbox.md print the output that they show. Random values in them
+// follow from the seed.
 func TestSandbox_DocsRunAsWritten(t *testing.T) {
 	docs, err := os.ReadFile("../../docs/sandbox.md")
 	if err != nil {
