@@ -1,10 +1,9 @@
-// Package marketmeter carries the files that the program needs wherever it runs.
+// Package marketmeter embeds the files that the program needs at run time.
 package marketmeter
 
 import _ "embed"
 
-// Template is the deployment template; the local table and the tables of the tests are made from
-// it.
+// Template is the deployment template. The local table and the tests' tables are created from it.
 //
 //go:embed template.yaml
 var Template []byte

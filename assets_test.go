@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// A project that others may use says under which terms, how to report a vulnerability, and what it
-// is compatible with.
+// The project states its license, how to report a vulnerability, and what it is compatible with.
 func TestProject_HasWhatItsUsersLookFor(t *testing.T) {
 	for file, text := range map[string]string{
 		"LICENSE":           "Apache License",

@@ -22,18 +22,18 @@ const (
 	awsTarget      = "AWSMPMeteringService."
 	awsContentType = "application/x-amz-json-1.1"
 
-	// awsMaxRecords is the most records of a request. awsMaxBody is the first size that is not
-	// "less than 1 MB".
+	// awsMaxRecords is the max number of records of a request. awsMaxBody is the smallest size that
+	// is not "less than 1 MB".
 	awsMaxRecords = 25
 	awsMaxBody    = 1_000_000
 	awsWindow     = 24 * time.Hour
-	// awsGrace is how long the previous month is open on the first of the next.
+	// awsGrace is how long the previous month stays open on the 1st.
 	awsGrace = 6 * time.Hour
 	// cancellationGrace is how long usage before a cancellation may be sent, on AWS and on Google.
 	cancellationGrace = time.Hour
 )
 
-// awsLicencesOnly is when new products began to be metered by licence alone.
+// awsLicencesOnly is the date from which new products are metered by licence only.
 var awsLicencesOnly = time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
 
 // The names of AWS's errors.
@@ -50,7 +50,7 @@ const (
 	awsInternal     = "InternalServiceErrorException"
 	awsToken        = "InvalidTokenException"
 	awsExpiredToken = "ExpiredTokenException"
-	// These are of the protocol, not of the service's model.
+	// These names are of the protocol, not of the service's model.
 	awsValidation    = "ValidationException"
 	awsSerialization = "SerializationException"
 )
@@ -58,7 +58,7 @@ const (
 // An awsError fails the whole request.
 type awsError struct {
 	name, message string
-	undocumented  bool // the sources do not say what AWS does
+	undocumented  bool // the sources do not document AWS's behavior
 }
 
 func (e *awsError) Error() string { return e.name + ": " + e.message }
@@ -82,10 +82,11 @@ var (
 	amzDateForm    = regexp.MustCompile(`^([0-9]{8})T[0-9]{6}Z$`)
 )
 
-// An awsCaller is the account that signed a request, and the Region it signed for.
+// An awsCaller is the account that signed a request, and the Region of the signature.
 type awsCaller struct{ account, region string }
 
-// caller reads the signature: its presence and form. The secret is not known here.
+// caller reads the signature. It checks presence and form only, because the secret is not known
+// here.
 func (p awsProtocol) caller() (awsCaller, *awsError) {
 	header := p.Header.Get("Authorization")
 	if header == "" {
@@ -128,8 +129,8 @@ func (p awsProtocol) caller() (awsCaller, *awsError) {
 	return caller, nil
 }
 
-// throttle counts requests of each account and Region in real time: any second takes the limit at
-// most.
+// throttle counts the requests of each account and Region in real time, and allows at most the
+// limit in any second.
 func (p awsProtocol) throttle() (response, bool) {
 	caller, failed := p.caller()
 	limit := p.options.RateLimit
@@ -276,7 +277,7 @@ func licencesOnly(product *AWSProduct) bool {
 	return product.Created != nil && !product.Created.Before(awsLicencesOnly)
 }
 
-// An awsRecord is a usage record as it was sent, and what the catalog says of it.
+// An awsRecord is a usage record as it was sent, with its entries in the catalog.
 type awsRecord struct {
 	*object
 	at                            string
@@ -292,8 +293,8 @@ type awsRecord struct {
 	unit       *Dimension
 }
 
-// batch is BatchMeterUsage. What is wrong with any record fails all of them; then each gets a
-// status.
+// batch is BatchMeterUsage. An error in any record fails the whole request. Otherwise each record
+// gets a status.
 func (p awsProtocol) batch(caller awsCaller, body *object) (any, *awsError) {
 	productCode, records, failed := p.readBatch(body)
 	if failed != nil {
@@ -341,7 +342,7 @@ func (p awsProtocol) batch(caller awsCaller, body *object) (any, *awsError) {
 	return map[string]any{"Results": results, "UnprocessedRecords": unprocessed}, nil
 }
 
-// readBatch reads the request's members and checks them as the API's model says.
+// readBatch reads the request's members and checks them against the API's model.
 func (p awsProtocol) readBatch(body *object) (productCode string, records []awsRecord, failed *awsError) {
 	err := body.only("", "ProductCode", "UsageRecords")
 	var list []*object
@@ -422,7 +423,7 @@ func (r *awsRecord) read() *awsError {
 	return r.readAllocations()
 }
 
-// boundedNumber returns a number that is cheap to read exactly, or nothing.
+// boundedNumber returns a number that is cheap to read exactly, or an empty string.
 func boundedNumber(n json.Number) string {
 	text := n.String()
 	if _, exponent, ok := strings.Cut(strings.ToLower(text), "e"); ok {
@@ -436,7 +437,8 @@ func boundedNumber(n json.Number) string {
 	return text
 }
 
-// readQuantity reads the whole number or the decimal; neither is zero, both are an error.
+// readQuantity reads the whole number or the decimal. If both are absent, the quantity is zero; if
+// both are set, it is an error.
 func readQuantity(o *object, at, whole, decimal string) (quantity *big.Rat, isDecimal bool, failed *awsError) {
 	number, err := o.number(at, whole)
 	var text string
@@ -468,8 +470,8 @@ func readQuantity(o *object, at, whole, decimal string) (quantity *big.Rat, isDe
 	return new(big.Rat).SetInt64(n), false, nil
 }
 
-// readAllocations checks that the allocations sum to the quantity, in its kind, and that their sets
-// of tags differ.
+// readAllocations checks that the allocations sum to the quantity and are of the same kind, and
+// that their sets of tags differ.
 func (r *awsRecord) readAllocations() *awsError {
 	list, err := r.objects(r.at, "UsageAllocations")
 	if err != nil {
@@ -514,7 +516,7 @@ func (r *awsRecord) readAllocations() *awsError {
 	return nil
 }
 
-// readTags returns the set of tags in one form, whatever their order.
+// readTags returns the set of tags in a canonical form that does not depend on their order.
 func readTags(o *object, at string) (set string, failed *awsError) {
 	list, err := o.objects(at, "Tags")
 	if err != nil {
@@ -552,8 +554,8 @@ func readTags(o *object, at string) (set string, failed *awsError) {
 	return strings.Join(tags, "\x01"), nil
 }
 
-// resolveRecord finds customer, product, agreements and dimension, and checks the window. What it
-// finds wrong fails the whole request.
+// resolveRecord finds customer, product, agreements and dimension, and checks the window. An error
+// fails the whole request.
 func (p awsProtocol) resolveRecord(caller awsCaller, productCode string, r *awsRecord) *awsError {
 	catalog := &p.state.catalog
 	switch {
@@ -580,7 +582,7 @@ func (p awsProtocol) resolveRecord(caller awsCaller, productCode string, r *awsR
 		return awsFailure(awsCustomer, "%s: CustomerIdentifier and CustomerAWSAccountId cannot both be set", r.at)
 	case r.customer != "":
 		e := awsFailure(awsLicence, "%s: CustomerAWSAccountId needs LicenseArn", r.at)
-		e.undocumented = true // whether it may go with ProductCode is not among the documented integrations
+		e.undocumented = true // the documented integrations do not say whether it may be sent with ProductCode
 		return e
 	case r.identifier == "":
 		return awsFailure(awsCustomer, "%s: it needs CustomerAWSAccountId and LicenseArn, or CustomerIdentifier", r.at)
@@ -602,8 +604,8 @@ func (p awsProtocol) resolveRecord(caller awsCaller, productCode string, r *awsR
 	return p.window(r)
 }
 
-// window checks the timestamp: less than 24 hours old, not in the future, of this month or, until
-// 06:00 UTC on the 1st, of the previous one, and not before the start of use.
+// window checks the timestamp. It must be less than 24 hours old, not in the future and not before
+// the start of use. It must be of this month or, until 06:00 UTC on the 1st, of the previous one.
 func (p awsProtocol) window(r *awsRecord) *awsError {
 	age := p.now.Sub(r.timestamp)
 	switch {
@@ -627,7 +629,7 @@ func (p awsProtocol) window(r *awsRecord) *awsError {
 	}
 }
 
-// identity is what the marketplace deduplicates by. The Region is part of it.
+// identity is the key by which the marketplace deduplicates. The Region is part of it.
 func (r *awsRecord) identity(region string) string {
 	hour := r.timestamp.Truncate(time.Hour).Format(time.RFC3339)
 	if r.licence != "" {
@@ -636,7 +638,7 @@ func (r *awsRecord) identity(region string) string {
 	return identityOf(region, "product", r.product.ProductCode, r.identifier, r.dimension, hour)
 }
 
-// meter decides about one record.
+// meter decides the status of one record.
 func (p awsProtocol) meter(caller awsCaller, i int, r *awsRecord) (status, id string) {
 	identity := r.identity(caller.region)
 	if reason := p.notSubscribed(r); reason != "" {
@@ -664,7 +666,7 @@ func (p awsProtocol) meter(caller awsCaller, i int, r *awsRecord) (status, id st
 	return "Success", id
 }
 
-// notSubscribed returns why no agreement covers the record, or nothing.
+// notSubscribed returns why no agreement covers the record, or an empty string.
 func (p awsProtocol) notSubscribed(r *awsRecord) string {
 	if r.buyer.Suspended {
 		return "the customer's account is suspended"

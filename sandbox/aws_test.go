@@ -11,7 +11,7 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// awsRequest is a signed request to AWS. The signature has the form of one.
+// awsRequest is a request to AWS with a well-formed signature.
 func awsRequest(operation, region, body string) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, "/aws/", strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/x-amz-json-1.1")
@@ -22,8 +22,8 @@ func awsRequest(operation, region, body string) *http.Request {
 	return r
 }
 
-// usage is a record of the newer integration, at the start of noon's hour, after the changes: each
-// a name and the JSON of its value, or "" to leave it out.
+// usage is a record of the newer integration, at the start of noon's hour, after the changes. Each
+// change is a name and the JSON of its value, or "" to omit it.
 func usage(quantity string, changes ...string) string {
 	return record([]string{
 		"Timestamp", fmt.Sprint(noon.Truncate(time.Hour).Unix()), "Dimension", `"requests"`, "QuantityAsDecimal", `"` + quantity + `"`,
@@ -31,7 +31,7 @@ func usage(quantity string, changes ...string) string {
 	}, changes)
 }
 
-// legacy is the same of the older integration.
+// legacy is the same record in the older integration.
 func legacy(quantity string, changes ...string) string {
 	return usage(quantity, append([]string{"CustomerAWSAccountId", "", "LicenseArn", "", "CustomerIdentifier", `"cust-1"`}, changes...)...)
 }
@@ -68,7 +68,7 @@ func (b *box) meter(body string) answer {
 }
 
 // wantAWSError checks that the whole request was refused with the error, in the protocol's shape,
-// and that nothing was stored of it.
+// and that nothing of it was stored.
 func (b *box) wantAWSError(a answer, name string) {
 	b.t.Helper()
 	if a.status != 400 || a.get("__type") != name || a.header.Get("X-Amzn-Errortype") != name || a.get("message") == nil ||
@@ -170,7 +170,7 @@ func TestAWS_MonthClosesOnThe1stAt6UTC(t *testing.T) {
 			b.wantAWSError(a, "TimestampOutOfBoundsException")
 		}
 	}
-	// Within the grace of 6 hours the 24 hours hold all the same.
+	// The limit of 24 hours also applies within the grace of 6 hours.
 	b := fresh(t)
 	b.at(time.Date(2026, 11, 1, 5, 0, 0, 0, time.UTC))
 	b.wantAWSError(b.meter(records(usage("1", "Timestamp", fmt.Sprint(time.Date(2026, 10, 31, 5, 0, 0, 0, time.UTC).Unix())))), "TimestampOutOfBoundsException")
@@ -267,7 +267,7 @@ func TestAWS_IdentityIsTheHourPerRegion(t *testing.T) {
 	// The same hour in two Regions bills twice.
 	want(t, "another Region", statuses(b.send(awsRequest("BatchMeterUsage", "eu-west-1", records(usage("2"))))), "[Success]")
 	want(t, "quantities", len(b.quantities()), 4)
-	// Of the older integration, product and customer are the identity.
+	// In the older integration, product and customer are the identity.
 	want(t, "legacy", statuses(b.meter(productRecords("prod-1", legacy("3")))), "[Success]")
 	want(t, "legacy again", statuses(b.meter(productRecords("prod-1", legacy("4")))), "[DuplicateRecord]")
 	want(t, "legacy, another product", statuses(b.meter(productRecords("prod-2", legacy("4")))), "[Success]")
@@ -282,9 +282,9 @@ func TestAWS_FirstWriteWins(t *testing.T) {
 		t.Fatalf("%s tells the accepted record", a.raw)
 	}
 	want(t, "outcome", b.lastDecisions()[0].Outcome, sandbox.Duplicate)
-	// In one request too, the first one wins.
+	// The first one wins within one request too.
 	want(t, "twice in a request", statuses(b.meter(records(usage("1", "Dimension", `"gb"`), usage("2", "Dimension", `"gb"`)))), "[Success DuplicateRecord]")
-	// They never add up.
+	// Quantities are never added up.
 	want(t, "quantities", b.quantities(), "[7 1]")
 }
 
@@ -332,7 +332,7 @@ func TestAWS_OneBadRecordFailsTheWholeRequest(t *testing.T) {
 		b := fresh(t)
 		b.wantAWSError(b.meter(records(usage("1", "Dimension", `"gb"`), c.record)), c.want)
 		want(t, c.what, len(b.quantities()), 0)
-		// Without it, the rest is accepted: bisecting finds it.
+		// Without that record the rest is accepted: bisecting finds it.
 		want(t, c.what, statuses(b.meter(records(usage("1", "Dimension", `"gb"`)))), "[Success]")
 	}
 	b := fresh(t)
@@ -380,7 +380,7 @@ func TestAWS_FaultsHaveItsForm(t *testing.T) {
 	b.fault(sandbox.Fault{Fault: sandbox.Throttled})
 	want(t, "type", b.meter(records(usage("1"))).get("__type"), "ThrottlingException")
 	want(t, "records", len(b.quantities()), 0)
-	// By chance at least one record is unprocessed, and the others are done.
+	// Each record is unprocessed by chance, at least one of them; the others are done.
 	b.fault(sandbox.Fault{Fault: sandbox.Unprocessed})
 	a = b.meter(records(usage("1"), usage("1", "Dimension", `"gb"`)))
 	undone := len(a.get("UnprocessedRecords").([]any))
@@ -399,7 +399,7 @@ func TestAWS_NewProductsAreMeteredByLicence(t *testing.T) {
 	b := fresh(t)
 	b.wantAWSError(b.meter(productRecords("prod-new", legacy("1"))), "InvalidCustomerIdentifierException")
 	want(t, "by licence", statuses(b.meter(records(usage("1", "LicenseArn", `"arn:aws:license-manager::294406891311:license:l-0003"`)))), "[Success]")
-	// An account with a product code is neither of the two integrations.
+	// An account with a product code matches neither of the two integrations.
 	b.wantAWSError(b.meter(productRecords("prod-1", usage("1", "LicenseArn", ""))), "InvalidLicenseException")
 	want(t, "outcome", b.lastDecisions()[0].Outcome, sandbox.Undocumented)
 }
@@ -420,7 +420,7 @@ func TestAWS_AllocationsSumToTheQuantity(t *testing.T) {
 		{`{"AllocatedUsageQuantityAsDecimal":"9.999999"}`, "InvalidUsageAllocationsException"},
 		{`{"AllocatedUsageQuantity":10}`, "InvalidUsageAllocationsException"},
 		{`{"Tags":[{"Key":"a","Value":"b"}]}`, "InvalidUsageAllocationsException"},
-		// Tag sets differ, whatever their order.
+		// Sets of tags must differ, whatever their order.
 		{`{"AllocatedUsageQuantityAsDecimal":"4","Tags":[{"Key":"a","Value":"b"},{"Key":"c","Value":"d"}]},` +
 			`{"AllocatedUsageQuantityAsDecimal":"6","Tags":[{"Key":"c","Value":"d"},{"Key":"a","Value":"b"}]}`, "InvalidUsageAllocationsException"},
 		{`{"AllocatedUsageQuantityAsDecimal":"10","Tags":[` + tags(6) + `]}`, "InvalidTagException"},
@@ -467,7 +467,7 @@ func TestAWS_UnprocessedRecordsAreNotBilled(t *testing.T) {
 
 func TestAWS_TenRequestsASecondPerAccountAndRegion(t *testing.T) {
 	b := open(t, sandbox.Options{RateLimit: sandbox.DefaultRateLimit})
-	b.at(noon) // the limit counts real time, whatever the sandbox's clock says
+	b.at(noon) // the limit counts real time, not the sandbox's clock
 	for i := range 10 {
 		wantStatus(t, b.meter(records()), 200)
 		if i < 9 {
@@ -480,7 +480,7 @@ func TestAWS_TenRequestsASecondPerAccountAndRegion(t *testing.T) {
 	other := awsRequest("BatchMeterUsage", "us-east-1", records())
 	other.Header.Set("Authorization", strings.Replace(other.Header.Get("Authorization"), "AKIDEXAMPLE", "AKIDOTHER", 1))
 	wantStatus(t, b.send(other), 200)
-	b.machine.advance(time.Second - 450*time.Millisecond) // the first of the ten is a second ago
+	b.machine.advance(time.Second - 450*time.Millisecond) // the first of the ten was a second ago
 	wantStatus(t, b.meter(records(usage("1"))), 200)
 	b.wantAWSError(b.meter(records()), "ThrottlingException")
 }
@@ -523,7 +523,7 @@ func TestAWS_SignatureHasItsForm(t *testing.T) {
 		b.wantAWSError(b.send(r), name)
 	}
 	r := awsRequest("BatchMeterUsage", "us-east-1", records(usage("1")))
-	r.URL.Path = "/aws/eu-west-1/" // an endpoint of another Region than the signature's
+	r.URL.Path = "/aws/eu-west-1/" // an endpoint of a Region other than the signature's
 	b.wantAWSError(b.send(r), "InvalidSignatureException")
 	r = awsRequest("BatchMeterUsage", "eu-west-1", records(usage("1")))
 	r.URL.Path = "/aws/eu-west-1"
@@ -563,7 +563,7 @@ func TestAWS_ResolveCustomer(t *testing.T) {
 	want(t, "product", a.get("ProductCode"), "prod-1")
 	want(t, "licence", a.get("LicenseArn"), licence)
 	want(t, "agreement", a.get("Metadata", "AgreementId"), "agmt-1")
-	// For new integrations there is no customer identifier.
+	// New integrations have no customer identifier.
 	want(t, "identifier of a new product", resolve("tok-new").get("CustomerIdentifier"), nil)
 	b.wantAWSError(resolve("tok-9"), "InvalidTokenException")
 	b.wantAWSError(resolve("tok-old"), "ExpiredTokenException")

@@ -15,7 +15,7 @@ import (
 )
 
 // The Azure marketplace metering service, 2018-08-31, and the token endpoint of Microsoft Entra.
-// Source: "Marketplace metering service APIs" and its FAQ. azure.yaml describes it.
+// Source: "Marketplace metering service APIs" and its FAQ. azure.yaml describes the API.
 
 const (
 	opAzureToken      = "token"
@@ -27,7 +27,7 @@ const (
 	azureMaxEvents = 25
 	azureWindow    = 24 * time.Hour
 	azureScope     = "20e940b3-4c77-4b0b-9a53-9e16a1b010a7/.default"
-	// azureLifetime is a token's. Entra says it a second short.
+	// azureLifetime is the lifetime of a token. Entra reports it a second shorter.
 	azureLifetime = time.Hour
 )
 
@@ -61,7 +61,7 @@ func (p azureProtocol) operation() string {
 	return ""
 }
 
-// throttle lets all pass: Azure documents no rate.
+// throttle allows all requests: Azure documents no rate.
 func (p azureProtocol) throttle() (response, bool) { return response{}, false }
 
 func (p azureProtocol) respond() response {
@@ -77,7 +77,7 @@ func (p azureProtocol) respond() response {
 	return p.withIDs(r)
 }
 
-// withIDs returns the response with both ids, as they were sent or made.
+// withIDs returns the response with both ids, from the request or generated.
 func (p azureProtocol) withIDs(r response) response {
 	for _, name := range []string{"X-Ms-Requestid", "X-Ms-Correlationid"} {
 		id := p.Header.Get(name)
@@ -101,7 +101,7 @@ func (p azureProtocol) failure(h *hit) response {
 	return p.withIDs(r)
 }
 
-// An azureError is the body of a failure.
+// An azureError is the body of an error response.
 type azureError struct {
 	AdditionalInfo *azureAdditionalInfo `json:"additionalInfo,omitempty"`
 	Message        string               `json:"message"`
@@ -114,7 +114,7 @@ type azureAdditionalInfo struct {
 	AcceptedMessage azureMessage `json:"acceptedMessage"`
 }
 
-// An azureMessage is an event with what became of it.
+// An azureMessage is an event with its result.
 type azureMessage struct {
 	UsageEventID       string          `json:"usageEventId,omitempty"`
 	Status             string          `json:"status"`
@@ -143,7 +143,7 @@ func (p azureProtocol) badRequest(target, message string) response {
 	})
 }
 
-// token is the token endpoint, with client credentials in the body or in Authorization: Basic.
+// token is the token endpoint. The client's credentials are in the body or in Authorization: Basic.
 func (p azureProtocol) token() response {
 	tenant := strings.Split(p.path, "/")[1]
 	fail := func(status int, code string, number int, message string) response {
@@ -193,7 +193,7 @@ func (p azureProtocol) token() response {
 	})
 }
 
-// form reads a body in application/x-www-form-urlencoded, with no parameter twice.
+// form reads an application/x-www-form-urlencoded body, in which no parameter may appear twice.
 func (c *call) form() (url.Values, error) {
 	if kind, _, err := mime.ParseMediaType(c.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
 		return nil, fmt.Errorf("Content-Type must be application/x-www-form-urlencoded")
@@ -210,7 +210,7 @@ func (c *call) form() (url.Values, error) {
 	return form, nil
 }
 
-// bearer returns the token that the request carries, if it was given out and has not expired.
+// bearer returns the token of the request if it was issued and has not expired.
 func (c *call) bearer() (token, string) {
 	value, ok := strings.CutPrefix(c.Header.Get("Authorization"), "Bearer ")
 	t, known := c.state.tokens[value]
@@ -268,7 +268,7 @@ func (p azureProtocol) api() response {
 	return p.batch(t, body)
 }
 
-// query returns the parameters by their names in lower case; each may be there once.
+// query returns the parameters by their lower-case names. None may appear twice.
 func (p azureProtocol) query() (map[string]string, error) {
 	values, err := url.ParseQuery(p.URL.RawQuery)
 	if err != nil {
@@ -285,7 +285,7 @@ func (p azureProtocol) query() (map[string]string, error) {
 	return query, nil
 }
 
-// An azureEvent is a usage event as it was sent, with the status that it gets.
+// An azureEvent is a usage event as it was sent, with its status.
 type azureEvent struct {
 	azureMessage
 	quantity float64
@@ -294,12 +294,12 @@ type azureEvent struct {
 	subscription *AzureSubscription
 	offer        *AzureOffer
 	unit         *Dimension
-	// foreign reports that the resource is another publisher's.
+	// foreign reports whether the resource belongs to another publisher.
 	foreign bool
 }
 
-// readEvent reads an event. An error is a shape that fails the whole request; what is missing or
-// has a bad value is the event's own BadArgument, returned as a reason.
+// readEvent reads an event. It returns an error for a shape that fails the whole request. A missing
+// or bad value is the event's own BadArgument, returned as a reason.
 func readEvent(o *object, at string) (e azureEvent, target, reason string, err error) {
 	err = o.only(at, "resourceId", "resourceUri", "quantity", "dimension", "effectiveStartTime", "planId")
 	for _, m := range []struct {
@@ -360,12 +360,13 @@ func azureTime(text string) (time.Time, error) {
 	return time.Parse("2006-01-02T15:04:05", strings.TrimSuffix(text, "Z"))
 }
 
-// identity is what the marketplace deduplicates by. The plan is not part of it.
+// identity is the key by which the marketplace deduplicates. The plan is not part of it.
 func (e *azureEvent) identity() string {
 	return identityOf(strings.ToLower(e.ResourceID+e.ResourceURI), e.Dimension, e.time.Truncate(time.Hour).Format(time.RFC3339))
 }
 
-// find looks the resource up and returns the status that it deserves, or nothing.
+// find looks up the resource. It returns a status and a reason if the event fails, or empty
+// strings.
 func (p azureProtocol) find(t token, e *azureEvent) (status, reason string) {
 	e.subscription = p.state.catalog.resources[strings.ToLower(e.ResourceID+e.ResourceURI)]
 	if e.subscription == nil {
@@ -381,8 +382,8 @@ func (p azureProtocol) find(t token, e *azureEvent) (status, reason string) {
 	return azNotAuthorized, "You are not authorized to provide usage for this resource."
 }
 
-// judge returns the status of an event whose resource was found, and for a duplicate the accepted
-// record.
+// judge returns the status of an event whose resource was found. For a duplicate it also returns
+// the accepted record.
 func (p azureProtocol) judge(e *azureEvent) (status, reason string, earlier *Record) {
 	s := e.subscription
 	switch s.State {
@@ -433,7 +434,7 @@ func (p azureProtocol) accept(i int, e *azureEvent) {
 
 func messageTime(t time.Time) string { return t.Format("2006-01-02T15:04:05.0000000Z") }
 
-// conflict is the error of a duplicate, with the event that stands.
+// conflict is the error of a duplicate, with the accepted event.
 func (e *azureEvent) conflict(earlier *Record) *azureError {
 	quantity, _ := strconv.ParseFloat(earlier.Quantity, 64)
 	echo, _ := json.Marshal(quantity)
@@ -449,7 +450,7 @@ func (e *azureEvent) conflict(earlier *Record) *azureError {
 	return &azureError{Code: "Conflict", Message: "This usage event already exist.", AdditionalInfo: &azureAdditionalInfo{accepted}}
 }
 
-// single is POST usageEvent: a status of its own for each outcome.
+// single is POST usageEvent, which has its own HTTP status for each outcome.
 func (p azureProtocol) single(t token, body *object) response {
 	e, target, reason, err := readEvent(body, "")
 	if err != nil {
@@ -490,7 +491,7 @@ func (p azureProtocol) single(t token, body *object) response {
 	return refuse(status, "", reason)
 }
 
-// batch is POST batchUsageEvent: each event has its own status; the results come in any order.
+// batch is POST batchUsageEvent. Each event has its own status; the results are in random order.
 func (p azureProtocol) batch(t token, body *object) response {
 	err := body.only("", "request")
 	var list []*object
@@ -561,7 +562,7 @@ func (p azureProtocol) batch(t token, body *object) response {
 	return jsonResponse(http.StatusOK, "application/json; charset=utf-8", map[string]any{"count": len(results), "result": results})
 }
 
-// An azureDay is what was submitted for a resource, dimension and plan on a day.
+// An azureDay is the usage submitted for a resource, dimension and plan on a day.
 type azureDay struct {
 	UsageDate           string          `json:"usageDate"`
 	UsageResourceID     string          `json:"usageResourceId"`
@@ -578,7 +579,7 @@ type azureDay struct {
 	SubmittedCount      int             `json:"submittedCount"`
 }
 
-// list is GET usageEvents: what the application has submitted, by day.
+// list is GET usageEvents: the usage that the application has submitted, by day.
 func (p azureProtocol) list(t token, query map[string]string) response {
 	for name := range query {
 		if !slices.Contains([]string{"api-version", "usagestartdate", "usageenddate", "offerid", "planid", "dimension", "azuresubscriptionid", "reconstatus"}, name) {
@@ -631,8 +632,8 @@ func (p azureProtocol) list(t token, query map[string]string) response {
 				d.OfferType = "AzureApplication"
 			}
 		}
-		// A day is Submitted until the day after it is over, then Accepted, unless the catalog says
-		// otherwise.
+		// A day is Submitted until the end of the next day, and Accepted afterwards, unless the
+		// catalog sets another status.
 		if date, _ := time.Parse("2006-01-02T15:04:05Z", key.date); p.now.Sub(date) >= 48*time.Hour {
 			d.ReconStatus, d.ProcessedQuantity = "Accepted", d.SubmittedQuantity
 		}
@@ -655,7 +656,7 @@ func (p azureProtocol) list(t token, query map[string]string) response {
 	return jsonResponse(http.StatusOK, "application/json; charset=utf-8", days)
 }
 
-// double writes the nearest double. A sum of doubles may be above the largest.
+// double writes the nearest double. A sum of doubles may exceed the largest.
 func double(f float64, _ bool) json.RawMessage {
 	text, _ := json.Marshal(min(f, math.MaxFloat64))
 	return text

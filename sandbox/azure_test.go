@@ -14,7 +14,7 @@ import (
 
 const azureBase = "http://127.0.0.1:8090/azure"
 
-// azureToken asks for a token with the form after the changes.
+// azureToken requests a token with the form after the changes.
 func (b *box) azureToken(changes ...string) answer {
 	b.t.Helper()
 	form := url.Values{
@@ -39,7 +39,7 @@ func (b *box) azureToken(changes ...string) answer {
 
 func guid(text string) bool { return len(text) == 36 }
 
-// as makes the box report as another application.
+// as switches the box to another application.
 func (b *box) as(id, secret string) {
 	b.t.Helper()
 	a := b.azureToken("client_id", id, "client_secret", secret)
@@ -47,7 +47,7 @@ func (b *box) as(id, secret string) {
 	b.azure = a.get("access_token").(string)
 }
 
-// azureCall calls the metering service and checks both sides against azure.yaml.
+// azureCall calls the metering service and checks request and response against azure.yaml.
 func (b *box) azureCall(method, path, body string, headers ...string) answer {
 	b.t.Helper()
 	r := b.azureRequest(method, path, body, headers...)
@@ -92,7 +92,7 @@ func (b *box) batch(events ...string) answer {
 	return b.azureCall(http.MethodPost, "batchUsageEvent", `{"request":[`+strings.Join(events, ",")+`]}`)
 }
 
-// status is the status of the only event of a batch.
+// status returns the status of the only event of a batch.
 func (b *box) status(event string) any {
 	b.t.Helper()
 	a := b.batch(event)
@@ -147,14 +147,14 @@ func TestAzure_AfterCancellationOnlyTimeBefore(t *testing.T) {
 	gone := []string{"resourceId", `"cccccccc-0000-4000-8000-000000000004"`}
 	want(t, "after", b.status(event("1", append(gone, "effectiveStartTime", `"2026-11-18T10:00:00Z"`)...)), "ResourceNotActive")
 	want(t, "before", b.status(event("1", append(gone, "effectiveStartTime", `"2026-11-18T09:59:59Z"`)...)), "Accepted")
-	b.at(noon.Add(22 * time.Hour)) // the 24 hours hold all the same
+	b.at(noon.Add(22 * time.Hour)) // the limit of 24 hours also applies here
 	b.as(client, "hush")
 	want(t, "a day later", b.status(event("1", append(gone, "effectiveStartTime", `"2026-11-18T08:00:00Z"`)...)), "Expired")
 }
 
 func TestAzure_QuantityIsADoubleAboveZero(t *testing.T) {
 	for quantity, stored := range map[string]string{
-		"0.5": "0.5", "1e3": "1000", "9007199254740993": "9007199254740992", // a double holds no more
+		"0.5": "0.5", "1e3": "1000", "9007199254740993": "9007199254740992", // a double has no more digits
 		"0.1": "0.1", "123456789012345": "123456789012345",
 	} {
 		b := fresh(t)
@@ -178,7 +178,7 @@ func TestAzure_IdentityIsResourceDimensionAndHour(t *testing.T) {
 	want(t, "in capitals", b.status(event("2", "resourceId", `"`+strings.ToUpper(resource)+`"`)), "Duplicate")
 	want(t, "another hour", b.status(event("2", "effectiveStartTime", `"2026-11-18T11:59:59"`)), "Accepted")
 	want(t, "another dimension", b.status(event("2", "dimension", `"email"`)), "Accepted")
-	// The plan is not part of it: after a change of plan the hour is taken all the same.
+	// The plan is not part of the identity: after a change of plan the hour is still a duplicate.
 	c := catalog(t, `"buyer": "contoso", "offerId": "offer", "planId": "silver"`, `"buyer": "contoso", "offerId": "offer", "planId": "gold"`)
 	if err := b.PutCatalog(c); err != nil {
 		t.Fatal(err)
@@ -200,7 +200,7 @@ func TestAzure_DuplicateCarriesTheAcceptedEvent(t *testing.T) {
 	want(t, "messageTime", accepted("messageTime"), "2026-11-18T12:30:00.0000000Z")
 	want(t, "effectiveStartTime", accepted("effectiveStartTime"), "2026-11-18T12:00:00Z")
 	want(t, "quantities", b.quantities(), "[1.5]")
-	// In one batch too, the first one wins.
+	// The first one wins within one batch too.
 	want(t, "twice in a batch", b.batch(event("1", "dimension", `"email"`), event("2", "dimension", `"email"`)).get("count"), 2)
 	want(t, "quantities", b.quantities(), "[1.5 1]")
 }
@@ -228,8 +228,8 @@ func TestAzure_OneBadEventFailsAlone(t *testing.T) {
 	}
 }
 
-// What is missing or has the wrong form is an event's own BadArgument. Such requests are not what
-// azure.yaml allows, so only the responses are checked against it.
+// A missing or malformed member is the event's own BadArgument. azure.yaml does not allow such
+// requests, so only the responses are checked against it.
 func TestAzure_BadArgumentIsPerEvent(t *testing.T) {
 	for what, e := range map[string]string{
 		"no GUID": event("1", "resourceId", `"not-a-guid"`), "no resource": event("1", "resourceId", ""),
@@ -301,10 +301,10 @@ func TestAzure_ManagedApplicationHasAResourceUri(t *testing.T) {
 
 func TestAzure_ApplicationIsTheOffers(t *testing.T) {
 	b := fresh(t)
-	b.as("bbbbbbbb-0000-4000-8000-000000000003", "hush-3") // of no offer
+	b.as("bbbbbbbb-0000-4000-8000-000000000003", "hush-3") // has no offer
 	wantStatus(t, b.batch(event("1")), 403)
 	b.as(client, "hush")
-	// Another publisher's resource refuses the whole request.
+	// A resource of another publisher makes the whole request fail.
 	wantStatus(t, b.batch(event("1"), event("1", "resourceId", `"cccccccc-0000-4000-8000-000000000006"`, "planId", `"p"`)), 403)
 	want(t, "records", len(b.quantities()), 0)
 	b.as("bbbbbbbb-0000-4000-8000-000000000002", "hush-2")
@@ -359,7 +359,7 @@ func TestAzure_TokenExpires(t *testing.T) {
 	for _, authorization := range []string{"", "Bearer", "Bearer nonsense", "Basic eDp5"} {
 		wantStatus(t, b.send(b.azureRequest(http.MethodPost, "batchUsageEvent", "{}", "Authorization", authorization)), 403)
 	}
-	// A token of another marketplace is none here.
+	// A token of another marketplace is not valid here.
 	b.googleLogin()
 	wantStatus(t, b.send(b.azureRequest(http.MethodPost, "batchUsageEvent", "{}", "Authorization", "Bearer "+b.google)), 403)
 }
@@ -433,10 +433,10 @@ func TestAzure_UsageEventsAreDailySums(t *testing.T) {
 	for _, query := range []string{"", "usageStartDate=yesterday", "usageStartDate=2026-11-17&UsageEndDate=x", "usageStartDate=2026-11-17&x=y"} {
 		wantStatus(t, list(query), 400)
 	}
-	// Sums may be above the largest double.
+	// A sum may exceed the largest double.
 	b.batch(event("1.7e308", "effectiveStartTime", `"2026-11-18T02:00:00"`), event("1.7e308", "effectiveStartTime", `"2026-11-18T01:00:00"`))
 	want(t, "a huge sum", list("usageStartDate=2026-11-18&dimension=tokens").get(0, "submittedQuantity"), 1.7976931348623157e308)
-	// Two days later a day is Accepted; the catalog can say otherwise.
+	// Two days later a day is Accepted; the catalog can set another status.
 	b.at(noon.Add(36 * time.Hour))
 	b.as(client, "hush")
 	want(t, "later", list("usageStartDate=2026-11-18&dimension=email").get(0, "reconStatus"), "Accepted")
@@ -446,7 +446,7 @@ func TestAzure_UsageEventsAreDailySums(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, "mismatch", list("usageStartDate=2026-11-18&dimension=email").get(0, "processedQuantity"), 7.5)
-	// Another application sees nothing of it.
+	// Another application sees none of it.
 	b.as("bbbbbbbb-0000-4000-8000-000000000002", "hush-2")
 	want(t, "another application", len(list("usageStartDate=2026-11-17").body.([]any)), 0)
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// BenchmarkRecords measures how many records a second AWS accepts, in requests of 25 and of one: in
-// memory, on one processor, and with the journal synced before each response, for 32 clients at
-// once.
+// BenchmarkRecords measures how many records per second AWS accepts, in requests of 25 and of one.
+// It runs in memory on one processor, and with the journal synced before each response for 32
+// concurrent clients.
 func BenchmarkRecords(b *testing.B) {
 	for _, c := range []struct {
 		name    string
@@ -55,7 +55,7 @@ func BenchmarkRecords(b *testing.B) {
 			for range c.clients {
 				clients.Go(func() {
 					for i := range next {
-						// A Region of its own, so that none has another's identity.
+						// A Region of its own, so that no two records share an identity.
 						s.ServeHTTP(httptest.NewRecorder(), awsRequest("BatchMeterUsage", fmt.Sprint("r-", i), body))
 					}
 				})

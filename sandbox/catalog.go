@@ -11,25 +11,25 @@ import (
 	"time"
 )
 
-// A Catalog is what the marketplaces know: products, prices, buyers and reporters. It is one
-// JSON document.
+// A Catalog is the data of the marketplaces: products, prices, buyers and reporters. It is one JSON
+// document.
 type Catalog struct {
 	AWS    AWSCatalog    `json:"aws"`
 	Azure  AzureCatalog  `json:"azure"`
 	Google GoogleCatalog `json:"gcp"`
 }
 
-// A Dimension is what usage is counted in. Price is a decimal, per unit; absent means zero.
+// A Dimension is a unit of usage. Price is a decimal, per unit; absent means zero.
 type Dimension struct {
 	Key   string `json:"key"`
 	Price string `json:"price,omitempty"`
 }
 
-// An AWSCatalog is what AWS Marketplace knows.
+// An AWSCatalog is the data of AWS Marketplace.
 type AWSCatalog struct {
-	// Regions that have the API; the others return DisabledApiException. None means all.
+	// Regions are those that have the API; others return DisabledApiException. None means all.
 	Regions []string `json:"regions,omitempty"`
-	// Sellers and their access keys. Without sellers each access key is an account of its own.
+	// Sellers have access keys. Without sellers each access key is an account of its own.
 	Sellers    []AWSSeller    `json:"sellers,omitempty"`
 	Products   []AWSProduct   `json:"products,omitempty"`
 	Customers  []AWSCustomer  `json:"customers,omitempty"`
@@ -42,7 +42,7 @@ type AWSSeller struct {
 	AccessKeyIDs []string `json:"accessKeyIds"`
 }
 
-// An AWSProduct is a SaaS product. Products created since 2026-06-01 are metered by licence alone.
+// An AWSProduct is a SaaS product. Products created since 2026-06-01 are metered by licence only.
 type AWSProduct struct {
 	ProductCode string      `json:"productCode"`
 	Seller      string      `json:"seller,omitempty"` // an account ID; absent: any
@@ -64,19 +64,19 @@ type AWSAgreement struct {
 	AccountID   string     `json:"accountId"`
 	ProductCode string     `json:"productCode"`
 	LicenseArn  string     `json:"licenseArn,omitempty"`
-	Start       *time.Time `json:"start,omitempty"`     // usage before is refused
+	Start       *time.Time `json:"start,omitempty"`     // earlier usage is refused
 	Cancelled   *time.Time `json:"cancelled,omitempty"` // License Deprovisioned, or unsubscribe-pending
-	// RegistrationTokens are what ResolveCustomer takes.
+	// RegistrationTokens are the tokens that ResolveCustomer accepts.
 	RegistrationTokens []AWSRegistrationToken `json:"registrationTokens,omitempty"`
 }
 
-// An AWSRegistrationToken is what a buyer's browser brings.
+// An AWSRegistrationToken is the token that a buyer's browser sends to the seller.
 type AWSRegistrationToken struct {
 	Token   string     `json:"token"`
 	Expires *time.Time `json:"expires,omitempty"`
 }
 
-// An AzureCatalog is what the Azure marketplace knows.
+// An AzureCatalog is the data of the Azure marketplace.
 type AzureCatalog struct {
 	Applications    []AzureApplication    `json:"applications,omitempty"`
 	Offers          []AzureOffer          `json:"offers,omitempty"`
@@ -84,8 +84,8 @@ type AzureCatalog struct {
 	Reconciliations []AzureReconciliation `json:"reconciliations,omitempty"`
 }
 
-// An AzureApplication gets tokens. ExpiresInAsString makes expires_in a string, as some versions of
-// the endpoint do.
+// An AzureApplication gets tokens. ExpiresInAsString makes expires_in a string, as in some versions
+// of the endpoint.
 type AzureApplication struct {
 	TenantID          string `json:"tenantId"`
 	ClientID          string `json:"clientId"`
@@ -94,7 +94,7 @@ type AzureApplication struct {
 }
 
 // An AzureOffer is an offer with its plans. ClientID is the application of its technical
-// configuration: no other may report for it.
+// configuration: no other application may report usage for the offer.
 type AzureOffer struct {
 	OfferID   string      `json:"offerId"`
 	Publisher string      `json:"publisher,omitempty"`
@@ -127,10 +127,10 @@ type AzureSubscription struct {
 	PlanID              string     `json:"planId"`
 	AzureSubscriptionID string     `json:"azureSubscriptionId,omitempty"`
 	State               string     `json:"state"`
-	Cancelled           *time.Time `json:"cancelled,omitempty"` // of Unsubscribed
+	Cancelled           *time.Time `json:"cancelled,omitempty"` // required if the state is Unsubscribed
 }
 
-// An AzureReconciliation is what GET usageEvents says of a day beside Submitted and Accepted.
+// An AzureReconciliation is a status of a day in GET usageEvents other than Submitted and Accepted.
 type AzureReconciliation struct {
 	Date              string `json:"date"` // 2006-01-02
 	Resource          string `json:"resource"`
@@ -139,7 +139,7 @@ type AzureReconciliation struct {
 	ProcessedQuantity string `json:"processedQuantity,omitempty"`
 }
 
-// A GoogleCatalog is what Google Cloud Marketplace knows.
+// A GoogleCatalog is the data of Google Cloud Marketplace.
 type GoogleCatalog struct {
 	ServiceAccounts  []GoogleServiceAccount   `json:"serviceAccounts,omitempty"`
 	WorkloadIdentity []GoogleWorkloadIdentity `json:"workloadIdentity,omitempty"`
@@ -147,13 +147,13 @@ type GoogleCatalog struct {
 	Entitlements     []GoogleEntitlement      `json:"entitlements,omitempty"`
 }
 
-// A GoogleServiceAccount gets tokens by a signed JWT or by impersonation.
+// A GoogleServiceAccount gets tokens with a signed JWT or by impersonation.
 type GoogleServiceAccount struct {
 	Email string `json:"email"`
 }
 
-// A GoogleWorkloadIdentity is a provider of a pool. Its tokens are good for impersonating the
-// service accounts alone.
+// A GoogleWorkloadIdentity is a provider of a pool. Its tokens can only impersonate the service
+// accounts.
 type GoogleWorkloadIdentity struct {
 	Audience        string   `json:"audience"`
 	ServiceAccounts []string `json:"serviceAccounts"`
@@ -168,8 +168,8 @@ type GoogleService struct {
 	Metrics   []GoogleMetric `json:"metrics"`
 }
 
-// A GoogleMetric is a metric of a service: DELTA and INT64, if Kind and ValueType are absent.
-// Others are refused in reports, as the marketplace bills no others.
+// A GoogleMetric is a metric of a service. Kind and ValueType default to DELTA and INT64. Reports
+// of other metrics are refused, because the marketplace bills no others.
 type GoogleMetric struct {
 	Name      string `json:"name"`
 	Price     string `json:"price,omitempty"`
@@ -177,8 +177,7 @@ type GoogleMetric struct {
 	ValueType string `json:"valueType,omitempty"`
 }
 
-// The states of a GoogleEntitlement. What is not active is refused by check with the error named
-// here.
+// The states of a GoogleEntitlement. If it is not active, check returns the error named here.
 const (
 	GoogleActive          = "ACTIVE"
 	GoogleBillingDisabled = "BILLING_DISABLED"
@@ -186,8 +185,8 @@ const (
 	GoogleProjectDeleted  = "PROJECT_DELETED"
 )
 
-// A GoogleEntitlement is a buyer's purchase. Cancelled ends it: afterwards only usage before
-// counts, for an hour.
+// A GoogleEntitlement is a buyer's purchase. Cancelled ends it: afterwards only usage from before
+// Cancelled is accepted, for an hour.
 type GoogleEntitlement struct {
 	UsageReportingID string     `json:"usageReportingId"`
 	Service          string     `json:"service"`
@@ -196,8 +195,8 @@ type GoogleEntitlement struct {
 	Cancelled        *time.Time `json:"cancelled,omitempty"`
 }
 
-// ReadCatalog reads a catalog from JSON and checks it. A member that is unknown, a reference to
-// nothing and a key that appears twice are errors.
+// ReadCatalog reads a catalog from JSON and checks it. An unknown member, a dangling reference and
+// a duplicate key are errors.
 func ReadCatalog(document []byte) (Catalog, error) {
 	var c Catalog
 	if err := readStrict(document, &c); err != nil {
@@ -208,7 +207,7 @@ func ReadCatalog(document []byte) (Catalog, error) {
 
 // readStrict decodes a document of the control API.
 func readStrict(document []byte, into any) error {
-	if _, err := parseObject(document); err != nil { // members that appear twice
+	if _, err := parseObject(document); err != nil { // refuses duplicate members
 		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(document))
@@ -229,7 +228,7 @@ var (
 	managedAppForm = regexp.MustCompile(`(?i)^/subscriptions/[0-9a-f-]{36}/resourceGroups/[^/]+(/.*)?$`)
 )
 
-// check reports the first thing of the catalog that cannot be meant.
+// check returns the first error in the catalog.
 func (c *Catalog) check() error {
 	k := checker{seen: map[string]bool{}}
 	c.checkAWS(&k)
@@ -238,7 +237,7 @@ func (c *Catalog) check() error {
 	return k.err
 }
 
-// A checker remembers what there is, and the first error.
+// A checker remembers the keys seen so far, and the first error.
 type checker struct {
 	seen map[string]bool
 	err  error
@@ -250,7 +249,7 @@ func (k *checker) require(ok bool, format string, args ...any) {
 	}
 }
 
-// add requires that the key appears once, and not empty.
+// add requires that the key is not empty and has not appeared before.
 func (k *checker) add(at, kind, key string) {
 	k.require(key != "", "%s: the %s is missing", at, kind)
 	k.require(!k.seen[kind+" "+key], "%s: %s %q appears twice", at, kind, key)

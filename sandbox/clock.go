@@ -5,22 +5,22 @@ import (
 	"time"
 )
 
-// Clock is the time that the marketplaces see. It runs with the machine's clock, at a distance, or
-// is frozen.
+// Clock is the time that the marketplaces see. It runs at an offset from the machine's clock, or is
+// frozen.
 type Clock struct {
 	Time   time.Time `json:"time"`
 	Frozen bool      `json:"frozen"`
 }
 
-// ClockChange is a change of the clock. What is absent stays.
+// ClockChange is a change of the clock. Absent members stay unchanged.
 type ClockChange struct {
-	Time    *time.Time // what the clock shows from now on
+	Time    *time.Time // the new time of the clock
 	Real    bool       // the machine's time, instead of Time
 	Advance time.Duration
 	Frozen  *bool
 }
 
-// clockState is the clock as it is stored: a frozen time, or the distance to the machine's clock.
+// clockState is the clock as it is stored: a frozen time, or the offset from the machine's clock.
 type clockState struct {
 	Frozen *time.Time    `json:"frozen,omitempty"`
 	Offset time.Duration `json:"offset,omitempty"`
@@ -47,7 +47,7 @@ func (c clockState) changed(change ClockChange, wall time.Time) (clockState, err
 	default:
 		now = now.Add(change.Advance)
 	}
-	if now.Year() < 1970 || now.Year() > 2299 { // a distance to the machine's clock has 292 years
+	if now.Year() < 1970 || now.Year() > 2299 { // a Duration holds an offset of 292 years
 		return c, errors.New("the time must be in the years 1970 to 2299")
 	}
 	frozen := c.Frozen != nil

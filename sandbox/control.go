@@ -18,13 +18,13 @@ var ControlDescription []byte
 // maxControlBody bounds a catalog.
 const maxControlBody = 64 << 20
 
-// The calls of the marketplaces, as faults and the log of requests name them.
+// The operations of the marketplaces, as faults and the log of requests name them.
 var operations = []string{
 	opBatchMeterUsage, opResolveCustomer, opAzureToken, opUsageEvent, opBatchUsageEvent, opUsageEvents,
 	opGoogleToken, opExchange, opImpersonate, opCheck, opReport,
 }
 
-// meters reports whether the call may bill something.
+// meters reports whether the operation may bill usage.
 func meters(operation string) bool {
 	switch operation {
 	case opBatchMeterUsage, opUsageEvent, opBatchUsageEvent, opReport:
@@ -78,7 +78,7 @@ func (s *Sandbox) controlRoutes() *http.ServeMux {
 	return mux
 }
 
-// ok is the response to a read; it fails only with the journal.
+// ok is the response to a read, which fails only if the journal fails.
 func ok[T any](value T, err error) (int, any, error) {
 	if err != nil {
 		return http.StatusInternalServerError, nil, err
@@ -93,7 +93,7 @@ func done(err error) (int, any, error) {
 	return http.StatusNoContent, nil, nil
 }
 
-// refused is the response to a change that cannot be meant, or that the journal has not stored.
+// refused is the response to an invalid change, or to one that the journal has not stored.
 func refused(err error) (int, any, error) {
 	if errors.Is(err, errJournal) {
 		return http.StatusInternalServerError, nil, err

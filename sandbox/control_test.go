@@ -139,8 +139,8 @@ func TestControl_OtherSitesAreRefused(t *testing.T) {
 	want(t, "nothing was reset", clock.Frozen, true)
 }
 
-// Every operation of control.yaml is called by a test here, through box.control, which checks both
-// sides.
+// Tests in this package call every operation of control.yaml, through box.control, which checks
+// request and response.
 func TestControl_DescriptionIsComplete(t *testing.T) {
 	text := string(sandbox.ControlDescription)
 	for _, operation := range []string{
@@ -156,7 +156,7 @@ func TestControl_DescriptionIsComplete(t *testing.T) {
 func TestBill_IsPerBuyerProductDimensionAndMonth(t *testing.T) {
 	b := fresh(t)
 	b.meter(records(usage("0.1"), usage("0.2", "Timestamp", fmt.Sprint(noon.Add(-2*time.Hour).Unix())), usage("1000000.000001", "Dimension", `"gb"`)))
-	b.meter(productRecords("prod-1", legacy("3"))) // the same customer by the other integration: billed twice
+	b.meter(productRecords("prod-1", legacy("3"))) // the same customer in the other integration: billed twice
 	b.send(awsRequest("BatchMeterUsage", "eu-west-1", records(usage("0.1"))))
 	b.batch(event("0.1"), event("0.2", "effectiveStartTime", `"2026-11-18T11:00:00Z"`))
 	b.report(operation("op", "9223372036854775807"), operation("op-2", "9223372036854775807"))
@@ -178,7 +178,7 @@ func TestBill_IsPerBuyerProductDimensionAndMonth(t *testing.T) {
 	want(t, "total", a.get("totals", 0, "amount"), "250000.00340025")
 	want(t, "another month", len(b.control(http.MethodGet, "/bill?month=2026-10", "").get("lines").([]any)), 0)
 	want(t, "this month", len(b.control(http.MethodGet, "/bill?month=2026-11", "").get("lines").([]any)), 4)
-	// A new price is for new records.
+	// A new price applies to new records.
 	if err := b.PutCatalog(catalog(t, `"price": "0.25"`, `"price": "0.5"`)); err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func TestFaults_LostAfterAcceptance(t *testing.T) {
 	a := b.control(http.MethodGet, "/requests?operation=batchUsageEvent", "")
 	want(t, "no response", a.get("requests", 0, "response"), nil)
 	want(t, "fault", a.get("requests", 0, "fault"), "lost")
-	// Lost on the way there: nothing is done.
+	// Lost before the sandbox received it: nothing is done.
 	no := false
 	b.fault(sandbox.Fault{Fault: sandbox.Lost, Accepted: &no})
 	if _, err := over(t, server, b.azureRequest(http.MethodPost, "usageEvent", event("1"))); err == nil {
@@ -281,7 +281,7 @@ func TestFaults_OnTheConnectionAndTheResponse(t *testing.T) {
 			t.Errorf("%s: got %d %q, %v", c.fault, a.status, a.raw, err)
 		}
 		want(t, c.fault, len(b.quantities()) == 1, c.accepted)
-		// Then it is over.
+		// The fault has ended.
 		want(t, c.fault, len(statuses(b.meter(records(usage("1"))))), 1)
 		want(t, c.fault, b.quantities(), "[1]")
 	}
@@ -327,7 +327,7 @@ func TestSandbox_IsDeterministicUnderASeed(t *testing.T) {
 	}
 }
 
-// Of many records for one hour at once, one is accepted, on each marketplace.
+// Of many concurrent records for one hour, each marketplace accepts one.
 func TestSandbox_ConcurrentRequestsAcceptOne(t *testing.T) {
 	b := fresh(t)
 	b.azureRequest(http.MethodPost, "usageEvent", "")

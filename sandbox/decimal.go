@@ -5,7 +5,7 @@ import (
 	"regexp"
 )
 
-// Quantities and money are exact: rationals that are finite decimals. They travel as strings.
+// Quantities and money are exact: rationals that are finite decimals, stored and sent as strings.
 
 var decimalForm = regexp.MustCompile(`^-?(0|[1-9][0-9]{0,39})(\.[0-9]{1,40})?$`)
 
@@ -20,13 +20,13 @@ func parseDecimal(text string) (*big.Rat, bool) {
 	return new(big.Rat).SetString(text)
 }
 
-// formatDecimal writes every digit of a finite decimal and no more.
+// formatDecimal writes every digit of a finite decimal, and no others.
 func formatDecimal(r *big.Rat) string {
 	digits, _ := r.FloatPrec()
 	return r.FloatString(digits)
 }
 
-// mustDecimal reads what formatDecimal wrote: the digits of a double may be a thousand.
+// mustDecimal reads the output of formatDecimal. A double may have a thousand digits.
 func mustDecimal(text string) *big.Rat {
 	r, ok := new(big.Rat).SetString(text)
 	if !ok {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Every rule of docs/sandbox.md names a test that there is, and every test of a marketplace is
-// named by a rule.
+// Every rule of docs/sandbox.md names an existing test, and every test of a marketplace is named by
+// a rule.
 func TestDocs_EveryRuleNamesItsTest(t *testing.T) {
 	docs, err := os.ReadFile("../docs/sandbox.md")
 	if err != nil {

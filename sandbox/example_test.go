@@ -11,8 +11,8 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// A Go test of a seller's own meter: a sandbox, a server, and the meter with its endpoint changed.
-// The bill shows what the buyers would pay.
+// A Go test of a seller's own meter starts a sandbox and a server, and changes the meter's
+// endpoint. The bill shows what the buyers would pay.
 func Example() {
 	s, err := sandbox.New(sandbox.Options{Catalog: exampleCatalog})
 	server := httptest.NewServer(s)
@@ -41,7 +41,7 @@ var exampleCatalog = sandbox.Catalog{AWS: sandbox.AWSCatalog{
 // hourOfExample is the hour that the example meters.
 var hourOfExample = time.Now().Add(-time.Hour).Truncate(time.Hour)
 
-// meter stands for the seller's program, which the AWS SDK signs for.
+// meter stands for the seller's program, whose requests the AWS SDK signs.
 func meter(endpoint string) {
 	body := fmt.Sprintf(`{"UsageRecords":[{"Timestamp":%d,"Dimension":"gb","QuantityAsDecimal":"17.42",`+
 		`"CustomerAWSAccountId":"111122223333","LicenseArn":"arn:aws:license-manager::1:license:l-1"}]}`, hourOfExample.Unix())

@@ -7,61 +7,62 @@ import (
 	"time"
 )
 
-// The faults. Unless Accepted says otherwise, throttled, serverError and reset leave the request
-// undone, and the others do what it asks.
+// The faults. Unless Accepted is set, the request is not done with throttled, serverError and
+// reset, and is done with the others.
 const (
-	Lost        = "lost"        // the request is done and the connection closed without a response
-	Reset       = "reset"       // the connection is reset before anything is done
+	Lost        = "lost"        // the request is done, and the connection is closed without a response
+	Reset       = "reset"       // the connection is reset before the request is done
 	Throttled   = "throttled"   // the marketplace's own response to too many requests
 	ServerError = "serverError" // a 5xx
-	Unprocessed = "unprocessed" // records come back undone: UnprocessedRecords, status Error, reportErrors
+	Unprocessed = "unprocessed" // records are returned undone: UnprocessedRecords, status Error, reportErrors
 	Partial     = "partial"     // records are done, but missing from the response
 	Malformed   = "malformed"   // the response is cut in the middle of its JSON
 	Cut         = "cut"         // the connection closes in the middle of the response
 	ContentType = "contentType" // the response is an HTML page
-	Slow        = "slow"        // the response comes late
+	Slow        = "slow"        // the response is delayed
 	CheckError  = "checkError"  // Google's check: Code in checkErrors
 )
 
 var faultNames = []string{Lost, Reset, Throttled, ServerError, Unprocessed, Partial, Malformed, Cut, ContentType, Slow, CheckError}
 
-// A Fault is a rule that makes requests go wrong.
+// A Fault is a rule that makes requests fail.
 type Fault struct {
-	ID int `json:"id,omitempty"` // given by the sandbox
-	// Marketplace and Operation choose requests; empty means any. Without Operation a rule meets
+	ID int `json:"id,omitempty"` // set by the sandbox
+	// Marketplace and Operation select requests; empty means any. Without Operation a rule matches
 	// only the calls that meter: BatchMeterUsage, usageEvent, batchUsageEvent, report (check for
 	// checkError).
 	Marketplace Marketplace `json:"marketplace,omitempty"`
 	Operation   string      `json:"operation,omitempty"`
-	// Fault is what happens; or AnyOf, of which the seed chooses one for each request.
+	// Fault is the fault; or AnyOf is set, from which the seed chooses one for each request.
 	Fault string   `json:"fault,omitempty"`
 	AnyOf []string `json:"anyOf,omitempty"`
-	// Skip is how many requests pass first. Count is how many are hit: absent, 1; or, with
-	// Probability, all.
+	// Skip is the number of requests that pass first. Count is the number that are hit. If absent,
+	// it is 1 or, with Probability, all.
 	Skip  int  `json:"skip,omitempty"`
 	Count *int `json:"count,omitempty"`
-	// Probability hits each request by chance, which Seed decides (absent: the sandbox's).
+	// Probability is the chance that a request is hit. Seed decides it (absent: the sandbox's
+	// seed).
 	Probability float64 `json:"probability,omitempty"`
 	Seed        *uint64 `json:"seed,omitempty"`
-	// Accepted overrides whether the request is done, for faults after which the client cannot know
-	// it: lost, cut, malformed, contentType and serverError.
+	// Accepted overrides whether the request is done, for the faults that leave the client
+	// uncertain: lost, cut, malformed, contentType and serverError.
 	Accepted *bool `json:"accepted,omitempty"`
 	// Records are the positions that unprocessed and partial act on; absent: the seed chooses at
 	// least one.
 	Records []int `json:"records,omitempty"`
-	// Status is the HTTP status of serverError (500), Code the error: a number of google.rpc.Code
-	// for Google's unprocessed (14), a name for checkError (BILLING_STATUS_UNAVAILABLE), an
-	// exception for AWS's serverError.
+	// Status is the HTTP status of serverError (500). Code is the error: a number of
+	// google.rpc.Code for Google's unprocessed (14), a name for checkError
+	// (BILLING_STATUS_UNAVAILABLE), an exception for AWS's serverError.
 	Status int    `json:"status,omitempty"`
 	Code   string `json:"code,omitempty"`
-	// DelayMS is how long slow takes, in milliseconds of the machine's clock.
+	// DelayMS is the delay of slow, in milliseconds of the machine's clock.
 	DelayMS int `json:"delayMs,omitempty"`
 
-	Matched int `json:"matched,omitempty"` // requests that the rule met so far
-	Hit     int `json:"hit,omitempty"`     // requests that it has hit
+	Matched int `json:"matched,omitempty"` // requests that the rule has matched so far
+	Hit     int `json:"hit,omitempty"`     // requests that the rule has hit so far
 }
 
-// maxDelay bounds slow.
+// maxDelay bounds the delay of slow.
 const maxDelay = 10 * time.Minute
 
 func (f *Fault) check() error {
@@ -107,7 +108,7 @@ func (f *Fault) check() error {
 	return nil
 }
 
-// left is how many requests the rule will still hit; -1 means any number.
+// left returns how many more requests the rule will hit; -1 means any number.
 func (f *Fault) left() int {
 	if f.Count != nil {
 		return *f.Count - f.Hit
@@ -118,7 +119,7 @@ func (f *Fault) left() int {
 	return 1 - f.Hit
 }
 
-// meets reports whether the rule is about the operation.
+// meets reports whether the rule applies to the operation.
 func (f *Fault) meets(m Marketplace, operation string) bool {
 	if f.left() == 0 || f.Marketplace != "" && f.Marketplace != m {
 		return false
@@ -132,7 +133,7 @@ func (f *Fault) meets(m Marketplace, operation string) bool {
 	return meters(operation)
 }
 
-// A hit is a fault that happens to a request.
+// A hit is a fault that applies to a request.
 type hit struct {
 	rule  int
 	fault string
@@ -181,8 +182,8 @@ func (h *hit) chosen(n int) map[int]bool {
 	return chosen
 }
 
-// draw decides what the rules do to a request. It returns what changed of them, to be applied with
-// the request.
+// draw applies the rules to a request. It returns the ids of the rules that matched, which are
+// counted when the request is applied, and the fault that hits the request, or nil.
 func (s *state) draw(seed uint64, m Marketplace, operation string) (matched []int, h *hit) {
 	for _, f := range s.faults {
 		if !f.meets(m, operation) {

@@ -10,17 +10,17 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// Each fuzz target sends a body to a marketplace. Whatever it is, the response is one that the
-// marketplace documents; what was accepted is what an independent reading of the body has; and the
-// same body again adds nothing.
+// Each fuzz target sends a body to a marketplace. For any body, the response is one that the
+// marketplace documents, and the accepted usage is what an independent reading of the body finds.
+// Sending the same body again adds nothing.
 
-// send2 sends the request twice and checks what holds for each marketplace.
+// send2 sends the request twice and checks the properties common to all marketplaces.
 func send2(t *testing.T, b *box, request func() *http.Request) (first answer, added []sandbox.Record) {
 	t.Helper()
 	var answers []answer
 	var counts []int
 	for range 2 {
-		answers = append(answers, b.send(request())) // which fails the test if the body is no JSON
+		answers = append(answers, b.send(request())) // fails the test if the response is not JSON
 		counts = append(counts, len(b.quantities()))
 	}
 	if counts[0] != counts[1] {
@@ -121,7 +121,7 @@ func FuzzAzure(f *testing.F) {
 	})
 }
 
-// checkAzureResponse checks the response alone: the request may be anything.
+// checkAzureResponse checks only the response, because the request may be anything.
 func checkAzureResponse(t *testing.T, b *box, path string, a answer) {
 	t.Helper()
 	r := b.azureRequest(http.MethodPost, path, "")

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Google Service Control v1 with the token endpoints that lead to it. Source: the Service Control
+// Google Service Control v1, with the token endpoints that it needs. Source: the Service Control
 // reference and the partner guides "Configuring usage reports" and "Best practices for usage
 // reporting".
 
@@ -26,17 +26,17 @@ const (
 	opCheck       = "check"
 	opReport      = "report"
 
-	// googleMaxBody is the largest body: 1 MB.
+	// googleMaxBody is the max size of a body: 1 MB.
 	googleMaxBody = 1_000_000
-	// googleLateAfter is within what usage must be reported. Google publishes no hard limit; later
-	// usage is marked.
+	// googleLateAfter is the time within which usage must be reported. Google publishes no hard
+	// limit; later usage is marked.
 	googleLateAfter = time.Hour
-	// googleMonthGrace is how long after the month's end, US Pacific, it is open.
+	// googleMonthGrace is how long a month stays open after its end, US Pacific.
 	googleMonthGrace = time.Hour
 	googleLifetime   = time.Hour
 )
 
-// The codes of google.rpc.Code that are used here, with the HTTP status and name that each has.
+// The codes of google.rpc.Code that are used here, each with its HTTP status and name.
 const (
 	codeInvalidArgument   = 3
 	codeNotFound          = 5
@@ -62,8 +62,8 @@ var (
 	serviceMethod = regexp.MustCompile(`^/v1/services/([^/:]+):(check|report)$`)
 	impersonation = regexp.MustCompile(`^/v1/projects/-/serviceAccounts/([^/:]+):generateAccessToken$`)
 	googleScopes  = []string{"https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/servicecontrol"}
-	// impersonationScopes are those that generateAccessToken takes; Google's clients ask for one or
-	// the other.
+	// impersonationScopes are the scopes that generateAccessToken accepts. Google's clients request
+	// one or the other.
 	impersonationScopes = []string{"https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/iam"}
 	googleTokenURL      = "https://oauth2.googleapis.com/token"
 )
@@ -86,7 +86,7 @@ func (p googleProtocol) operation() string {
 	return ""
 }
 
-// throttle lets all pass: Google documents no rate.
+// throttle allows all requests: Google documents no rate.
 func (p googleProtocol) throttle() (response, bool) { return response{}, false }
 
 func (p googleProtocol) respond() response {
@@ -139,7 +139,7 @@ func (p googleProtocol) oauthError(status int, code, format string, args ...any)
 	return jsonResponse(status, "application/json; charset=UTF-8", map[string]string{"error": code, "error_description": description})
 }
 
-// give gives out a token.
+// give issues a token.
 func (p googleProtocol) give(principal string, federated bool, scopes []string, lifetime time.Duration) token {
 	t := token{Value: "ya29." + p.secret("google token"), Marketplace: Google, Principal: principal, Federated: federated, Scopes: scopes, Expires: p.now.Add(lifetime)}
 	p.tokens = append(p.tokens, t)
@@ -147,8 +147,8 @@ func (p googleProtocol) give(principal string, federated bool, scopes []string, 
 	return t
 }
 
-// token is the token endpoint for a service account's key: a JWT that the key has signed. The
-// signature's presence is checked, not its key; its times are checked against each other, since
+// token is the token endpoint for a service account's key: a JWT that the key has signed. It checks
+// that a signature exists, but not its key. It checks the JWT's times against each other, since
 // they are of the client's clock.
 func (p googleProtocol) token() response {
 	form, err := p.form()
@@ -216,7 +216,7 @@ func (p googleProtocol) assertion(jwt string) (claims jwtClaims, reason string) 
 	return claims, ""
 }
 
-// exchange is the token exchange of Workload Identity Federation, for AWS credentials: the subject
+// exchange is the token exchange of Workload Identity Federation, for AWS credentials. The subject
 // token is a signed request to GetCallerIdentity. Its signature is checked for presence and form.
 func (p googleProtocol) exchange() response {
 	form, err := p.form()
@@ -252,7 +252,7 @@ func (p googleProtocol) exchange() response {
 }
 
 // subjectToken returns what is wrong with the description of a signed request to GetCallerIdentity,
-// or nothing.
+// or an empty string.
 func subjectToken(text, audience string) string {
 	decoded, err := url.QueryUnescape(text)
 	if err != nil {
@@ -285,14 +285,14 @@ func subjectToken(text, audience string) string {
 	case headers["x-amz-date"] == "":
 		return "x-amz-date is missing"
 	case !strings.HasPrefix(authorization, "AWS4-HMAC-SHA256 ") || !strings.Contains(authorization, "Signature="):
-		// That x-goog-cloud-target-resource is signed is recommended, and not done by all of
-		// Google's clients.
+		// Signing x-goog-cloud-target-resource is recommended, but not all of Google's clients do
+		// it.
 		return "authorization must be AWS4-HMAC-SHA256"
 	}
 	return ""
 }
 
-// impersonate is generateAccessToken: a federated token becomes one of a service account.
+// impersonate is generateAccessToken: it exchanges a federated token for a service account's.
 func (p googleProtocol) impersonate() response {
 	t, reason := p.bearer()
 	if reason != "" {
@@ -344,7 +344,7 @@ func (p googleProtocol) impersonate() response {
 	})
 }
 
-// unreadable returns why the body cannot be read as JSON of at most 1 MB, or nothing.
+// unreadable returns why the body cannot be read as JSON of at most 1 MB, or an empty string.
 func (p googleProtocol) unreadable() string {
 	if len(p.body) > googleMaxBody {
 		return fmt.Sprintf("Request payload size exceeds the limit: %d bytes.", googleMaxBody)
@@ -355,7 +355,7 @@ func (p googleProtocol) unreadable() string {
 	return ""
 }
 
-// serviceControl is check and report.
+// serviceControl handles check and report.
 func (p googleProtocol) serviceControl() response {
 	t, reason := p.bearer()
 	if reason != "" {
@@ -394,11 +394,11 @@ type googleOperation struct {
 	hasEnd       bool
 	values       []googleValue
 	labelled     bool   // it has userLabels
-	wrong        string // what is wrong with this operation alone
+	wrong        string // an error of this operation only
 }
 
 type googleValue struct {
-	metric string // without the service
+	metric string // without the service's name
 	value  int64
 }
 
@@ -440,7 +440,7 @@ func (p googleProtocol) readOperation(service *GoogleService, o *object, at stri
 	return op, nil
 }
 
-// googleTime reads an RFC 3339 time; nothing is the zero time.
+// googleTime reads an RFC 3339 time; an empty string is the zero time.
 func googleTime(text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -509,7 +509,7 @@ func (op *googleOperation) readSet(service *GoogleService, set *object, at strin
 	return nil
 }
 
-// labelKey is a metric with all labels of a value: its own override the operation's.
+// labelKey is a metric with all labels of a value. The value's own labels override the operation's.
 func labelKey(metric string, labels any, own map[string]string) string {
 	all := map[string]string{}
 	if o, ok := labels.(*object); ok {
@@ -524,7 +524,7 @@ func labelKey(metric string, labels any, own map[string]string) string {
 	return metric + " " + string(text)
 }
 
-// int64Value reads the value, which proto's JSON writes as a string and takes as a number too.
+// int64Value reads the value. Proto's JSON writes it as a string and also accepts a number.
 func int64Value(v *object, at string) (value int64, reason string, err error) {
 	for _, other := range []string{"boolValue", "distributionValue", "doubleValue", "moneyValue", "stringValue"} {
 		if v.has(other) {
@@ -594,8 +594,8 @@ func (p googleProtocol) check(service *GoogleService, body *object) response {
 	return jsonResponse(http.StatusOK, "application/json; charset=UTF-8", result)
 }
 
-// standing returns why the consumer cannot be billed for the operation, as check says it, or
-// nothing.
+// standing returns why the consumer cannot be billed for the operation, as a code of check, or
+// empty strings.
 func (p googleProtocol) standing(service *GoogleService, op *googleOperation) (code, detail string) {
 	e := p.state.catalog.entitlements[op.consumer]
 	switch {
@@ -613,7 +613,7 @@ func (p googleProtocol) standing(service *GoogleService, op *googleOperation) (c
 	return "", ""
 }
 
-// report is services.report: each operation that fails is in reportErrors, the others are done.
+// report is services.report. Operations that fail are in reportErrors; the others are done.
 func (p googleProtocol) report(service *GoogleService, body *object) response {
 	err := body.only("", "operations", "serviceConfigId")
 	var list []*object
@@ -677,7 +677,7 @@ func (p googleProtocol) report(service *GoogleService, body *object) response {
 	return jsonResponse(http.StatusOK, "application/json; charset=UTF-8", result)
 }
 
-// judge returns the code that the operation fails with, or 0.
+// judge returns the code of the operation's error, or 0.
 func (p googleProtocol) judge(service *GoogleService, op *googleOperation) (code int, reason string) {
 	switch {
 	case op.wrong != "":
@@ -707,8 +707,8 @@ func (p googleProtocol) judge(service *GoogleService, op *googleOperation) (code
 	return 0, ""
 }
 
-// googleDeadline is when the month of usage that ends at end closes: 01:00 US Pacific on the 1st of
-// the next.
+// googleDeadline returns when the month closes of usage that ends at end: 01:00 US Pacific on the
+// 1st of the next month.
 func googleDeadline(end time.Time) time.Time {
 	last := end.Add(-1).In(pacific)
 	return time.Date(last.Year(), last.Month()+1, 1, 0, 0, 0, 0, pacific).Add(googleMonthGrace)

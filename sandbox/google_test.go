@@ -75,7 +75,7 @@ func (b *box) check(operation string) answer {
 	return b.googleCall("/v1/services/"+service+":check", `{"operation":`+operation+`}`)
 }
 
-// operation is of the hour before noon's, after the changes.
+// operation is an operation in the hour before noon's, after the changes.
 func operation(id, value string, changes ...string) string {
 	return record([]string{
 		"operationId", `"` + id + `"`, "operationName", `"Hourly Usage Report"`, "consumerId", `"` + consumer + `"`,
@@ -88,7 +88,7 @@ func metrics(name, value string) string {
 	return fmt.Sprintf(`[{"metricName":"%s/%s","metricValues":[{"int64Value":%s}]}]`, service, name, value)
 }
 
-// wantGoogleError checks that the whole request was refused and that nothing was stored of it.
+// wantGoogleError checks that the whole request was refused and that nothing of it was stored.
 func (b *box) wantGoogleError(a answer, status int, name string) {
 	b.t.Helper()
 	if a.status != status || a.get("error", "status") != name || a.get("error", "code") != float64(status) || a.get("error", "message") == "" {
@@ -198,17 +198,17 @@ func TestGoogle_ZeroIsUndocumented(t *testing.T) {
 func TestGoogle_SameOperationIdIsDeduplicated(t *testing.T) {
 	b := fresh(t)
 	wantReportErrors(t, b.report(operation("op", "5")), map[string]int{})
-	// Nothing is added, and nothing is said.
+	// Nothing is added, and no error is reported.
 	wantReportErrors(t, b.report(operation("op", "5"), operation("op", "6"), operation("new", "1"), operation("new", "2")), map[string]int{})
 	want(t, "quantities", b.quantities(), "[5 1]")
 	want(t, "outcome", b.lastDecisions()[1].Outcome, sandbox.Duplicate)
-	// Of all values of the operation.
+	// This applies to all values of the operation.
 	two := `[{"metricName":"` + service + `/requests","metricValues":[{"int64Value":"1"}]},{"metricName":"` + service + `/gb","metricValues":[{"int64Value":"2"}]}]`
 	for range 2 {
 		wantReportErrors(t, b.report(operation("two", "", "metricValueSets", two)), map[string]int{})
 	}
 	want(t, "quantities", b.quantities(), "[5 1 1 2]")
-	// An id is unique within a service, and one that failed is free.
+	// An id is unique within a service. An id of a failed operation is free.
 	a := b.googleCall("/v1/services/other.endpoints.seller.cloud.goog:report", `{"operations":[`+operation("op", "", "consumerId", `"project_number:6"`,
 		"metricValueSets", `[{"metricName":"other.endpoints.seller.cloud.goog/requests","metricValues":[{"int64Value":"9"}]}]`)+`]}`)
 	wantReportErrors(t, a, map[string]int{})
@@ -242,7 +242,7 @@ func TestGoogle_EqualLabelsFailTheWholeRequest(t *testing.T) {
 	}
 	for list, ok := range map[string]bool{
 		`{"int64Value":"1"},{"int64Value":"2"}`:                                                       false,
-		`{"int64Value":"1","labels":{"a":"1"}},{"int64Value":"2"}`:                                    false, // as the operation's
+		`{"int64Value":"1","labels":{"a":"1"}},{"int64Value":"2"}`:                                    false, // equal to the operation's label
 		`{"int64Value":"1","labels":{"b":"1","c":"2"}},{"int64Value":"2","labels":{"c":"2","b":"1"}}`: false,
 		`{"int64Value":"1","labels":{"a":"2"}},{"int64Value":"2"}`:                                    true,
 	} {
@@ -256,7 +256,7 @@ func TestGoogle_EqualLabelsFailTheWholeRequest(t *testing.T) {
 		b.wantGoogleError(a, 400, "INVALID_ARGUMENT")
 		want(t, "records", len(b.quantities()), 0)
 	}
-	// In two sets of one metric too.
+	// The same applies to two sets of one metric.
 	b := fresh(t)
 	set := `{"metricName":"` + service + `/requests","metricValues":[{"int64Value":"1"}]}`
 	b.wantGoogleError(b.report(operation("op", "", "metricValueSets", "["+set+","+set+"]")), 400, "INVALID_ARGUMENT")
@@ -377,19 +377,19 @@ func TestGoogle_TokenEndpoint(t *testing.T) {
 func TestGoogle_TokensAreChecked(t *testing.T) {
 	b := fresh(t)
 	b.googleLogin()
-	b.at(noon.Add(time.Hour)) // it has expired
+	b.at(noon.Add(time.Hour)) // the token has expired
 	b.wantGoogleError(b.report(operation("op", "1")), 401, "UNAUTHENTICATED")
 	b.wantGoogleError(b.googleCall("/v1/services/"+service+":report", "{}", "Authorization", ""), 401, "UNAUTHENTICATED")
 	b.google = b.googleToken(jwt("scope", "https://www.googleapis.com/auth/devstorage.read_only")).get("access_token").(string)
 	b.wantGoogleError(b.report(operation("op", "1")), 403, "PERMISSION_DENIED")
-	b.google = b.googleToken(jwt("iss", "stranger@seller.iam.gserviceaccount.com")).get("access_token").(string) // no reporter
+	b.google = b.googleToken(jwt("iss", "stranger@seller.iam.gserviceaccount.com")).get("access_token").(string) // is not a reporter
 	b.wantGoogleError(b.report(operation("op", "1")), 403, "PERMISSION_DENIED")
 	b.wantGoogleError(b.check(operation("op", "1")), 403, "PERMISSION_DENIED")
 	b.google = b.googleToken(jwt("scope", "https://www.googleapis.com/auth/servicecontrol", "aud", "http://127.0.0.1:8090/gcp/token")).get("access_token").(string)
 	wantStatus(t, b.report(operation("op", "1")), 200)
 }
 
-// exchange asks for a federated token with the form after the changes.
+// exchange requests a federated token with the form after the changes.
 func (b *box) exchange(subject string, changes ...string) answer {
 	b.t.Helper()
 	form := url.Values{
@@ -414,7 +414,7 @@ func TestGoogle_WorkloadIdentityFederation(t *testing.T) {
 	wantStatus(t, a, 200)
 	want(t, "type", a.get("issued_token_type"), "urn:ietf:params:oauth:token-type:access_token")
 	b.google = a.get("access_token").(string)
-	// A federated token reports nothing by itself.
+	// A federated token itself cannot report.
 	b.wantGoogleError(b.report(operation("op", "1")), 403, "PERMISSION_DENIED")
 	open := "/v1/services/other.endpoints.seller.cloud.goog:report" // which takes all service accounts
 	b.wantGoogleError(b.googleCall(open, `{"operations":[`+operation("op", "1")+`]}`), 403, "PERMISSION_DENIED")
@@ -431,7 +431,7 @@ func TestGoogle_WorkloadIdentityFederation(t *testing.T) {
 	want(t, "expireTime", a.get("expireTime"), "2026-11-18T12:40:00Z")
 	b.google = a.get("accessToken").(string)
 	wantReportErrors(t, b.report(operation("op", "1")), map[string]int{})
-	// A service account's token impersonates nobody.
+	// A service account's token cannot impersonate.
 	b.wantGoogleError(impersonate(robot, scope+`}`), 403, "PERMISSION_DENIED")
 	b.at(noon.Add(10 * time.Minute))
 	b.wantGoogleError(b.report(operation("op", "1")), 401, "UNAUTHENTICATED")
@@ -476,7 +476,7 @@ func TestGoogle_FaultsHaveItsForm(t *testing.T) {
 	b.fault(sandbox.Fault{Fault: sandbox.Partial, Records: []int{0}, Code: "13"})
 	wantReportErrors(t, b.report(operation("op-1", "1")), map[string]int{"op-1": 13})
 	want(t, "quantities", b.quantities(), "[2]")
-	// Of a failed call nobody knows what was done: here, all of it.
+	// After a failed call the client does not know what was done: here, all of it.
 	yes := true
 	b.fault(sandbox.Fault{Fault: sandbox.ServerError, Accepted: &yes})
 	wantStatus(t, b.report(operation("op-3", "3")), 500)

@@ -8,8 +8,8 @@ import (
 	"math/rand/v2"
 )
 
-// hash makes bytes of the seed, the request's number and what they are for, so that the same
-// requests to a sandbox with the same seed get the same responses.
+// hash derives bytes from the seed, the request's number and their purpose. The same requests to a
+// sandbox with the same seed get the same responses.
 func (c *call) hash(what string, i int) [sha256.Size]byte {
 	text := binary.BigEndian.AppendUint64(nil, c.options.Seed)
 	text = binary.BigEndian.AppendUint64(text, c.number)
@@ -25,13 +25,13 @@ func (c *call) uuid(what string, i int) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
 }
 
-// secret returns an opaque text for a token.
+// secret returns an opaque string for a token.
 func (c *call) secret(what string) string {
 	h := c.hash(what, 0)
 	return base64.RawURLEncoding.EncodeToString(h[:])
 }
 
-// chance returns random numbers for this request.
+// chance returns a random number generator for this request.
 func (c *call) chance(what string) *rand.Rand {
 	return rand.New(rand.NewChaCha8(c.hash(what, 0)))
 }

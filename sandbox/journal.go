@@ -12,25 +12,25 @@ import (
 )
 
 // A journal is a file of lines, each the checksum and the JSON of one event. An event is written
-// and synced before the response that depends on it is sent. All that wait share a sync: group
+// and synced before the response that depends on it is sent. Waiting events share a sync: group
 // commit.
 type journal struct {
 	file *os.File
 
 	mu      sync.Mutex
 	changed *sync.Cond
-	pending []byte // not written yet
-	restart bool   // the file is emptied before pending is written
-	added   uint64 // events so far
-	synced  uint64 // how many of them are safe
+	pending []byte // not yet written
+	restart bool   // truncate the file before pending is written
+	added   uint64 // number of events so far
+	synced  uint64 // number of events synced
 	closed  bool
-	err     error // the first failure; nothing is safe after it
+	err     error // the first failure; later events are not safe
 	done    chan struct{}
 }
 
-// openJournal opens or creates the file and replays its events. A last line that is torn, as a kill
-// or a power cut may leave it, was never acknowledged: it is cut off. A damaged line before others
-// is an error.
+// openJournal opens or creates the file and replays its events. A torn last line, as a kill or a
+// power cut may leave it, was never acknowledged: it is cut off. A damaged line before others is an
+// error.
 func openJournal(name string, replay func(event []byte) error) (*journal, error) {
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -61,7 +61,7 @@ func openJournal(name string, replay func(event []byte) error) (*journal, error)
 	return j, nil
 }
 
-// readLines replays the whole lines of content and returns how many bytes they are.
+// readLines replays the complete lines of content and returns their length in bytes.
 func readLines(content []byte, replay func(event []byte) error) (whole int, err error) {
 	for whole < len(content) {
 		event, size, ok := readLine(content[whole:])
@@ -83,7 +83,7 @@ func readLines(content []byte, replay func(event []byte) error) (whole int, err 
 	return whole, nil
 }
 
-const checksumLength = 8 // and a space
+const checksumLength = 8 // followed by a space
 
 func appendLine(to, event []byte) []byte {
 	to = fmt.Appendf(to, "%0*x ", checksumLength, crc32.ChecksumIEEE(event))
@@ -100,7 +100,7 @@ func readLine(content []byte) (event []byte, size int, ok bool) {
 	return event, end + 1, err == nil && uint32(sum) == crc32.ChecksumIEEE(event)
 }
 
-// add takes an event to be written and returns the number to wait for.
+// add queues an event to be written and returns its number for wait.
 func (j *journal) add(event []byte) uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -110,7 +110,7 @@ func (j *journal) add(event []byte) uint64 {
 	return j.added
 }
 
-// empty forgets all events. A caller that waits for one of them waits until the file is empty.
+// empty discards all events. A caller that waits for one of them waits until the file is empty.
 func (j *journal) empty() uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -120,14 +120,14 @@ func (j *journal) empty() uint64 {
 	return j.added
 }
 
-// last is the number of the newest event.
+// last returns the number of the newest event.
 func (j *journal) last() uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.added
 }
 
-// wait returns when the event is safe, or with the failure because of which it is not.
+// wait returns nil when the event is synced, or the failure that prevents it.
 func (j *journal) wait(event uint64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -140,7 +140,7 @@ func (j *journal) wait(event uint64) error {
 	return j.err
 }
 
-// write writes and syncs what is pending, all of it at once, until the journal is closed.
+// write writes and syncs all pending events in one batch, until the journal is closed.
 func (j *journal) write() {
 	defer close(j.done)
 	j.mu.Lock()
@@ -176,7 +176,7 @@ func (j *journal) write() {
 	}
 }
 
-// close writes what is pending and closes the file.
+// close writes the pending events and closes the file.
 func (j *journal) close() error {
 	j.mu.Lock()
 	if j.closed {

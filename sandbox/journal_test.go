@@ -24,7 +24,7 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// TestMain serves a sandbox instead of running tests if a test has started this program for that.
+// TestMain serves a sandbox instead of running tests if a test has started this program to do so.
 func TestMain(m *testing.M) {
 	if journal := os.Getenv("SANDBOX_TEST_JOURNAL"); journal != "" {
 		serveForTest(journal)
@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 
 func serveForTest(journal string) {
 	if limit, err := strconv.ParseUint(os.Getenv("SANDBOX_TEST_LIMIT"), 10, 64); err == nil {
-		signal.Ignore(syscall.SIGXFSZ) // so that a file at its limit is an error of the write
+		signal.Ignore(syscall.SIGXFSZ) // at the file size limit a write returns an error
 		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: limit}); err != nil {
 			panic(err)
 		}
@@ -55,7 +55,7 @@ func serveForTest(journal string) {
 	panic(http.Serve(l, s))
 }
 
-// everything is all that a sandbox shows, as text.
+// everything returns all that a sandbox shows, as text.
 func (b *box) everything() string {
 	b.t.Helper()
 	var all []string
@@ -65,7 +65,7 @@ func (b *box) everything() string {
 	return strings.Join(all, "\n")
 }
 
-// state is the same without the control API.
+// state returns the same without the control API.
 func (b *box) state() string {
 	b.t.Helper()
 	requests, err := b.Requests()
@@ -82,7 +82,7 @@ func (b *box) state() string {
 	return string(text)
 }
 
-// work makes a bit of everything happen.
+// work uses every feature of the sandbox.
 func (b *box) work() {
 	b.t.Helper()
 	b.at(noon)
@@ -114,8 +114,8 @@ func TestJournal_StateSurvivesARestart(t *testing.T) {
 	want(t, "as if it had not stopped", again.control(http.MethodGet, "/records", "").raw, other.control(http.MethodGet, "/records", "").raw)
 }
 
-// A torn tail may end anywhere in the last event that was not acknowledged. All events
-// before it stay.
+// A torn tail may end anywhere in the last event, which was not acknowledged. All earlier events
+// remain.
 func TestJournal_TornTailIsCutOff(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "journal")
 	b := open(t, sandbox.Options{Journal: file})
@@ -247,8 +247,7 @@ func TestJournal_NothingIsAcknowledgedAfterClose(t *testing.T) {
 	}
 }
 
-// A sandbox that is killed with SIGKILL in the middle of its work has every record that it
-// acknowledged.
+// A sandbox that is killed with SIGKILL at work has every record that it acknowledged.
 func TestJournal_KillLosesNothingAcknowledged(t *testing.T) {
 	journal := filepath.Join(t.TempDir(), "journal")
 	acknowledged := map[string]bool{}
@@ -270,7 +269,7 @@ func TestJournal_KillLosesNothingAcknowledged(t *testing.T) {
 					next++
 					quantity := fmt.Sprint(next)
 					mu.Unlock()
-					// Each record is of a customer of its own: its quantity names it.
+					// Each record has its own customer, and its quantity identifies it.
 					r := legacyOf(quantity)
 					a, err := over(t, server, r)
 					if err != nil {
@@ -337,8 +336,8 @@ func serveInProcess(t *testing.T, journal string, variables ...string) (*exec.Cm
 	return program, &url.URL{Scheme: "http", Host: address}
 }
 
-// If the journal cannot be written, nothing is acknowledged from then on, and all that was is
-// there.
+// If the journal cannot be written, nothing is acknowledged from then on, and everything
+// acknowledged before exists.
 func TestJournal_FullDiskAcknowledgesNothing(t *testing.T) {
 	journal := filepath.Join(t.TempDir(), "journal")
 	program, server := serveInProcess(t, journal, "SANDBOX_TEST_LIMIT=20000")
@@ -382,7 +381,7 @@ func mustRequest(t testing.TB, method, path, body string) *http.Request {
 	return r
 }
 
-// Whatever requests arrive, a sandbox that reads its journal again shows the same, and accepts at
+// For any requests, a sandbox that reads its journal again shows the same state, and accepts at
 // most one record for an identity.
 func TestJournal_ReplayGivesTheSameState(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is deeper than any request of a marketplace.
+// maxDepth is more than the depth of any request to a marketplace.
 const maxDepth = 32
 
 // An object is a JSON object as it was sent. Names are case-sensitive.
@@ -22,7 +22,7 @@ type object struct {
 	raw     []byte
 }
 
-// A shapeError reports JSON that has not the shape that a marketplace documents.
+// A shapeError reports JSON that does not have the shape that a marketplace documents.
 type shapeError struct{ path, message string }
 
 func (e *shapeError) Error() string {
@@ -36,8 +36,8 @@ func misshapen(path, format string, args ...any) error {
 	return &shapeError{path, fmt.Sprintf(format, args...)}
 }
 
-// parseObject reads a body that must be one JSON object: valid UTF-8, no member twice, nothing
-// after it.
+// parseObject reads a body that must be one JSON object: valid UTF-8, without duplicate members,
+// and with nothing after it.
 func parseObject(body []byte) (*object, error) {
 	if !utf8.Valid(body) {
 		return nil, misshapen("", "the body is not valid UTF-8")
@@ -83,7 +83,7 @@ func (p parser) value(path string, depth int) (any, error) {
 			if err != nil {
 				return nil, misshapen("", "the body is not JSON: %v", err)
 			}
-			name := token.(string) // Token returns nothing else at the place of a name
+			name := token.(string) // Token returns only strings for names
 			at := member(path, name)
 			if _, twice := o.members[name]; twice {
 				return nil, misshapen(at, "the member appears twice")
@@ -126,7 +126,7 @@ func member(path, name string) string {
 
 func element(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
-// only fails if the object has a member with another name.
+// only returns an error if the object has a member with another name.
 func (o *object) only(path string, names ...string) error {
 	for _, name := range o.names {
 		if !slices.Contains(names, name) {

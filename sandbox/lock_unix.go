@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// lock takes the file for this process; the system gives it back when the process ends, however it
-// ends.
+// lock locks the file for this process. The system releases the lock when the process ends, in any
+// way.
 func lock(file *os.File) error {
 	return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }

@@ -9,7 +9,7 @@ import (
 	_ "time/tzdata" // Google's months end in US Pacific time, on every machine
 )
 
-// A Marketplace is one of the three.
+// A Marketplace is one of the three marketplaces.
 type Marketplace string
 
 // The marketplaces, as in paths.
@@ -22,7 +22,7 @@ const (
 // A Record is usage that a marketplace has accepted and bills.
 type Record struct {
 	Marketplace Marketplace `json:"marketplace"`
-	// Identity is what no second record may share, in one string.
+	// Identity is the string that no second record may share.
 	Identity  string `json:"identity"`
 	ID        string `json:"id"` // the marketplace's own: MeteringRecordId, usageEventId; Google has none: operationId
 	Request   uint64 `json:"request"`
@@ -37,11 +37,11 @@ type Record struct {
 	Accepted time.Time `json:"accepted"`
 	Late     bool      `json:"late,omitempty"` // Google: more than an hour after its end
 	Quantity string    `json:"quantity"`
-	Price    string    `json:"price"` // when it was accepted
+	Price    string    `json:"price"` // at the time of acceptance
 	Currency string    `json:"currency"`
 }
 
-// identityOf joins the parts so that no other parts give the same.
+// identityOf joins the parts so that different parts give different strings.
 func identityOf(parts ...string) string {
 	escaped := make([]string, len(parts))
 	for i, part := range parts {
@@ -60,16 +60,16 @@ var pacific = func() *time.Location {
 	return l
 }()
 
-// month is the month that the record is billed in.
+// month returns the month in which the record is billed.
 func (r *Record) month() string {
 	if r.Marketplace == Google {
-		// An operation that ends with the month belongs to it.
+		// An operation that ends at the end of a month belongs to that month.
 		return r.Time.Add(-1).In(pacific).Format("2006-01")
 	}
 	return r.Time.UTC().Format("2006-01")
 }
 
-// A Bill is what the buyers pay for the accepted usage.
+// A Bill has the amounts that the buyers pay for the accepted usage.
 type Bill struct {
 	Lines  []BillLine  `json:"lines"`
 	Totals []BillTotal `json:"totals"`
@@ -90,7 +90,7 @@ type BillLine struct {
 	Currency    string      `json:"currency"`
 }
 
-// A BillTotal is what a buyer pays a marketplace for a month, in a currency.
+// A BillTotal is the amount that a buyer pays a marketplace for a month, in a currency.
 type BillTotal struct {
 	Marketplace Marketplace `json:"marketplace"`
 	Buyer       string      `json:"buyer"`
@@ -99,7 +99,7 @@ type BillTotal struct {
 	Currency    string      `json:"currency"`
 }
 
-// billOf sums records, all or those of a month such as 2026-11. Sums are exact.
+// billOf sums all records, or those of a month such as 2026-11. Sums are exact.
 func billOf(records []Record, month string) Bill {
 	sums := map[BillLine]*big.Rat{}
 	counts := map[BillLine]int{}

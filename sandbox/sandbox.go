@@ -1,15 +1,15 @@
-// Package sandbox is the usage metering of the AWS, Azure and Google Cloud marketplaces on one
-// machine, for tests and development. It keeps their rules strictly: identities, usage windows,
-// first write wins, whole-request failures, tokens. What a marketplace does not document, it
-// refuses, and says so in the log of requests.
+// Package sandbox implements the usage metering of the AWS, Azure and Google Cloud marketplaces on
+// one machine, for tests and development. It applies their rules strictly: identities, usage
+// windows, first write wins, whole-request failures, tokens. It refuses what a marketplace does not
+// document, and records that in the log of requests.
 //
 // A Sandbox is an http.Handler. It serves the marketplaces under /aws, /azure and /gcp and a
 // control API under /control: the catalog, the clock, faults, all requests, the accepted records
 // and the bill. docs/sandbox.md of the module explains all of it; control.yaml describes the
 // control API.
 //
-// It shares no code with the programs that it tests, and it is no place for secrets: it logs all it
-// receives.
+// It shares no code with the programs that it tests. Do not send secrets to it: it logs every
+// request in full.
 package sandbox
 
 import (
@@ -30,23 +30,23 @@ import (
 // Resend is AWS's status for a record that equals an accepted one. The sources disagree.
 type Resend string
 
-// The two possibilities; the first is the default.
+// The values of Resend. The first is the default.
 const (
 	ResendSuccess   Resend = "Success"
 	ResendDuplicate Resend = "DuplicateRecord"
 )
 
-// DefaultRateLimit is how many requests a second AWS takes, for each account and Region.
+// DefaultRateLimit is how many requests a second AWS accepts, for each account and Region.
 const DefaultRateLimit = 10
 
 // Options of a Sandbox. The zero value is a sandbox in memory, with an empty catalog.
 type Options struct {
-	// Seed decides everything that is random: ids, tokens, orders, faults by chance.
+	// Seed determines all random values: ids, tokens, orders, faults by chance.
 	Seed uint64
-	// Journal is the file that keeps the state. It is created, and read if it exists. Empty:
-	// the state is lost at the end.
+	// Journal is the file that stores the state. It is created if it does not exist, and read if it
+	// does. Empty: the state is lost at the end.
 	Journal string
-	// Catalog is the initial catalog, until PUT /control/catalog.
+	// Catalog is the catalog until the first PUT /control/catalog.
 	Catalog Catalog
 	// IdenticalResend is AWS's status for an identical record; empty means ResendSuccess.
 	IdenticalResend Resend
@@ -57,19 +57,18 @@ type Options struct {
 	Now func() time.Time
 }
 
-// A Sandbox is the three marketplaces. Its methods and requests may be used by many goroutines at
-// once.
+// A Sandbox is the three marketplaces. It is safe for concurrent use.
 type Sandbox struct {
 	options Options
 	control http.Handler
-	journal *journal // nil: in memory
+	journal *journal // nil if the state is in memory only
 
 	mu    sync.Mutex
 	state *state
 	rate  map[string][]time.Time // times of AWS's last requests, by account and Region
 }
 
-// New returns a sandbox with the state of its journal. It fails if the options cannot be meant, or
+// New returns a sandbox with the state of its journal. It fails if the options are invalid, or if
 // the journal cannot be opened, is damaged, or is used by another sandbox.
 func New(options Options) (*Sandbox, error) {
 	switch options.IdenticalResend {
@@ -87,7 +86,7 @@ func New(options Options) (*Sandbox, error) {
 		options.Now = time.Now
 	}
 	s := &Sandbox{options: options, state: newState(options.Catalog), rate: map[string][]time.Time{}}
-	// A web page in the browser of the same machine must not change anything.
+	// A web page in a browser of the same machine must not change anything.
 	s.control = http.NewCrossOriginProtection().Handler(s.controlRoutes())
 	if options.Journal != "" {
 		var err error
@@ -98,7 +97,7 @@ func New(options Options) (*Sandbox, error) {
 	return s, nil
 }
 
-// Close writes what is pending and closes the journal. Requests after it fail.
+// Close writes the pending events and closes the journal. Later requests fail.
 func (s *Sandbox) Close() error {
 	if s.journal == nil {
 		return nil
@@ -119,11 +118,12 @@ func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// maxBody is more than any marketplace takes. What is longer is refused and recorded up to here.
+// maxBody is more than any marketplace accepts. A longer body is refused, and recorded up to
+// maxBody.
 const maxBody = 2 << 20
 
-// serve handles a request to a marketplace: it decides, syncs the journal, and responds, or does
-// what a fault wants.
+// serve handles a request to a marketplace: it decides, syncs the journal, and responds, or applies
+// a fault.
 func (s *Sandbox) serve(w http.ResponseWriter, r *http.Request, m Marketplace, path string) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
 	if err != nil {
@@ -137,7 +137,7 @@ func (s *Sandbox) serve(w http.ResponseWriter, r *http.Request, m Marketplace, p
 	c.fault.respond(w, r, c.response)
 }
 
-// decide makes the request an event and applies it.
+// decide turns the request into an event and applies it.
 func (s *Sandbox) decide(r *http.Request, m Marketplace, path string, body []byte) (*call, uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,7 +175,7 @@ func (s *Sandbox) decide(r *http.Request, m Marketplace, path string, body []byt
 	return c, s.commit(event{Request: &e})
 }
 
-// commit applies an event and hands it to the journal. The caller holds the lock.
+// commit applies an event and passes it to the journal. The caller holds the lock.
 func (s *Sandbox) commit(e event) uint64 {
 	s.state.apply(e)
 	if s.journal == nil {
@@ -188,7 +188,7 @@ func (s *Sandbox) commit(e event) uint64 {
 	return s.journal.add(text)
 }
 
-// safe returns when the event is synced.
+// safe returns nil when the event is synced. It returns errJournal if the sync fails.
 func (s *Sandbox) safe(event uint64) error {
 	if s.journal == nil {
 		return nil
@@ -199,10 +199,10 @@ func (s *Sandbox) safe(event uint64) error {
 	return nil
 }
 
-// errJournal marks a change that is not known to be stored.
+// errJournal marks a change that may not be stored.
 var errJournal = errors.New("the state is not safe")
 
-// view calls read with the state and returns when all that read has seen is synced.
+// view calls read with the state. It returns when everything that read has seen is synced.
 func (s *Sandbox) view(read func(*state)) error {
 	s.mu.Lock()
 	read(s.state)
@@ -219,7 +219,7 @@ type call struct {
 	*http.Request
 	marketplace Marketplace
 	operation   string
-	path        string // below the marketplace
+	path        string // below the marketplace's prefix
 	body        []byte
 	number      uint64
 	now, wall   time.Time
@@ -242,11 +242,11 @@ type response struct {
 
 // A protocol is how one marketplace reads requests and writes responses.
 type protocol interface {
-	// operation names what the request asks for, or nothing.
+	// operation returns the name of the requested operation, or an empty string.
 	operation() string
-	// throttle refuses a request that is one too many.
+	// throttle refuses a request over the limit.
 	throttle() (response, bool)
-	// respond does what the request asks for.
+	// respond does the requested operation.
 	respond() response
 	// failure is the marketplace's response to Throttled and ServerError.
 	failure(*hit) response
@@ -280,13 +280,13 @@ func (c *call) decided(record int, identity, outcome, status, reason string) {
 	c.decisions = append(c.decisions, Decision{&record, identity, outcome, status, reason})
 }
 
-// refuse records that the whole request was refused, so that nothing of it is done.
+// refuse records that the whole request was refused, so that none of it is done.
 func (c *call) refuse(outcome, status, reason string) {
 	c.records, c.tokens = nil, nil
 	c.decisions = []Decision{{Outcome: outcome, Status: status, Reason: reason}}
 }
 
-// spoil makes the fault happen to the response and to what the request did.
+// spoil applies the fault to the response and to the result of the request.
 func (c *call) spoil(p protocol) {
 	h := c.fault
 	if !h.done() {
@@ -304,7 +304,7 @@ func (c *call) spoil(p protocol) {
 	}
 }
 
-// respond sends the response, unless the fault is that it gets lost.
+// respond sends the response, subject to the fault.
 func (h *hit) respond(w http.ResponseWriter, r *http.Request, resp response) {
 	if h != nil {
 		switch h.fault {
@@ -333,10 +333,10 @@ func (h *hit) respond(w http.ResponseWriter, r *http.Request, resp response) {
 		}
 		panic(http.ErrAbortHandler)
 	}
-	_, _ = w.Write(resp.body) // a client that does not wait for it is its own affair
+	_, _ = w.Write(resp.body) // an error means that the client did not wait for it
 }
 
-// reset resets the connection, which a server of HTTP/1 lets it do, or closes it.
+// reset resets the connection, if the server is HTTP/1, or closes it.
 func reset(w http.ResponseWriter) {
 	if hijacker, ok := w.(http.Hijacker); ok {
 		if connection, _, err := hijacker.Hijack(); err == nil {
@@ -360,7 +360,7 @@ func jsonResponse(status int, contentType string, value any) response {
 	return response{status, http.Header{"Content-Type": {contentType}}, bytes.TrimSuffix(body.Bytes(), []byte("\n"))}
 }
 
-// PutCatalog replaces the catalog. Accepted records keep the price that they were accepted with.
+// PutCatalog replaces the catalog. Accepted records keep the price at which they were accepted.
 func (s *Sandbox) PutCatalog(c Catalog) error {
 	if err := c.check(); err != nil {
 		return err
@@ -421,19 +421,19 @@ func (s *Sandbox) Faults() (faults []Fault, err error) {
 // ClearFaults removes all rules.
 func (s *Sandbox) ClearFaults() error { return s.change(event{ClearFaults: true}) }
 
-// Requests returns all requests to the marketplaces, in the order in which they were decided.
+// Requests returns all requests to the marketplaces, in the order of their decisions.
 func (s *Sandbox) Requests() (requests []Request, err error) {
 	err = s.view(func(s *state) { requests = slices.Clone(s.requests) })
 	return requests, err
 }
 
-// Records returns all accepted records, in the order in which they were accepted.
+// Records returns all accepted records, in the order of acceptance.
 func (s *Sandbox) Records() (records []Record, err error) {
 	err = s.view(func(s *state) { records = slices.Clone(s.records) })
 	return records, err
 }
 
-// Bill returns what the buyers pay, for a month such as 2026-11, or for all with "".
+// Bill returns what the buyers pay for a month such as 2026-11, or for all months if month is "".
 func (s *Sandbox) Bill(month string) (Bill, error) {
 	if month != "" {
 		if _, err := time.Parse("2006-01", month); err != nil {

@@ -105,7 +105,7 @@ const testCatalog = `{
   }
 }`
 
-// catalog reads testCatalog after the changes, each the old and the new text.
+// catalog reads testCatalog after the changes, which are pairs of old and new text.
 func catalog(t testing.TB, changes ...string) sandbox.Catalog {
 	t.Helper()
 	for i := 0; i < len(changes); i += 2 {
@@ -120,7 +120,7 @@ func catalog(t testing.TB, changes ...string) sandbox.Catalog {
 	return c
 }
 
-// plainCatalog is testCatalog, read once: the fuzz targets have no time to read it each time.
+// plainCatalog is testCatalog, read once: reading it each time is too slow for the fuzz targets.
 var plainCatalog = sync.OnceValue(func() sandbox.Catalog {
 	c, err := sandbox.ReadCatalog([]byte(testCatalog))
 	if err != nil {
@@ -129,11 +129,11 @@ var plainCatalog = sync.OnceValue(func() sandbox.Catalog {
 	return c
 })
 
-// A box is a sandbox that a test talks to. Its clock is frozen at noon.
+// A box is a sandbox and the state of its test client. Its clock is frozen at noon.
 type box struct {
 	*sandbox.Sandbox
 	t       testing.TB
-	machine *machine // its machine's clock
+	machine *machine // the clock of its machine
 	azure   string   // tokens
 	google  string
 }
@@ -205,7 +205,7 @@ type answer struct {
 	body   any
 }
 
-// get walks into the body: a name for an object, a position for a list.
+// get returns a value inside the body. A name selects a member, a position an element.
 func (a answer) get(path ...any) any {
 	v := a.body
 	for _, step := range path {
@@ -253,7 +253,7 @@ func want(t testing.TB, what string, got, want any) {
 	}
 }
 
-// quantities are the accepted quantities, in order.
+// quantities returns the accepted quantities, in order.
 func (b *box) quantities() []string {
 	b.t.Helper()
 	records, err := b.Records()
@@ -267,7 +267,7 @@ func (b *box) quantities() []string {
 	return quantities
 }
 
-// lastDecisions are the outcomes of the last request.
+// lastDecisions returns the decisions about the last request.
 func (b *box) lastDecisions() []sandbox.Decision {
 	b.t.Helper()
 	requests, err := b.Requests()
@@ -305,7 +305,8 @@ func describe(t testing.TB, document []byte) description {
 	return description{v}
 }
 
-// check checks the response and, if it is not a refusal, the request too.
+// check checks the response against the description and, if the request was not refused, the
+// request too.
 func (d description) check(t testing.TB, r *http.Request, body string, a answer) {
 	t.Helper()
 	again := func() *http.Request {
@@ -340,13 +341,13 @@ var azureDescription = sync.OnceValue(func() description {
 	return describe(nilT{}, document)
 })
 
-// nilT panics when a document that all tests share is broken.
+// nilT panics if a document that all tests share is invalid.
 type nilT struct{ testing.TB }
 
 func (nilT) Helper()           {}
 func (nilT) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
 
-// control calls the control API and checks both sides against control.yaml.
+// control calls the control API and checks request and response against control.yaml.
 func (b *box) control(method, path, body string) answer {
 	b.t.Helper()
 	r := httptest.NewRequest(method, "http://127.0.0.1:8090/control"+path, strings.NewReader(body))
@@ -358,7 +359,7 @@ func (b *box) control(method, path, body string) answer {
 	return a
 }
 
-// server serves the box over TCP: connections can break.
+// server serves the box over TCP, so that connections can break.
 func (b *box) server() *url.URL {
 	b.t.Helper()
 	s := httptest.NewServer(b)
@@ -370,12 +371,12 @@ func (b *box) server() *url.URL {
 	return u
 }
 
-// over sends a request to the server. An error is the connection's.
+// over sends a request to the server. It returns the connection's error.
 func over(t testing.TB, u *url.URL, r *http.Request) (answer, error) {
 	t.Helper()
 	r = r.Clone(t.Context())
 	r.RequestURI, r.URL.Scheme, r.URL.Host, r.Host = "", u.Scheme, u.Host, u.Host
-	transport := &http.Transport{DisableKeepAlives: true} // so that no other request is in the way
+	transport := &http.Transport{DisableKeepAlives: true} // so that requests share no connection
 	defer transport.CloseIdleConnections()
 	response, err := transport.RoundTrip(r)
 	if err != nil {

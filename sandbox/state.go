@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// A Request is a request to a marketplace, with what was decided about it and why.
+// A Request is a request to a marketplace, with the decisions about it and their reasons.
 type Request struct {
 	Number      uint64              `json:"number"` // from 1
 	Time        time.Time           `json:"time"`   // of the sandbox's clock
 	Marketplace Marketplace         `json:"marketplace"`
-	Operation   string              `json:"operation"` // empty: nothing that the marketplace knows
+	Operation   string              `json:"operation"` // empty if the marketplace has no such operation
 	Method      string              `json:"method"`
 	URL         string              `json:"url"`
 	Header      map[string][]string `json:"header"`
-	Body        []byte              `json:"body"` // base64 of the bytes as they were sent
+	Body        []byte              `json:"body"` // base64 of the bytes as sent
 	Decisions   []Decision          `json:"decisions"`
 	Fault       string              `json:"fault,omitempty"`
 	FaultID     int                 `json:"faultId,omitempty"`
-	Response    *Response           `json:"response"` // null: none was sent
+	Response    *Response           `json:"response"` // null if none was sent
 }
 
-// A Response is what the client gets.
+// A Response is the response that the client gets.
 type Response struct {
 	Status int                 `json:"status"`
 	Header map[string][]string `json:"header"`
@@ -34,7 +34,7 @@ type Response struct {
 // The outcomes of a Decision.
 const (
 	Accepted     = "accepted"     // stored and billed
-	Duplicate    = "duplicate"    // an earlier record stands; nothing was stored
+	Duplicate    = "duplicate"    // an earlier record is valid; nothing was stored
 	Refused      = "refused"      // nothing was stored
 	Throttling   = "throttled"    // nothing was stored
 	NotDone      = "notDone"      // a fault: nothing was stored
@@ -42,17 +42,17 @@ const (
 	Undocumented = "undocumented" // refused: the sources do not say what the marketplace does
 )
 
-// A Decision is what became of a request, or of one record of it.
+// A Decision is the outcome of a request, or of one record of it.
 type Decision struct {
-	Record   *int   `json:"record,omitempty"` // its position; absent: the whole request
+	Record   *int   `json:"record,omitempty"` // its position; absent means the whole request
 	Identity string `json:"identity,omitempty"`
 	Outcome  string `json:"outcome"`
-	Status   string `json:"status,omitempty"` // the marketplace's own word
+	Status   string `json:"status,omitempty"` // as the marketplace names it
 	Reason   string `json:"reason,omitempty"`
 }
 
-// An event changes the state. The journal holds events; the state is what they make of the initial
-// one.
+// An event changes the state. The journal holds events; applying them to the initial state gives
+// the current state.
 type event struct {
 	Catalog     *Catalog      `json:"catalog,omitempty"`
 	Clock       *clockState   `json:"clock,omitempty"`
@@ -68,7 +68,7 @@ type requestEvent struct {
 	Matched []int    `json:"matched,omitempty"`
 }
 
-// A token is an access token that a marketplace gave out.
+// A token is an access token that a marketplace has issued.
 type token struct {
 	Value       string      `json:"value"`
 	Marketplace Marketplace `json:"marketplace"`
@@ -93,8 +93,7 @@ func newState(c Catalog) *state {
 	return &state{catalog: indexOf(deepCopy(c)), byKey: map[string]int{}, tokens: map[string]token{}}
 }
 
-// apply changes the state as the event says. It never fails: what an event holds was checked
-// before.
+// apply applies the event to the state. It never fails, because events were checked before.
 func (s *state) apply(e event) {
 	switch {
 	case e.Catalog != nil:
@@ -138,7 +137,7 @@ func recordKey(m Marketplace, identity string) string { return string(m) + " " +
 
 func (s *state) replay(text []byte) error {
 	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields() // of a newer version: it must not be passed over
+	d.DisallowUnknownFields() // an event of a newer version must not be ignored
 	var e event
 	if err := d.Decode(&e); err != nil {
 		return fmt.Errorf("it cannot be read: %w", err)
@@ -147,7 +146,7 @@ func (s *state) replay(text []byte) error {
 	return nil
 }
 
-// An index is a catalog with what is looked up in it by key.
+// An index is a catalog with maps for lookups by key.
 type index struct {
 	Catalog
 	awsSellers    map[string]string // account by access key
@@ -201,7 +200,7 @@ func byKey[T any](list []T, key func(*T) string) map[string]*T {
 	return m
 }
 
-// dimension returns the one with the key, or nil.
+// dimension returns the dimension with the key, or nil.
 func dimension(dimensions []Dimension, key string) *Dimension {
 	for i := range dimensions {
 		if dimensions[i].Key == key {
@@ -211,7 +210,7 @@ func dimension(dimensions []Dimension, key string) *Dimension {
 	return nil
 }
 
-// deepCopy copies plain data with all it points to.
+// deepCopy copies plain data with everything that it points to.
 func deepCopy[T any](v T) T {
 	var c T
 	text, err := json.Marshal(v)
@@ -219,7 +218,7 @@ func deepCopy[T any](v T) T {
 		err = json.Unmarshal(text, &c)
 	}
 	if err != nil {
-		panic(err) // plain data goes through JSON
+		panic(err) // plain data can always be encoded
 	}
 	return c
 }

@@ -46,7 +46,7 @@ func refusing(t *testing.T, code, message string) (url string, requests *atomic.
 
 const coral, dynamo = "com.amazon.coral.service#", "com.amazonaws.dynamodb.v20120810#"
 
-// refusals are what AWS and DynamoDB respond, and what a person must read of it.
+// refusals are responses of AWS and DynamoDB, and the message that the operator must read.
 var refusals = []struct{ name, code, message, want string }{
 	{"no table", dynamo + "ResourceNotFoundException", "Requested resource not found", "there is no table mine"},
 	{"an expired token", coral + "ExpiredTokenException", "The security token included in the request is expired", "the AWS credentials have expired: get new ones"},
@@ -73,7 +73,7 @@ var refusals = []struct{ name, code, message, want string }{
 	{"no sign-up", coral + "SubscriptionRequiredException", "The AWS Access Key Id needs a subscription for the service", "the AWS account can't use DynamoDB"},
 }
 
-// everyCommand is each command that uses a table, with a standard input.
+// everyCommand lists each command that uses a table, with its standard input.
 var everyCommand = []struct {
 	args  []string
 	stdin string
@@ -90,7 +90,7 @@ var everyCommand = []struct {
 	{[]string{"with-dynamodb", "--sample", "true"}, ""},
 }
 
-// runIn runs a command with no more of an environment than the variables.
+// runIn runs a command with only these variables as its environment.
 func runIn(t *testing.T, variables map[string]string, stdin string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	environment := map[string]string{"ADDR": "127.0.0.1:0", "LOCAL_DIR": t.TempDir()}
@@ -159,7 +159,7 @@ func TestCommands_SayAtOnceWhatCannotBeReached(t *testing.T) {
 			for _, c := range everyCommand {
 				want := test.want
 				if c.args[0] == "serve" || c.args[0] == "with-dynamodb" {
-					want = "" // serve connects first, and says in its own words that it can't
+					want = "" // serve connects first and reports the failure in its own words
 				}
 				status, _, stderr := runIn(t, map[string]string{"DYNAMODB_ENDPOINT": test.endpoint, "TABLE_NAME": "mine"}, c.stdin, c.args...)
 				if status != 1 || !strings.Contains(stderr, want) || strings.Contains(stderr, "try again") {
@@ -170,7 +170,7 @@ func TestCommands_SayAtOnceWhatCannotBeReached(t *testing.T) {
 	}
 }
 
-// The environment of these is the process's own: the SDK reads it.
+// The environment of these commands is the process's own, because the SDK reads it.
 func TestCommands_SayAtOnceThatThereAreNoCredentials(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and never responds: a metadata service out of reach
 	if err != nil {

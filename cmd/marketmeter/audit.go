@@ -44,8 +44,8 @@ func revokeFromAudit(ctx context.Context, p program, file, org string) error {
 	if err != nil {
 		return err
 	}
-	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
-	var writing error              // what fails is no reason to leave a key alive
+	signal.Ignore(syscall.SIGPIPE) // if the reader has gone, Write returns an error
+	var writing error              // a failed write does not stop the revocations
 	say := func(format string, a ...any) {
 		if _, err := fmt.Fprintf(p.stdout, format+"\n", a...); err != nil && writing == nil {
 			writing = err

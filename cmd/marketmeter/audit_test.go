@@ -17,7 +17,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// backedUp is a table that can be put back to what it was, as a restore from a backup does.
+// backedUp is a table that can be restored to an earlier state, as from a backup.
 type backedUp struct {
 	client *dynamodb.Client
 	name   string
@@ -54,8 +54,8 @@ func (b *backedUp) restore(t *testing.T) {
 	}
 }
 
-// What ended since a backup ends again after its restore, by the standard error of the commands
-// alone.
+// Keys that ended after a backup are ended again after its restore. The only source is the standard
+// error of the commands.
 func TestRevokeFromAudit_EndsAgainWhatHadEnded(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -73,7 +73,7 @@ func TestRevokeFromAudit_EndsAgainWhatHadEnded(t *testing.T) {
 		if status != 0 {
 			t.Fatalf("%q: exit status %d\n%s", args, status, stderr)
 		}
-		// As `2>>audit.jsonl` of a shell has it, which other programs use too.
+		// As a shell's `2>>audit.jsonl` writes it. Other programs write to the file too.
 		fmt.Fprintf(file, "table %s at %s, from DYNAMODB_ENDPOINT\r\n%s\n  {\"time\":\"2026-01-01T00:00:00Z\",\"msg\":\"request\",\"keyId\":5}\n", name, os.Getenv("DYNAMODB_ENDPOINT"), stderr)
 		return stdout
 	}

@@ -17,8 +17,8 @@ import (
 
 const oneGroup = `{"id":"g1","buyerID":"b","entitlementID":"e","partner":"AWS","status":"CREATED","creationTime":"2026-11-01T00:00:00Z","serialID":7}` + "\n"
 
-// Each command against a table whose responses all stall, each in one of the ways: it ends with an
-// error within its deadline, which is shorter than the patience of these tests.
+// Every response of the table stalls, each command in a different way. The command returns an error
+// within its deadline, which is shorter than the patience of these tests.
 func TestCommands_EndWhenTheTableStalls(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
@@ -38,7 +38,7 @@ func TestCommands_EndWhenTheTableStalls(t *testing.T) {
 		url, _ := tabletest.StallingProxy(t, func(int) tabletest.Stall { return tabletest.Stalls[ways[i]] })
 		running[command] = begin(t, dir, []string{"DYNAMODB_ENDPOINT=" + url, "TABLE_NAME=" + name}, strings.Fields(command)...)
 	}
-	// Credentials may come over the network too: here from a service that stalls.
+	// Credentials may come over the network too: here they come from a service that stalls.
 	credentials := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "1000")
 		_ = http.NewResponseController(w).Flush()
@@ -63,7 +63,7 @@ func TestCommands_EndWhenTheTableStalls(t *testing.T) {
 	}
 }
 
-// Each command against a table whose first response stalls: the retry is as good.
+// The first response of the table stalls. Each command retries and succeeds.
 func TestCommands_RetryAfterAStall(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
@@ -82,8 +82,8 @@ func TestCommands_RetryAfterAStall(t *testing.T) {
 		})
 		return []string{"DYNAMODB_ENDPOINT=" + url, "TABLE_NAME=" + name}
 	}
-	// Of the import the first response is to the raise of the counter, of the others to what they
-	// are for.
+	// The first response to the import is that of the raise of the serial counter. For the other
+	// commands it is that of their main request.
 	imported := begin(t, dir, stalling("after a byte of the body"), "import", "--org", "o1", "groups.jsonl")
 	created := begin(t, dir, stalling("with a byte of the body a tick"), "key", "create", "--org", "o2")
 	listed := begin(t, dir, stalling("in the headers"), "key", "list", "--org", "o1")
@@ -106,7 +106,7 @@ func TestCommands_RetryAfterAStall(t *testing.T) {
 	}
 }
 
-// A server whose table stalls answers that it can't reach it, and works on once it can.
+// A server responds that it can't reach its table while the table stalls, and recovers afterwards.
 func TestServe_AnswersWhenTheTableStalls(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
@@ -143,8 +143,8 @@ func TestServe_AnswersWhenTheTableStalls(t *testing.T) {
 	}
 }
 
-// A command gives a request to DynamoDB up before these tests lose their patience, and tries again
-// before.
+// A command's deadline for DynamoDB is below the patience of these tests and leaves time for a
+// retry.
 func TestDeadlines_AreBelowThePatience(t *testing.T) {
 	t.Parallel()
 	if d := stack.ForCommands; d.Call > patience || 2*d.Attempt >= d.Call {

@@ -21,9 +21,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// The page in a real browser, as a person uses it: it renders, every operation is there, and trying
-// one with the demo key is answered 200. It asks nobody but the server, and its policy stops
-// nothing of it. With SCREENSHOTS set to a folder, it leaves pictures there.
+// The page in a real browser: it renders, lists every operation, and trying one with the demo key
+// returns 200. It sends requests to no other server, and its policy blocks nothing of the page. If
+// SCREENSHOTS is set to a folder, the test saves pictures there.
 func TestDocsInABrowser(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
@@ -81,7 +81,7 @@ func TestDocsInABrowser(t *testing.T) {
 	}
 }
 
-// browser is a headless Chromium, with what it has requested and complained of.
+// browser is a headless Chromium, with its requests and complaints.
 type browser struct {
 	context.Context
 	mu                    sync.Mutex
@@ -113,7 +113,7 @@ func openBrowser(t *testing.T) *browser {
 	return b
 }
 
-// hear takes note of an event.
+// hear records an event.
 func (b *browser) hear(event any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -122,7 +122,7 @@ func (b *browser) hear(event any) {
 		b.requested = append(b.requested, e.Request.URL)
 	case *network.EventLoadingFailed:
 		b.complaints = append(b.complaints, "a request failed: "+e.ErrorText+" "+string(e.BlockedReason))
-	case *log.EventEntryAdded: // a policy that forbids something of the page among it
+	case *log.EventEntryAdded: // includes a policy that blocks something of the page
 		b.complaints = append(b.complaints, e.Entry.Text)
 	case *runtime.EventExceptionThrown:
 		b.complaints = append(b.complaints, e.ExceptionDetails.Text)
@@ -152,7 +152,7 @@ func (b *browser) seen() (requested, complaints []string) {
 	return slices.Clone(b.requested), slices.Clone(b.complaints)
 }
 
-// picture leaves one of the whole page, where they are wanted.
+// picture saves a picture of the whole page if SCREENSHOTS is set.
 func (b *browser) picture(t *testing.T, name string) {
 	t.Helper()
 	folder := os.Getenv("SCREENSHOTS")

@@ -54,7 +54,7 @@ func TestExportReadsEveryPage(t *testing.T) {
 	_, name := tabletest.Client(t)
 	var want []string
 	for _, g := range transfertest.ManyGroups(12, "o1") {
-		g.UsageRecordReportID = strings.Repeat("x", 200_000) // five of them fill a page of DynamoDB's
+		g.UsageRecordReportID = strings.Repeat("x", 200_000) // five of them fill a page of DynamoDB
 		want = append(want, string(wire.AppendGroupForExport(nil, &g))+"\n")
 	}
 	if status, stdout, stderr := onTable(t, name, strings.Join(want, ""), "import", "--org", "o1", "-"); status != 0 {
@@ -141,7 +141,7 @@ func TestExportAsCSV(t *testing.T) {
 	}
 }
 
-// setAttribute writes into a stored group what a newer version might write.
+// setAttribute sets an attribute of a stored group, as a newer version might.
 func setAttribute(t *testing.T, client *dynamodb.Client, tableName, org, id, path string, value types.AttributeValue) {
 	t.Helper()
 	names, placeholders := map[string]string{}, []string{}
@@ -173,7 +173,7 @@ func groupLine(id string) string {
 
 func textValue(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
 
-// An export by an older version loses nothing that a newer one has stored.
+// An export by an older version loses nothing that a newer version has stored.
 func TestExport_KeepsWhatANewerVersionStored(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -212,7 +212,7 @@ func TestExport_KeepsWhatANewerVersionStored(t *testing.T) {
 			t.Errorf("%s was exported: %s", own, exported)
 		}
 	}
-	// This version imports the one that it knows, and names what it does not know of the other.
+	// This version imports the group that it knows, and names the unknown members of the other.
 	if status, stdout, stderr := onTable(t, name, exported, "import", "--org", "o3", "--rewrite-org", "-"); status != 1 ||
 		stdout != "imported 1, skipped 0, refused 1\n" || !strings.HasPrefix(stderr, "line 1: ") {
 		t.Errorf("import: %d, %q, %q", status, stdout, stderr)
@@ -231,7 +231,7 @@ func TestExport_KeepsWhatANewerVersionStored(t *testing.T) {
 		t.Errorf("import of %s: %q", known, stderr)
 	}
 
-	// A table has no column for them.
+	// CSV has no column for them.
 	status, exported, stderr = onTable(t, name, "", "export", "--org", "o", "--format", "csv")
 	if status != 1 || !strings.Contains(stderr, `group "2" is written without problems, reportBy`) || !strings.Contains(stderr, "what was written is not all") ||
 		strings.Count(exported, "\n") != 3 || !strings.Contains(exported, "newcloudInvoice") || !strings.Contains(exported, `""unit"":""GB""`) {
@@ -239,8 +239,8 @@ func TestExport_KeepsWhatANewerVersionStored(t *testing.T) {
 	}
 }
 
-// What no JSON can hold is named, with its group, and so is a group that can't be read; the others
-// are exported.
+// The export names values that JSON can't hold, with their group, and groups that can't be read.
+// It exports the others.
 func TestExport_NamesWhatItCantWrite(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -293,8 +293,8 @@ func TestExportTellsWhatItCantMean(t *testing.T) {
 	}
 }
 
-// What an earlier version stored with "%" in an identifier is exported as it is; an import takes it
-// no more, and says which line.
+// An export returns identifiers with "%", stored by an earlier version, unchanged. An import
+// refuses them and names the line.
 func TestExport_KeepsIdentifiersWithPercent(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -325,8 +325,8 @@ func TestExport_KeepsIdentifiersWithPercent(t *testing.T) {
 	}
 }
 
-// Nothing new is stored for an organization that no path can name; what is stored for one is read
-// and ended.
+// Commands store nothing new for an organization whose id can't be in a path. They read and end
+// what is stored for one.
 func TestOrgFlag_PercentIsTakenWhereNothingIsStored(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)

@@ -20,8 +20,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// onTable runs a command of the program on the table and returns its exit status and what it wrote,
-// but for the line on standard error that says which table it acts on.
+// onTable runs a command of the program on the table. It returns the exit status and the output,
+// without the line on standard error that names the table.
 func onTable(t *testing.T, tableName, stdin string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	environment := map[string]string{"DYNAMODB_ENDPOINT": os.Getenv("DYNAMODB_ENDPOINT"), "TABLE_NAME": tableName}
@@ -32,8 +32,8 @@ func onTable(t *testing.T, tableName, stdin string, args ...string) (status int,
 	return status, out.String(), strings.TrimPrefix(errs.String(), acts)
 }
 
-// listedPages is what the list operation answers for all of time, every page, one a line, the
-// members of each object in the order of their names.
+// listedPages returns all pages of the list operation for all of time, one a line, with the members
+// of each object sorted by name.
 func listedPages(t *testing.T, tbl *table.Table, org string, limit int) string {
 	t.Helper()
 	api := httpapi.API{

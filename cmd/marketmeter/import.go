@@ -72,8 +72,8 @@ func importGroups(ctx context.Context, p program, args []string) error {
 // checkOrg checks the --org of a command that stores something for an organization.
 func checkOrg(org string) error { return checkOrgBy(metering.ParseOrgID, org) }
 
-// checkStoredOrg checks the --org of a command that reads or ends what is stored, which may be of
-// an organization whose id is not allowed any more.
+// checkStoredOrg checks the --org of a command that reads or ends stored data. It also accepts ids
+// that were allowed by earlier versions.
 func checkStoredOrg(org string) error { return checkOrgBy(metering.StoredOrgID, org) }
 
 func checkOrgBy(parse func(string) (metering.OrgID, error), org string) error {

@@ -16,7 +16,7 @@ func TestImportTellsBadLinesAndGoesOn(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	file := "\ufeff" + transfertest.Line("g1") + // a byte order mark
-		"\n \r\n" + // nothing on lines 2 and 3
+		"\n \r\n" + // lines 2 and 3 are empty
 		strings.ReplaceAll(transfertest.Line("g4"), "\n", "\r\n") +
 		"no JSON\n" +
 		transfertest.Line("g6", "status", "PAID") +

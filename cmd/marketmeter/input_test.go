@@ -29,7 +29,7 @@ func gzipped(t *testing.T, text string) string {
 	return out.String()
 }
 
-// inUTF16 encodes the text, with the low byte first or last.
+// inUTF16 encodes the text as UTF-16, with the low byte first or last.
 func inUTF16(text string, lowFirst bool) string {
 	var out []byte
 	for _, unit := range utf16.Encode([]rune(text)) {
@@ -68,7 +68,7 @@ func TestImport_ReadsGzip(t *testing.T) {
 		if status, stdout, stderr := onTable(t, table, input, "import", "--org", "o1", "-"); status != 0 || stdout != "imported 50, skipped 0, refused 0\n" {
 			t.Errorf("%s: %d, %s%s", name, status, stdout, stderr)
 		}
-		file := filepath.Join(dir, name) // a file's name says nothing
+		file := filepath.Join(dir, name) // the file's name does not matter
 		if err := os.WriteFile(file, []byte(input), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func TestImport_ReadsGzip(t *testing.T) {
 	}
 }
 
-// What was whole is imported and counted, and the failure is one line.
+// The lines before the damage are imported and counted, and the failure is reported in one line.
 func TestImport_StopsAtDamagedGzip(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

@@ -46,8 +46,8 @@ func keys(ctx context.Context, p program, args []string) error {
 	return nil
 }
 
-// redacting keeps keys out of what is written, such as one in a command line that an error quotes.
-// Each message is one Write.
+// redacting removes keys from the output, such as a key in a command line that an error quotes.
+// Each Write must be a whole message.
 type redacting struct{ to io.Writer }
 
 func (r redacting) Write(text []byte) (int, error) {
@@ -102,8 +102,7 @@ func createKey(ctx context.Context, p program, args []string) error {
 	return p.showKey(key, &record, fmt.Sprintf("Made %s.", describe(&record)))
 }
 
-// checkKeyOrg allows an organization, and no key in its place, which would be shown and logged as
-// one.
+// checkKeyOrg accepts an organization id. It refuses a key, which would be printed and logged.
 func checkKeyOrg(org string, check func(string) error) error {
 	if holdsKey(org) {
 		return usageError("--org holds a key: it must be the organization")
@@ -199,7 +198,7 @@ func rotateKey(ctx context.Context, p program, args []string) error {
 		return withKeyHint(err, *org)
 	}
 	sentences := fmt.Sprintf("Made %s.\nThe old key %s ends at %s.", describe(&record), old.Hash.ID(), metering.FormatTime(old.ExpiryTime))
-	if keep < gatewayLag { // what it keeps of the old key may tell the old end
+	if keep < gatewayLag { // API Gateway may still cache the old end of the key
 		sentences += fmt.Sprintf(" In AWS, API Gateway may let it in for up to %d seconds from now.", gatewayLag/time.Second)
 	}
 	return p.showKey(key, &record, sentences)
@@ -241,14 +240,14 @@ func revokeKey(ctx context.Context, p program, args []string) error {
 	if !changed {
 		sentence = fmt.Sprintf("Key %s was revoked before,%s by %s: nothing has changed.", record.Hash.ID(), atTime(record.RevocationTime), auth.Printable(record.RevokedBy))
 	}
-	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
+	signal.Ignore(syscall.SIGPIPE) // if the reader has gone, Write returns an error
 	if _, err := fmt.Fprintln(p.stdout, sentence); err != nil {
 		return fmt.Errorf("the key %s is revoked, which could not be written to standard output: %w", record.Hash.ID(), err)
 	}
 	return nil
 }
 
-// findKey finds the key of the organization that the one of the ids names.
+// findKey finds the key of the organization that the single element of ids names.
 func (p program) findKey(ctx context.Context, org string, ids []string) (*auth.Keyring, auth.Hash, error) {
 	if len(ids) != 1 {
 		return nil, auth.Hash{}, usageError(fmt.Sprintf("it takes one ID of a key; there are %d", len(ids)))
@@ -267,7 +266,7 @@ func (p program) findKey(ctx context.Context, org string, ids []string) (*auth.K
 	return ring, hash, withKeyHint(err, org)
 }
 
-// withKeyHint adds to a failure the command that helps then.
+// withKeyHint adds to an error the command that helps.
 func withKeyHint(err error, org string) error {
 	switch {
 	case metering.CodeOf(err) == metering.NotFound:
@@ -279,7 +278,7 @@ func withKeyHint(err error, org string) error {
 	return err
 }
 
-// openKeyring opens the keys of the table that a command acts on.
+// openKeyring opens the keys in the table that a command acts on.
 func (p program) openKeyring(ctx context.Context) (*auth.Keyring, error) {
 	t, err := p.openTable(ctx)
 	if err != nil {
@@ -288,7 +287,7 @@ func (p program) openKeyring(ctx context.Context) (*auth.Keyring, error) {
 	return t.Keyring(ctx, p.log())
 }
 
-// atTime is empty for a time that is not known.
+// atTime returns " at " and the time, or an empty string for the zero time.
 func atTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -296,11 +295,11 @@ func atTime(t time.Time) string {
 	return " at " + metering.FormatTime(t)
 }
 
-// gatewayLag is how long API Gateway keeps what the authorizer has told of a key: ReauthorizeEvery
-// of template.yaml.
+// gatewayLag is how long API Gateway caches the authorizer's result for a key: ReauthorizeEvery in
+// template.yaml.
 const gatewayLag = 60 * time.Second
 
-// describe names a new key with what it is good for.
+// describe names a new key and says what it allows.
 func describe(r *auth.Record) string {
 	until := "it never expires"
 	if !r.ExpiryTime.IsZero() {
@@ -314,10 +313,10 @@ func describe(r *auth.Record) string {
 		r.Hash.ID(), metering.Quote(r.Organization), labelled, r.Scopes, until)
 }
 
-// showKey prints the sentences and then the key, alone on the last line. Where that fails there is
-// a key that nobody has: the error says so.
+// showKey prints the sentences and then the key, alone on the last line. If that fails, nobody has
+// the key although it exists, and the error says so.
 func (p program) showKey(key auth.Key, record *auth.Record, sentences string) error {
-	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of Write then
+	signal.Ignore(syscall.SIGPIPE) // if the reader has gone, Write returns an error
 	_, err := fmt.Fprintf(p.stdout, "%s\nThis is the only time that the key is shown, and it is stored nowhere. Keep it as you keep a password:\n%s\n", sentences, key)
 	if err != nil {
 		return fmt.Errorf("the key %s has been made and could not be shown: %w; end it with `marketmeter key revoke --org %s %s`",
@@ -326,7 +325,7 @@ func (p program) showKey(key auth.Key, record *auth.Record, sentences string) er
 	return nil
 }
 
-// noArguments refuses arguments, and does not repeat them: one might be a key.
+// noArguments refuses arguments without repeating them: one might be a key.
 func noArguments(flags *flag.FlagSet) error {
 	if flags.NArg() > 0 {
 		return usageError("it takes flags alone, as in --org ORG, and there is more")
@@ -334,7 +333,7 @@ func noArguments(flags *flag.FlagSet) error {
 	return nil
 }
 
-// parseKeyIDs reads flags, and the ids of keys before, between and after them.
+// parseKeyIDs reads flags, and key ids before, between and after them.
 func (p program) parseKeyIDs(flags *flag.FlagSet, text string, args []string) (ids []string, err error) {
 	for {
 		if err := p.parse(flags, text, args); err != nil {
@@ -347,8 +346,8 @@ func (p program) parseKeyIDs(flags *flag.FlagSet, text string, args []string) (i
 	}
 }
 
-// checkKeyID allows the digits of an id, a hash or a key. It never repeats the text, which may be a
-// secret with a typo.
+// checkKeyID accepts the digits of an id, a hash or a key. Its error never repeats the text, which
+// may be a secret with a typo.
 func checkKeyID(text string) error {
 	if !auth.NamesKey(text) {
 		return usageError(fmt.Sprintf("what stands for ID is none: it must be %d to %d digits of 0-9 and a-f, as `marketmeter key list` shows them, the %d digits of the whole hash, or the key itself",

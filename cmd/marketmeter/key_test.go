@@ -24,8 +24,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// A key from its making to its end, as operator and client see it. Neither the table nor anything
-// that any of the programs writes ever holds a key, but for the last line of standard output.
+// The life of a key, as the operator and the client see it. The key is never in the table, nor in
+// any output except the last line of standard output.
 func TestLifeOfAKey(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -103,7 +103,7 @@ func TestLifeOfAKey(t *testing.T) {
 	}
 }
 
-// operatorAt runs `marketmeter key` and keeps what it writes, without the keys that makes returns.
+// operatorAt runs `marketmeter key` and stores its output, without the keys that makes returns.
 type operatorAt struct {
 	t              *testing.T
 	dir            string
@@ -118,7 +118,7 @@ func (o *operatorAt) runs(args ...string) (stdout string) {
 	return text
 }
 
-// makes returns the key that the last line of standard output is.
+// makes returns the key on the last line of standard output.
 func (o *operatorAt) makes(args ...string) (key string) {
 	o.t.Helper()
 	key = lastLine(o.t, o.lines(args), &o.stdout)
@@ -139,7 +139,7 @@ func (o *operatorAt) lines(args []string) string {
 	return text.String()
 }
 
-// lastLine is the key that is alone on the last line; what is before it goes to rest.
+// lastLine returns the key, which is alone on the last line. It writes the lines before to rest.
 func lastLine(t *testing.T, stdout string, rest *bytes.Buffer) string {
 	t.Helper()
 	text, ended := strings.CutSuffix(stdout, "\n")
@@ -160,7 +160,7 @@ func wantStatus(t *testing.T, what, url, key string, want int) {
 	}
 }
 
-// wantChanges checks the log lines of changes, each of which says who and when, too.
+// wantChanges checks the log lines of changes, including the actor and the time of each.
 func wantChanges(t *testing.T, stderr string, want ...map[string]any) {
 	t.Helper()
 	var got []map[string]any
@@ -187,7 +187,7 @@ func wantChanges(t *testing.T, stderr string, want ...map[string]any) {
 	}
 }
 
-// scan is all that is in the table.
+// scan returns all items of the table as text.
 func scan(t *testing.T, client *dynamodb.Client, name string) string {
 	t.Helper()
 	all, err := client.Scan(t.Context(), &dynamodb.ScanInput{TableName: &name})
@@ -312,7 +312,7 @@ func TestKeyCommandsTellWhatIsWrong(t *testing.T) {
 	}
 }
 
-// What could not be stored is not shown.
+// A key that could not be stored is not printed.
 func TestNoKeyIsShownThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	status, stdout, stderr := onTable(t, "no-such-table", "", "key", "create", "--org", "o1")
@@ -321,7 +321,7 @@ func TestNoKeyIsShownThatIsNotThere(t *testing.T) {
 	}
 }
 
-// unwritable are standard outputs that take nothing.
+// unwritable are standard outputs that accept no writes.
 var unwritable = map[string]func(*testing.T) *os.File{
 	"a closed pipe": func(t *testing.T) *os.File {
 		reader, writer, err := os.Pipe()
@@ -340,7 +340,7 @@ var unwritable = map[string]func(*testing.T) *os.File{
 	},
 }
 
-// writesTo runs `marketmeter key` with that standard output and returns its exit status and
+// writesTo runs `marketmeter key` with the given standard output. It returns the exit status and
 // standard error.
 func writesTo(t *testing.T, stdout *os.File, name, stdin string, args ...string) (status int, stderr string) {
 	t.Helper()
@@ -359,7 +359,7 @@ func writesTo(t *testing.T, stdout *os.File, name, stdin string, args ...string)
 	return command.ProcessState.ExitCode(), errs.String()
 }
 
-// A key that could not be shown is there, and nobody has it.
+// A key that could not be printed exists, and nobody has it.
 func TestAKeyThatCannotBeShownIsTold(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
@@ -384,7 +384,8 @@ func TestAKeyThatCannotBeShownIsTold(t *testing.T) {
 	}
 }
 
-// What could not be written is a failure, also if the change was made: then the error says so.
+// Output that could not be written is a failure, even if the change was made: then the error says
+// so.
 func TestKeyCommands_UnwritableOutputIsAFailure(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -406,7 +407,7 @@ func TestKeyCommands_UnwritableOutputIsAFailure(t *testing.T) {
 					t.Errorf("%q: exit status %d\n%s\nwant 1 and %q", test.args, status, stderr, test.want)
 				}
 			}
-			for _, org := range []string{"o1", "of-no-keys"} { // what only reads may end as other filters do when its reader has gone
+			for _, org := range []string{"o1", "of-no-keys"} { // a read command may end as other filters do when its reader has gone
 				if status, stderr := writesTo(t, open(t), name, "", "list", "--org", org); what == "a full disk" &&
 					(status != 1 || !strings.Contains(stderr, "the list is not written whole: ")) {
 					t.Errorf("list of %s: exit status %d\n%s", org, status, stderr)
@@ -422,8 +423,8 @@ func TestKeyCommands_UnwritableOutputIsAFailure(t *testing.T) {
 	}
 }
 
-// damage are changes of a key's item that another version or a fault might make, and what the list
-// shows of them.
+// damage lists changes of a key's item that another version or a fault might make, and what the
+// list prints for them.
 var damage = []struct {
 	expression string
 	value      types.AttributeValue
@@ -444,7 +445,7 @@ var damage = []struct {
 	{"SET revocationTime = :v", &types.AttributeValueMemberN{Value: "3"}, "revoked, unreadable: revocationTime", "was revoked, and only a key that is good is rotated"},
 }
 
-// keyTime is when keys were made.
+// keyTime is when the test's keys are made.
 var keyTime = time.Date(2026, 3, 1, 9, 30, 0, 123456789, time.UTC)
 
 func TestKeyCommands_UnreadableRecordIsInNobodysWay(t *testing.T) {
@@ -490,7 +491,7 @@ func TestKeyCommands_UnreadableRecordIsInNobodysWay(t *testing.T) {
 	}
 }
 
-// change changes the item of a key past the service.
+// change changes the item of a key directly in the table.
 func change(t *testing.T, client *dynamodb.Client, name string, hash auth.Hash, expression string, value types.AttributeValue) {
 	t.Helper()
 	var values map[string]types.AttributeValue
@@ -515,8 +516,8 @@ func item(pk, sk string) map[string]types.AttributeValue {
 	return map[string]types.AttributeValue{"PK": &types.AttributeValueMemberS{Value: pk}, "SK": &types.AttributeValueMemberS{Value: sk}}
 }
 
-// A key of which no list knows is ended by what leads to its record: its hash, or the key itself,
-// which is repeated nowhere.
+// revoke ends a key that no list contains, given its hash or the key itself. It never prints the
+// key.
 func TestRevoke_EndsAKeyThatIsNotListed(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
@@ -570,7 +571,7 @@ func TestParseSpan(t *testing.T) {
 	}
 }
 
-// What the program tells of API Gateway is what the template sets.
+// The lag that the program prints for API Gateway is the one that the template sets.
 func TestTheLagIsTheTemplates(t *testing.T) {
 	t.Parallel()
 	set := regexp.MustCompile(`ReauthorizeEvery: (\d+)\n`).FindSubmatch(marketmeter.Template)

@@ -16,8 +16,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// Bodies over the limit, of clients that would send for ever: each is answered, and the connection
-// is closed; all of them together don't take the memory that what they sent would.
+// Clients that send bodies over the limit without end get a response, and the server closes the
+// connection. Together they use less memory than the bytes that they sent.
 func TestServeAnswersBodiesWithoutEnd(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)

@@ -1,5 +1,5 @@
-// Command marketmeter is the operator's program: it serves the whole API on this machine, moves
-// usage record groups into a table and out of one, and keeps the API's keys.
+// Command marketmeter is the operator's program: it serves the whole API on this machine, imports
+// and exports usage record groups, and manages the API's keys.
 package main
 
 import (
@@ -23,26 +23,26 @@ func main() {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-signals
-		signal.Stop(signals) // before anything is told to stop: a second signal ends the program at once
+		signal.Stop(signals) // before the shutdown begins: a second signal ends the program at once
 		cancel()
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
 }
 
-// program is what a command sees of the world outside.
+// program is the environment of a command: variables, input and output.
 type program struct {
 	getenv         func(string) string
 	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 
-// openTable opens the table that a command acts on, and says which it is.
+// openTable opens the table that a command acts on, and prints which it is.
 func (p program) openTable(ctx context.Context) (*stack.Target, error) {
 	return stack.Open(ctx, p.getenv, p.stderr)
 }
 
-// A command of the program. Its run returns nil for exit status 0, an exitStatus where it has told
-// all there is to tell, a usageError for 2, and any other error for 1.
+// A command of the program. Its run returns nil for exit status 0, an exitStatus if it has already
+// reported everything, a usageError for 2, and any other error for 1.
 type command struct {
 	name, does string
 	run        func(ctx context.Context, p program, args []string) error
@@ -58,7 +58,7 @@ var commands = []command{
 	{"version", "print the version and the commit of this program", printVersion},
 }
 
-// brokenPipe is the exit status that a shell reports of a program that SIGPIPE has ended.
+// brokenPipe is the exit status that a shell reports for a program that SIGPIPE has ended.
 const brokenPipe = 128 + int(syscall.SIGPIPE)
 
 // run runs the command that args name and returns the exit status: 2 if they name none, 1 if the
@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	}
 	status := program{getenv, stdin, out, stderr}.dispatch(ctx, "marketmeter", "", commands, args)
 	if err := out.err(); err != nil && status == 0 {
-		if errors.Is(err, syscall.EPIPE) { // the reader has seen enough, and SIGPIPE was ignored
+		if errors.Is(err, syscall.EPIPE) { // the reader has closed the pipe while SIGPIPE was ignored
 			return brokenPipe
 		}
 		fmt.Fprintf(stderr, "marketmeter: the result could not be written to standard output: %v\n", err)
@@ -79,8 +79,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	return status
 }
 
-// dispatch runs that one of the commands that args name. What these are commands of is called name,
-// and about is the rest of its help.
+// dispatch runs the command that args name. name is the program or the command that the commands
+// belong to, and about is the rest of its help.
 func (p program) dispatch(ctx context.Context, name, about string, commands []command, args []string) int {
 	if len(args) == 0 {
 		fmt.Fprint(p.stderr, usage(name, commands))
@@ -112,12 +112,12 @@ func usage(name string, commands []command) string {
 	return text.String()
 }
 
-// exitStatus is the end of a command that has said why itself.
+// exitStatus ends a command that has already reported the reason.
 type exitStatus int
 
 func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
-// usageError is a command line that can't be meant.
+// usageError reports an invalid command line.
 type usageError string
 
 func (e usageError) Error() string { return string(e) }

@@ -19,7 +19,7 @@ import (
 )
 
 // migrate runs the script of docs/operations.md against pages of another service, for yesterday
-// alone, and returns what it prints.
+// only, and returns its output.
 func migrate(t *testing.T, pages map[string]string) (stdout, stderr string, status int) {
 	t.Helper()
 	python, err := exec.LookPath("python3")

@@ -6,7 +6,7 @@ import (
 )
 
 // standardOutput is the standard output of a command. It remembers the first failure of a Write, so
-// that a command whose result is lost does not end as if it had been printed.
+// that a command whose output is lost fails.
 type standardOutput struct {
 	to io.Writer
 
@@ -26,7 +26,7 @@ func (o *standardOutput) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// err is the first failure of a Write.
+// err returns the first failure of a Write.
 func (o *standardOutput) err() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

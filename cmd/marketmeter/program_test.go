@@ -19,13 +19,13 @@ import (
 	"github.com/marketmeter/marketmeter/internal/programtest"
 )
 
-// The tests here run the program as its users do: built, with an environment, a terminal's signals
-// and a folder of its own. Those that start a DynamoDB Local share the checkout's copy of it.
+// The tests here run the built program as its users do, with an environment, a terminal's signals
+// and a folder of its own. Tests that start a DynamoDB Local share the checkout's copy of it.
 
 // patience bounds every wait for another process.
 const patience = 90 * time.Second
 
-// programDir is where buildProgram has put the program, if a test has needed it.
+// programDir is the folder that buildProgram built into, if a test has needed it.
 var programDir string
 
 var buildProgram = sync.OnceValues(func() (file string, err error) {
@@ -48,16 +48,16 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// process is the program as it runs in a test.
+// process is the program while it runs in a test.
 type process struct {
 	*exec.Cmd
-	lines  chan string // of standard output; closed when the program closes it
+	lines  chan string // lines of standard output; closed when the program closes it
 	stderr *output
 	ended  chan struct{}
 }
 
-// begin starts the program in the folder dir. Of the environment it keeps what the machine needs,
-// and neither a database nor a table: those are in variables.
+// begin starts the program in the folder dir. It passes on the environment that the machine needs,
+// without a database or a table: those are in variables.
 func begin(t *testing.T, dir string, variables []string, args ...string) *process {
 	t.Helper()
 	file, err := buildProgram()
@@ -115,7 +115,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// says waits for a line of standard output with the text in it, and returns what follows the text.
+// says waits for a line of standard output that contains text, and returns what follows text.
 func (p *process) says(t *testing.T, text string) string {
 	t.Helper()
 	limit := time.After(patience)
@@ -142,7 +142,7 @@ func (p *process) signal(t *testing.T, s os.Signal) {
 	}
 }
 
-// status waits for the end of the program and returns its exit status, -1 where a signal ended it.
+// status waits for the end of the program and returns its exit status, -1 if a signal ended it.
 func (p *process) status(t *testing.T) int {
 	t.Helper()
 	select {
@@ -154,7 +154,7 @@ func (p *process) status(t *testing.T) int {
 	}
 }
 
-// ready waits until the program serves, and returns where.
+// ready waits until the program serves, and returns its URL.
 func (p *process) ready(t *testing.T) (url string) {
 	t.Helper()
 	url, _, _ = strings.Cut(p.says(t, "Serving at "), ",")
@@ -190,7 +190,8 @@ func newKey(t *testing.T, dir string, variables []string, args ...string) string
 	return last
 }
 
-// call sends a request with the key, if there is one, and returns the answer's status and body.
+// call sends a request, with the key if it is not empty, and returns the response's status and
+// body.
 func call(t *testing.T, method, url, key, body string) (status int, answer string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -213,8 +214,8 @@ func call(t *testing.T, method, url, key, body string) (status int, answer strin
 	return response.StatusCode, string(text)
 }
 
-// databaseOf is the process of the DynamoDB Local whose data is in dir. It skips the rest of a test
-// where that is no process of ours but a container.
+// databaseOf returns the process id of the DynamoDB Local whose data is in dir. It skips the rest
+// of the test if DynamoDB Local runs in a container.
 func databaseOf(t *testing.T, dir string) int {
 	t.Helper()
 	if _, err := exec.LookPath("java"); err != nil {
@@ -231,8 +232,7 @@ func databaseOf(t *testing.T, dir string) int {
 	return pid
 }
 
-// runs reports whether the process is there, and not only waiting for its parent to take note of
-// its end.
+// runs reports whether the process exists and is not a zombie.
 func runs(pid int) bool {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err == nil {
@@ -241,7 +241,7 @@ func runs(pid int) bool {
 	return syscall.Kill(pid, 0) == nil
 }
 
-// endpoint is the DynamoDB Local of the test run.
+// endpoint returns the DYNAMODB_ENDPOINT of the test run as a variable.
 func endpoint(t *testing.T) string {
 	t.Helper()
 	endpoint := os.Getenv("DYNAMODB_ENDPOINT")

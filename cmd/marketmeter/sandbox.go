@@ -24,7 +24,7 @@ docs/sandbox.md explains it.
 
 `
 
-// serveSandbox runs the sandbox alone.
+// serveSandbox serves the sandbox without the API.
 func serveSandbox(ctx context.Context, p program, args []string) error {
 	flags := flag.NewFlagSet("sandbox", flag.ContinueOnError)
 	journal := flags.String("journal", localserver.SandboxJournal(p.getenv), "the file that keeps the state; empty: it is lost at the end")

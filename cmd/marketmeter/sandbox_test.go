@@ -70,8 +70,8 @@ func TestSandbox_RefusesWhatCannotBeMeant(t *testing.T) {
 	}
 }
 
-// `make run` starts the sandbox too and names it in the env file; what is set up there survives a
-// restart.
+// `make run` starts the sandbox too and writes its URL to the env file. The sandbox's state
+// survives a restart.
 func TestServe_StartsTheSandbox(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -101,8 +101,8 @@ func TestServe_StartsTheSandbox(t *testing.T) {
 	}
 }
 
-// The console blocks of docs/sandbox.md give what they say, as written. What is random in them is
-// the seed's.
+// The console blocks of docs/sandbox.md print the output that they show. Random values in them
+// follow from the seed.
 func TestSandbox_DocsRunAsWritten(t *testing.T) {
 	docs, err := os.ReadFile("../../docs/sandbox.md")
 	if err != nil {

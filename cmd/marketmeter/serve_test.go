@@ -140,7 +140,7 @@ func TestServeTellsWhatIsMissing(t *testing.T) {
 	}
 }
 
-// A request whose second half is sent after TERM.
+// The client sends the second half of its request after TERM.
 func TestServeFinishesRequestsUnderWay(t *testing.T) {
 	t.Parallel()
 	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + t.Name()}
@@ -179,8 +179,8 @@ func TestSecondSignalEndsServeAtOnce(t *testing.T) {
 	}
 }
 
-// halfARequest sends a batch to be validated up to the middle of its body, which it returns the
-// rest of.
+// halfARequest sends a validation of a batch up to the middle of its body, and returns the rest of
+// the body.
 func halfARequest(t *testing.T, url, key string) (connection net.Conn, rest string) {
 	t.Helper()
 	connection, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -192,7 +192,7 @@ func halfARequest(t *testing.T, url, key string) (connection net.Conn, rest stri
 	fmt.Fprintf(connection, "POST /org/o1/batchValidateUsageRecordGroups HTTP/1.1\r\nHost: x\r\n"+
 		"Authorization: Key %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
 		"Expect: 100-continue\r\nConnection: close\r\n\r\n", key, len(body))
-	// The interim answer tells that the handler has begun to read.
+	// The interim response shows that the handler has begun to read.
 	interim := make([]byte, len("HTTP/1.1 100 Continue\r\n\r\n"))
 	if _, err := io.ReadFull(connection, interim); err != nil || !strings.Contains(string(interim), "100") {
 		t.Fatalf("%q, %v; want to be told to continue", interim, err)
@@ -216,8 +216,8 @@ func TestEnvFileIsReadByAShell(t *testing.T) {
 	}
 }
 
-// The commands that it prints, as they are pasted; on sample data whose load was killed and begun
-// again.
+// The commands that serve prints work as pasted, on sample data whose load was killed and then
+// repeated.
 func TestServeInvitesToWhatWorks(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {
@@ -262,10 +262,11 @@ func TestServeInvitesToWhatWorks(t *testing.T) {
 	}
 }
 
-// notHealthy is the whole of what a client without a key reads of what is wrong.
+// notHealthy is all that a client without a key reads about a failure.
 const notHealthy = `"marketmeter can't serve: the log has the reason"`
 
-// A table that is gone is named in the log, and not to clients without a key; nor is its address.
+// A missing table is named in the log. A client without a key sees neither its name nor its
+// address.
 func TestServe_HealthOfAMissingTableSaysNoReason(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)

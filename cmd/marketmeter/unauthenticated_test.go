@@ -19,8 +19,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// Every operation, asked by all who have no key: whatever they send, and whatever is set where the
-// server runs, in a variable that the program reads or might.
+// Every operation refuses a request without a valid key, whatever the client sends and whatever the
+// environment variables are that the program reads or might read.
 func TestServeLetsNobodyInWithoutAKey(t *testing.T) {
 	t.Parallel()
 	unknown := string(auth.New())
@@ -87,8 +87,8 @@ func wantUnauthenticated(t *testing.T, what, method, url string, header http.Hea
 	}
 }
 
-// variablesRead are the environment's variables that our code reads, but for those that say where
-// the database is and what the server serves at.
+// variablesRead returns the environment variables that our code reads, except those that name the
+// database and the server's address.
 func variablesRead(t *testing.T) []string {
 	t.Helper()
 	read := regexp.MustCompile(`(?i:getenv|lookupenv)\("([A-Z0-9_]+)"\)`)
@@ -117,7 +117,7 @@ func variablesRead(t *testing.T) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// A flag of serve is a way to change what it does: one more needs a look here.
+// A flag of serve can change what it does: a new one needs a review here.
 func TestServeHasNoFlagForWhoIsLetIn(t *testing.T) {
 	t.Parallel()
 	var stdout, stderr output

@@ -30,7 +30,7 @@ func printVersion(_ context.Context, p program, args []string) error {
 	return nil
 }
 
-// log is the log on standard error, whose lines name the build.
+// log returns a logger for standard error whose lines name the build.
 func (p program) log() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(p.stderr, nil)).With(build.Current().LogAttributes()...)
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
-// repository is a Git repository with the files of this checkout, which may itself be one that the
-// Go command takes no commit from: a worktree, or an archive.
+// repository creates a Git repository with the files of this checkout. The checkout itself may be a
+// worktree or an archive, which the Go command reads no commit from.
 func repository(t *testing.T) (dir, commit string) {
 	t.Helper()
 	for _, tool := range []string{"git", "make"} {
@@ -39,7 +39,7 @@ func repository(t *testing.T) (dir, commit string) {
 		if err != nil {
 			return err
 		}
-		if entry.Name() == ".git" && !entry.IsDir() { // of a worktree
+		if entry.Name() == ".git" && !entry.IsDir() { // in a worktree
 			return nil
 		}
 		if entry.IsDir() {
@@ -67,8 +67,8 @@ func repository(t *testing.T) (dir, commit string) {
 	return dir, strings.TrimSpace(inside(t, dir, "git", "rev-parse", "HEAD"))
 }
 
-// inside runs a command in the folder, in an environment that tells the Go command to leave the
-// commit out.
+// inside runs a command in the folder, in an environment in which the Go command leaves the commit
+// out.
 func inside(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
 	command := exec.Command(name, args...)
@@ -95,7 +95,7 @@ func TestMake_StampsTheCommit(t *testing.T) {
 		t.Errorf("of commit %s it says %q", commit, version)
 	}
 
-	// What sam builds takes the same flags.
+	// sam builds with the same flags.
 	recipe := inside(t, dir, "make", "--dry-run", "--assume-old=.local/sam/bin/sam", "build")
 	flags := regexp.MustCompile(`CGO_ENABLED=0 GOFLAGS="[^"]*"`).FindString(recipe)
 	if flags == "" {
@@ -157,7 +157,7 @@ func TestHelp_OfACommandIsItsHelp(t *testing.T) {
 	}
 }
 
-// A command whose result is lost has failed.
+// A command whose output is lost fails.
 func TestCommands_FailOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -197,7 +197,7 @@ func TestCommands_FailOnAFullDisk(t *testing.T) {
 	}
 }
 
-// As `export | head -1` in a shell.
+// As with `export | head -1` in a shell.
 func TestExport_EndsQuietlyWithItsReader(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)

@@ -83,7 +83,7 @@ func withDynamoDB(ctx context.Context, p program, args []string) error {
 	return exitStatus(status)
 }
 
-// makeSample makes the table with the sample data where it is not there, and a key for it.
+// makeSample creates the table with the sample data if it does not exist, and a key for it.
 func (p program) makeSample(ctx context.Context, s stack.Stack, say func(string)) (auth.Key, error) {
 	if _, err := localdb.CreateTable(ctx, s.Client(stack.ForCommands), marketmeter.Template, s.Table); err != nil {
 		return "", err

@@ -24,7 +24,7 @@ func TestWithDynamoDBLivesAsLongAsTheCommand(t *testing.T) {
 	if others != "marketmeter us-east-1 local local" {
 		t.Errorf("the environment has %q", others)
 	}
-	if status := p.status(t); status != 7 { // read meets the end of standard input
+	if status := p.status(t); status != 7 { // read reaches the end of standard input
 		t.Errorf("exit status %d; want the command's, 7", status)
 	}
 	if c, err := net.Dial("tcp", address); err == nil {
@@ -94,7 +94,7 @@ func TestWithDynamoDBTellsHowTheCommandEnded(t *testing.T) {
 	}
 }
 
-// The statuses are those of a shell, and of env(1): 126 for what is there and can't be executed.
+// The statuses are those of a shell and of env(1): 126 if the file exists and can't be executed.
 func TestWithDynamoDB_StatusOfWhatCannotRun(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -14,24 +14,24 @@ import (
 )
 
 // admission bounds how many requests the API works on at once, each of which may hold megabytes,
-// and how many wait for that. A request that is not let in is answered 503 at once, or when it has
-// waited long enough: a server that takes all there is answers nobody in time under a load that
-// does not end.
+// and how many wait. A request that is not admitted gets 503, at once or after it has waited for
+// patience. A server that admits all requests responds to none in time under a load that does not
+// end.
 //
-// A request has its place until it is answered, also while its client sends the body or reads the
-// response: the limits of the http.Server end that.
+// A request occupies its slot until its response is written, also while its client sends the body
+// or reads the response. The limits of the http.Server end slow clients.
 type admission struct {
 	api      http.Handler
 	log      *slog.Logger
-	work     *semaphore.Weighted // a place for each request that is worked on
-	queue    *semaphore.Weighted // and for each that waits for one
-	patience time.Duration       // that one waits at most
-	shed     atomic.Int64        // requests since the last line in the log
+	work     *semaphore.Weighted // a slot for each request that is worked on
+	queue    *semaphore.Weighted // a slot for each request that waits
+	patience time.Duration       // max wait of a request
+	shed     atomic.Int64        // requests shed since the last log line
 }
 
 const (
 	maxWork     = 16 // several times what DynamoDB Local does at once
-	maxQueue    = 64 // about a second of it
+	maxQueue    = 64 // about a second of work
 	maxPatience = 2 * time.Second
 )
 
@@ -53,12 +53,12 @@ func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.api.ServeHTTP(w, r)
 }
 
-// busy is the response to a request that is not let in.
+// busy is the response to a request that is not admitted.
 var busy = fmt.Sprintf("the server has more requests than it accepts: it works on at most %d at once, and %d wait for at most %v: try again",
 	maxWork, maxQueue, maxPatience)
 
-// enter takes a place of work, after the requests that have waited longer. It reports whether there
-// is one in time.
+// enter acquires a slot of work, after the requests that have waited longer. It reports whether it
+// got one in time.
 func (a *admission) enter(ctx context.Context) bool {
 	if a.work.TryAcquire(1) {
 		return true
@@ -72,8 +72,8 @@ func (a *admission) enter(ctx context.Context) bool {
 	return a.work.Acquire(ctx, 1) == nil
 }
 
-// logShed logs that a request was shed, with all others of that second: under a load that does not
-// end they are too many for a line each.
+// logShed counts a shed request and logs the number of each second in one line. Under a load that
+// does not end, a line per request would be too many.
 func (a *admission) logShed() {
 	if a.shed.Add(1) == 1 {
 		time.AfterFunc(time.Second, func() {

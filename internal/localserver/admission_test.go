@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// The places of `marketmeter serve`.
+// The slots of `marketmeter serve`.
 const places, waiting = 16, 64
 
-// work is an API that works on each request until it is released, and how many it works on.
+// work is an API whose requests last until they are released. It counts those under way.
 type work struct {
 	release chan struct{}
 	now     atomic.Int64
@@ -31,7 +31,7 @@ func (k *work) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	writeText(w, http.StatusOK, "done")
 }
 
-// ask asks that many times at once, and returns the answers as they come.
+// ask sends times requests at once, and returns the responses as they arrive.
 func ask(server http.Handler, times int) (answers chan *httptest.ResponseRecorder) {
 	answers = make(chan *httptest.ResponseRecorder, times)
 	for range times {
@@ -105,7 +105,7 @@ func TestRequestsWaitForAPlaceOrAreShed(t *testing.T) {
 	})
 }
 
-// A look at the health asks the table, and needs no key: many at once are one question.
+// A health check reads the table and needs no key: concurrent checks share one read.
 func TestManyLooksAtTheHealthAreOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -133,7 +133,7 @@ func TestManyLooksAtTheHealthAreOne(t *testing.T) {
 	})
 }
 
-// A client that goes away while it waits leaves its place in the queue, and no line in the log.
+// A client that goes away while it waits frees its slot in the queue and leaves no log line.
 func TestAdmission_ClientThatGoesAwayLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

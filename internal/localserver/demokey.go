@@ -12,7 +12,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
-// AddDemoKey makes a key for the sample data that may do everything.
+// AddDemoKey creates a key for the sample data with every permission.
 func AddDemoKey(ctx context.Context, t *stack.Target, log *slog.Logger, label string, lifetime time.Duration, now time.Time) (auth.Key, error) {
 	ring, err := t.Keyring(ctx, log)
 	if err != nil {
@@ -30,13 +30,13 @@ func AddDemoKey(ctx context.Context, t *stack.Target, log *slog.Logger, label st
 	return key, nil
 }
 
-// keptDemoKey is the demo key that an earlier run has left in the env file, so that runs don't heap
-// keys up. It is none where the file has none, or one that is not good in this table for a day
-// more.
+// keptDemoKey returns the demo key that an earlier run wrote to the env file, so that keys don't
+// accumulate. ok is false if the file has no key, or one that is not valid in this table for
+// another day.
 func keptDemoKey(ctx context.Context, t *stack.Target, file string, now time.Time) (key auth.Key, ok bool, err error) {
 	variables, err := stack.ReadEnv(file)
 	if err != nil {
-		return "", false, nil // whatever is there is about to be written anew
+		return "", false, nil // the file is about to be rewritten
 	}
 	key, err = auth.Parse(variables["MARKETMETER_KEY"])
 	if err != nil {

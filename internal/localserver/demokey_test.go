@@ -61,5 +61,5 @@ func TestOnlyAGoodDemoKeyIsKept(t *testing.T) {
 	}
 }
 
-// demoTime is when the demo keys of the test are made.
+// demoTime is the creation time of the test's demo keys.
 var demoTime = time.Date(2026, 3, 1, 9, 30, 0, 123456789, time.UTC)

@@ -20,12 +20,12 @@ const (
 	openAPIPath = "/openapi.yaml"
 )
 
-// docs is the page at /docs that shows the API and lets it be tried, and the description that it
-// shows. All that the page needs comes from here: browsers are told to ask nobody else.
+// docs serves the page at /docs, which shows the API and can send requests, and the description
+// that the page shows. The page loads everything from this server; its policy allows no other.
 type docs struct {
 	page   []byte
 	policy string       // of the page's Content-Security-Policy
-	assets http.Handler // below /docs/
+	assets http.Handler // paths below /docs/
 }
 
 func newDocs() *docs {
@@ -37,18 +37,18 @@ func newDocs() *docs {
 			"tryItOutEnabled":        "true",
 		},
 	})
-	answer := httptest.NewRecorder() // the page is the same each time: its scripts can be named by their hashes
+	answer := httptest.NewRecorder() // the page never changes: its scripts can be named by their hashes
 	ui.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, docsPath, nil))
 	page := answer.Body.Bytes()
 	return &docs{page, docsPolicy(page), ui}
 }
 
-// docsStyle leaves out what is of no use here.
+// docsStyle hides an element that has no use here.
 const docsStyle = `<style>.swagger-ui .info hgroup.main a { display: none }</style>`
 
 var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
 
-// docsPolicy allows the page itself, its own scripts, and requests to this server alone. Swagger UI
+// docsPolicy allows the page itself, its own scripts, and requests to this server only. Swagger UI
 // sets styles of elements, and has icons in its style sheet.
 func docsPolicy(page []byte) string {
 	scripts := "'self'"
@@ -60,7 +60,7 @@ func docsPolicy(page []byte) string {
 		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
 
-// has tells the paths that docs answers.
+// has reports whether docs serves the path.
 func (d *docs) has(path string) bool {
 	return path == openAPIPath || path == docsPath || strings.HasPrefix(path, docsPath+"/")
 }

@@ -18,7 +18,7 @@ func TestDocsAreOpenAndClosed(t *testing.T) {
 		method, path string
 		status       int
 		contentType  string
-		body         string // that it begins with
+		body         string // expected prefix
 	}{
 		{"GET", "/docs", 200, "text/html; charset=utf-8", "\n<!DOCTYPE html>"},
 		{"HEAD", "/docs", 200, "text/html; charset=utf-8", ""},

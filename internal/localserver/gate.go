@@ -14,20 +14,20 @@ import (
 	"github.com/marketmeter/marketmeter/internal/stack"
 )
 
-// How long a request may take, as long as API Gateway would wait; and a look at the health.
+// The max time of a request, as long as API Gateway would wait, and of a health check.
 const (
 	requestTimeout = 29 * time.Second
 	healthTimeout  = 2 * time.Second
 )
 
-// forServer are the deadlines of a call to DynamoDB for a request: it has the time of the request
-// that waits, for as many attempts as a command's; the http.Server has longer.
+// forServer are the deadlines of a call to DynamoDB for a request. The call has the time of the
+// request, for as many attempts as a command's; the http.Server allows longer.
 var forServer = stack.Deadlines{Attempt: 9 * time.Second, Call: requestTimeout}
 
-// gate stands before the API. Until it is opened every path answers 503; after that /healthz
-// answers from a check, docs what it has, and the rest is the API's. No key is asked for here, so
-// no response says more than whether the server can serve: steps and errors name files, addresses
-// and the table.
+// gate is in front of the API. Until it is opened every path returns 503. Then /healthz returns the
+// result of a check, docs serves its paths, and the API serves the rest. The gate asks for no key,
+// so no response says more than whether the server can serve: steps and errors name files,
+// addresses and the table.
 type gate struct {
 	docs   *docs
 	open   atomic.Pointer[opened]
@@ -60,7 +60,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeText(w, http.StatusMethodNotAllowed, "/healthz takes GET")
 		return
 	}
-	// Whoever asks while a check goes on is answered from that: many are no load.
+	// Concurrent health checks share one result, so that many cause no load.
 	_, err, _ := g.health.Do("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), healthTimeout)
 		defer cancel()
@@ -73,10 +73,10 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writeHealth(w)
 }
 
-// writeHealth says that all is well, and which build it is.
+// writeHealth writes that the server is healthy, and its build.
 func writeHealth(w http.ResponseWriter) {
 	b := build.Current()
-	body, _ := json.Marshal(map[string]string{"status": "ok", "version": b.Version, "commit": b.Commit}) // strings always have JSON
+	body, _ := json.Marshal(map[string]string{"status": "ok", "version": b.Version, "commit": b.Commit}) // strings can always be encoded
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(body)
@@ -87,9 +87,9 @@ func unavailable(w http.ResponseWriter, reason string) {
 	writeText(w, http.StatusServiceUnavailable, reason)
 }
 
-// writeText answers a JSON string, which is what every answer without an object is here.
+// writeText writes a JSON string, the body of every response here that is not an object.
 func writeText(w http.ResponseWriter, status int, text string) {
-	body, _ := json.Marshal(text) // a string always has JSON
+	body, _ := json.Marshal(text) // a string can always be encoded
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write(body)

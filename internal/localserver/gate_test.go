@@ -11,7 +11,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/build"
 )
 
-// notHealthy is the whole of what a client without a key reads of what is wrong.
+// notHealthy is all that a client without a key reads about a failure.
 const notHealthy = `"marketmeter can't serve: the log has the reason"`
 
 func TestGateAnswers503UntilItIsOpen(t *testing.T) {

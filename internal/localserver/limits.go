@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// limits bound what one client can take of the server. A body has a limit in each operation, which
-// answers 413 before it is read.
+// limits bound what one client can use of the server. Each operation has its own limit of a body,
+// and responds 413 before reading it.
 type limits struct {
-	header      time.Duration // until a request's header is there
-	read        time.Duration // and its body
-	write       time.Duration // from the end of the header to the end of the answer
+	header      time.Duration // to receive a request's header
+	read        time.Duration // to receive its body too
+	write       time.Duration // from the end of the header to the end of the response
 	idle        time.Duration // between requests
-	stop        time.Duration // that requests under way are given to end when the server stops
-	headerBytes int           // of a request line and header, some 4 KB more are let through; 431 above
+	stop        time.Duration // for requests under way to finish when the server stops
+	headerBytes int           // of a request line and header; some 4 KB more are accepted; 431 above
 }
 
 var serverLimits = limits{
@@ -34,6 +34,6 @@ func (l limits) server(handler http.Handler) *http.Server {
 		IdleTimeout:       l.idle,
 		MaxHeaderBytes:    l.headerBytes,
 
-		DisableGeneralOptionsHandler: true, // OPTIONS * is the API's to answer, like all else
+		DisableGeneralOptionsHandler: true, // the API responds to OPTIONS *, as to all else
 	}
 }

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// long is a limit that no test waits for.
+// long is a limit that no test reaches.
 const long = time.Hour
 
-// serverWith is the server of `marketmeter serve` with other limits before another API.
+// serverWith is the server of `marketmeter serve` with other limits and another API.
 func serverWith(t *testing.T, l limits, api http.HandlerFunc) (s *server, url string) {
 	t.Helper()
 	listener, err := listen("127.0.0.1:0")
@@ -36,7 +36,7 @@ func readAll(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Each ends by the limit that is short, or else not within the test's time.
+// Each connection ends by its short limit. If not, the test runs out of time.
 func TestServeEndsSlowConnections(t *testing.T) {
 	t.Parallel()
 	const short, head = 50 * time.Millisecond, "POST /x HTTP/1.1\r\nHost: x\r\n"
@@ -44,8 +44,8 @@ func TestServeEndsSlowConnections(t *testing.T) {
 		name   string
 		limits limits
 		send   string
-		then   string // that it goes on with, little by little
-		want   string // that the answer begins with
+		then   string // sent afterwards, little by little
+		want   string // prefix of the response
 	}{
 		{"that send nothing", limits{short, long, long, long, long, 1 << 10}, "", "", ""},
 		{"that never end their header", limits{short, long, long, long, long, 1 << 20}, head, "X: 1\r\n", ""},
@@ -67,7 +67,8 @@ func TestServeEndsSlowConnections(t *testing.T) {
 					}
 				}()
 			}
-			// A connection that was closed on what the client still sends ends with an error.
+			// If the server closes the connection while the client sends, the read ends with an
+			// error.
 			answer, _ := io.ReadAll(connection)
 			if !strings.HasPrefix(string(answer), test.want) || (test.want == "" && len(answer) > 0) {
 				t.Errorf("it was answered %q; want %q", answer, test.want)
@@ -76,8 +77,8 @@ func TestServeEndsSlowConnections(t *testing.T) {
 	}
 }
 
-// A client that never reads holds neither its handler nor the end of the server: the one limit ends
-// it, or the other.
+// A client that never reads blocks neither its handler nor the end of the server. Either the limit
+// to write or the limit to stop ends the connection.
 func TestServeEndsClientsThatNeverRead(t *testing.T) {
 	t.Parallel()
 	const short = 50 * time.Millisecond
@@ -128,8 +129,8 @@ func dial(t *testing.T, url string) net.Conn {
 	return connection
 }
 
-// The local server gives a request to DynamoDB up in time to answer the request that waits for it,
-// and tries again before.
+// The deadline of a call to DynamoDB is below that of the request that waits for it, and leaves
+// time for a retry.
 func TestDeadlines_AreBelowTheServersOwn(t *testing.T) {
 	t.Parallel()
 	if forServer.Call > requestTimeout || requestTimeout >= serverLimits.write || 2*forServer.Attempt >= forServer.Call {

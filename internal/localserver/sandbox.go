@@ -14,17 +14,17 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// DefaultSandboxAddr is the address of a sandbox that runs alone.
+// DefaultSandboxAddr is the address of a sandbox that runs without the API.
 const DefaultSandboxAddr = "127.0.0.1:8090"
 
-// SandboxJournal is the file that keeps the state of the sandbox on this machine.
+// SandboxJournal is the file that stores the state of the sandbox on this machine.
 func SandboxJournal(getenv func(string) string) string {
 	return filepath.Join(stack.LocalDir(getenv), "sandbox.journal")
 }
 
-// sandboxAddr is the address of the sandbox of `make run`: SANDBOX_ADDR or, on loopback, ten ports
-// above the API; on any free port if the API is. Connections name its address, so it must be the
-// same the next time.
+// sandboxAddr is the address of the sandbox of `make run`: SANDBOX_ADDR or, on loopback, the API's
+// port plus ten. If the API serves at any free port, so does the sandbox. Connections name the
+// address, so it must be the same at the next start.
 func sandboxAddr(getenv func(string) string, api string) string {
 	if addr := getenv("SANDBOX_ADDR"); addr != "" {
 		return addr
@@ -50,10 +50,10 @@ func (s *server) startSandbox() error {
 	return err
 }
 
-// A Sandbox is one that serves.
+// A Sandbox is a running sandbox server.
 type Sandbox struct {
 	URL    string
-	Failed <-chan error // gets the error that ended it
+	Failed <-chan error // receives the error that ended it
 	server *http.Server
 	state  *sandbox.Sandbox
 }
@@ -92,7 +92,7 @@ func StartSandbox(addr string, options sandbox.Options) (*Sandbox, error) {
 	return s, nil
 }
 
-// Stop ends the requests under way, as a sandbox may, and closes the journal.
+// Stop ends the requests under way, which is allowed for a sandbox, and closes the journal.
 func (s *Sandbox) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -25,18 +25,18 @@ import (
 	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
-// Options say what a server serves and where.
+// Options configure a server.
 type Options struct {
-	Addr   string // where it serves, HOST:PORT
+	Addr   string // address to serve at, HOST:PORT
 	Sample bool   // load the sample data if it does not exist, and make a key for it
 
 	Getenv         func(string) string // DYNAMODB_ENDPOINT, TABLE_NAME, LOCAL_DIR and the like, as package stack reads them
-	Stdout, Stderr io.Writer           // each step, and what to try; what goes wrong while it serves
+	Stdout, Stderr io.Writer           // Stdout gets each step and what to try; Stderr gets failures while it serves
 	Log            *slog.Logger
 }
 
-// Run serves the whole API until ctx is done. It binds the address first, so that a port in use is
-// told before anything is started, and answers 503 there while the start goes on.
+// Run serves the whole API until ctx is done. It binds the address first, so that it reports a port
+// in use before it starts anything. It responds 503 until the start is complete.
 func Run(ctx context.Context, o Options) error {
 	listener, err := listen(o.Addr)
 	if err != nil {
@@ -71,7 +71,7 @@ func listen(addr string) (net.Listener, error) {
 	return listener, nil
 }
 
-// urlOf is where a client on this machine finds the address.
+// urlOf returns the URL at which a client on this machine reaches the address.
 func urlOf(addr net.Addr) string {
 	tcp := addr.(*net.TCPAddr)
 	if tcp.IP.IsUnspecified() {
@@ -87,13 +87,13 @@ type server struct {
 	limits  limits
 	gate    gate
 	http    *http.Server
-	db      *localdb.DB // nil where DYNAMODB_ENDPOINT names another
+	db      *localdb.DB // nil if DYNAMODB_ENDPOINT names another
 	tbl     *stack.Target
-	demoKey auth.Key // for the sample data; empty where there is none
+	demoKey auth.Key // for the sample data; empty if none exists
 	sandbox *Sandbox
 }
 
-// say tells a step to the terminal.
+// say prints a step to the terminal.
 func (s *server) say(step string) { fmt.Fprintln(s.Stdout, step) }
 
 func (s *server) serve(listener net.Listener) (failed <-chan error) {
@@ -103,7 +103,7 @@ func (s *server) serve(listener net.Listener) (failed <-chan error) {
 	return end
 }
 
-// start does all that the API needs and opens the gate.
+// start starts all that the API needs and opens the gate.
 func (s *server) start(ctx context.Context) error {
 	at, err := s.database(ctx)
 	if err != nil {
@@ -156,8 +156,8 @@ func (s *server) check(ctx context.Context) error {
 	return s.tbl.Ping(ctx)
 }
 
-// tell writes the env file, which tells where all this runs, and the demo key: the one it tells
-// already or, with the sample data, a new one.
+// tell writes the env file with the addresses and the demo key. The key is that of the existing env
+// file or, with the sample data, a new one.
 func (s *server) tell(ctx context.Context, at stack.Stack) error {
 	file := stack.EnvFile(s.Getenv)
 	key, ok, err := keptDemoKey(ctx, s.tbl, file, time.Now())
@@ -185,7 +185,7 @@ func (s *server) tell(ctx context.Context, at stack.Stack) error {
 	return nil
 }
 
-// database finds the DynamoDB to serve from, and starts one where the environment names none.
+// database finds the DynamoDB to serve from, and starts one if the environment names none.
 func (s *server) database(ctx context.Context) (stack.Stack, error) {
 	if endpoint := s.Getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
 		s.say("Using the DynamoDB at " + endpoint)
@@ -205,8 +205,8 @@ func (s *server) database(ctx context.Context) (stack.Stack, error) {
 	return stack.Own(db, s.Getenv), nil
 }
 
-// wait returns when ctx is done or the server has failed. A database that ends before is told,
-// and from then on /healthz is 503.
+// wait returns when ctx is done or the server has failed. If the database ends before, wait reports
+// it on Stderr, and /healthz returns 503 from then on.
 func (s *server) wait(ctx context.Context, failed <-chan error) error {
 	var ended <-chan struct{}
 	if s.db != nil {
@@ -227,7 +227,7 @@ func (s *server) wait(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// stop lets the requests under way finish, as long as its limit is, and then stops the database.
+// stop waits for the requests under way, up to its limit, and then stops the database.
 func (s *server) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.stop)
 	defer cancel()
@@ -244,8 +244,8 @@ func (s *server) stop() {
 	}
 }
 
-// invite prints a command for each operation; they act on the newest group that is CREATED, so that
-// they work on data that was used before, too. Without a demo key it tells how to make a key.
+// invite prints a command for each operation. The commands act on the newest group that is CREATED,
+// so they also work on data that was used before. Without a demo key it prints how to make a key.
 func (s *server) invite(ctx context.Context) {
 	if s.demoKey == "" {
 		fmt.Fprintf(s.Stdout, "Ready, until Ctrl-C. Every request needs a key; make one, and send it:\n\n"+

@@ -1,4 +1,4 @@
-// Package programtest is what tests share that run the program itself.
+// Package programtest has helpers for the tests that run the program itself.
 package programtest
 
 import (
@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Skip ends the test, as a failure where nothing may be missing: where CI is set.
+// Skip skips the test. If CI is set, nothing may be missing, and it fails the test.
 func Skip(t testing.TB, why string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -20,8 +20,8 @@ func Skip(t testing.TB, why string) {
 
 var peak = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
 
-// PeakMemory is the most of the machine's memory that a process has had so far, in bytes. It skips
-// the rest of a test where that is not told.
+// PeakMemory returns the peak memory of a process so far, in bytes. It skips the rest of the test
+// if the system has no /proc.
 func PeakMemory(t testing.TB, pid int) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

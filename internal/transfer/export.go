@@ -21,15 +21,15 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// Writer writes groups in a format. After an error it is of no more use.
+// Writer writes groups in a format. It must not be used after an error.
 type Writer interface {
-	// Write returns the paths of members that the format can't hold, which it has left out.
+	// Write returns the paths of members that the format can't hold and that it has omitted.
 	Write(*metering.Group) (leftOut []string, err error)
 	Flush() error
 }
 
-// Export writes the organization's groups of the filter, newest first. It holds a page of them in
-// memory, however many there are. What it can't write it names on stderr, and fails at the end.
+// Export writes the organization's groups that match filter, newest first. It holds one page of
+// them in memory. It reports on stderr what it can't write, and returns an error at the end.
 //
 //	Query  a round trip and about 128 read units per 1 MB
 func Export(ctx context.Context, tbl *table.Table, org metering.OrgID, filter metering.GroupFilter, w Writer, stderr io.Writer) error {
@@ -41,7 +41,7 @@ func Export(ctx context.Context, tbl *table.Table, org metering.OrgID, filter me
 				fmt.Fprintln(stderr, reading)
 			}
 			reading = err
-			continue // to the groups after one that can't be read; nothing comes after an error of the table
+			continue // goes to the groups after one that can't be read; an error of the table ends the loop
 		}
 		var leftOut []string
 		if leftOut, writing = w.Write(group); writing != nil {
@@ -68,7 +68,7 @@ func Export(ctx context.Context, tbl *table.Table, org metering.OrgID, filter me
 	return nil
 }
 
-// NewJSONL writes a line of JSON a group, as Import reads it.
+// NewJSONL writes each group as a line of JSON, in the format that Import reads.
 func NewJSONL(w io.Writer) Writer { return &jsonlWriter{out: bufio.NewWriter(w)} }
 
 type jsonlWriter struct {
@@ -86,23 +86,23 @@ func (w *jsonlWriter) Flush() error { return w.out.Flush() }
 
 type csvWriter struct {
 	out *csv.Writer
-	raw bool // texts are written as they are
+	raw bool // texts are written unchanged
 }
 
-// NewCSV writes a header, and a row a group. A text that a spreadsheet takes for a formula has a '
-// before it, and so has one with a ' of its own, unless raw is set: taking one leading ' off each
-// text gives what is stored.
+// NewCSV writes a header and a row per group. Unless raw is set, a ' is put before a text that a
+// spreadsheet takes for a formula or that begins with a ' itself. Removing one leading ' from each
+// text returns the stored text.
 func NewCSV(w io.Writer, raw bool) Writer {
 	out := csv.NewWriter(w)
 	header := make([]string, len(metering.GroupMembers))
 	for i, m := range metering.GroupMembers {
 		header[i] = m.Name
 	}
-	_ = out.Write(header) // into the buffer: what fails comes out of Flush
+	_ = out.Write(header) // into the buffer: Flush returns the error
 	return csvWriter{out, raw}
 }
 
-// Write has no column for members of the group itself that it does not know.
+// Write omits unknown members of the group itself, because they have no column.
 func (w csvWriter) Write(g *metering.Group) ([]string, error) {
 	row := make([]string, len(metering.GroupMembers))
 	for i := range metering.GroupMembers {
@@ -131,8 +131,8 @@ func (w csvWriter) cell(value any) string {
 	}
 }
 
-// text returns the cell of a text that a client may have chosen: NewCSV has the rule. Quotes around
-// a cell do not help, because a spreadsheet takes them off first.
+// text returns the cell of a text that a client may have chosen, by the rule of NewCSV. Quotes
+// around a cell do not help, because a spreadsheet removes them first.
 func (w csvWriter) text(text string) string {
 	const begins = "=+-@＝＋－＠\t\r\n"
 	inside := strings.TrimLeftFunc(text, func(r rune) bool {

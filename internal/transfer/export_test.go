@@ -19,7 +19,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// For all groups, the line that export writes is read as the same group.
+// For all groups, reading the line that export writes returns the same group.
 func TestExportedLinesAreReadAsTheSameGroup(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -105,7 +105,7 @@ func TestExport_NeutralizesFormulasInCSV(t *testing.T) {
 			if !raw {
 				want = neutral(want)
 			}
-			want = strings.ReplaceAll(want, "\r\n", "\n") // the reader of Go changes these
+			want = strings.ReplaceAll(want, "\r\n", "\n") // Go's CSV reader makes this change
 			for column, at := range columns {
 				if row[at] != want {
 					t.Errorf("raw %v: %s is %q; want %q", raw, column, row[at], want)

@@ -1,5 +1,5 @@
-// Package transfer moves usage record groups into a table and out of it: imports of JSON lines,
-// exports as JSON lines and CSV, and the sample data.
+// Package transfer imports usage record groups from JSON lines, exports them as JSON lines and CSV,
+// and loads the sample data.
 package transfer
 
 import (
@@ -22,48 +22,48 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// ImportOptions are what an import may be told. The functions may be nil; neither is called while
-// either runs.
+// ImportOptions are the options of an import. The functions may be nil. They are never called
+// concurrently.
 type ImportOptions struct {
-	RewriteOrg bool                         // take groups of other organizations, as the organization's own
-	Patience   time.Duration                // how long a write is tried again while the table is unavailable
+	RewriteOrg bool                         // import groups of other organizations as the organization's own
+	Patience   time.Duration                // how long a write is retried while the table is unavailable
 	Refused    func(line int, reason error) // after each line that is refused
 	Progress   func(Counts)                 // after each line
 }
 
-// Counts says what became of the lines of an import; empty ones don't count.
+// Counts are the results of the lines of an import; empty lines are not counted.
 type Counts struct{ Imported, Skipped, Refused int }
 
-// Lines is how many lines were read.
+// Lines returns the number of lines read.
 func (c Counts) Lines() int { return c.Imported + c.Skipped + c.Refused }
 
 func (c Counts) String() string {
 	return fmt.Sprintf("imported %d, skipped %d, refused %d", c.Imported, c.Skipped, c.Refused)
 }
 
-// Bounds of an import. What is in memory is a chunk, the lines under way and one more line, each as
-// text (bounded here) and as a group, which can be twenty times that where it is made of empty
+// Bounds of an import. Memory holds a chunk, the lines under way and one more line. Each is held as
+// text (bounded here) and as a group, which can be twenty times as large if it is made of empty
 // objects.
 const (
-	importWorkers  = 16      // puts at the same time
-	maxLine        = 1 << 20 // bytes of a line with its end; a group has at most metering.MaxStored as stored
+	importWorkers  = 16      // concurrent puts
+	maxLine        = 1 << 20 // bytes of a line with its end; a stored group has at most metering.MaxStored
 	chunkLines     = 256     // lines for which the serial counter is changed at once,
 	chunkBytes     = 1 << 20 // and their bytes
-	maxUnderWay    = maxLine // bytes of the lines that wait for their put or are in it
+	maxUnderWay    = maxLine // bytes of the lines whose put is waiting or running
 	finishUnderWay = 3 * time.Second
 )
 
-// Import stores the groups of the lines that are not there yet, as they are, and returns when
-// each line has been stored, skipped because its id is there, or refused. Of two lines with one id
-// the first is stored.
+// Import stores the groups of the lines that do not exist yet, unchanged. It returns when each line
+// has been stored, skipped because its id exists, or refused. Of two lines with one id the first is
+// stored.
 //
-//	PutItem     each line     1 round trip, importWorkers at the same time; 5 write units under 1 KB
-//	UpdateItem  each chunk whose serialIDs are over all before it, and before its groups are put: no
-//	            new group gets the number of an imported one, wherever an import ends
+//	PutItem     each line     1 round trip, importWorkers concurrently; 5 write units under 1 KB
+//	UpdateItem  each chunk with a serialID above all before it, before its groups are put: no new
+//	            group gets the number of an imported one, even if the import ends early
 //
-// It fails where from or the table does, or when ctx is done: then what is under way is finished,
-// so that the counts are right, and nothing more is begun. A Read that blocks then is left behind.
-// After any failure the same import can be run again.
+// It fails if from or the table fails, or when ctx is done. Then it finishes the lines under way,
+// so that the counts are right, and starts no others. It does not wait for a blocked Read. After
+// any failure the same import can be run again.
 func Import(ctx context.Context, tbl *table.Table, org metering.OrgID, from io.Reader, o ImportOptions) (Counts, error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -101,15 +101,16 @@ func Import(ctx context.Context, tbl *table.Table, org metering.OrgID, from io.R
 	return im.counts, err
 }
 
-// outlive returns a context that is done a while after ctx is.
+// outlive returns a context that is done by after ctx is.
 func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	context.AfterFunc(ctx, func() { time.AfterFunc(by, cancel) })
 	return later, cancel
 }
 
-// groupImport is one import under way. One goroutine reads, decodes and hands on; a worker for each
-// queue puts. Lines of one id are in one queue, in order.
+// groupImport is one import under way. One goroutine reads and decodes lines and sends them to the
+// queues. Each queue has a worker that puts. Lines with the same id are in the same queue, in
+// order.
 type groupImport struct {
 	table   *table.Table
 	org     metering.OrgID
@@ -118,8 +119,8 @@ type groupImport struct {
 	queues [importWorkers]chan importLine
 	room   *semaphore.Weighted
 	seed   maphash.Seed
-	raised int32 // what the serial counter was raised to
-	limit  int32 // what it was limited to; 0 is not at all
+	raised int32 // value that the serial counter was raised to
+	limit  int32 // value that the serial counter was limited to; 0 is no limit
 
 	reached atomic.Bool // a write has succeeded
 
@@ -180,7 +181,7 @@ func (im *groupImport) decode(text []byte) (metering.Group, error) {
 	return group, nil
 }
 
-// handOn raises or limits the serial counter as the chunk needs it and gives its lines to the
+// handOn raises or limits the serial counter as the chunk requires, and sends its lines to the
 // workers.
 func (im *groupImport) handOn(ctx context.Context, chunk []importLine) error {
 	raise, limit := im.raised, im.limit
@@ -212,7 +213,8 @@ func (im *groupImport) handOn(ctx context.Context, chunk []importLine) error {
 	return nil
 }
 
-// put stores the group of a line and counts the line. What it returns is no fault of the line's.
+// put stores the group of a line and counts the line. It returns only errors that the line did not
+// cause.
 func (im *groupImport) put(ctx context.Context, line importLine) error {
 	var stored bool
 	operation := table.NewOperation()
@@ -233,10 +235,10 @@ func (im *groupImport) put(ctx context.Context, line importLine) error {
 	return nil
 }
 
-// patiently writes, again and again while the table is unavailable. An import of any size is
-// throttled in AWS sooner or later, for longer than the client's own retries last: an index takes
-// about 1,000 groups of an organization a second. If nothing was written yet and DynamoDB can't be
-// reached, the reason is likely to stay: it returns at once.
+// patiently repeats a write while the table is unavailable. AWS throttles an import of any size
+// sooner or later, for longer than the client's own retries last: an index accepts about 1,000
+// groups of an organization a second. If nothing was written yet and DynamoDB can't be reached, the
+// reason is likely to stay: patiently returns at once.
 func (im *groupImport) patiently(ctx context.Context, write func() error) error {
 	for start := time.Now(); ; {
 		err := write()

@@ -53,8 +53,8 @@ func TestImportStoresTheFirstOfLinesWithOneID(t *testing.T) {
 	}
 }
 
-// After a failure at any request, what is there has serials up to the counter at most, and the same
-// import again brings the rest.
+// After a failure at any request, the stored serials are at most the counter, and the same import
+// run again stores the rest.
 func TestImportCanBeRunAgainAfterAFailure(t *testing.T) {
 	t.Parallel()
 	var lines strings.Builder
@@ -93,14 +93,15 @@ func TestImportCanBeRunAgainAfterAFailure(t *testing.T) {
 	}
 }
 
-// Whatever one try of an import's requests comes to, all tries of one, or all from there on: what
-// is counted as imported is stored, what is stored is whole, and the same import again ends with
-// each group there as its line says. Where one try goes wrong, the client's retry is enough.
+// A fault hits one attempt of any request of an import, all attempts of it, or every attempt from
+// there on. What is counted as imported is stored, and what is stored is whole. After the same
+// import again, each group is stored as its line says. If one attempt fails, the client's retry is
+// enough.
 func TestEachFaultOfAnImport(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	lines := []string{transfertest.Line("g1", "serialID", "1"), transfertest.Line("g2", "serialID", "2"), transfertest.Line("g3")}
-	const requests = 4 // a group each, and the serial counter
+	const requests = 4 // one per group, and the serial counter
 	tbl := table.New(client, name)
 	var orgs atomic.Int64
 	var all errgroup.Group
@@ -108,7 +109,7 @@ func TestEachFaultOfAnImport(t *testing.T) {
 	late := len(tabletest.Kinds)
 	for point := range requests {
 		for kind := range late + 1 {
-			for _, tries := range []int{1, 6, 1000} { // the client makes 6
+			for _, tries := range []int{1, 6, 1000} { // the client makes 6 attempts
 				all.Go(func() error {
 					var l tabletest.Late
 					k := append(slices.Clone(tabletest.Kinds), l.Kind())[kind]
@@ -160,8 +161,8 @@ func TestEachFaultOfAnImport(t *testing.T) {
 	}
 }
 
-// importedAsTold wants each group that is stored to be as its line says, once, and the serial
-// counter not to be below it.
+// importedAsTold checks that each stored group equals its line and is stored once, and that the
+// serial counter is not below it.
 func importedAsTold(ctx context.Context, tbl *table.Table, org string, lines []string) (stored int, wrong error) {
 	serial, err := tbl.Serial(ctx, metering.OrgID(org))
 	if err != nil {
@@ -194,7 +195,7 @@ func TestInterruptedImportCountsWhatItStored(t *testing.T) {
 	tbl := tabletest.New(t)
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
-	from, to := io.Pipe() // which nobody closes: the last Read never returns
+	from, to := io.Pipe() // nothing closes it: the last Read never returns
 	go func() {
 		for n := range chunkLines * 4 {
 			if _, err := io.WriteString(to, transfertest.Line(fmt.Sprint("g", n))); err != nil {
@@ -215,11 +216,11 @@ func TestInterruptedImportCountsWhatItStored(t *testing.T) {
 	}
 }
 
-// Throttled for longer than the client's own retries last, as AWS does sooner or later.
+// AWS throttles for longer than the client's own retries last, sooner or later.
 func TestAPatientImportOutlastsAnUnavailableTable(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
-	drops := slices.Repeat([]tabletest.Fault{tabletest.Drop}, 14) // two calls' worth of tries, and two
+	drops := slices.Repeat([]tabletest.Fault{tabletest.Drop}, 14) // the attempts of two calls, and two more
 	client, _ := tabletest.NewFaults(drops...)
 	counts, err := Import(t.Context(), table.New(client, name), "o1", strings.NewReader(transfertest.Line("g1")), ImportOptions{Patience: time.Minute})
 	if err != nil || counts.Imported != 1 {
@@ -227,8 +228,8 @@ func TestAPatientImportOutlastsAnUnavailableTable(t *testing.T) {
 	}
 }
 
-// Whatever becomes of the answers to a put, and of the group until the next try: a line that the
-// import has stored is imported, and one that another has stored is skipped.
+// The responses to a put are lost, and the group may be deleted before the next attempt. A line
+// that the import has stored counts as imported, and one that another client has stored as skipped.
 func TestImportCountsWhatItStoredThoughNobodyAnswered(t *testing.T) {
 	t.Parallel()
 	for lost, tries := range map[string]int{"the client's tries but one": 5, "all of the client's tries": 6} {
@@ -266,7 +267,7 @@ func TestImportTellsWhereItCouldNotRead(t *testing.T) {
 	}
 }
 
-// Not parallel: the heap is this test's alone.
+// Not parallel: the test measures the heap.
 func TestImportOfManyLinesTakesNoMoreMemory(t *testing.T) {
 	tbl := tabletest.New(t)
 	few, many := peakOfImport(t, tbl, 300), peakOfImport(t, tbl, 6_000)
@@ -276,8 +277,8 @@ func TestImportOfManyLinesTakesNoMoreMemory(t *testing.T) {
 	}
 }
 
-// peakOfImport imports lines of 5 KB, which are groups of 50 ids again and again, and returns the
-// most of the heap that was in use.
+// peakOfImport imports lines of 5 KB, which are groups with 50 ids that repeat. It returns the peak
+// of the heap in use.
 func peakOfImport(t *testing.T, tbl *table.Table, lines int) (peak uint64) {
 	t.Helper()
 	from, to := io.Pipe()
@@ -303,9 +304,9 @@ func peakOfImport(t *testing.T, tbl *table.Table, lines int) (peak uint64) {
 	return peak
 }
 
-// BenchmarkImport measures the import of the sample data beside putting its items, made before, on
-// the condition that they are not there: as many at the same time, each in an organization of its
-// own.
+// BenchmarkImport compares the import of the sample data with puts of its prepared items,
+// conditional on the items not existing. Both have the same concurrency, and each run has its own
+// organization.
 func BenchmarkImport(b *testing.B) {
 	client, name := tabletest.Client(b)
 	tbl, lines := table.New(client, name), string(sampleLines(time.Now()))
@@ -332,7 +333,7 @@ func BenchmarkImport(b *testing.B) {
 	figure.Print("import-vs-bare", m.Ratio(0, 1), "times", "<= 1.5")
 }
 
-// itemsFor reads the items of the groups of organization from as organization to would have them.
+// itemsFor reads the items of the groups of organization from and returns them as items of to.
 func itemsFor(b *testing.B, client *dynamodb.Client, name, from, to string) (items []map[string]types.AttributeValue) {
 	b.Helper()
 	pages := dynamodb.NewQueryPaginator(client, &dynamodb.QueryInput{
@@ -383,8 +384,8 @@ func putItems(b *testing.B, client *dynamodb.Client, name string, items []map[st
 	workers.Wait()
 }
 
-// A single large number, which may be a placeholder of the other service, leaves numbers for new
-// groups.
+// A single large number, which may be a placeholder of the other service, does not use up the
+// numbers for new groups.
 func TestImport_LargeSerialsDoNotUseUpTheCounter(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -417,8 +418,8 @@ func TestImport_LargeSerialsDoNotUseUpTheCounter(t *testing.T) {
 	}
 }
 
-// What passes is waited for once the table has been reached, and what does not pass ends the
-// import.
+// Once the table has been reached, an import waits for a failure that may pass. Any other failure
+// ends it.
 func TestImport_WaitsForWhatMayPassAlone(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
@@ -434,7 +435,7 @@ func TestImport_WaitsForWhatMayPassAlone(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		fault    tabletest.Fault
-		from, to int // requests that go wrong
+		from, to int // requests that fail
 		imported int
 		want     string
 	}{
@@ -453,7 +454,8 @@ func TestImport_WaitsForWhatMayPassAlone(t *testing.T) {
 			Credentials: credentials.NewStaticCredentialsProvider(localdb.AccessKeyID, localdb.SecretAccessKey, ""),
 			Explain:     stack.Location{Name: name, Region: localdb.Region, Endpoint: os.Getenv("DYNAMODB_ENDPOINT")}.Explain,
 		})
-		// The serial counter is first, then a group at a time: both have one id, and so one worker.
+		// The serial counter is written first, then one group at a time: both lines have one id,
+		// and so one worker.
 		lines := transfertest.Line("g1", "serialID", "1") + transfertest.Line("g1")
 		counts, err := Import(t.Context(), table.New(client, name), metering.OrgID("o-"+strings.ReplaceAll(test.name, " ", "-")), strings.NewReader(lines), ImportOptions{Patience: time.Minute})
 		access, explained := errors.AsType[*stack.AccessError](err)

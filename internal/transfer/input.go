@@ -12,9 +12,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// plainText returns the text of an input: the input itself or, if it is gzip, what that holds. It
-// fails if the input begins as no JSON lines do, and names what it is, instead of having each line
-// refused. It waits for 4 bytes of the input.
+// plainText returns the text of an input: the input itself or, if it is gzip, its content. It fails
+// if the input can't be JSON lines from its first bytes, and names the format instead of refusing
+// each line. It waits for 4 bytes of the input.
 func plainText(from io.Reader) (io.Reader, error) {
 	input := bufio.NewReader(from)
 	compressed, err := formatOf(input)
@@ -32,8 +32,8 @@ func plainText(from io.Reader) (io.Reader, error) {
 	return text, err
 }
 
-// formats are the beginnings of what is often taken for a file of JSON lines. The longer come
-// before those that they begin with.
+// formats are the first bytes of files that are often mistaken for JSON lines. A longer prefix
+// comes before one that it begins with.
 var formats = []struct{ begin, name, remedy string }{
 	{"\xff\xfe\x00\x00", "UTF-32", "`iconv -f UTF-32 -t UTF-8`"},
 	{"\x00\x00\xfe\xff", "UTF-32", "`iconv -f UTF-32 -t UTF-8`"},
@@ -49,8 +49,8 @@ var formats = []struct{ begin, name, remedy string }{
 	{"id,organizationID,", "CSV, as `marketmeter export --format csv` writes it", "an export of JSON lines, the default"},
 }
 
-// formatOf reports whether what r reads next is gzip. It fails if that is another thing that can't
-// be JSON lines.
+// formatOf reports whether the next bytes of r are gzip. It fails if they are another format that
+// can't be JSON lines.
 func formatOf(r *bufio.Reader) (isGzip bool, err error) {
 	if _, err := r.Peek(4); err != nil && !errors.Is(err, io.EOF) {
 		return false, nil //nolint:nilerr // the next Read returns it
@@ -68,8 +68,8 @@ func formatOf(r *bufio.Reader) (isGzip bool, err error) {
 	if len(begin) > 262 && string(begin[257:262]) == "ustar" {
 		return false, errors.New("the input is a tar archive: it must be JSON lines in UTF-8, plain or with gzip; convert it with `tar -xO` first")
 	}
-	// A character of ASCII has a zero byte before or behind it in UTF-16, and three in UTF-32. JSON
-	// has none.
+	// In UTF-16 an ASCII character has a zero byte before or after it, in UTF-32 three. JSON has
+	// none.
 	if i := bytes.IndexByte(begin, 0); i >= 0 {
 		name, zeros := "UTF-16", bytes.Count(begin, []byte{0})
 		switch {
@@ -87,7 +87,7 @@ func formatOf(r *bufio.Reader) (isGzip bool, err error) {
 	return false, nil
 }
 
-// gzipReader names gzip in what goes wrong with it.
+// gzipReader adds to an error that it is about gzip.
 type gzipReader struct{ *gzip.Reader }
 
 func (r gzipReader) Read(p []byte) (int, error) {
@@ -108,7 +108,7 @@ func damagedGzip(err error) error {
 	return fmt.Errorf("the gzip data can't be read: %w", err)
 }
 
-// interruptible reads from r until ctx is done, whether or not a Read of r returns by then.
+// interruptible reads from r until ctx is done, even if a Read of r does not return.
 func interruptible(ctx context.Context, r io.Reader) io.Reader {
 	out, in := io.Pipe()
 	go func() {
@@ -119,10 +119,10 @@ func interruptible(ctx context.Context, r io.Reader) io.Reader {
 	return out
 }
 
-// errLineTooLong is in the place of a line of maxLine bytes or more.
+// errLineTooLong is returned instead of a line of maxLine bytes or more.
 var errLineTooLong = metering.Errorf(metering.Invalid, "it is too long: a line has less than %d bytes", maxLine)
 
-// LineReader reads lines, of which the first may begin with a byte order mark.
+// LineReader reads lines. The first may begin with a byte order mark.
 type LineReader struct {
 	input  *bufio.Reader
 	number int // of the line that was read last
@@ -137,9 +137,9 @@ func newLineReader(r io.Reader) *LineReader {
 	return &LineReader{input: bufio.NewReaderSize(r, maxLine)}
 }
 
-// Next reads the next line and returns its number, from 1 on, and its text, without its end and
-// without blanks around it, which is valid until the next one is read. It returns io.EOF after the
-// last, and Invalid for one that is too long, after which the next can be read.
+// Next returns the number of the next line, from 1, and its text without the end and surrounding
+// blanks. The text is valid until the next call. Next returns io.EOF after the last line. It
+// returns Invalid for a line that is too long; the next one can then be read.
 func (r *LineReader) Next() (number int, text []byte, err error) {
 	r.number++
 	text, err = r.read()

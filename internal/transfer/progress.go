@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Progress tells a person how an import goes: on a terminal in a line that is rewritten in place,
-// unless the environment refuses control sequences (TERM=dumb or none, NO_COLOR); otherwise in a
-// line now and then.
+// Progress shows the progress of an import. On a terminal it rewrites one line in place, unless the
+// environment refuses control sequences (TERM=dumb or none, NO_COLOR). Otherwise it prints a line
+// now and then.
 type Progress struct {
 	to          io.Writer
 	now         func() time.Time
@@ -18,7 +18,7 @@ type Progress struct {
 	start, last time.Time
 }
 
-// NewProgress shows progress on to, by the clock now.
+// NewProgress returns a Progress that writes to to and reads the time from now.
 func NewProgress(to io.Writer, getenv func(string) string, now func() time.Time) *Progress {
 	p := &Progress{to: to, now: now, every: 5 * time.Second, start: now(), last: now()}
 	terminal := getenv("TERM")
@@ -32,7 +32,7 @@ func NewProgress(to io.Writer, getenv func(string) string, now func() time.Time)
 	return p
 }
 
-// Counts shows the counts, unless it has shown some a moment ago.
+// Counts shows the counts, unless counts were shown a moment ago.
 func (p *Progress) Counts(c Counts) {
 	now := p.now()
 	if now.Sub(p.last) < p.every {
@@ -46,13 +46,13 @@ func (p *Progress) Counts(c Counts) {
 	}
 }
 
-// Refused shows a line that is refused, and why.
+// Refused prints a refused line's number and the reason.
 func (p *Progress) Refused(line int, reason error) {
 	p.Clear()
 	fmt.Fprintf(p.to, "line %d: %v\n", line, reason)
 }
 
-// Clear takes the line that is rewritten off the terminal.
+// Clear removes the rewritten line from the terminal.
 func (p *Progress) Clear() {
 	if p.inPlace {
 		fmt.Fprint(p.to, "\r\x1b[K")

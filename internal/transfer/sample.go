@@ -17,15 +17,15 @@ import (
 // SampleOrg is the organization of the sample data.
 const SampleOrg = "demo"
 
-// The sample data: what an organization that sells three products on three marketplaces, to buyers
-// with integrations of every kind, has after sampleDays.
+// The sample data is that of an organization after sampleDays. It sells three products on three
+// marketplaces, to buyers with every kind of integration.
 const (
 	sampleCount = 2500 // groups, urg-0001 to urg-2500; the last is the newest, and CREATED
-	sampleDays  = 44   // that the groups are spread over, up to the beginning of today
+	sampleDays  = 44   // days of the groups, up to the beginning of today
 )
 
-// LoadSample loads the sample data of the day, unless it is there. One that was broken off, on
-// whatever day, is completed.
+// LoadSample loads the sample data of the day, unless it exists. It completes a load that was
+// interrupted, on any day.
 func LoadSample(ctx context.Context, tbl *table.Table, today time.Time, say func(string)) error {
 	have, err := tbl.CountGroups(ctx, SampleOrg)
 	if err != nil {
@@ -54,7 +54,7 @@ func LoadSample(ctx context.Context, tbl *table.Table, today time.Time, say func
 	return nil
 }
 
-// sampleLines is the sample data as JSON lines, 2 MB of them; the same on all of a UTC day.
+// sampleLines returns the sample data as JSON lines, 2 MB; the same throughout a UTC day.
 func sampleLines(today time.Time) []byte {
 	var lines []byte
 	for group := range sampleGroups(today) {
@@ -63,7 +63,7 @@ func sampleLines(today time.Time) []byte {
 	return lines
 }
 
-// sampleProduct is what is metered of a product.
+// sampleProduct is a product and its metering.
 type sampleProduct struct {
 	id    string
 	meter func(r *rand.Rand, g *metering.Group) // sets the group's records
@@ -99,7 +99,7 @@ var (
 	}}
 )
 
-// sampleEntitlements: who bought what where, and what reports its usage.
+// sampleEntitlements lists buyer, product and marketplace, and the source that reports the usage.
 var sampleEntitlements = []struct {
 	partner   metering.Partner
 	buyer, id string
@@ -166,14 +166,14 @@ func randomDuration(r *rand.Rand, below time.Duration) time.Duration {
 	return time.Duration(r.Int64N(int64(below)))
 }
 
-// sampleMonth is what an entitlement's integration has counted in a month.
+// sampleMonth is what an entitlement's integration has counted in a month so far.
 type sampleMonth struct {
 	start time.Time
 	cents int64
 	usage int64
 }
 
-// carry adds what the integration that reported the group carries along: its amounts grow through
+// carry adds the members that the reporting integration adds to a group. Their amounts grow through
 // the month.
 func (m *sampleMonth) carry(r *rand.Rand, g *metering.Group) {
 	cost := 100 + r.Int64N(40_000)
@@ -211,13 +211,13 @@ func (m *sampleMonth) carry(r *rand.Rand, g *metering.Group) {
 	}
 }
 
-// proceed takes the group as far on its way to the marketplace as it is likely to be by end.
+// proceed sets the status that the group is likely to have reached by end.
 func proceed(r *rand.Rand, g *metering.Group, end time.Time) {
 	age := end.Sub(g.CreationTime)
 	next := g.CreationTime.Add(randomDuration(r, 45*time.Minute)).Truncate(time.Millisecond)
 	chance := r.IntN(100)
 	switch {
-	case age < time.Hour: // too soon for anything to have happened
+	case age < time.Hour: // too soon for a change of status
 		g.Status, next = metering.StatusCreated, g.CreationTime
 	case chance < 5:
 		g.Status = metering.StatusDeleted

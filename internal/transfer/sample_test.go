@@ -91,7 +91,7 @@ func TestSampleHasEverything(t *testing.T) {
 	t.Log(found)
 }
 
-// version is 2 where the group has billable records with properties, 1 where it has records alone.
+// version is 2 if the group has billable records with properties, 1 if it has records only.
 func version(g metering.Group) string {
 	switch {
 	case len(g.MetaInfo.BillableRecords) == 0 && len(g.Records) > 0:
@@ -103,7 +103,7 @@ func version(g metering.Group) string {
 	}
 }
 
-// A load that was broken off one day is completed on the next.
+// A load that was interrupted one day is completed on the next.
 func TestLoadSampleCompletesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)

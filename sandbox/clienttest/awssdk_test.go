@@ -138,7 +138,7 @@ func TestAWSSDK_KnowsEachFailure(t *testing.T) {
 			t.Fatalf("%s was not noticed: %+v", fault, out)
 		}
 	}
-	// Before the faults nothing was accepted; "lost" accepted it, the others found it there.
+	// Nothing was accepted before the faults. "lost" accepted the record, and the others found it.
 	records, err := s.Records()
 	if err != nil || len(records) != 1 {
 		t.Fatalf("got %+v, %v", records, err)
@@ -153,7 +153,7 @@ func make26() []types.UsageRecord {
 	return list
 }
 
-// wantError checks the type of the failure, which the SDK makes of its name.
+// wantError checks the type of the failure, which the SDK derives from its name.
 func wantError(t *testing.T, err, want error) {
 	t.Helper()
 	for e := err; e != nil; e = errors.Unwrap(e) {
@@ -165,7 +165,7 @@ func wantError(t *testing.T, err, want error) {
 }
 
 func TestAWSSDK_IsThrottled(t *testing.T) {
-	_, url := start(t, sandbox.Options{RateLimit: 1, Now: func() time.Time { return hour }}) // in one moment
+	_, url := start(t, sandbox.Options{RateLimit: 1, Now: func() time.Time { return hour }}) // the clock stands still
 	c := awsClient(url, "us-east-1")
 	if _, err := meter(t.Context(), c, nil, usage(nil)); err != nil {
 		t.Fatal(err)

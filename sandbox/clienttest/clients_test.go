@@ -1,6 +1,6 @@
-// Package clienttest judges the sandbox by clients that no one here wrote: AWS's SDK for Go,
-// botocore, and Google's client for Python. It is a module of its own, so that their libraries are
-// none of the main module's.
+// Package clienttest tests the sandbox with independent clients: AWS's SDK for Go, botocore, and
+// Google's client for Python. It is a module of its own, so that their libraries are not
+// dependencies of the main module.
 package clienttest
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// hour is the hour that the clients meter. Their signatures and tokens are of the real time; the
-// sandbox's clock stands half an hour after it.
+// hour is the hour that the clients meter. Their signatures and tokens use the real time; the
+// sandbox's clock is half an hour after hour.
 var hour = time.Date(2026, 11, 18, 12, 0, 0, 0, time.UTC)
 
 // start serves a sandbox with catalog.json.
@@ -43,7 +43,8 @@ func start(t *testing.T, options sandbox.Options) (*sandbox.Sandbox, string) {
 	return s, server.URL
 }
 
-// python runs a client in Python against a sandbox of its own. The client fails by itself.
+// python runs a client in Python against a sandbox of its own. The script exits with an
+// error if a check fails.
 func python(t *testing.T, script string) {
 	t.Helper()
 	interpreter, err := filepath.Abs("../../.local/sandbox-clients/bin/python")
@@ -57,7 +58,7 @@ func python(t *testing.T, script string) {
 		t.Skip("make .local/sandbox-clients/bin/python installs it: ", err)
 	}
 	_, url := start(t, sandbox.Options{})
-	command := exec.CommandContext(t.Context(), interpreter, "-B", script, url) // -B: no files beside the scripts
+	command := exec.CommandContext(t.Context(), interpreter, "-B", script, url) // -B: writes no files beside the scripts
 	out, err := command.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package transfertest has groups, and their lines, for the tests of imports and exports.
+// Package transfertest generates groups and their lines for the tests of imports and exports.
 package transfertest
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// StoredGroups are the organization's groups, newest first.
+// StoredGroups returns the organization's groups, newest first.
 func StoredGroups(t *testing.T, tbl *table.Table, org string) []metering.Group {
 	t.Helper()
 	var groups []metering.Group
@@ -53,8 +53,8 @@ func AnyGroup() *rapid.Generator[metering.Group] {
 	})
 }
 
-// anyID draws identifiers with what keys, paths, JSON and HTML give a meaning to, of at most that
-// many bytes.
+// anyID draws identifiers of a bounded number of bytes, with the characters that have a meaning in
+// keys, paths, JSON and HTML.
 func anyID(most int, inPath bool) *rapid.Generator[string] {
 	runes := []rune("abzAZ09-_.#& <>\"'\\+=,:;@é日\u2028😀")
 	if !inPath {
@@ -146,7 +146,7 @@ func anyDocument(levels int) *rapid.Generator[any] {
 	return rapid.OneOf(kinds...)
 }
 
-// ManyGroups are n groups of the organization as AnyGroup draws them, the same in every run; a
+// ManyGroups returns n groups of the organization, drawn by AnyGroup and the same in every run. A
 // tenth share a creation time.
 func ManyGroups(n int, org string) []metering.Group {
 	groups := rapid.SliceOfN(AnyGroup(), n, n).Example(1)
@@ -160,7 +160,7 @@ func ManyGroups(n int, org string) []metering.Group {
 	return groups
 }
 
-// Lines are the groups as import reads them.
+// Lines returns the groups as lines that Import reads.
 func Lines(groups []metering.Group) string {
 	var lines []byte
 	for _, g := range groups {
@@ -177,13 +177,13 @@ func newestFirst(a, b metering.Group) int {
 	return strings.Compare(b.ID, a.ID)
 }
 
-// SortedNewestFirst is a sorted copy.
+// SortedNewestFirst returns a sorted copy.
 func SortedNewestFirst(groups []metering.Group) []metering.Group {
 	return slices.SortedFunc(slices.Values(groups), newestFirst)
 }
 
-// Line is a line with what is required and the members given as name, value; a value is a
-// number or an object as it is, else a string. An empty one takes the member away.
+// Line returns a line with the required members and those given as name, value. A value is a number
+// or an object, as it is, or else a string. An empty value removes the member.
 func Line(id string, members ...string) string {
 	group := map[string]any{
 		"id": id, "buyerID": "buyer", "entitlementID": "ent-1", "partner": "AWS", "status": "CREATED", "creationTime": "2026-03-01T12:00:00Z",
@@ -206,7 +206,7 @@ func Line(id string, members ...string) string {
 	return string(line) + "\n"
 }
 
-// WantSerial reports a serial counter of the organization that is below atLeast.
+// WantSerial fails the test if the organization's serial counter is below atLeast.
 func WantSerial(t *testing.T, tbl *table.Table, org string, atLeast int32) {
 	t.Helper()
 	if serial, err := tbl.Serial(t.Context(), metering.OrgID(org)); err != nil || serial < atLeast {
