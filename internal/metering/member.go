@@ -175,7 +175,7 @@ type CarriedMember struct {
 func CarriedMembers() (all []CarriedMember) {
 	var m MetaInfo
 	for i := range MetaInfoMembers {
-		if member := &MetaInfoMembers[i]; member.carried(member.field(&m)) != nil {
+		if member := MetaInfoMembers[i]; member.carried(member.field(&m)) != nil {
 			all = append(all, CarriedMember{member.Name, member.Kind})
 		}
 	}
