@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -62,7 +63,11 @@ func revokeFromAudit(ctx context.Context, p program, file, org string) error {
 		},
 		Failed: func(line int, err error) { fmt.Fprintf(p.stderr, "line %d: %v\n", line, err) },
 	}
-	counts, err := replay.Lines(ctx, transfer.NewLineReader(ctx, from))
+	lines, err := transfer.NewLineReader(ctx, from)
+	if err != nil && !errors.Is(err, transfer.ErrNoText) { // a damaged line stops no other
+		return err
+	}
+	counts, err := replay.Lines(ctx, lines)
 	say("revoked %d, ended %d, unchanged %d, failed %d", counts.Revoked, counts.Ended, counts.Unchanged, counts.Failed)
 	switch {
 	case err != nil:

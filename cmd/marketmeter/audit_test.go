@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -208,3 +210,25 @@ func TestRevokeFromAudit_ReportsWhatItCannotDo(t *testing.T) {
 }
 
 func zeros() string { return strings.Repeat("0", 64) }
+
+func TestRevokeFromAudit_ReadsGzipAndNamesOtherFormats(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	status, _, stderr := onTable(t, name, "", "key", "create", "--org", "o1")
+	if status != 0 {
+		t.Fatal(stderr)
+	}
+	line := strings.Replace(stderr, `"what":"created"`, `"what":"revoked"`, 1)
+	var compressed bytes.Buffer
+	w := gzip.NewWriter(&compressed)
+	if _, err := io.WriteString(w, line); err != nil || w.Close() != nil {
+		t.Fatal(err)
+	}
+	wide := strings.Join(strings.Split(line, ""), "\x00") + "\x00"
+	if status, stdout, stderr := onTable(t, name, wide, "key", "revoke", "--from-audit", "-"); status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "the input is UTF-16") {
+		t.Errorf("UTF-16: %d, %s%s", status, stdout, stderr)
+	}
+	if status, stdout, stderr := onTable(t, name, compressed.String(), "key", "revoke", "--from-audit", "-"); status != 0 || !strings.Contains(stdout, "revoked 1,") {
+		t.Errorf("gzip: %d, %s%s", status, stdout, stderr)
+	}
+}

@@ -229,3 +229,45 @@ func TestConfigOfANewerVersion_PutOfTheSameWritesNothing(t *testing.T) {
 		wantSame(t, []string{"CONFIG#0000000003"}, versions(t, a.client, a.tableName, "acme"))
 	})
 }
+
+// A patch would drop a member that is stored in a form that it can't be merged into.
+func TestConfigOfANewerVersion_PatchRefusesToDropAnotherForm(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		for n, c := range []struct{ stored, patch, path string }{
+			{`{"partnerUsageMeteringConfigs":{"AWS":{"partner":"AWS"}}}`, `{"partnerUsageMeteringConfigs":[{"partner":"GCP"}]}`, "partnerUsageMeteringConfigs"},
+			{`{"partnerUsageMeteringConfigs":"v2"}`, `{"partnerUsageMeteringConfigs":[]}`, "partnerUsageMeteringConfigs"},
+			{
+				`{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMapping":[{"from":"cpu"}]}]}`,
+				`{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMapping":{"cpu":{"dimensionKey":"c","convertionMultiplier":1}}}]}`, "dimensionMapping",
+			},
+			{
+				`{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMappingV2":"all"}]}`,
+				`{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMappingV2":{"cpu":[]}}]}`, "dimensionMappingV2",
+			},
+		} {
+			org := fmt.Sprintf("other%d", n)
+			a.storeConfig(t, org, 7, storedText(c.stored))
+			wantError(t, a.newer(t, "PATCH", org, c.patch, nil), http.StatusBadRequest, c.path, "another form", "PUT")
+			if got := a.newer(t, "GET", org, "", nil); got.status != http.StatusOK || got.body != c.stored {
+				t.Errorf("%s is %d %s after the patch", c.stored, got.status, got.body)
+			}
+			want(t, a.newer(t, "PATCH", org, `{"partnerUsageMeteringConfigs":null}`, nil), http.StatusOK)
+		}
+	})
+}
+
+// An item of another kind may begin as a version does: it is none.
+func TestConfigOfANewerVersion_ItemsOfOtherKindsAreNoVersions(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.storeConfig(t, "kinds", 3, storedText(`{"partnerUsageMeteringConfigs":[]}`))
+		for _, key := range []string{"CONFIG#draft", "CONFIG#zz#1", "CONFIG#", "CONFIG##"} {
+			a.putItem(t, map[string]types.AttributeValue{"PK": storedText("ORG#kinds"), "SK": storedText(key)})
+		}
+		want(t, a.newer(t, "GET", "kinds", "", nil), http.StatusOK)
+		got := a.newer(t, "PUT", "kinds", `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`, nil)
+		want(t, got, http.StatusOK)
+		if tag := got.headers.Get("ETag"); !strings.HasPrefix(tag, `"4-`) {
+			t.Errorf("the version is %s", tag)
+		}
+	})
+}

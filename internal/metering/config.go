@@ -138,8 +138,12 @@ func (p ConfigPatch) Apply(c Config) (Config, error) {
 	patches, _ := value.([]any) // null removes all entries
 	merged := maps.Clone(c)
 	entries := []any{}
-	if stored, ok := c[configEntries].([]any); ok && value != nil {
-		entries = slices.Clone(stored)
+	if stored := c[configEntries]; stored != nil && value != nil {
+		array, ok := stored.([]any)
+		if !ok {
+			return nil, otherForm(configEntries, "an array")
+		}
+		entries = slices.Clone(array)
 	}
 	seen := map[string]bool{}
 	for i, element := range patches {
@@ -160,6 +164,15 @@ func (p ConfigPatch) Apply(c Config) (Config, error) {
 			at, entries = len(entries), append(entries, nil)
 		}
 		before, _ := entries[at].(map[string]any)
+		for _, name := range []string{configMapping, configMappingV2} {
+			_, named := patch[name].(map[string]any)
+			_, isObject := before[name].(map[string]any)
+			array, isArray := before[name].([]any)
+			holdsNothing := before[name] == nil || isArray && len(array) == 0
+			if named && !isObject && !holdsNothing {
+				return nil, otherForm("partnerUsageMeteringConfigs of "+partner+": "+name, "an object")
+			}
+		}
 		after, _ := mergePatch(before, patch).(map[string]any)
 		if err := checkEntry(before, after, patch); err != nil {
 			return nil, Errorf(Invalid, "partnerUsageMeteringConfigs of %s: %v", partner, err)
@@ -168,6 +181,12 @@ func (p ConfigPatch) Apply(c Config) (Config, error) {
 	}
 	merged[configEntries] = entries
 	return merged, nil
+}
+
+// otherForm refuses to patch what another version has stored in a form that this one can't merge
+// into: the result would be without it.
+func otherForm(path, form string) error {
+	return Errorf(Invalid, "%s is stored in another form than %s, as a newer version has written it: patch it with that version, or replace the config with PUT", path, form)
 }
 
 func checkConfigPartner(partner string) error {

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -51,6 +52,10 @@ func (t Location) Explain(err error) error {
 	sentence := ""
 	if missing, ok := errors.AsType[*dynamoclient.CredentialsError](err); ok {
 		sentence = t.noCredentials(missing.Cause)
+		// A service that hands out credentials, such as STS, has refused those that it was asked with.
+		if api, ok := errors.AsType[smithy.APIError](missing.Cause); ok {
+			sentence = cmp.Or(t.refusedCredentials(api), sentence)
+		}
 	} else if api, ok := errors.AsType[smithy.APIError](err); ok {
 		sentence = t.refused(api)
 	} else if !errors.Is(err, context.Canceled) {
@@ -60,6 +65,18 @@ func (t Location) Explain(err error) error {
 		return err
 	}
 	return &AccessError{sentence, err}
+}
+
+// refusedCredentials explains a refusal that comes from the service that hands out credentials.
+func (t Location) refusedCredentials(api smithy.APIError) string {
+	switch api.ErrorCode() {
+	case "AccessDenied", "AccessDeniedException":
+		return fmt.Sprintf("the AWS credentials may not get those to use %v with, such as those of the profile's role: have their policy, "+
+			"and the role's trust policy, allow it (%s)", t, onOneLine(fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage())))
+	case "ValidationException":
+		return ""
+	}
+	return t.refused(api)
 }
 
 func (t Location) noCredentials(err error) string {
@@ -104,6 +121,9 @@ func (t Location) refused(api smithy.APIError) string {
 		if strings.Contains(message, "does not have the specified index") || strings.Contains(message, "does not match the schema") {
 			return fmt.Sprintf("%v is not one of marketmeter, as template.yaml defines it: check TABLE_NAME (%s)", t, message)
 		}
+		if strings.Contains(strings.ToLower(message), "tablename") || strings.Contains(message, "Invalid table/index name") {
+			return fmt.Sprintf("TABLE_NAME is %q: it must be the name of a table, 3 to 255 letters, digits, \"_\", \"-\" and \".\" (%s)", t.Name, message)
+		}
 	}
 	return ""
 }
@@ -135,7 +155,8 @@ func (t Location) unreachable(err error) string {
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		return fmt.Sprintf("%s does not respond in time: %s, proxies and firewalls in between (%v)", host, check, onOneLine(rootOf(err)))
 	}
-	if _, ok := errors.AsType[*url.Error](err); ok {
+	_, unreachable := errors.AsType[*url.Error](err)
+	if _, unreadable := errors.AsType[*smithy.DeserializationError](err); unreachable || unreadable {
 		return fmt.Sprintf("%s does not respond as DynamoDB does: %s (%v)", host, check, onOneLine(rootOf(err)))
 	}
 	return ""

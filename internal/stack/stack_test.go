@@ -2,6 +2,8 @@ package stack
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,8 +14,11 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/smithy-go"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 )
 
 func TestEnvFileKeepsEveryValue(t *testing.T) {
@@ -162,5 +167,26 @@ func TestOpenTable_NamesTheProfileThatIsMissing(t *testing.T) {
 	t.Setenv("AWS_PROFILE", "nobody")
 	if _, err := openInAWS(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "check AWS_PROFILE") || !strings.Contains(err.Error(), "nobody") {
 		t.Error(err)
+	}
+}
+
+func TestExplain_NamesWhatRefuses(t *testing.T) {
+	t.Parallel()
+	api := func(code, message string) error { return &smithy.GenericAPIError{Code: code, Message: message} }
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&dynamoclient.CredentialsError{Cause: api("ExpiredToken", "the token is expired")}, "the AWS credentials have expired"},
+		{&dynamoclient.CredentialsError{Cause: api("AccessDenied", "not authorized to perform: sts:AssumeRole")}, "may not get those to use table t"},
+		{&dynamoclient.CredentialsError{Cause: api("SignatureDoesNotMatch", "no match")}, "AWS refuses the signature"},
+		{&dynamoclient.CredentialsError{Cause: errors.New("no providers")}, "no AWS credentials to use table t"},
+		{&smithy.DeserializationError{Err: errors.New("invalid character '<'")}, "http://127.0.0.1:1 does not respond as DynamoDB does"},
+		{api("ValidationException", "Invalid table/index name.  Table/index names must be between 3 and 255 characters"), `TABLE_NAME is "t"`},
+	} {
+		err := Location{Name: "t", Region: "eu-central-1", Endpoint: "http://127.0.0.1:1"}.Explain(fmt.Errorf("operation error: %w", c.err))
+		if access, ok := errors.AsType[*AccessError](err); !ok || !strings.Contains(access.Sentence, c.want) {
+			t.Errorf("%v is %v; want %q", c.err, err, c.want)
+		}
 	}
 }

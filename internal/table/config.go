@@ -24,9 +24,10 @@ import (
 func (t *Table) Config(ctx context.Context, org metering.OrgID) (metering.ConfigVersion, error) {
 	out, err := t.client.Query(ctx, &dynamodb.QueryInput{
 		TableName:              &t.name,
-		KeyConditionExpression: aws.String("PK = :org AND begins_with(SK, :config)"),
+		KeyConditionExpression: aws.String("PK = :org AND SK BETWEEN :first AND :last"),
 		ExpressionAttributeValues: map[string]types.AttributeValue{
-			":org": text(orgKey(org)), ":config": text(configPrefix),
+			// An item of another kind that begins with the prefix is no version.
+			":org": text(orgKey(org)), ":first": text(configKey(0)), ":last": text(configKey(maxConfigVersion)),
 		},
 		ScanIndexForward:       aws.Bool(false),
 		Limit:                  aws.Int32(1),

@@ -61,6 +61,9 @@ func groupKey(id metering.GroupID) string { return "GROUP#" + keyEscaper.Replace
 
 const configPrefix = "CONFIG#"
 
+// maxConfigVersion is the last version that configKey has digits for.
+const maxConfigVersion = 9_999_999_999
+
 func configKey(version int) string { return fmt.Sprintf("%s%010d", configPrefix, version) }
 
 const serialKey = "SERIAL"

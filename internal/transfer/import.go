@@ -135,11 +135,10 @@ type importLine struct {
 }
 
 func (im *groupImport) read(ctx context.Context, from io.Reader) error {
-	text, err := plainText(interruptible(ctx, from))
+	lines, err := NewLineReader(ctx, from)
 	if err != nil {
 		return err
 	}
-	lines := newLineReader(text)
 	chunk, size := make([]importLine, 0, chunkLines), int64(0)
 	for {
 		number, text, err := lines.Next()

@@ -76,7 +76,7 @@ func formatOf(r *bufio.Reader) (isGzip bool, err error) {
 		case zeros*2 > len(begin)+2:
 			name = "UTF-32"
 		case zeros*4 < len(begin):
-			return false, fmt.Errorf("the input is no text: its byte %d is zero; it must be JSON lines in UTF-8, plain or with gzip", i+1)
+			return false, fmt.Errorf("%w: its byte %d is zero; it must be JSON lines in UTF-8, plain or with gzip", ErrNoText, i+1)
 		}
 		order := "LE"
 		if i%2 == 0 {
@@ -128,9 +128,18 @@ type LineReader struct {
 	number int // of the line that was read last
 }
 
-// NewLineReader reads the lines of r until ctx is done.
-func NewLineReader(ctx context.Context, r io.Reader) *LineReader {
-	return newLineReader(interruptible(ctx, r))
+// ErrNoText is the error of an input that holds a zero byte near its begin.
+var ErrNoText = errors.New("the input is no text")
+
+// NewLineReader reads the lines of r, or of the text in it if it is gzip, until ctx is done. It
+// returns an error that names the format if r can't be lines of text. With ErrNoText, the lines can
+// be read all the same: a file that was cut by a crash may hold zeros.
+func NewLineReader(ctx context.Context, r io.Reader) (*LineReader, error) {
+	text, err := plainText(interruptible(ctx, r))
+	if err != nil && !errors.Is(err, ErrNoText) {
+		return nil, err
+	}
+	return newLineReader(text), err
 }
 
 func newLineReader(r io.Reader) *LineReader {
