@@ -52,7 +52,8 @@ func (t Location) Explain(err error) error {
 	sentence := ""
 	if missing, ok := errors.AsType[*dynamoclient.CredentialsError](err); ok {
 		sentence = t.noCredentials(missing.Cause)
-		// A service that hands out credentials, such as STS, has refused those that it was asked with.
+		// A service that hands out credentials, such as STS, has refused those that it was asked
+		// with.
 		if api, ok := errors.AsType[smithy.APIError](missing.Cause); ok {
 			sentence = cmp.Or(t.refusedCredentials(api), sentence)
 		}
