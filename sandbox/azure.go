@@ -294,7 +294,8 @@ type azureEvent struct {
 	subscription *AzureSubscription
 	offer        *AzureOffer
 	unit         *Dimension
-	// foreign reports whether the resource belongs to another publisher.
+	// foreign reports whether the resource belongs to another publisher. An offer without a
+	// publisher in the catalog has a publisher of its own.
 	foreign bool
 }
 
@@ -316,20 +317,16 @@ func readEvent(o *object, at string) (e azureEvent, target, reason string, err e
 			*m.into, err = o.text(at, m.name)
 		}
 	}
-	var number json.Number
-	if err == nil {
-		number, err = o.number(at, "quantity")
-	}
-	if err == nil && number != "" {
-		e.quantity, err = strconv.ParseFloat(number.String(), 64)
-		if err != nil {
-			err = misshapen(member(at, "quantity"), "%s is not a double", number)
-		} else {
-			e.Quantity, _ = json.Marshal(e.quantity) // a finite number
-		}
-	}
 	if err != nil {
 		return e, "", "", err
+	}
+	// A quantity that is no double fails its event alone. Its echo is left out.
+	number, double := o.members["quantity"].(json.Number)
+	if double {
+		e.quantity, err = strconv.ParseFloat(number.String(), 64)
+		if double = err == nil; double {
+			e.Quantity, _ = json.Marshal(e.quantity) // a finite number
+		}
 	}
 	switch {
 	case e.ResourceID == "" && e.ResourceURI == "":
@@ -340,8 +337,10 @@ func readEvent(o *object, at string) (e azureEvent, target, reason string, err e
 		return e, "ResourceId", "The resourceId must be a GUID.", nil
 	case e.ResourceURI != "" && !managedAppForm.MatchString(e.ResourceURI):
 		return e, "ResourceUri", "The resourceUri must be /subscriptions/{GUID}/resourceGroups/...", nil
-	case number == "":
+	case !o.has("quantity"):
 		return e, "Quantity", "The quantity is required.", nil
+	case !double:
+		return e, "Quantity", "The quantity must be a double.", nil
 	case e.Dimension == "":
 		return e, "Dimension", "The dimension is required.", nil
 	case e.PlanID == "":
@@ -357,7 +356,7 @@ func readEvent(o *object, at string) (e azureEvent, target, reason string, err e
 
 // azureTime reads a time in UTC, with or without a Z.
 func azureTime(text string) (time.Time, error) {
-	return time.Parse("2006-01-02T15:04:05", strings.TrimSuffix(text, "Z"))
+	return parseTime(strings.TrimSuffix(text, "Z") + "Z")
 }
 
 // identity is the key by which the marketplace deduplicates. The plan is not part of it.
@@ -377,14 +376,21 @@ func (p azureProtocol) find(t token, e *azureEvent) (status, reason string) {
 		return "", ""
 	}
 	e.foreign = !slices.ContainsFunc(p.state.catalog.Azure.Offers, func(o AzureOffer) bool {
-		return strings.EqualFold(o.ClientID, t.Principal) && o.Publisher == e.offer.Publisher
+		return strings.EqualFold(o.ClientID, t.Principal) && o.Publisher != "" && o.Publisher == e.offer.Publisher
 	})
 	return azNotAuthorized, "You are not authorized to provide usage for this resource."
 }
 
 // judge returns the status of an event whose resource was found. For a duplicate it also returns
-// the accepted record.
+// the accepted record. An accepted event stays valid: what depends on the time or the catalog is
+// checked after it.
 func (p azureProtocol) judge(e *azureEvent) (status, reason string, earlier *Record) {
+	if !(e.quantity > 0) {
+		return azQuantity, "The quantity passed is lower or equal to 0.", nil
+	}
+	if earlier := p.call.find(e.identity()); earlier != nil {
+		return azDuplicate, fmt.Sprintf("request %d was accepted for this hour with %s", earlier.Request, earlier.Quantity), earlier
+	}
 	s := e.subscription
 	switch s.State {
 	case AzurePending, AzureSuspended:
@@ -406,15 +412,10 @@ func (p azureProtocol) judge(e *azureEvent) (status, reason string, earlier *Rec
 	switch {
 	case e.unit == nil:
 		return azDimension, "The dimension for which the usage is passed is invalid for this offer/plan.", nil
-	case !(e.quantity > 0):
-		return azQuantity, "The quantity passed is lower or equal to 0.", nil
 	case age < 0:
 		return azBadArgument, "The effectiveStartTime is in the future.", nil
 	case age > azureWindow:
 		return azExpired, "The effectiveStartTime is more than 24 hours in the past.", nil
-	}
-	if earlier := p.call.find(e.identity()); earlier != nil {
-		return azDuplicate, fmt.Sprintf("request %d was accepted for this hour with %s", earlier.Request, earlier.Quantity), earlier
 	}
 	return azAccepted, "", nil
 }
@@ -668,10 +669,13 @@ func wants(query map[string]string, name, value string) bool {
 }
 
 func azureDate(text string) (time.Time, error) {
-	for _, layout := range []string{time.DateOnly, "2006-01-02T15:04", "2006-01-02T15:04:05"} {
-		if t, err := time.Parse(layout, strings.TrimSuffix(text, "Z")); err == nil {
-			return t, nil
-		}
+	text = strings.TrimSuffix(text, "Z")
+	switch len(text) {
+	case len("2006-01-02"):
+		text += "T00:00"
+		fallthrough
+	case len("2006-01-02T15:04"):
+		text += ":00"
 	}
-	return time.Time{}, fmt.Errorf("%q is not a date", text)
+	return azureTime(text)
 }

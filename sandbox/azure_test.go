@@ -47,6 +47,14 @@ func (b *box) as(id, secret string) {
 	b.azure = a.get("access_token").(string)
 }
 
+// put stores the test's catalog after the changes.
+func (b *box) put(changes ...string) {
+	b.t.Helper()
+	if err := b.PutCatalog(catalog(b.t, changes...)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // azureCall calls the metering service and checks request and response against azure.yaml.
 func (b *box) azureCall(method, path, body string, headers ...string) answer {
 	b.t.Helper()
@@ -165,10 +173,22 @@ func TestAzure_QuantityIsADoubleAboveZero(t *testing.T) {
 	for _, quantity := range []string{"0", "-1", "-0.0", "1e-400"} { // zero usage is refused
 		want(t, quantity, b.status(event(quantity)), "InvalidQuantity")
 	}
-	for _, quantity := range []string{`"5"`, "1e400", "true", "{}"} {
-		wantStatus(t, b.batch(event(quantity)), 400)
-	}
 	want(t, "records", len(b.quantities()), 0)
+	// A quantity that is no double fails its event alone. azure.yaml does not allow it.
+	for i, quantity := range []string{`"5"`, "1e309", "-1e309", "1e400", "true", "{}", `"x"`, "[]"} {
+		hour := `"` + noon.Add(-time.Duration(i)*time.Hour).Format("2006-01-02T15:04:05") + `"`
+		a := b.send(b.azureRequest(http.MethodPost, "batchUsageEvent", `{"request":[`+event(quantity)+`,`+event("1", "effectiveStartTime", hour, "dimension", `"email"`)+`]}`))
+		wantStatus(t, a, 200)
+		found := map[any]any{}
+		for i := range 2 {
+			found[a.get("result", i, "dimension")] = a.get("result", i, "status")
+		}
+		want(t, quantity, found, map[any]any{"tokens": "BadArgument", "email": "Accepted"})
+		want(t, "records", len(b.quantities()), i+1)
+		a = b.send(b.azureRequest(http.MethodPost, "usageEvent", event(quantity)))
+		wantStatus(t, a, 400)
+		want(t, quantity, a.get("details", 0, "code"), "BadArgument")
+	}
 }
 
 func TestAzure_IdentityIsResourceDimensionAndHour(t *testing.T) {
@@ -205,6 +225,37 @@ func TestAzure_DuplicateCarriesTheAcceptedEvent(t *testing.T) {
 	want(t, "quantities", b.quantities(), "[1.5 1]")
 }
 
+// An event that was accepted stays accepted, whatever has changed since.
+func TestAzure_AcceptedEventStaysAccepted(t *testing.T) {
+	bought := `"buyer": "contoso", "offerId": "offer", "planId": "silver", "state": "Subscribed"`
+	plan := `"offerId": "offer", "planId": `
+	for what, change := range map[string]func(*box){
+		"suspended": func(b *box) { b.put(bought, plan+`"silver", "state": "Suspended"`) },
+		"unsubscribed": func(b *box) {
+			b.put(bought, plan+`"silver", "state": "Unsubscribed", "cancelled": "2026-11-18T11:00:00Z"`)
+		},
+		"another plan":        func(b *box) { b.put(bought, plan+`"gold", "state": "Subscribed"`) },
+		"dimension":           func(b *box) { b.put(`{"key": "tokens", "price": "0.02"}, `, "") },
+		"expired":             func(b *box) { b.at(noon.Add(25 * time.Hour)) },
+		"the clock goes back": func(b *box) { b.at(noon.Add(-2 * time.Hour)) },
+	} {
+		b := fresh(t)
+		id := b.batch(event("1.5")).get("result", 0, "usageEventId")
+		change(b)
+		b.as(client, "hush")
+		a := b.batch(event("1.5"))
+		want(t, what, a.get("result", 0, "status"), "Duplicate")
+		want(t, what, a.get("result", 0, "error", "additionalInfo", "acceptedMessage", "usageEventId"), id)
+		a = b.azureCall(http.MethodPost, "usageEvent", event("2"))
+		wantStatus(t, a, 409)
+		want(t, what, a.get("additionalInfo", "acceptedMessage", "quantity"), 1.5)
+		if status := b.status(event("1", "effectiveStartTime", `"2026-11-18T11:30:00Z"`)); status == "Accepted" || status == "Duplicate" {
+			t.Errorf("%s: a new event is %v", what, status)
+		}
+		want(t, "quantities", b.quantities(), "[1.5]")
+	}
+}
+
 func TestAzure_OneBadEventFailsAlone(t *testing.T) {
 	for _, c := range []struct{ event, status string }{
 		{event("1", "resourceId", `"cccccccc-0000-4000-8000-000000000099"`), "ResourceNotFound"},
@@ -235,6 +286,9 @@ func TestAzure_BadArgumentIsPerEvent(t *testing.T) {
 		"no GUID": event("1", "resourceId", `"not-a-guid"`), "no resource": event("1", "resourceId", ""),
 		"two resources": event("1", "resourceUri", `"`+managedApp+`"`), "no quantity": event(""), "no dimension": event("1", "dimension", ""),
 		"null": event("1", "dimension", "null"), "no plan": event("1", "planId", ""), "no time": event("1", "effectiveStartTime", ""),
+		"comma": event("1", "effectiveStartTime", `"2026-11-18T12:00:00,5Z"`), "hour of one digit": event("1", "effectiveStartTime", `"2026-11-18T1:00:00Z"`),
+		"no T": event("1", "effectiveStartTime", `"2026-11-18 12:00:00"`), "two Z": event("1", "effectiveStartTime", `"2026-11-18T12:00:00ZZ"`),
+		"only a date": event("1", "effectiveStartTime", `"2026-11-18"`), "year 0": event("1", "effectiveStartTime", `"0000-11-18T12:00:00Z"`),
 		"no such time": event("1", "effectiveStartTime", `"2026-11-31T12:00:00Z"`), "not UTC": event("1", "effectiveStartTime", `"2026-11-18T12:00:00+01:00"`),
 		"no URI": event("1", "resourceId", "", "resourceUri", `"app"`),
 	} {
@@ -306,6 +360,16 @@ func TestAzure_ApplicationIsTheOffers(t *testing.T) {
 	b.as(client, "hush")
 	// A resource of another publisher makes the whole request fail.
 	wantStatus(t, b.batch(event("1"), event("1", "resourceId", `"cccccccc-0000-4000-8000-000000000006"`, "planId", `"p"`)), 403)
+	want(t, "records", len(b.quantities()), 0)
+	b.as("bbbbbbbb-0000-4000-8000-000000000002", "hush-2")
+	// An offer without a publisher in the catalog has a publisher of its own.
+	b.put(`"publisher": "us", `, "", `"publisher": "them", `, "")
+	b.as(client, "hush")
+	for _, resource := range []string{"cccccccc-0000-4000-8000-000000000005", "cccccccc-0000-4000-8000-000000000006"} {
+		foreign := event("1", "resourceId", `"`+resource+`"`, "planId", `"p"`)
+		wantStatus(t, b.batch(event("1"), foreign), 403)
+		wantStatus(t, b.azureCall(http.MethodPost, "usageEvent", foreign), 403)
+	}
 	want(t, "records", len(b.quantities()), 0)
 	b.as("bbbbbbbb-0000-4000-8000-000000000002", "hush-2")
 	want(t, "its own", b.status(event("1", "resourceId", `"cccccccc-0000-4000-8000-000000000005"`, "planId", `"p"`)), "Accepted")
@@ -430,7 +494,7 @@ func TestAzure_UsageEventsAreDailySums(t *testing.T) {
 	} {
 		want(t, query, len(list(query).body.([]any)), days)
 	}
-	for _, query := range []string{"", "usageStartDate=yesterday", "usageStartDate=2026-11-17&UsageEndDate=x", "usageStartDate=2026-11-17&x=y"} {
+	for _, query := range []string{"", "usageStartDate=yesterday", "usageStartDate=2026-11-17T5:00", "usageStartDate=2026-11-17T15:00:00,5", "usageStartDate=2026-11-17T", "usageStartDate=2026-11-17&UsageEndDate=x", "usageStartDate=2026-11-17&x=y"} {
 		wantStatus(t, list(query), 400)
 	}
 	// A sum may exceed the largest double.

@@ -97,7 +97,7 @@ type AzureApplication struct {
 // configuration: no other application may report usage for the offer.
 type AzureOffer struct {
 	OfferID   string      `json:"offerId"`
-	Publisher string      `json:"publisher,omitempty"`
+	Publisher string      `json:"publisher,omitempty"` // absent: a publisher of its own
 	ClientID  string      `json:"clientId"`
 	Currency  string      `json:"currency,omitempty"`
 	Plans     []AzurePlan `json:"plans"`

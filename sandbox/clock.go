@@ -2,8 +2,24 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
+	"regexp"
 	"time"
 )
+
+// timeForm is the form of a time in RFC 3339. time.Parse also accepts an hour of one digit, a comma
+// before the fraction, and offsets that do not exist.
+var timeForm = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+
+// parseTime reads a time in RFC 3339, in the years 1 to 9999 UTC.
+func parseTime(text string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, text)
+	t = t.UTC()
+	if err != nil || !timeForm.MatchString(text) || t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{}, fmt.Errorf("%q is not a time in RFC 3339", text)
+	}
+	return t, nil
+}
 
 // Clock is the time that the marketplaces see. It runs at an offset from the machine's clock, or is
 // frozen.

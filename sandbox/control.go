@@ -149,7 +149,7 @@ func (s *Sandbox) controlPutClock(r *http.Request) (int, any, error) {
 		change.Real = true
 	default:
 		var t time.Time
-		if t, err = time.Parse(time.RFC3339, wish.Time); err != nil {
+		if t, err = parseTime(wish.Time); err != nil {
 			err = fmt.Errorf(`time is %q: it must be as in 2026-11-26T22:00:00Z, or "real"`, wish.Time)
 		}
 		change.Time = &t

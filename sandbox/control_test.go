@@ -80,6 +80,9 @@ func TestControl_ClockIsSetFrozenAndAdvanced(t *testing.T) {
 	b.machine.advance(time.Second)
 	want(t, "it runs again", clock(`{}`), "2026-11-18T12:00:02Z false")
 	want(t, "real", clock(`{"time":"real"}`), "2026-11-26T22:02:01Z false")
+	for _, at := range []string{"2026-11-18T1:30:00Z", "2026-11-18T12:30:00,5Z", "2026-11-18T12:30:00+24:00"} {
+		wantStatus(t, b.control(http.MethodPut, "/clock", `{"time":"`+at+`"}`), 400)
+	}
 	for _, body := range []string{"", "[]", `{"time":"noon"}`, `{"advance":"soon"}`, `{"advance":"-1s"}`, `{"time":"real","advance":"1s"}`, `{"now":"x"}`, `{"time":"1969-12-31T00:00:00Z"}`, `{"time":"2300-01-01T00:00:00Z"}`, `{"advance":"2500000h"}`} {
 		wantStatus(t, b.control(http.MethodPut, "/clock", body), 400)
 	}

@@ -33,6 +33,10 @@ const (
 	googleLateAfter = time.Hour
 	// googleMonthGrace is how long a month stays open after its end, US Pacific.
 	googleMonthGrace = time.Hour
+	// googleInterval is the longest interval of an operation: usage is reported by the hour.
+	googleInterval = time.Hour
+	// googleCheckAhead is how far ahead the times of a check may be.
+	googleCheckAhead = time.Hour
 	googleLifetime   = time.Hour
 )
 
@@ -60,6 +64,8 @@ type googleProtocol struct{ *call }
 
 var (
 	serviceMethod = regexp.MustCompile(`^/v1/services/([^/:]+):(check|report)$`)
+	// secondsForm is how proto's JSON writes a duration.
+	secondsForm   = regexp.MustCompile(`^[0-9]+(\.[0-9]{1,9})?s$`)
 	impersonation = regexp.MustCompile(`^/v1/projects/-/serviceAccounts/([^/:]+):generateAccessToken$`)
 	googleScopes  = []string{"https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/servicecontrol"}
 	// impersonationScopes are the scopes that generateAccessToken accepts. Google's clients request
@@ -331,7 +337,7 @@ func (p googleProtocol) impersonate() response {
 	}
 	lifetime := googleLifetime
 	if lifetimeText != "" {
-		if lifetime, err = time.ParseDuration(lifetimeText); err != nil || !strings.HasSuffix(lifetimeText, "s") {
+		if lifetime, err = time.ParseDuration(lifetimeText); err != nil || !secondsForm.MatchString(lifetimeText) {
 			return p.fail(codeInvalidArgument, "lifetime must be as in 3600s")
 		}
 	}
@@ -407,10 +413,21 @@ func (p googleProtocol) readOperation(service *GoogleService, o *object, at stri
 	err = o.only(at, "operationId", "operationName", "consumerId", "startTime", "endTime", "labels", "metricValueSets", "userLabels",
 		"importance", "logEntries", "quotaProperties", "resources", "traceSpans")
 	texts := map[string]string{}
-	for _, name := range []string{"operationId", "operationName", "consumerId", "startTime", "endTime", "importance"} {
+	for _, name := range []string{"operationId", "operationName", "consumerId", "importance"} {
 		if err == nil {
 			texts[name], err = o.text(at, name)
 		}
+	}
+	for _, name := range []string{"logEntries", "resources", "traceSpans"} {
+		if err == nil {
+			_, err = o.objects(at, name)
+		}
+	}
+	if err == nil {
+		_, err = get[*object](o, at, "quotaProperties", "an object")
+	}
+	if err == nil && o.has("importance") && !slices.Contains([]string{"LOW", "HIGH"}, texts["importance"]) {
+		err = misshapen(member(at, "importance"), "it must be LOW or HIGH")
 	}
 	for _, name := range []string{"labels", "userLabels"} {
 		if err == nil {
@@ -425,11 +442,11 @@ func (p googleProtocol) readOperation(service *GoogleService, o *object, at stri
 		return op, err
 	}
 	op.id, op.consumer, op.labelled, op.hasEnd = texts["operationId"], texts["consumerId"], o.has("userLabels"), o.has("endTime")
-	if op.start, err = googleTime(texts["startTime"]); err != nil {
-		return op, misshapen(member(at, "startTime"), "%v", err)
+	if op.start, err = googleTime(o, at, "startTime"); err != nil {
+		return op, err
 	}
-	if op.end, err = googleTime(texts["endTime"]); err != nil {
-		return op, misshapen(member(at, "endTime"), "%v", err)
+	if op.end, err = googleTime(o, at, "endTime"); err != nil {
+		return op, err
 	}
 	labels, seen := o.members["labels"], map[string]bool{}
 	for i, set := range sets {
@@ -440,16 +457,17 @@ func (p googleProtocol) readOperation(service *GoogleService, o *object, at stri
 	return op, nil
 }
 
-// googleTime reads an RFC 3339 time; an empty string is the zero time.
-func googleTime(text string) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
+// googleTime reads a time, or the zero time if it is absent.
+func googleTime(o *object, at, name string) (time.Time, error) {
+	text, err := o.text(at, name)
+	if err != nil || !o.has(name) {
+		return time.Time{}, err
 	}
-	t, err := time.Parse(time.RFC3339Nano, text)
+	t, err := parseTime(text)
 	if err != nil {
-		return t, fmt.Errorf("%q is not a time in RFC 3339", text)
+		err = misshapen(member(at, name), "%v", err)
 	}
-	return t.UTC(), nil
+	return t, err
 }
 
 // readSet reads the values of a metric. seen has the metrics and labels so far: two values of one
@@ -489,6 +507,9 @@ func (op *googleOperation) readSet(service *GoogleService, set *object, at strin
 		if err == nil {
 			own, err = v.texts(at, "labels")
 		}
+		if err == nil {
+			err = op.readInterval(v, at)
+		}
 		if err != nil {
 			return err
 		}
@@ -505,6 +526,20 @@ func (op *googleOperation) readSet(service *GoogleService, set *object, at strin
 			op.blame("metric %q: %s", name, reason)
 		}
 		op.values = append(op.values, googleValue{short, value})
+	}
+	return nil
+}
+
+// readInterval reads the interval of a value. It must be within the operation's.
+func (op *googleOperation) readInterval(v *object, at string) error {
+	for _, name := range []string{"startTime", "endTime"} {
+		t, err := googleTime(v, at, name)
+		if err != nil {
+			return err
+		}
+		if v.has(name) && (t.Before(op.start) || t.After(op.end)) {
+			op.blame("%s of a value is outside the operation's interval: it %s", name, undocumented)
+		}
 	}
 	return nil
 }
@@ -526,33 +561,61 @@ func labelKey(metric string, labels any, own map[string]string) string {
 
 // int64Value reads the value. Proto's JSON writes it as a string and also accepts a number.
 func int64Value(v *object, at string) (value int64, reason string, err error) {
+	if _, err = get[bool](v, at, "boolValue", "a boolean"); err == nil {
+		_, err = v.text(at, "stringValue")
+	}
+	for _, name := range []string{"distributionValue", "moneyValue"} {
+		if err == nil {
+			_, err = get[*object](v, at, name, "an object")
+		}
+	}
+	if err != nil {
+		return 0, "", err
+	}
+	if v.has("doubleValue") {
+		if _, err := strconv.ParseFloat(numeral(v.members["doubleValue"]), 64); err != nil {
+			return 0, "", misshapen(member(at, "doubleValue"), "it must be a double")
+		}
+	}
+	if v.has("int64Value") {
+		text := numeral(v.members["int64Value"])
+		if value, err = strconv.ParseInt(text, 10, 64); err != nil || !int64Form.MatchString(text) {
+			return 0, "", misshapen(member(at, "int64Value"), "it must be a 64-bit integer, without a plus sign and leading zeros")
+		}
+	}
 	for _, other := range []string{"boolValue", "distributionValue", "doubleValue", "moneyValue", "stringValue"} {
 		if v.has(other) {
 			return 0, other + " is set: the metric's type is INT64", nil
 		}
 	}
-	switch n := v.members["int64Value"].(type) {
-	case nil:
-		return 0, "int64Value is missing", nil
-	case string:
-		value, err = strconv.ParseInt(n, 10, 64)
-	case json.Number:
-		value, err = strconv.ParseInt(n.String(), 10, 64)
-	default:
-		err = strconv.ErrSyntax
-	}
 	switch {
-	case err != nil:
-		return 0, "", misshapen(member(at, "int64Value"), "it must be a 64-bit integer")
+	case !v.has("int64Value"):
+		return 0, "int64Value is missing", nil
 	case value < 0:
 		return 0, "a DELTA must not be negative", nil
 	case value == 0:
-		return 0, undocumentedZero, nil
+		return 0, "int64Value is 0: what Google does with it " + undocumented, nil
 	}
 	return value, "", nil
 }
 
-const undocumentedZero = "int64Value is 0: what Google does with it is not documented, so it is refused here"
+// int64Form is how proto's JSON writes an integer.
+var int64Form = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+
+// numeral returns the text of a number, which proto's JSON also accepts as a string, or an empty
+// string.
+func numeral(v any) string {
+	switch n := v.(type) {
+	case string:
+		return n
+	case json.Number:
+		return n.String()
+	}
+	return ""
+}
+
+// undocumented ends the reason of a refusal for which there is no documented rule.
+const undocumented = "is not documented, so it is refused here"
 
 func (op *googleOperation) blame(format string, args ...any) {
 	if op.wrong == "" {
@@ -570,10 +633,19 @@ func (p googleProtocol) check(service *GoogleService, body *object) response {
 	if err == nil && o == nil {
 		err = misshapen("operation", "it is missing")
 	}
+	for _, name := range []string{"requestProjectSettings", "skipActivationCheck"} {
+		if err == nil {
+			_, err = get[bool](body, "", name, "a boolean")
+		}
+	}
+	if err == nil {
+		_, err = body.text("", "serviceConfigId")
+	}
 	var op googleOperation
 	if err == nil {
 		op, err = p.readOperation(service, o, "operation")
 	}
+	ahead := p.now.Add(googleCheckAhead)
 	switch {
 	case err != nil:
 		return p.fail(codeInvalidArgument, "Invalid JSON payload received. %v", err)
@@ -581,6 +653,14 @@ func (p googleProtocol) check(service *GoogleService, body *object) response {
 		return p.fail(codeInvalidArgument, "operation.userLabels must not be sent to check")
 	case op.id == "" || op.consumer == "" || op.start.IsZero():
 		return p.fail(codeInvalidArgument, "operation needs operationId, consumerId and startTime")
+	case op.hasEnd && op.end.Before(op.start):
+		return p.fail(codeInvalidArgument, "operation.endTime must not be before startTime")
+	case op.start.After(ahead) || op.end.After(ahead):
+		return p.fail(codeInvalidArgument, "the times of operation are more than an hour in the future")
+	case op.hasEnd && op.end.Sub(op.start) > googleInterval:
+		r := p.fail(codeInvalidArgument, "%s", longInterval)
+		p.decisions[0].Outcome = Undocumented
+		return r
 	}
 	result := map[string]any{"operationId": op.id, "serviceConfigId": "sandbox", "serviceRolloutId": "sandbox"}
 	code, detail := p.standing(service, &op)
@@ -620,6 +700,9 @@ func (p googleProtocol) report(service *GoogleService, body *object) response {
 	if err == nil {
 		list, err = body.objects("", "operations")
 	}
+	if err == nil {
+		_, err = body.text("", "serviceConfigId")
+	}
 	ops := make([]googleOperation, len(list))
 	for i, o := range list {
 		if err == nil {
@@ -658,17 +741,23 @@ func (p googleProtocol) report(service *GoogleService, body *object) response {
 			failed = append(failed, reportError{op.id, status{code, "The operation was not processed."}})
 			continue
 		}
+		// An accepted operation stays valid, so all checks come after.
+		if earlier := p.find(identityOf(service.Name, "0", op.id)); earlier != nil {
+			p.decided(i, op.id, Duplicate, "", fmt.Sprintf("request %d was accepted with this operationId; nothing is added", earlier.Request))
+			continue
+		}
 		code, reason := p.judge(service, op)
 		if code != 0 {
 			outcome := Refused
-			if strings.HasSuffix(reason, undocumentedZero) {
+			if strings.HasSuffix(reason, undocumented) {
 				outcome = Undocumented
 			}
 			p.decided(i, op.id, outcome, strconv.Itoa(code), reason)
 			failed = append(failed, reportError{op.id, status{code, reason}})
 			continue
 		}
-		p.store(service, i, op)
+		p.store(service, op)
+		p.decided(i, op.id, Accepted, "", "")
 	}
 	result := map[string]any{"serviceConfigId": "sandbox", "serviceRolloutId": "sandbox"}
 	if failed != nil {
@@ -692,7 +781,9 @@ func (p googleProtocol) judge(service *GoogleService, op *googleOperation) (code
 		return codeInvalidArgument, "endTime is in the future"
 	case len(op.values) == 0:
 		return codeInvalidArgument, "metricValueSets are required"
-	case !p.now.Before(googleDeadline(op.end)):
+	case op.end.Sub(op.start) > googleInterval:
+		return codeInvalidArgument, longInterval
+	case !p.now.Before(googleDeadline(op.start)):
 		return codeInvalidArgument, "the month of the usage closed on the 1st at 01:00 US Pacific"
 	}
 	if e := p.state.catalog.entitlements[op.consumer]; e != nil && e.Service != service.Name {
@@ -707,20 +798,17 @@ func (p googleProtocol) judge(service *GoogleService, op *googleOperation) (code
 	return 0, ""
 }
 
-// googleDeadline returns when the month closes of usage that ends at end: 01:00 US Pacific on the
-// 1st of the next month.
-func googleDeadline(end time.Time) time.Time {
-	last := end.Add(-1).In(pacific)
-	return time.Date(last.Year(), last.Month()+1, 1, 0, 0, 0, 0, pacific).Add(googleMonthGrace)
+const longInterval = "an interval longer than an hour " + undocumented
+
+// googleDeadline returns when the month closes of usage that starts at start: 01:00 US Pacific on
+// the 1st of the next month. The end of the usage is never in an earlier month.
+func googleDeadline(start time.Time) time.Time {
+	first := start.In(pacific)
+	return time.Date(first.Year(), first.Month()+1, 1, 0, 0, 0, 0, pacific).Add(googleMonthGrace)
 }
 
-// store stores the operation's values, unless its id was accepted before.
-func (p googleProtocol) store(service *GoogleService, i int, op *googleOperation) {
-	// An operation has a record for each value, numbered from 0.
-	if earlier := p.find(identityOf(service.Name, "0", op.id)); earlier != nil {
-		p.decided(i, op.id, Duplicate, "", fmt.Sprintf("request %d was accepted with this operationId; nothing is added", earlier.Request))
-		return
-	}
+// store stores the operation's values: a record for each, numbered from 0.
+func (p googleProtocol) store(service *GoogleService, op *googleOperation) {
 	entitlement := p.state.catalog.entitlements[op.consumer]
 	for n, v := range op.values {
 		price := ""
@@ -736,5 +824,4 @@ func (p googleProtocol) store(service *GoogleService, i int, op *googleOperation
 			Price: priceOf(price), Currency: currencyOf(service.Currency),
 		})
 	}
-	p.decided(i, op.id, Accepted, "", "")
 }

@@ -174,7 +174,8 @@ func TestGoogle_QuantityIsINT64(t *testing.T) {
 	} {
 		wantReportErrors(t, b.report(value(v)), map[string]int{"op": 3})
 	}
-	for _, v := range []string{`{"int64Value":"1.5"}`, `{"int64Value":1.5}`, `{"int64Value":"9223372036854775808"}`, `{"int64Value":true}`, `{"int64Value":"x"}`} {
+	for _, v := range []string{`{"int64Value":"1.5"}`, `{"int64Value":1.5}`, `{"int64Value":"9223372036854775808"}`, `{"int64Value":true}`, `{"int64Value":"x"}`,
+		`{"int64Value":"+5"}`, `{"int64Value":"007"}`, `{"int64Value":"-01"}`, `{"int64Value":" 5"}`, `{"int64Value":""}`, `{"int64Value":{}}`, `{"int64Value":"5","doubleValue":"x"}`} {
 		b.wantGoogleError(b.report(value(v)), 400, "INVALID_ARGUMENT")
 	}
 	want(t, "records", len(b.quantities()), 0)
@@ -264,8 +265,8 @@ func TestGoogle_EqualLabelsFailTheWholeRequest(t *testing.T) {
 
 func TestGoogle_NeverInTheFuture(t *testing.T) {
 	b := fresh(t)
-	wantReportErrors(t, b.report(operation("op", "1", "endTime", `"2026-11-18T12:30:00.001Z"`)), map[string]int{"op": 3})
-	wantReportErrors(t, b.report(operation("op", "1", "endTime", `"2026-11-18T12:30:00Z"`)), map[string]int{})
+	wantReportErrors(t, b.report(operation("op", "1", "startTime", `"2026-11-18T12:00:00Z"`, "endTime", `"2026-11-18T12:30:00.001Z"`)), map[string]int{"op": 3})
+	wantReportErrors(t, b.report(operation("op", "1", "startTime", `"2026-11-18T12:00:00Z"`, "endTime", `"2026-11-18T12:30:00Z"`)), map[string]int{})
 }
 
 func TestGoogle_LateUsageIsAcceptedAndMarked(t *testing.T) {
@@ -280,15 +281,19 @@ func TestGoogle_LateUsageIsAcceptedAndMarked(t *testing.T) {
 
 func TestGoogle_MonthClosesAt1Pacific(t *testing.T) {
 	// 2026-11-01 01:00 in Los Angeles is 08:00 UTC: daylight saving time ends an hour later.
-	october := []string{"startTime", `"2026-11-01T05:00:00Z"`, "endTime", `"2026-11-01T07:00:00Z"`} // until midnight there
+	october := []string{"startTime", `"2026-11-01T06:00:00Z"`, "endTime", `"2026-11-01T07:00:00Z"`} // until midnight there
 	b := fresh(t)
 	b.at(time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC))
 	wantReportErrors(t, b.report(operation("op", "1", october...)), map[string]int{"op": 3})
 	november := operation("november", "1", "startTime", `"2026-11-01T07:00:00Z"`, "endTime", `"2026-11-01T07:30:00Z"`)
 	wantReportErrors(t, b.report(november), map[string]int{})
+	// An operation that starts in a closed month is refused, though it ends in an open one.
+	across := operation("across", "1", "startTime", `"2026-11-01T06:59:59Z"`, "endTime", `"2026-11-01T07:30:00Z"`)
+	wantReportErrors(t, b.report(across), map[string]int{"across": 3})
 	b.at(time.Date(2026, 11, 1, 7, 59, 59, 0, time.UTC))
 	wantReportErrors(t, b.report(operation("op", "1", october...)), map[string]int{})
 	bill, _ := b.Bill("")
+	wantReportErrors(t, b.report(across), map[string]int{}) // and billed by its end while the month is open
 	want(t, "months", bill.Lines[0].Month+" "+bill.Lines[1].Month, "2026-10 2026-11")
 	b = fresh(t) // in December, 09:00 UTC
 	b.at(time.Date(2026, 12, 1, 8, 59, 0, 0, time.UTC))
@@ -301,7 +306,7 @@ func TestGoogle_MonthClosesAt1Pacific(t *testing.T) {
 func TestGoogle_CancellationLeavesAnHour(t *testing.T) {
 	gone := []string{"consumerId", `"project_number:5"`} // cancelled at 12:00
 	b := fresh(t)
-	wantReportErrors(t, b.report(operation("before", "1", gone...), operation("across", "1", append(gone, "endTime", `"2026-11-18T12:00:01Z"`)...),
+	wantReportErrors(t, b.report(operation("before", "1", gone...), operation("across", "1", append(gone, "startTime", `"2026-11-18T11:30:00Z"`, "endTime", `"2026-11-18T12:00:01Z"`)...),
 		operation("after", "1", append(gone, "startTime", `"2026-11-18T12:00:00Z"`, "endTime", `"2026-11-18T12:10:00Z"`)...)), map[string]int{"across": 5, "after": 5})
 	want(t, "check before", b.check(operation("op", "1", gone...)).get("checkErrors"), nil)
 	want(t, "check after", b.check(operation("op", "1", append(gone, "startTime", `"2026-11-18T12:00:00Z"`, "endTime", "")...)).get("checkErrors", 0, "code"), "SERVICE_NOT_ACTIVATED")
@@ -322,6 +327,106 @@ func TestGoogle_CheckHasNoUserLabels(t *testing.T) {
 		b.wantGoogleError(b.check(op), 400, "INVALID_ARGUMENT")
 	}
 	want(t, "records", len(b.quantities()), 0) // a check bills nothing
+}
+
+func TestGoogle_CheckTimes(t *testing.T) {
+	b := fresh(t)
+	for _, times := range [][]string{
+		{"endTime", `"2026-11-18T10:59:59Z"`}, {"startTime", `"2026-11-18T13:30:01Z"`, "endTime", ""},
+		{"startTime", `"2026-11-18T13:00:00Z"`, "endTime", `"2026-11-18T13:30:01Z"`}, {"endTime", `"2026-11-18T12:00:01Z"`},
+		{"startTime", `"2020-01-01T00:00:00Z"`}, {"endTime", `""`},
+	} {
+		b.wantGoogleError(b.check(operation("op", "1", times...)), 400, "INVALID_ARGUMENT")
+	}
+	for _, times := range [][]string{{"endTime", ""}, {"endTime", `"2026-11-18T11:00:00Z"`}, {"startTime", `"2026-11-18T12:30:00Z"`, "endTime", `"2026-11-18T13:30:00Z"`}} {
+		wantStatus(t, b.check(operation("op", "1", times...)), 200)
+	}
+}
+
+func TestGoogle_IntervalIsAtMostAnHour(t *testing.T) {
+	b := fresh(t)
+	for _, start := range []string{"2026-11-18T10:59:59.999999999Z", "2026-11-18T10:00:00Z", "2020-01-01T00:00:00Z", "0001-01-01T00:00:01Z"} {
+		wantReportErrors(t, b.report(operation("op", "1", "startTime", `"`+start+`"`)), map[string]int{"op": 3})
+		want(t, "outcome", b.lastDecisions()[0].Outcome, sandbox.Undocumented)
+	}
+	b.wantGoogleError(b.report(operation("op", "1", "startTime", `"0000-01-01T00:00:00Z"`)), 400, "INVALID_ARGUMENT")
+	// The same holds for the interval of a value.
+	value := func(times string) string {
+		return operation("op", "", "metricValueSets", `[{"metricName":"`+service+`/requests","metricValues":[{"int64Value":"1",`+times+`}]}]`)
+	}
+	for _, times := range []string{`"startTime":"2020-01-01T00:00:00Z"`, `"endTime":"2026-11-18T12:00:01Z"`} {
+		wantReportErrors(t, b.report(value(times)), map[string]int{"op": 3})
+	}
+	want(t, "records", len(b.quantities()), 0)
+	wantReportErrors(t, b.report(value(`"startTime":"2026-11-18T11:00:00Z","endTime":"2026-11-18T12:00:00Z"`)), map[string]int{})
+}
+
+// An operation that was accepted stays accepted, whatever has changed since.
+func TestGoogle_AcceptedOperationStaysAccepted(t *testing.T) {
+	active := `"buyer": "acme", "state": "ACTIVE"`
+	for _, c := range []struct {
+		what   string
+		change func(*box)
+		code   int // of another operation
+	}{
+		{"state", func(b *box) { b.put(active, `"buyer": "acme", "state": "BILLING_DISABLED"`) }, 5},
+		{"cancelled", func(b *box) { b.put(active, active+`, "cancelled": "2026-11-18T11:00:00Z"`) }, 5},
+		{"consumer", func(b *box) { b.put(consumer, "project_number:7") }, 5},
+		{"metric", func(b *box) { b.put(`{"name": "requests", "price": "0.001"}, `, "") }, 3},
+		{"month", func(b *box) { b.at(time.Date(2026, 12, 1, 9, 0, 0, 0, time.UTC)) }, 3},
+		{"the clock goes back", func(b *box) { b.at(noon.Add(-time.Hour)) }, 3},
+	} {
+		b := fresh(t)
+		wantReportErrors(t, b.report(operation("op", "5")), map[string]int{})
+		c.change(b)
+		b.googleLogin()
+		wantReportErrors(t, b.report(operation("op", "5"), operation("new", "5")), map[string]int{"new": c.code})
+		want(t, c.what, b.lastDecisions()[0].Outcome, sandbox.Duplicate)
+		want(t, "quantities", b.quantities(), "[5]")
+	}
+}
+
+func TestGoogle_TimesAreRFC3339(t *testing.T) {
+	b := fresh(t)
+	for _, start := range []string{
+		"2026-11-18T11:00:00,5Z", "2026-11-18T1:00:00Z", "2026-11-18 11:00:00Z", "2026-11-18T11:00:00", "2026-11-18t11:00:00z", "2026-11-18T11:00Z", "2026-11-18T11:00:00.Z",
+		"2026-11-18T11:00:00+24:00", "2026-11-18T11:00:00+01:60", "2026-11-18T11:00:00+0100", "2026-11-31T11:00:00Z", "2026-11-18T24:00:00Z", "0000-01-01T00:00:00Z", "",
+	} {
+		op := operation("op", "1", "startTime", `"`+start+`"`)
+		b.wantGoogleError(b.report(op), 400, "INVALID_ARGUMENT")
+		b.wantGoogleError(b.check(op), 400, "INVALID_ARGUMENT")
+	}
+	wantReportErrors(t, b.report(operation("op", "1", "startTime", `"2026-11-18T16:30:00.000000001+05:30"`)), map[string]int{})
+}
+
+func TestGoogle_KnownMembersHaveTheirType(t *testing.T) {
+	b := fresh(t)
+	value := func(member string) string {
+		return operation("op", "", "metricValueSets", `[{"metricName":"`+service+`/requests","metricValues":[{`+member+`}]}]`)
+	}
+	operations := []string{
+		value(`"int64Value":"1","startTime":5`), value(`"int64Value":"1","endTime":"yesterday"`), value(`"int64Value":"1","startTime":""`),
+		value(`"boolValue":"true"`), value(`"stringValue":1`), value(`"doubleValue":"x"`), value(`"doubleValue":true`), value(`"moneyValue":1`), value(`"distributionValue":[]`),
+	}
+	for name, wrong := range map[string]string{
+		"importance": `1.5 true "URGENT" {}`, "logEntries": `{} "x" [1] true`, "quotaProperties": `[] "x" 1`, "resources": `{} "x" [1]`, "traceSpans": `{} "x" ["y"]`,
+		"operationName": `1`, "startTime": `1`, "endTime": `{}`,
+	} {
+		for _, v := range strings.Fields(wrong) {
+			operations = append(operations, operation("op", "1", name, v))
+		}
+	}
+	for _, op := range operations {
+		b.wantGoogleError(b.report(op), 400, "INVALID_ARGUMENT")
+		b.wantGoogleError(b.check(op), 400, "INVALID_ARGUMENT")
+	}
+	for _, member := range []string{`"skipActivationCheck":"true"`, `"requestProjectSettings":1`, `"serviceConfigId":1`} {
+		b.wantGoogleError(b.googleCall("/v1/services/"+service+":check", `{"operation":`+operation("op", "1")+`,`+member+`}`), 400, "INVALID_ARGUMENT")
+	}
+	b.wantGoogleError(b.googleCall("/v1/services/"+service+":report", `{"operations":[`+operation("op", "1")+`],"serviceConfigId":1}`), 400, "INVALID_ARGUMENT")
+	wantStatus(t, b.googleCall("/v1/services/"+service+":check", `{"operation":`+operation("op", "1")+`,"skipActivationCheck":true,"serviceConfigId":"1"}`), 200)
+	right := operation("op", "1", "importance", `"LOW"`, "logEntries", `[{}]`, "quotaProperties", `{}`, "resources", `[]`, "traceSpans", `null`)
+	wantReportErrors(t, b.report(right), map[string]int{})
 }
 
 func TestGoogle_CheckErrors(t *testing.T) {
@@ -423,7 +528,7 @@ func TestGoogle_WorkloadIdentityFederation(t *testing.T) {
 	}
 	const scope = `{"scope":["https://www.googleapis.com/auth/cloud-platform"]`
 	b.wantGoogleError(impersonate("stranger@seller.iam.gserviceaccount.com", scope+`}`), 403, "PERMISSION_DENIED")
-	for _, body := range []string{"", "{}", `{"scope":[1]}`, scope + `,"lifetime":"3601s"}`, scope + `,"lifetime":"1h"}`, scope + `,"x":1}`} {
+	for _, body := range []string{"", "{}", `{"scope":[1]}`, scope + `,"lifetime":"3601s"}`, scope + `,"lifetime":"1h"}`, scope + `,"lifetime":"1m0s"}`, scope + `,"lifetime":"+60s"}`, scope + `,"x":1}`} {
 		b.wantGoogleError(impersonate(robot, body), 400, "INVALID_ARGUMENT")
 	}
 	a = impersonate(robot, scope+`,"lifetime":"600s"}`)
