@@ -682,8 +682,8 @@ func (p awsProtocol) meter(caller awsCaller, i int, r *awsRecord) (status, id st
 	return "Success", id
 }
 
-// resent decides the status of a record of an hour that has one. It is identical if its quantity and
-// its allocations are: its timestamp may be another one of the hour.
+// resent decides the status of a record of an hour that has one. It is identical if its quantity
+// and its allocations are: its timestamp may be another one of the hour.
 func (p awsProtocol) resent(i int, r *awsRecord, identity string, earlier *Record) (status, id string) {
 	reason := fmt.Sprintf("request %d was accepted for this hour with %s, this says %s", earlier.Request, earlier.Quantity, formatDecimal(r.quantity))
 	identical := mustDecimal(earlier.Quantity).Cmp(r.quantity) == 0

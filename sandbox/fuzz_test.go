@@ -19,8 +19,8 @@ import (
 
 // Each fuzz target sends a body to a marketplace. For any body, the response is one that the
 // marketplace documents. The accepted usage is what an independent reading of the body finds by
-// encoding/json: no record more or less, each with its identity, time and quantity. Sending the same
-// body again adds nothing.
+// encoding/json: no record more or less, each with its identity, time and quantity. Sending the
+// same body again adds nothing.
 
 // An expectation is what the independent reading says about one record, event or operation of the
 // body.
