@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"math/big"
@@ -286,6 +287,7 @@ type awsRecord struct {
 	quantity                      *big.Rat
 	decimal                       bool
 	customer, identifier, licence string
+	allocations                   string // a digest of their set, empty if there are none
 
 	buyer      *AWSCustomer
 	product    *AWSProduct
@@ -370,6 +372,11 @@ func (p awsProtocol) readBatch(body *object) (productCode string, records []awsR
 		if failed := r.read(); failed != nil {
 			return "", nil, failed
 		}
+		if r.licence != "" && productCode == "" && body.has("ProductCode") {
+			e := awsFailure(awsProduct, "%s: ProductCode must not be sent with LicenseArn, not even if it is empty", r.at)
+			e.undocumented = true // the model allows an empty ProductCode, and does not say what it means here
+			return "", nil, e
+		}
 		records = append(records, r)
 	}
 	return productCode, records, nil
@@ -378,8 +385,9 @@ func (p awsProtocol) readBatch(body *object) (productCode string, records []awsR
 var (
 	productCodeForm = regexp.MustCompile(`^[-a-zA-Z0-9/=:_.@]{0,255}$`)
 	awsQuantityForm = regexp.MustCompile(`^(0|[1-9][0-9]{0,9})(\.[0-9]{1,6})?$`)
-	awsTagForm      = regexp.MustCompile(`^[a-zA-Z0-9+ \-=._:\\/@]+$`)
-	digitsForm      = regexp.MustCompile(`^[0-9]{1,255}$`)
+	// In the model's pattern " -=" is a range: from the space to "=".
+	awsTagForm = regexp.MustCompile(`^[a-zA-Z0-9+ -=._:\/@]+$`)
+	digitsForm = regexp.MustCompile(`^[0-9]{1,255}$`)
 )
 
 func (r *awsRecord) read() *awsError {
@@ -410,17 +418,25 @@ func (r *awsRecord) read() *awsError {
 	nanos := new(big.Rat).Mul(seconds, big.NewRat(1e9, 1))
 	whole, part := new(big.Int).DivMod(new(big.Int).Quo(nanos.Num(), nanos.Denom()), big.NewInt(1e9), new(big.Int))
 	r.timestamp = time.Unix(whole.Int64(), part.Int64()).UTC()
-	if r.customer != "" && !digitsForm.MatchString(r.customer) {
-		return awsFailure(awsValidation, "%s.CustomerAWSAccountId must have digits only", r.at)
+	if r.has("CustomerAWSAccountId") && !digitsForm.MatchString(r.customer) {
+		return awsFailure(awsValidation, "%s.CustomerAWSAccountId must have 1 to 255 digits", r.at)
 	}
-	if r.licence != "" && !licenseForm.MatchString(r.licence) {
+	if r.has("LicenseArn") && !validLicence(r.licence) {
 		return awsFailure(awsValidation, "%s.LicenseArn must be an ARN", r.at)
+	}
+	if len([]rune(r.identifier)) > 255 {
+		return awsFailure(awsValidation, "%s.CustomerIdentifier must have at most 255 characters", r.at)
 	}
 	var failed *awsError
 	if r.quantity, r.decimal, failed = readQuantity(r.object, r.at, "Quantity", "QuantityAsDecimal"); failed != nil {
 		return failed
 	}
 	return r.readAllocations()
+}
+
+// validLicence checks the ARN against the model. Its last part has at most 1024 characters.
+func validLicence(arn string) bool {
+	return licenseForm.MatchString(arn) && len(strings.SplitN(arn, ":", 6)[5]) <= 1024
 }
 
 // boundedNumber returns a number that is cheap to read exactly, or an empty string.
@@ -471,7 +487,7 @@ func readQuantity(o *object, at, whole, decimal string) (quantity *big.Rat, isDe
 }
 
 // readAllocations checks that the allocations sum to the quantity and are of the same kind, and
-// that their sets of tags differ.
+// that their sets of tags differ. It stores their digest, which does not depend on their order.
 func (r *awsRecord) readAllocations() *awsError {
 	list, err := r.objects(r.at, "UsageAllocations")
 	if err != nil {
@@ -484,7 +500,7 @@ func (r *awsRecord) readAllocations() *awsError {
 	if len(list) < 1 || len(list) > 2500 {
 		return awsFailure(awsValidation, "%s: it must have 1 to 2500 allocations", at)
 	}
-	sum, sets := new(big.Rat), map[string]bool{}
+	sum, sets, split := new(big.Rat), map[string]bool{}, []string{}
 	for i, o := range list {
 		at := element(at, i)
 		if err := o.only(at, "AllocatedUsageQuantity", "AllocatedUsageQuantityAsDecimal", "Tags"); err != nil {
@@ -509,10 +525,13 @@ func (r *awsRecord) readAllocations() *awsError {
 		}
 		sets[tags] = true
 		sum.Add(sum, quantity)
+		split = append(split, tags+"\x02"+formatDecimal(quantity))
 	}
 	if sum.Cmp(r.quantity) != 0 {
 		return awsFailure(awsAllocations, "%s: their sum is %s, the quantity is %s", at, formatDecimal(sum), formatDecimal(r.quantity))
 	}
+	slices.Sort(split)
+	r.allocations = fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(split, "\x03"))))
 	return nil
 }
 
@@ -561,6 +580,10 @@ func (p awsProtocol) resolveRecord(caller awsCaller, productCode string, r *awsR
 	switch {
 	case r.licence != "" && productCode != "":
 		return awsFailure(awsProduct, "%s: ProductCode must not be sent with LicenseArn", r.at)
+	case r.customer != "" && r.identifier == "" && r.has("CustomerIdentifier"):
+		e := awsFailure(awsCustomer, "%s: CustomerIdentifier must not be sent with CustomerAWSAccountId, not even if it is empty", r.at)
+		e.undocumented = true // the model allows an empty CustomerIdentifier, and does not say what it means here
+		return e
 	case r.licence != "" && r.identifier != "":
 		return awsFailure(awsCustomer, "%s: CustomerIdentifier must not be sent with LicenseArn", r.at)
 	case r.licence != "" && r.customer == "":
@@ -638,32 +661,45 @@ func (r *awsRecord) identity(region string) string {
 	return identityOf(region, "product", r.product.ProductCode, r.identifier, r.dimension, hour)
 }
 
-// meter decides the status of one record.
+// meter decides the status of one record. An earlier record of the hour stands, also after the
+// customer's agreement has ended: AWS does not document which of the two it checks first.
 func (p awsProtocol) meter(caller awsCaller, i int, r *awsRecord) (status, id string) {
 	identity := r.identity(caller.region)
+	if earlier := p.find(identity); earlier != nil {
+		return p.resent(i, r, identity, earlier)
+	}
 	if reason := p.notSubscribed(r); reason != "" {
 		p.decided(i, identity, Refused, "CustomerNotSubscribed", reason)
 		return "CustomerNotSubscribed", ""
-	}
-	quantity := formatDecimal(r.quantity)
-	if earlier := p.find(identity); earlier != nil {
-		equal := mustDecimal(earlier.Quantity).Cmp(r.quantity) == 0
-		reason := fmt.Sprintf("request %d was accepted for this hour with %s, this says %s", earlier.Request, earlier.Quantity, quantity)
-		if equal && p.options.IdenticalResend == ResendSuccess {
-			p.decided(i, identity, Duplicate, "Success", reason)
-			return "Success", earlier.ID
-		}
-		p.decided(i, identity, Duplicate, "DuplicateRecord", reason)
-		return "DuplicateRecord", ""
 	}
 	id = p.uuid("record", i)
 	p.records = append(p.records, Record{
 		Marketplace: AWS, Identity: identity, ID: id, Request: p.number, Buyer: r.buyer.AccountID, Product: r.product.ProductCode,
 		Resource: r.licence + r.identifier, Region: caller.region, Dimension: r.dimension, Time: r.timestamp, Accepted: p.now,
-		Quantity: quantity, Price: priceOf(r.unit.Price), Currency: currencyOf(r.product.Currency),
+		Quantity: formatDecimal(r.quantity), Allocations: r.allocations, Price: priceOf(r.unit.Price), Currency: currencyOf(r.product.Currency),
 	})
 	p.decided(i, identity, Accepted, "Success", "")
 	return "Success", id
+}
+
+// resent decides the status of a record of an hour that has one. It is identical if its quantity
+// and its allocations are: its timestamp may be another one of the hour.
+func (p awsProtocol) resent(i int, r *awsRecord, identity string, earlier *Record) (status, id string) {
+	reason := fmt.Sprintf("request %d was accepted for this hour with %s, this says %s", earlier.Request, earlier.Quantity, formatDecimal(r.quantity))
+	identical := mustDecimal(earlier.Quantity).Cmp(r.quantity) == 0
+	if identical && earlier.Allocations != r.allocations {
+		identical = false
+		reason += " with other allocations"
+	}
+	if identical && !earlier.Time.Equal(r.timestamp) {
+		reason += " with another time of the hour, which is not documented"
+	}
+	if identical && p.options.IdenticalResend == ResendSuccess {
+		p.decided(i, identity, Duplicate, "Success", reason)
+		return "Success", earlier.ID
+	}
+	p.decided(i, identity, Duplicate, "DuplicateRecord", reason)
+	return "DuplicateRecord", ""
 }
 
 // notSubscribed returns why no agreement covers the record, or an empty string.

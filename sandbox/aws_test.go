@@ -1,9 +1,11 @@
 package sandbox_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -346,6 +348,14 @@ func TestAWS_IdentifiersHaveTheirForm(t *testing.T) {
 	} {
 		b.wantAWSError(b.meter(records(r)), "ValidationException")
 	}
+	// The lengths are the model's.
+	long := func(n int) string { return `"arn:aws:license-manager::294406891311:` + strings.Repeat("l", n) + `"` }
+	b.wantAWSError(b.meter(records(usage("1", "LicenseArn", long(1025)))), "ValidationException")
+	b.wantAWSError(b.meter(records(usage("1", "LicenseArn", long(1024)))), "InvalidLicenseException")
+	b.wantAWSError(b.meter(records(usage("1", "CustomerAWSAccountId", `"`+strings.Repeat("1", 256)+`"`))), "ValidationException")
+	name := func(n int) string { return `"` + strings.Repeat("ä", n) + `"` }
+	b.wantAWSError(b.meter(productRecords("prod-1", legacy("1", "CustomerIdentifier", name(256)))), "ValidationException")
+	b.wantAWSError(b.meter(productRecords("prod-1", legacy("1", "CustomerIdentifier", name(255)))), "InvalidCustomerIdentifierException")
 	twice := `[{"AllocatedUsageQuantityAsDecimal":"1","Tags":[{"Key":"a","Value":"b"},{"Key":"a","Value":"c"}]}]`
 	b.wantAWSError(b.meter(records(usage("1", "UsageAllocations", twice))), "InvalidTagException")
 	for _, r := range []string{
@@ -577,4 +587,110 @@ func TestAWS_AnotherAccountsProductIsRefused(t *testing.T) {
 	b.wantAWSError(b.meter(records(usage("1"))), "InvalidLicenseException")
 	b.wantAWSError(b.meter(productRecords("prod-1", legacy("1"))), "InvalidProductCodeException")
 	b.wantAWSError(b.send(awsRequest("ResolveCustomer", "us-east-1", `{"RegistrationToken":"tok-1"}`)), "InvalidTokenException")
+}
+
+func TestAWS_EarlierRecordStandsAfterTheAgreement(t *testing.T) {
+	ended := func(changes ...string) sandbox.Catalog { return catalog(t, changes...) }
+	for what, c := range map[string]sandbox.Catalog{
+		"cancelled": ended(`"start": "2026-01-01T00:00:00Z"`, `"start": "2026-01-01T00:00:00Z", "cancelled": "2026-11-18T11:00:00Z"`),
+		"suspended": ended(`"customerIdentifier": "cust-1"`, `"customerIdentifier": "cust-1", "suspended": true`),
+	} {
+		for _, setting := range []sandbox.Resend{sandbox.ResendSuccess, sandbox.ResendDuplicate} {
+			b := open(t, sandbox.Options{IdenticalResend: setting})
+			b.at(noon)
+			first := b.meter(records(usage("7")))
+			b.meter(productRecords("prod-1", legacy("7")))
+			if err := b.PutCatalog(c); err != nil {
+				t.Fatal(err)
+			}
+			identical := map[sandbox.Resend]string{sandbox.ResendSuccess: "Success", sandbox.ResendDuplicate: "DuplicateRecord"}[setting]
+			a := b.meter(records(usage("7"), usage("8"), usage("7", "Dimension", `"gb"`)))
+			want(t, what, statuses(a), "["+identical+" DuplicateRecord CustomerNotSubscribed]")
+			if identical == "Success" {
+				want(t, "id", a.get("Results", 0, "MeteringRecordId"), first.get("Results", 0, "MeteringRecordId"))
+			}
+			want(t, what+", legacy", statuses(b.meter(productRecords("prod-1", legacy("7"), legacy("8")))), "["+identical+" DuplicateRecord]")
+			want(t, "quantities", b.quantities(), "[7 7]")
+		}
+	}
+	// The window is checked before: its error says nothing about the earlier record.
+	b := fresh(t)
+	b.meter(records(usage("7")))
+	b.at(noon.Add(24 * time.Hour))
+	b.wantAWSError(b.meter(records(usage("7"))), "TimestampOutOfBoundsException")
+	want(t, "quantities", b.quantities(), "[7]")
+}
+
+func TestAWS_IdenticalIsQuantityAndAllocations(t *testing.T) {
+	split := func(list ...string) string { return usage("10", "UsageAllocations", "["+strings.Join(list, ",")+"]") }
+	part := func(quantity, tags string) string {
+		return fmt.Sprintf(`{"AllocatedUsageQuantityAsDecimal":%q,"Tags":[%s]}`, quantity, tags)
+	}
+	const a, b, c = `{"Key":"k","Value":"a"}`, `{"Key":"k","Value":"b"}`, `{"Key":"l","Value":"c"}`
+	rest := `{"AllocatedUsageQuantityAsDecimal":"10"}`
+	first := split(part("4", a+","+c), part("6", b))
+	for _, test := range []struct{ what, first, second, want string }{
+		{"the same", first, first, "Success"},
+		{"another order", first, split(part("6.0", b), part("4.00", c+","+a)), "Success"},
+		{"another split", first, split(part("5", a+","+c), part("5", b)), "DuplicateRecord"},
+		{"exchanged", first, split(part("6", a+","+c), part("4", b)), "DuplicateRecord"},
+		{"other tags", first, split(part("4", a), part("6", b)), "DuplicateRecord"},
+		{"one more", first, split(part("4", a+","+c), part("6", b), part("0", c)), "DuplicateRecord"},
+		{"none any more", first, usage("10"), "DuplicateRecord"},
+		{"none before", usage("10"), first, "DuplicateRecord"},
+		{"one without tags", usage("10"), split(rest), "DuplicateRecord"},
+		{"none at all", usage("10"), usage("10.0"), "Success"},
+		{"another time of the hour", first, strings.Replace(first, fmt.Sprint(noon.Truncate(time.Hour).Unix()), fmt.Sprint(noon.Unix()), 1), "Success"},
+	} {
+		journal := filepath.Join(t.TempDir(), "journal")
+		s := open(t, sandbox.Options{Journal: journal})
+		s.at(noon)
+		want(t, test.what, statuses(s.meter(records(test.first, test.second))), "[Success "+test.want+"]")
+		// The journal has the allocations too.
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, sandbox.Options{Journal: journal})
+		want(t, test.what+", after a restart", statuses(s.meter(records(test.second, test.first))), "["+test.want+" Success]")
+		want(t, "quantities", s.quantities(), "[10]")
+	}
+}
+
+func TestAWS_EmptyMembers(t *testing.T) {
+	for _, r := range []string{
+		usage("1", "LicenseArn", `""`), usage("1", "CustomerAWSAccountId", `""`),
+		legacy("1", "LicenseArn", `""`), legacy("1", "CustomerAWSAccountId", `""`),
+	} {
+		b := fresh(t)
+		b.wantAWSError(b.meter(productRecords("prod-1", r)), "ValidationException")
+	}
+	for _, c := range []struct{ body, want string }{
+		{productRecords("", usage("1")), "InvalidProductCodeException"},
+		{records(usage("1", "CustomerIdentifier", `""`)), "InvalidCustomerIdentifierException"},
+		{records(usage("1", "CustomerIdentifier", `""`, "LicenseArn", "")), "InvalidCustomerIdentifierException"},
+	} {
+		b := fresh(t)
+		b.wantAWSError(b.meter(c.body), c.want)
+		want(t, c.body, b.lastDecisions()[0].Outcome, sandbox.Undocumented)
+	}
+	// null is absent.
+	b := fresh(t)
+	want(t, "null", statuses(b.meter(`{"ProductCode":null,"UsageRecords":[`+usage("1", "CustomerIdentifier", "null")+`]}`)), "[Success]")
+	want(t, "null", statuses(b.meter(productRecords("prod-1", legacy("1", "CustomerAWSAccountId", "null", "LicenseArn", "null")))), "[Success]")
+}
+
+func TestAWS_TagsHaveTheModelsCharacters(t *testing.T) {
+	const accepted = "azAZ09+ !\"#$%&'()*,-./:;<=_@"
+	for _, c := range "\x1f >?[\\]^`{|}~\x7fä" + accepted {
+		text, _ := json.Marshal(string(c))
+		for _, tag := range []string{fmt.Sprintf(`{"Key":%s,"Value":"v"}`, text), fmt.Sprintf(`{"Key":"k","Value":%s}`, text)} {
+			b := fresh(t)
+			a := b.meter(records(usage("1", "UsageAllocations", `[{"AllocatedUsageQuantityAsDecimal":"1","Tags":[`+tag+`]}]`)))
+			if strings.ContainsRune(accepted, c) {
+				want(t, tag, statuses(a), "[Success]")
+			} else {
+				b.wantAWSError(a, "InvalidTagException")
+			}
+		}
+	}
 }

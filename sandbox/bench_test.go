@@ -3,13 +3,15 @@ package sandbox_test
 import (
 	"fmt"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/marketmeter/marketmeter/internal/bench/figure"
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
@@ -70,7 +72,27 @@ func BenchmarkRecords(b *testing.B) {
 			}
 			return float64(requests*c.batch) / took.Seconds()
 		}
-		m := figure.InTurns(figure.Rounds(b, 5), rate)
-		figure.Print(c.name, m.Median(0), "records/s", c.goal)
+		var rates []float64
+		for range rounds(b) {
+			rates = append(rates, rate())
+		}
+		slices.Sort(rates)
+		// go test has printed the benchmark's name on this line, without a newline.
+		fmt.Printf("\nbench: %s %.2f records/s (goal %s)\n", c.name, rates[len(rates)/2], c.goal)
 	}
+}
+
+// rounds is the number of measurements, of which the median is printed: ROUNDS, or 5 if that is not
+// set.
+func rounds(b *testing.B) int {
+	b.Helper()
+	text := os.Getenv("ROUNDS")
+	if text == "" {
+		return 5
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		b.Fatalf("ROUNDS is %q: it must be a number of at least 1", text)
+	}
+	return n
 }

@@ -37,8 +37,10 @@ type Record struct {
 	Accepted time.Time `json:"accepted"`
 	Late     bool      `json:"late,omitempty"` // Google: more than an hour after its end
 	Quantity string    `json:"quantity"`
-	Price    string    `json:"price"` // at the time of acceptance
-	Currency string    `json:"currency"`
+	// Allocations is AWS's: a digest of the set of allocations, empty if there were none.
+	Allocations string `json:"allocations,omitempty"`
+	Price       string `json:"price"` // at the time of acceptance
+	Currency    string `json:"currency"`
 }
 
 // identityOf joins the parts so that different parts give different strings.
