@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,17 @@ const maxControlBody = 64 << 20
 var operations = []string{
 	opBatchMeterUsage, opResolveCustomer, opAzureToken, opUsageEvent, opBatchUsageEvent, opUsageEvents,
 	opGoogleToken, opExchange, opImpersonate, opCheck, opReport,
+}
+
+// marketplaceOf returns the marketplace that has the operation.
+func marketplaceOf(operation string) Marketplace {
+	switch operation {
+	case opBatchMeterUsage, opResolveCustomer:
+		return AWS
+	case opAzureToken, opUsageEvent, opBatchUsageEvent, opUsageEvents:
+		return Azure
+	}
+	return Google
 }
 
 // meters reports whether the operation may bill usage.
@@ -171,12 +183,33 @@ func (s *Sandbox) controlPostFault(r *http.Request) (int, any, error) {
 		err = readStrict(body, &f)
 	}
 	if err == nil {
+		err = noZeros(body)
+	}
+	if err == nil {
 		f, err = s.AddFault(f)
 	}
 	if err != nil {
 		return refused(err)
 	}
 	return http.StatusCreated, f, nil
+}
+
+// noZeros returns an error if a member of the rule is 0 that means something else when it is absent.
+func noZeros(rule []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(rule, &members); err != nil {
+		return err
+	}
+	for _, name := range []string{"probability", "status", "delayMs", "id", "matched", "hit"} {
+		var n float64
+		if text := members[name]; text != nil && string(text) != "null" && json.Unmarshal(text, &n) == nil && n == 0 {
+			return fmt.Errorf("%s is 0: it must be over 0, or absent", name)
+		}
+	}
+	if text := members["code"]; string(text) == `""` {
+		return errors.New("code is empty: leave it out")
+	}
+	return nil
 }
 
 func (s *Sandbox) controlRequests(r *http.Request) (int, any, error) {

@@ -39,6 +39,9 @@ func TestControl_CatalogIsOneDocument(t *testing.T) {
 		`{"azure":{"subscriptions":[{"resourceId":"` + resource + `","offerId":"o","planId":"p","state":"Subscribed"}]}}`,
 		`{"gcp":{"entitlements":[{"usageReportingId":"u","service":"s","state":"ACTIVE"}]}}`,
 		`{"gcp":{"services":[{"name":"s","reporters":["nobody"]}]}}`,
+		`{"AWS":{}}`, `{"aws":{"Products":[]}}`, `{"aws":{"products":[{"productcode":"p"}]}}`, `{"gcp":{"services":[{"name":"s","metrics":[{"name":"m","Price":"1"}]}]}}`,
+		`{"gcp":{"services":[{"name":"s","metrics":[{"name":"m","kind":"DELTAS"}]}]}}`, `{"gcp":{"services":[{"name":"s","metrics":[{"name":"m","kind":"delta"}]}]}}`,
+		`{"gcp":{"services":[{"name":"s","metrics":[{"name":"m","valueType":"INT"}]}]}}`,
 	} {
 		wantStatus(t, b.control(http.MethodPut, "/catalog", body), 400)
 	}
@@ -80,7 +83,7 @@ func TestControl_ClockIsSetFrozenAndAdvanced(t *testing.T) {
 	b.machine.advance(time.Second)
 	want(t, "it runs again", clock(`{}`), "2026-11-18T12:00:02Z false")
 	want(t, "real", clock(`{"time":"real"}`), "2026-11-26T22:02:01Z false")
-	for _, body := range []string{"", "[]", `{"time":"noon"}`, `{"advance":"soon"}`, `{"advance":"-1s"}`, `{"time":"real","advance":"1s"}`, `{"now":"x"}`, `{"time":"1969-12-31T00:00:00Z"}`, `{"time":"2300-01-01T00:00:00Z"}`, `{"advance":"2500000h"}`} {
+	for _, body := range []string{"", "[]", `{"time":"noon"}`, `{"advance":"soon"}`, `{"advance":"-1s"}`, `{"time":"real","advance":"1s"}`, `{"now":"x"}`, `{"Frozen":true}`, `{"ADVANCE":"1s"}`, `{"time":"1969-12-31T00:00:00Z"}`, `{"time":"2300-01-01T00:00:00Z"}`, `{"advance":"2500000h"}`} {
 		wantStatus(t, b.control(http.MethodPut, "/clock", body), 400)
 	}
 }
@@ -215,7 +218,19 @@ func TestFaults_RulesThatCannotBeMeantAreRefused(t *testing.T) {
 		"", "{}", "[]", `{"fault":"explode"}`, `{"fault":"lost","anyOf":["lost"]}`, `{"anyOf":[]}`, `{"anyOf":["lost","x"]}`, `{"fault":"lost","count":0}`,
 		`{"fault":"lost","skip":-1}`, `{"fault":"lost","probability":2}`, `{"fault":"lost","marketplace":"oracle"}`, `{"fault":"lost","operation":"meter"}`,
 		`{"fault":"reset","accepted":true}`, `{"fault":"slow","accepted":false}`, `{"fault":"partial","accepted":false}`,
-		`{"anyOf":["lost","checkError"]}`, `{"fault":"checkError","operation":"report"}`, `{"fault":"checkError","marketplace":"aws"}`, `{"fault":"throttled","accepted":true}`, `{"fault":"serverError","status":200}`, `{"fault":"slow","delayMs":-1}`,
+		`{"anyOf":["lost","checkError"]}`, `{"fault":"checkError","operation":"report"}`, `{"fault":"checkError","marketplace":"aws"}`, `{"fault":"throttled","accepted":true}`, `{"fault":"serverError","status":200}`, `{"fault":"serverError","status":404}`, `{"fault":"serverError","status":600}`, `{"fault":"slow","delayMs":-1}`,
+		`{"fault":"slow"}`, `{"fault":"slow","delayMs":0}`, `{"anyOf":["lost","slow"]}`, `{"fault":"slow","delayMs":9223372036855}`, `{"fault":"slow","delayMs":18446744073710}`,
+		`{"fault":"lost","probability":0}`, `{"fault":"lost","probability":-0.0}`, `{"fault":"lost","probability":0e5}`,
+		`{"marketplace":"gcp","fault":"unprocessed","code":"0"}`, `{"marketplace":"gcp","fault":"unprocessed","code":"x"}`, `{"fault":"unprocessed","code":"17"}`,
+		`{"marketplace":"gcp","fault":"partial","code":"+3"}`, `{"marketplace":"gcp","fault":"partial","code":""}`, `{"operation":"report","fault":"unprocessed","code":"UNAVAILABLE"}`,
+		`{"marketplace":"aws","fault":"unprocessed","code":"14"}`, `{"marketplace":"azure","fault":"serverError","code":"X"}`, `{"fault":"lost","code":"14"}`,
+		`{"fault":"serverError","code":"a b"}`, `{"fault":"checkError","code":"14"}`,
+		`{"operation":"usageEvent","fault":"partial"}`, `{"operation":"usageEvents","fault":"unprocessed"}`, `{"operation":"usageEvents","fault":"partial"}`,
+		`{"operation":"ResolveCustomer","fault":"unprocessed"}`, `{"operation":"check","fault":"partial"}`, `{"operation":"usageEvent","anyOf":["lost","partial"]}`,
+		`{"operation":"usageEvent","fault":"unprocessed","records":[0]}`, `{"fault":"unprocessed","records":[25]}`, `{"marketplace":"azure","fault":"partial","records":[0,99]}`,
+		`{"fault":"unprocessed","records":[]}`, `{"fault":"throttled","records":[0]}`, `{"fault":"throttled","status":503}`, `{"fault":"throttled","delayMs":5}`,
+		`{"fault":"lost","status":0}`, `{"marketplace":"aws","operation":"report","fault":"lost"}`, `{"marketplace":"gcp","operation":"usageEvent","fault":"lost"}`,
+		`{"marketplace":"azure","operation":"BatchMeterUsage","fault":"lost"}`, `{"Fault":"lost"}`, `{"fault":"lost","COUNT":2}`,
 		`{"fault":"slow","delayMs":600001}`, `{"fault":"partial","records":[-1]}`, `{"fault":"lost","id":7}`, `{"fault":"lost","x":1}`, `{"fault":"lost"} x`,
 	} {
 		wantStatus(t, b.control(http.MethodPost, "/faults", body), 400)
@@ -275,7 +290,11 @@ func TestFaults_OnTheConnectionAndTheResponse(t *testing.T) {
 	} {
 		b := fresh(t)
 		server := b.server()
-		b.fault(sandbox.Fault{Fault: c.fault, DelayMS: 1})
+		rule := sandbox.Fault{Fault: c.fault}
+		if c.fault == sandbox.Slow {
+			rule.DelayMS = 1
+		}
+		b.fault(rule)
 		a, err := over(t, server, awsRequest("BatchMeterUsage", "us-east-1", records(usage("1"))))
 		if !c.seen(a, err) {
 			t.Errorf("%s: got %d %q, %v", c.fault, a.status, a.raw, err)
@@ -284,6 +303,68 @@ func TestFaults_OnTheConnectionAndTheResponse(t *testing.T) {
 		// The fault has ended.
 		want(t, c.fault, len(statuses(b.meter(records(usage("1"))))), 1)
 		want(t, c.fault, b.quantities(), "[1]")
+	}
+}
+
+// A rule is used up by a request only if the fault had an effect on it.
+func TestFaults_WithoutAnEffectAreNoHits(t *testing.T) {
+	b := fresh(t)
+	hit := func(what string, rule int, hits any) {
+		t.Helper()
+		want(t, what, b.control(http.MethodGet, "/faults", "").get("faults", rule, "hit"), hits)
+	}
+	last := func() string {
+		t.Helper()
+		requests, err := b.Requests()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return requests[len(requests)-1].Fault
+	}
+	// A batch that fails as a whole returns no record undone.
+	b.fault(sandbox.Fault{Fault: sandbox.Unprocessed})
+	wantStatus(t, b.meter(records(usage("1", "Dimension", `"nothing"`))), 400)
+	wantStatus(t, b.azureCall(http.MethodPost, "batchUsageEvent", `{"request":[]}`), 400)
+	wantStatus(t, b.azureCall(http.MethodPost, "usageEvent", "{}"), 400)
+	wantStatus(t, b.report(), 400)
+	hit("whole requests refused", 0, nil)
+	want(t, "the log", last(), "")
+	want(t, "a good batch", len(b.meter(records(usage("1"))).get("UnprocessedRecords").([]any)), 1)
+	hit("a good batch", 0, 1)
+	want(t, "the log", last(), sandbox.Unprocessed)
+	// A position that the batch does not have.
+	b.fault(sandbox.Fault{Fault: sandbox.Partial, Records: []int{1}})
+	want(t, "one record", statuses(b.meter(records(usage("1")))), "[Success]")
+	hit("one record", 1, nil)
+	// usageEvent has one record: none can be missing.
+	wantStatus(t, b.azureCall(http.MethodPost, "usageEvent", event("1")), 200)
+	want(t, "matched", b.control(http.MethodGet, "/faults", "").get("faults", 1, "matched"), 1)
+	want(t, "two records", len(statuses(b.meter(records(usage("1"), usage("1", "Dimension", `"gb"`))))), 1)
+	hit("two records", 1, 1)
+	want(t, "the log", last(), sandbox.Partial)
+	// A check that is refused has no checkErrors.
+	b.fault(sandbox.Fault{Fault: sandbox.CheckError})
+	wantStatus(t, b.check("{}"), 400)
+	hit("a refused check", 2, nil)
+	want(t, "a check", b.check(operation("op", "1")).get("checkErrors", 0, "code"), "BILLING_STATUS_UNAVAILABLE")
+	hit("a check", 2, 1)
+	// Of anyOf only those that can have an effect are chosen.
+	b.fault(sandbox.Fault{Marketplace: sandbox.Azure, AnyOf: []string{sandbox.Partial, sandbox.Throttled}, Count: new(20)})
+	for range 20 {
+		wantStatus(t, b.azureCall(http.MethodPost, "usageEvent", event("1")), 429)
+	}
+}
+
+// A refused request keeps its status when its response is an HTML page.
+func TestFaults_ContentTypeKeepsTheStatus(t *testing.T) {
+	b := fresh(t)
+	server := b.server()
+	b.fault(sandbox.Fault{Fault: sandbox.ContentType, Count: new(2)})
+	for body, status := range map[string]int{records(usage("1")): 200, records(usage("1", "Dimension", `"nothing"`)): 400} {
+		a, err := over(t, server, awsRequest("BatchMeterUsage", "us-east-1", body))
+		if err != nil || a.status != status || !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
+			t.Errorf("got %d %q, %v, want %d", a.status, a.raw, err, status)
+		}
 	}
 }
 

@@ -166,7 +166,7 @@ func (s *Sandbox) decide(r *http.Request, m Marketplace, path string, body []byt
 		},
 		Records: c.records, Tokens: c.tokens, Matched: matched,
 	}
-	if c.fault != nil {
+	if c.fault != nil && c.fault.acted(c.decisions) {
 		e.Fault, e.FaultID = c.fault.fault, c.fault.rule
 		if c.fault.is(Lost) || c.fault.is(Reset) {
 			e.Response = nil
@@ -290,7 +290,7 @@ func (c *call) refuse(outcome, status, reason string) {
 func (c *call) spoil(p protocol) {
 	h := c.fault
 	if !h.done() {
-		c.records = nil
+		c.records, c.tokens = nil, nil
 		c.decisions = []Decision{{Outcome: NotDone, Reason: "fault " + h.fault}}
 	}
 	switch h.fault {
