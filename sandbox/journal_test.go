@@ -137,7 +137,7 @@ func TestJournal_TornTailIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	for length := ends[1]; length < ends[2]; length += 31 {
-		for _, garbage := range []string{"", "\x00\x00\x00", "garbage\n"} {
+		for _, garbage := range []string{"", "\x00\x00\x00", "garbage"} {
 			if err := os.WriteFile(file, append(bytes.Clone(whole[:length]), garbage...), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -156,7 +156,9 @@ func TestJournal_TornTailIsCutOff(t *testing.T) {
 	}
 }
 
-func TestJournal_DamageBeforeTheEndIsAnError(t *testing.T) {
+// A damaged line may hold an acknowledged event, wherever it is: the sandbox does not start, and
+// changes nothing.
+func TestJournal_DamagedLineIsAnError(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "journal")
 	b := open(t, sandbox.Options{Journal: file})
 	b.work()
@@ -167,12 +169,34 @@ func TestJournal_DamageBeforeTheEndIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole[len(whole)/2] ^= 1
-	if err := os.WriteFile(file, whole, 0o600); err != nil {
-		t.Fatal(err)
+	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n') + 1
+	middle := bytes.LastIndexByte(whole[:len(whole)/2], '\n') + 1
+	changed := func(at int, to ...byte) []byte {
+		return append(append(bytes.Clone(whole[:at]), to...), whole[at+len(to):]...)
 	}
-	if _, err := sandbox.New(sandbox.Options{Journal: file}); err == nil || !strings.Contains(err.Error(), "damaged at byte") {
-		t.Fatalf("got %v, want that it is damaged", err)
+	for what, c := range map[string]struct {
+		content []byte
+		at      int
+	}{
+		"a bit of a line":           {changed(middle+20, whole[middle+20]^1), middle},
+		"a bit of the last line":    {changed(last+20, whole[last+20]^1), last},
+		"the last checksum":         {changed(last, whole[last]^1), last},
+		"zeros in the last line":    {changed(last+30, make([]byte, 50)...), last},
+		"a newline in the middle":   {changed(middle-1, ' '), bytes.LastIndexByte(whole[:middle-1], '\n') + 1},
+		"a line without a checksum": {append(bytes.Clone(whole), "garbage\n"...), len(whole)},
+		"an empty line":             {append(bytes.Clone(whole), '\n'), len(whole)},
+		"two events in one line":    {changed(last-1, ' '), bytes.LastIndexByte(whole[:last-1], '\n') + 1},
+	} {
+		if err := os.WriteFile(file, c.content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := sandbox.New(sandbox.Options{Journal: file})
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("the line at byte %d is damaged", c.at)) || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: got %v, want that byte %d of the file is damaged", what, err, c.at)
+		}
+		if left, err := os.ReadFile(file); err != nil || !bytes.Equal(left, c.content) {
+			t.Errorf("%s: the file was changed, %v", what, err)
+		}
 	}
 }
 
