@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -121,10 +122,67 @@ func TestControl_UnknownPathsAndMethods(t *testing.T) {
 		w := httptest.NewRecorder()
 		b.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		want(t, path, w.Code, status)
+		want(t, path, w.Header().Get("Content-Type"), "application/json")
+		var body map[string]string
+		if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || body["error"] == "" {
+			t.Errorf("%s: %q, %v", path, w.Body, err)
+		}
 	}
 	w := httptest.NewRecorder()
 	b.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/control/openapi.yaml", nil))
 	want(t, "description", w.Body.String(), string(sandbox.ControlDescription))
+}
+
+// The log of requests has the last ones. Numbers go on, and the response says how many are gone.
+func TestControl_RequestsAreBounded(t *testing.T) {
+	numbers := func(b *box, query string) string {
+		t.Helper()
+		a := b.control(http.MethodGet, "/requests"+query, "")
+		text := ""
+		for i := range a.get("requests").([]any) {
+			text += fmt.Sprint(a.get("requests", i, "number"), " ")
+		}
+		return fmt.Sprint(text, "dropped ", a.get("dropped"), " more ", a.get("more"))
+	}
+	file := filepath.Join(t.TempDir(), "journal")
+	options := sandbox.Options{MaxRequests: 3, Journal: file}
+	b := open(t, options)
+	b.at(noon)
+	for i := range 5 {
+		b.meter(records(usage("1", "Timestamp", fmt.Sprint(noon.Add(-time.Duration(i)*time.Hour).Unix()))))
+	}
+	want(t, "the last 3", numbers(b, ""), "3 4 5 dropped 2 more false")
+	want(t, "a page", numbers(b, "?limit=2"), "3 4 dropped 2 more true")
+	want(t, "the next", numbers(b, "?limit=2&after=4"), "5 dropped 2 more false")
+	want(t, "records stay", len(b.quantities()), 5)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "after a restart", numbers(open(t, options), ""), "3 4 5 dropped 2 more false")
+	b = open(t, sandbox.Options{MaxRequestBytes: 10_000})
+	for range 3 {
+		b.meter(strings.Repeat("x", 6000))
+	}
+	want(t, "by size", numbers(b, ""), "3 dropped 2 more false")
+	b.meter(strings.Repeat("x", 3<<20/2))
+	requests, _ := b.Requests()
+	want(t, "a long body", fmt.Sprint(len(requests[0].Body), " ", requests[0].BodyLength), "65536 1572864")
+	want(t, "a long body", b.control(http.MethodGet, "/requests", "").get("requests", 0, "bodyLength"), "1.572864e+06")
+}
+
+// A page whose host name points to this machine (DNS rebinding) reaches nothing.
+func TestControl_HostIsLoopback(t *testing.T) {
+	for host, status := range map[string]int{
+		"localhost": 200, "LOCALHOST:8090": 200, "a.localhost:1": 200, "127.0.0.1": 200, "127.1.2.3:8090": 200, "[::1]:8090": 200, "[::1]": 200,
+		"": 403, "example.com": 403, "localhost.example.com:8090": 403, "127.0.0.1.example.com": 403, "10.0.0.1:8090": 403, "0.0.0.0": 403,
+	} {
+		for local, status := range map[bool]int{true: status, false: 200} {
+			b := open(t, sandbox.Options{LoopbackHosts: local})
+			r := httptest.NewRequest(http.MethodGet, "/control/clock", nil)
+			r.Host = host
+			want(t, host, b.send(r).status, status)
+		}
+	}
 }
 
 // A page of another site that is open in a browser cannot reset the sandbox of the same machine.
