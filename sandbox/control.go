@@ -223,7 +223,8 @@ func (s *Sandbox) controlPostFault(r *http.Request) (int, any, error) {
 	return http.StatusCreated, f, nil
 }
 
-// noZeros returns an error if a member of the rule is 0 that means something else when it is absent.
+// noZeros returns an error if a member of the rule is 0 and must be over 0. In a Fault, 0
+// means that the member is absent.
 func noZeros(rule []byte) error {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(rule, &members); err != nil {

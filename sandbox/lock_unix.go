@@ -14,7 +14,7 @@ func lock(file *os.File) error {
 	return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }
 
-// syncFolder syncs the folder, so that a file created in it is there after a power cut.
+// syncFolder syncs the folder, so that a file created in it survives a power cut.
 func syncFolder(name string) error {
 	folder, err := os.Open(name)
 	if err != nil {

@@ -56,7 +56,8 @@ type Options struct {
 	// means DefaultRateLimit; below 0 there is none.
 	RateLimit int
 	// MaxRequests and MaxRequestBytes bound the log of requests in memory: the oldest are dropped,
-	// and counted. 0 means DefaultMaxRequests and DefaultMaxRequestBytes. Records are never dropped.
+	// and counted. 0 means DefaultMaxRequests and DefaultMaxRequestBytes. Records are never
+	// dropped.
 	MaxRequests     int
 	MaxRequestBytes int
 	// LoopbackHosts refuses requests whose Host is neither localhost nor a loopback address: a web
@@ -127,8 +128,8 @@ func New(options Options) (*Sandbox, error) {
 	return s, nil
 }
 
-// commitOptions stores the seed and the catalog of the options, so that a restart without them keeps
-// them. The caller holds the lock.
+// commitOptions stores the seed and the catalog of the options, so that a restart without them
+// keeps them. The caller holds the lock.
 func (s *Sandbox) commitOptions() (last uint64) {
 	if s.options.Seed != s.state.seed {
 		last = s.commit(event{Seed: &s.options.Seed})
