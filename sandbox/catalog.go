@@ -1,12 +1,12 @@
 package sandbox
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -207,16 +207,55 @@ func ReadCatalog(document []byte) (Catalog, error) {
 
 // readStrict decodes a document of the control API.
 func readStrict(document []byte, into any) error {
-	if _, err := parseObject(document); err != nil { // refuses duplicate members
+	o, err := parseObject(document) // refuses duplicate members
+	if err != nil {
 		return err
 	}
-	d := json.NewDecoder(bytes.NewReader(document))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
+	// encoding/json would accept a name in another case.
+	if err := exactNames("", o, reflect.TypeOf(into).Elem()); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(document, into); err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("the body has more after its JSON value")
+	return nil
+}
+
+// exactNames returns an error if an object in the value has a member that its struct type does not
+// name exactly.
+func exactNames(path string, value any, t reflect.Type) error {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch v := value.(type) {
+	case *object:
+		if t.Kind() != reflect.Struct {
+			return nil // the decoder reports it
+		}
+		fields := map[string]reflect.Type{}
+		var names []string
+		for i := range t.NumField() {
+			name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+			fields[name] = t.Field(i).Type
+			names = append(names, name)
+		}
+		if err := v.only(path, names...); err != nil {
+			return err
+		}
+		for _, name := range v.names {
+			if err := exactNames(member(path, name), v.members[name], fields[name]); err != nil {
+				return err
+			}
+		}
+	case []any:
+		if t.Kind() != reflect.Slice {
+			return nil
+		}
+		for i, e := range v {
+			if err := exactNames(element(path, i), e, t.Elem()); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -362,6 +401,12 @@ func (c *Catalog) checkAzure(k *checker) {
 	}
 }
 
+// metricKinds and metricTypes are those of Google's metric descriptors, and "" for the default.
+var (
+	metricKinds = []string{"", "DELTA", "GAUGE", "CUMULATIVE"}
+	metricTypes = []string{"", "INT64", "DOUBLE", "BOOL", "STRING", "DISTRIBUTION", "MONEY"}
+)
+
 func (c *Catalog) checkGoogle(k *checker) {
 	for i, a := range c.Google.ServiceAccounts {
 		k.add(element("gcp.serviceAccounts", i), "service account", a.Email)
@@ -382,6 +427,9 @@ func (c *Catalog) checkGoogle(k *checker) {
 		for _, m := range s.Metrics {
 			k.add(at, "metric of "+s.Name, m.Name)
 			k.price(at+", metric "+m.Name, m.Price)
+			k.require(slices.Contains(metricKinds, m.Kind), "%s, metric %s: kind %q must be DELTA, GAUGE or CUMULATIVE", at, m.Name, m.Kind)
+			k.require(slices.Contains(metricTypes, m.ValueType), "%s, metric %s: valueType %q must be one of %s",
+				at, m.Name, m.ValueType, strings.Join(metricTypes[1:], ", "))
 		}
 	}
 	for i, e := range c.Google.Entitlements {

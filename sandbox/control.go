@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,17 @@ var operations = []string{
 	opGoogleToken, opExchange, opImpersonate, opCheck, opReport,
 }
 
+// marketplaceOf returns the marketplace that has the operation.
+func marketplaceOf(operation string) Marketplace {
+	switch operation {
+	case opBatchMeterUsage, opResolveCustomer:
+		return AWS
+	case opAzureToken, opUsageEvent, opBatchUsageEvent, opUsageEvents:
+		return Azure
+	}
+	return Google
+}
+
 // meters reports whether the operation may bill usage.
 func meters(operation string) bool {
 	switch operation {
@@ -33,7 +45,7 @@ func meters(operation string) bool {
 	return false
 }
 
-func (s *Sandbox) controlRoutes() *http.ServeMux {
+func (s *Sandbox) controlRoutes() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, do func(r *http.Request) (status int, value any, err error)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -75,7 +87,36 @@ func (s *Sandbox) controlRoutes() *http.ServeMux {
 		header := http.Header{"Content-Type": {"application/yaml"}}
 		(*hit)(nil).respond(w, r, response{http.StatusOK, header, ControlDescription})
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		plain := &statusWriter{header: http.Header{}}
+		handler.ServeHTTP(plain, r)
+		if allow := plain.header.Get("Allow"); allow != "" {
+			w.Header().Set("Allow", allow)
+			controlError(w, plain.status, r.Method+" is not allowed here, but "+allow)
+			return
+		}
+		controlError(w, plain.status, "there is no "+r.URL.Path+": /control/openapi.yaml describes what there is")
+	})
+}
+
+// A statusWriter keeps header and status of a response, whose body is replaced.
+type statusWriter struct {
+	header http.Header
+	status int
+}
+
+func (w *statusWriter) Header() http.Header         { return w.header }
+func (w *statusWriter) WriteHeader(status int)      { w.status = status }
+func (w *statusWriter) Write(b []byte) (int, error) { return len(b), nil }
+
+// controlError sends an error in the form of the control API.
+func controlError(w http.ResponseWriter, status int, message string) {
+	(*hit)(nil).respond(w, nil, jsonResponse(status, "application/json", map[string]string{"error": message}))
 }
 
 // ok is the response to a read, which fails only if the journal fails.
@@ -171,12 +212,34 @@ func (s *Sandbox) controlPostFault(r *http.Request) (int, any, error) {
 		err = readStrict(body, &f)
 	}
 	if err == nil {
+		err = noZeros(body)
+	}
+	if err == nil {
 		f, err = s.AddFault(f)
 	}
 	if err != nil {
 		return refused(err)
 	}
 	return http.StatusCreated, f, nil
+}
+
+// noZeros returns an error if a member of the rule is 0 and must be over 0. In a Fault, 0
+// means that the member is absent.
+func noZeros(rule []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(rule, &members); err != nil {
+		return err
+	}
+	for _, name := range []string{"probability", "status", "delayMs", "id", "matched", "hit"} {
+		var n float64
+		if text := members[name]; text != nil && string(text) != "null" && json.Unmarshal(text, &n) == nil && n == 0 {
+			return fmt.Errorf("%s is 0: it must be over 0, or absent", name)
+		}
+	}
+	if text := members["code"]; string(text) == `""` {
+		return errors.New("code is empty: leave it out")
+	}
+	return nil
 }
 
 func (s *Sandbox) controlRequests(r *http.Request) (int, any, error) {
@@ -192,16 +255,20 @@ func (s *Sandbox) controlRequests(r *http.Request) (int, any, error) {
 	if err != nil {
 		return http.StatusBadRequest, nil, fmt.Errorf("limit: %w", err)
 	}
-	all, err := s.Requests()
-	found := []Request{}
+	all, dropped, err := s.requests()
+	found, more := []Request{}, false
 	for i := range all {
 		match := all[i].Number > after && (!q.Has("marketplace") || q.Get("marketplace") == string(all[i].Marketplace)) &&
 			(!q.Has("operation") || q.Get("operation") == all[i].Operation)
-		if match && uint64(len(found)) < limit {
+		if match && uint64(len(found)) == limit {
+			more = true
+			break
+		}
+		if match {
 			found = append(found, all[i])
 		}
 	}
-	return ok(map[string]any{"requests": found}, err)
+	return ok(map[string]any{"requests": found, "dropped": dropped, "more": more}, err)
 }
 
 func (s *Sandbox) controlRecords(r *http.Request) (int, any, error) {

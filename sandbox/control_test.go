@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +40,9 @@ func TestControl_CatalogIsOneDocument(t *testing.T) {
 		`{"azure":{"subscriptions":[{"resourceId":"` + resource + `","offerId":"o","planId":"p","state":"Subscribed"}]}}`,
 		`{"gcp":{"entitlements":[{"usageReportingId":"u","service":"s","state":"ACTIVE"}]}}`,
 		`{"gcp":{"services":[{"name":"s","reporters":["nobody"]}]}}`,
+		`{"AWS":{}}`, `{"aws":{"Products":[]}}`, `{"aws":{"products":[{"productcode":"p"}]}}`, `{"gcp":{"services":[{"name":"s","metrics":[{"name":"m","Price":"1"}]}]}}`,
+		`{"gcp":{"services":[{"name":"s","metrics":[{"name":"m","kind":"DELTAS"}]}]}}`, `{"gcp":{"services":[{"name":"s","metrics":[{"name":"m","kind":"delta"}]}]}}`,
+		`{"gcp":{"services":[{"name":"s","metrics":[{"name":"m","valueType":"INT"}]}]}}`,
 	} {
 		wantStatus(t, b.control(http.MethodPut, "/catalog", body), 400)
 	}
@@ -83,7 +87,7 @@ func TestControl_ClockIsSetFrozenAndAdvanced(t *testing.T) {
 	for _, at := range []string{"2026-11-18T1:30:00Z", "2026-11-18T12:30:00,5Z", "2026-11-18T12:30:00+24:00"} {
 		wantStatus(t, b.control(http.MethodPut, "/clock", `{"time":"`+at+`"}`), 400)
 	}
-	for _, body := range []string{"", "[]", `{"time":"noon"}`, `{"advance":"soon"}`, `{"advance":"-1s"}`, `{"time":"real","advance":"1s"}`, `{"now":"x"}`, `{"time":"1969-12-31T00:00:00Z"}`, `{"time":"2300-01-01T00:00:00Z"}`, `{"advance":"2500000h"}`} {
+	for _, body := range []string{"", "[]", `{"time":"noon"}`, `{"advance":"soon"}`, `{"advance":"-1s"}`, `{"time":"real","advance":"1s"}`, `{"now":"x"}`, `{"Frozen":true}`, `{"ADVANCE":"1s"}`, `{"time":"1969-12-31T00:00:00Z"}`, `{"time":"2300-01-01T00:00:00Z"}`, `{"advance":"2500000h"}`} {
 		wantStatus(t, b.control(http.MethodPut, "/clock", body), 400)
 	}
 }
@@ -121,10 +125,67 @@ func TestControl_UnknownPathsAndMethods(t *testing.T) {
 		w := httptest.NewRecorder()
 		b.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		want(t, path, w.Code, status)
+		want(t, path, w.Header().Get("Content-Type"), "application/json")
+		var body map[string]string
+		if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || body["error"] == "" {
+			t.Errorf("%s: %q, %v", path, w.Body, err)
+		}
 	}
 	w := httptest.NewRecorder()
 	b.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/control/openapi.yaml", nil))
 	want(t, "description", w.Body.String(), string(sandbox.ControlDescription))
+}
+
+// The log of requests has the last ones. Numbers go on, and the response says how many are gone.
+func TestControl_RequestsAreBounded(t *testing.T) {
+	numbers := func(b *box, query string) string {
+		t.Helper()
+		a := b.control(http.MethodGet, "/requests"+query, "")
+		text := ""
+		for i := range a.get("requests").([]any) {
+			text += fmt.Sprint(a.get("requests", i, "number"), " ")
+		}
+		return fmt.Sprint(text, "dropped ", a.get("dropped"), " more ", a.get("more"))
+	}
+	file := filepath.Join(t.TempDir(), "journal")
+	options := sandbox.Options{MaxRequests: 3, Journal: file}
+	b := open(t, options)
+	b.at(noon)
+	for i := range 5 {
+		b.meter(records(usage("1", "Timestamp", fmt.Sprint(noon.Add(-time.Duration(i)*time.Hour).Unix()))))
+	}
+	want(t, "the last 3", numbers(b, ""), "3 4 5 dropped 2 more false")
+	want(t, "a page", numbers(b, "?limit=2"), "3 4 dropped 2 more true")
+	want(t, "the next", numbers(b, "?limit=2&after=4"), "5 dropped 2 more false")
+	want(t, "records stay", len(b.quantities()), 5)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "after a restart", numbers(open(t, options), ""), "3 4 5 dropped 2 more false")
+	b = open(t, sandbox.Options{MaxRequestBytes: 10_000})
+	for range 3 {
+		b.meter(strings.Repeat("x", 6000))
+	}
+	want(t, "by size", numbers(b, ""), "3 dropped 2 more false")
+	b.meter(strings.Repeat("x", 3<<20/2))
+	requests, _ := b.Requests()
+	want(t, "a long body", fmt.Sprint(len(requests[0].Body), " ", requests[0].BodyLength), "65536 1572864")
+	want(t, "a long body", b.control(http.MethodGet, "/requests", "").get("requests", 0, "bodyLength"), "1.572864e+06")
+}
+
+// A page whose host name points to this machine (DNS rebinding) reaches nothing.
+func TestControl_HostIsLoopback(t *testing.T) {
+	for host, status := range map[string]int{
+		"localhost": 200, "LOCALHOST:8090": 200, "a.localhost:1": 200, "127.0.0.1": 200, "127.1.2.3:8090": 200, "[::1]:8090": 200, "[::1]": 200,
+		"": 403, "example.com": 403, "localhost.example.com:8090": 403, "127.0.0.1.example.com": 403, "10.0.0.1:8090": 403, "0.0.0.0": 403,
+	} {
+		for local, status := range map[bool]int{true: status, false: 200} {
+			b := open(t, sandbox.Options{LoopbackHosts: local})
+			r := httptest.NewRequest(http.MethodGet, "/control/clock", nil)
+			r.Host = host
+			want(t, host, b.send(r).status, status)
+		}
+	}
 }
 
 // A page of another site that is open in a browser cannot reset the sandbox of the same machine.
@@ -218,7 +279,19 @@ func TestFaults_RulesThatCannotBeMeantAreRefused(t *testing.T) {
 		"", "{}", "[]", `{"fault":"explode"}`, `{"fault":"lost","anyOf":["lost"]}`, `{"anyOf":[]}`, `{"anyOf":["lost","x"]}`, `{"fault":"lost","count":0}`,
 		`{"fault":"lost","skip":-1}`, `{"fault":"lost","probability":2}`, `{"fault":"lost","marketplace":"oracle"}`, `{"fault":"lost","operation":"meter"}`,
 		`{"fault":"reset","accepted":true}`, `{"fault":"slow","accepted":false}`, `{"fault":"partial","accepted":false}`,
-		`{"anyOf":["lost","checkError"]}`, `{"fault":"checkError","operation":"report"}`, `{"fault":"checkError","marketplace":"aws"}`, `{"fault":"throttled","accepted":true}`, `{"fault":"serverError","status":200}`, `{"fault":"slow","delayMs":-1}`,
+		`{"anyOf":["lost","checkError"]}`, `{"fault":"checkError","operation":"report"}`, `{"fault":"checkError","marketplace":"aws"}`, `{"fault":"throttled","accepted":true}`, `{"fault":"serverError","status":200}`, `{"fault":"serverError","status":404}`, `{"fault":"serverError","status":600}`, `{"fault":"slow","delayMs":-1}`,
+		`{"fault":"slow"}`, `{"fault":"slow","delayMs":0}`, `{"anyOf":["lost","slow"]}`, `{"fault":"slow","delayMs":9223372036855}`, `{"fault":"slow","delayMs":18446744073710}`,
+		`{"fault":"lost","probability":0}`, `{"fault":"lost","probability":-0.0}`, `{"fault":"lost","probability":0e5}`,
+		`{"marketplace":"gcp","fault":"unprocessed","code":"0"}`, `{"marketplace":"gcp","fault":"unprocessed","code":"x"}`, `{"fault":"unprocessed","code":"17"}`,
+		`{"marketplace":"gcp","fault":"partial","code":"+3"}`, `{"marketplace":"gcp","fault":"partial","code":""}`, `{"operation":"report","fault":"unprocessed","code":"UNAVAILABLE"}`,
+		`{"marketplace":"aws","fault":"unprocessed","code":"14"}`, `{"marketplace":"azure","fault":"serverError","code":"X"}`, `{"fault":"lost","code":"14"}`,
+		`{"fault":"serverError","code":"a b"}`, `{"fault":"checkError","code":"14"}`,
+		`{"operation":"usageEvent","fault":"partial"}`, `{"operation":"usageEvents","fault":"unprocessed"}`, `{"operation":"usageEvents","fault":"partial"}`,
+		`{"operation":"ResolveCustomer","fault":"unprocessed"}`, `{"operation":"check","fault":"partial"}`, `{"operation":"usageEvent","anyOf":["lost","partial"]}`,
+		`{"operation":"usageEvent","fault":"unprocessed","records":[0]}`, `{"fault":"unprocessed","records":[25]}`, `{"marketplace":"azure","fault":"partial","records":[0,99]}`,
+		`{"fault":"unprocessed","records":[]}`, `{"fault":"throttled","records":[0]}`, `{"fault":"throttled","status":503}`, `{"fault":"throttled","delayMs":5}`,
+		`{"fault":"lost","status":0}`, `{"marketplace":"aws","operation":"report","fault":"lost"}`, `{"marketplace":"gcp","operation":"usageEvent","fault":"lost"}`,
+		`{"marketplace":"azure","operation":"BatchMeterUsage","fault":"lost"}`, `{"Fault":"lost"}`, `{"fault":"lost","COUNT":2}`,
 		`{"fault":"slow","delayMs":600001}`, `{"fault":"partial","records":[-1]}`, `{"fault":"lost","id":7}`, `{"fault":"lost","x":1}`, `{"fault":"lost"} x`,
 	} {
 		wantStatus(t, b.control(http.MethodPost, "/faults", body), 400)
@@ -278,7 +351,11 @@ func TestFaults_OnTheConnectionAndTheResponse(t *testing.T) {
 	} {
 		b := fresh(t)
 		server := b.server()
-		b.fault(sandbox.Fault{Fault: c.fault, DelayMS: 1})
+		rule := sandbox.Fault{Fault: c.fault}
+		if c.fault == sandbox.Slow {
+			rule.DelayMS = 1
+		}
+		b.fault(rule)
 		a, err := over(t, server, awsRequest("BatchMeterUsage", "us-east-1", records(usage("1"))))
 		if !c.seen(a, err) {
 			t.Errorf("%s: got %d %q, %v", c.fault, a.status, a.raw, err)
@@ -287,6 +364,68 @@ func TestFaults_OnTheConnectionAndTheResponse(t *testing.T) {
 		// The fault has ended.
 		want(t, c.fault, len(statuses(b.meter(records(usage("1"))))), 1)
 		want(t, c.fault, b.quantities(), "[1]")
+	}
+}
+
+// A rule is used up by a request only if the fault had an effect on it.
+func TestFaults_WithoutAnEffectAreNoHits(t *testing.T) {
+	b := fresh(t)
+	hit := func(what string, rule int, hits any) {
+		t.Helper()
+		want(t, what, b.control(http.MethodGet, "/faults", "").get("faults", rule, "hit"), hits)
+	}
+	last := func() string {
+		t.Helper()
+		requests, err := b.Requests()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return requests[len(requests)-1].Fault
+	}
+	// A batch that fails as a whole returns no record undone.
+	b.fault(sandbox.Fault{Fault: sandbox.Unprocessed})
+	wantStatus(t, b.meter(records(usage("1", "Dimension", `"nothing"`))), 400)
+	wantStatus(t, b.azureCall(http.MethodPost, "batchUsageEvent", `{"request":[]}`), 400)
+	wantStatus(t, b.azureCall(http.MethodPost, "usageEvent", "{}"), 400)
+	wantStatus(t, b.report(), 400)
+	hit("whole requests refused", 0, nil)
+	want(t, "the log", last(), "")
+	want(t, "a good batch", len(b.meter(records(usage("1"))).get("UnprocessedRecords").([]any)), 1)
+	hit("a good batch", 0, 1)
+	want(t, "the log", last(), sandbox.Unprocessed)
+	// A position that the batch does not have.
+	b.fault(sandbox.Fault{Fault: sandbox.Partial, Records: []int{1}})
+	want(t, "one record", statuses(b.meter(records(usage("1")))), "[Success]")
+	hit("one record", 1, nil)
+	// usageEvent has one record: none can be missing.
+	wantStatus(t, b.azureCall(http.MethodPost, "usageEvent", event("1")), 200)
+	want(t, "matched", b.control(http.MethodGet, "/faults", "").get("faults", 1, "matched"), 1)
+	want(t, "two records", len(statuses(b.meter(records(usage("1"), usage("1", "Dimension", `"gb"`))))), 1)
+	hit("two records", 1, 1)
+	want(t, "the log", last(), sandbox.Partial)
+	// A check that is refused has no checkErrors.
+	b.fault(sandbox.Fault{Fault: sandbox.CheckError})
+	wantStatus(t, b.check("{}"), 400)
+	hit("a refused check", 2, nil)
+	want(t, "a check", b.check(operation("op", "1")).get("checkErrors", 0, "code"), "BILLING_STATUS_UNAVAILABLE")
+	hit("a check", 2, 1)
+	// Of anyOf only those that can have an effect are chosen.
+	b.fault(sandbox.Fault{Marketplace: sandbox.Azure, AnyOf: []string{sandbox.Partial, sandbox.Throttled}, Count: new(20)})
+	for range 20 {
+		wantStatus(t, b.azureCall(http.MethodPost, "usageEvent", event("1")), 429)
+	}
+}
+
+// A refused request keeps its status when its response is an HTML page.
+func TestFaults_ContentTypeKeepsTheStatus(t *testing.T) {
+	b := fresh(t)
+	server := b.server()
+	b.fault(sandbox.Fault{Fault: sandbox.ContentType, Count: new(2)})
+	for body, status := range map[string]int{records(usage("1")): 200, records(usage("1", "Dimension", `"nothing"`)): 400} {
+		a, err := over(t, server, awsRequest("BatchMeterUsage", "us-east-1", body))
+		if err != nil || a.status != status || !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
+			t.Errorf("got %d %q, %v, want %d", a.status, a.raw, err, status)
+		}
 	}
 }
 

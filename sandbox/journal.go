@@ -7,7 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"strconv"
+	"path/filepath"
 	"sync"
 )
 
@@ -28,9 +28,10 @@ type journal struct {
 	done    chan struct{}
 }
 
-// openJournal opens or creates the file and replays its events. A torn last line, as a kill or a
-// power cut may leave it, was never acknowledged: it is cut off. A damaged line before others is an
-// error.
+// openJournal opens or creates the file and replays its events. A tail without a newline, as a kill
+// may leave it, was never acknowledged: it is cut off. A line with a wrong checksum is an error,
+// even the last one: it may be an event that was acknowledged. A power cut in the middle of a batch
+// may leave such a line too, because blocks reach the disk in any order.
 func openJournal(name string, replay func(event []byte) error) (*journal, error) {
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -41,6 +42,9 @@ func openJournal(name string, replay func(event []byte) error) (*journal, error)
 	}
 	if err := lock(file); err != nil {
 		return fail(fmt.Errorf("another sandbox uses it: %w", err))
+	}
+	if err := syncFolder(filepath.Dir(name)); err != nil {
+		return fail(err)
 	}
 	content, err := io.ReadAll(file)
 	if err != nil {
@@ -63,24 +67,20 @@ func openJournal(name string, replay func(event []byte) error) (*journal, error)
 
 // readLines replays the complete lines of content and returns their length in bytes.
 func readLines(content []byte, replay func(event []byte) error) (whole int, err error) {
-	for whole < len(content) {
-		event, size, ok := readLine(content[whole:])
-		if !ok {
-			rest := content[whole:]
-			for end := bytes.IndexByte(rest, '\n'); end >= 0; end = bytes.IndexByte(rest, '\n') {
-				rest = rest[end+1:]
-				if _, _, ok := readLine(rest); ok {
-					return 0, fmt.Errorf("it is damaged at byte %d, before its end: move it away to start empty", whole)
-				}
-			}
+	for {
+		end := bytes.IndexByte(content[whole:], '\n')
+		if end < 0 {
 			return whole, nil
+		}
+		event, ok := readLine(content[whole : whole+end])
+		if !ok {
+			return 0, fmt.Errorf("the line at byte %d is damaged: move the file away to start empty", whole)
 		}
 		if err := replay(event); err != nil {
 			return 0, fmt.Errorf("the event at byte %d: %w", whole, err)
 		}
-		whole += size
+		whole += end + 1
 	}
-	return whole, nil
 }
 
 const checksumLength = 8 // followed by a space
@@ -90,14 +90,13 @@ func appendLine(to, event []byte) []byte {
 	return append(append(to, event...), '\n')
 }
 
-func readLine(content []byte) (event []byte, size int, ok bool) {
-	end := bytes.IndexByte(content, '\n')
-	if end <= checksumLength || content[checksumLength] != ' ' {
-		return nil, 0, false
+// readLine returns the event of a line without its newline, if the checksum is right.
+func readLine(line []byte) (event []byte, ok bool) {
+	if len(line) <= checksumLength || line[checksumLength] != ' ' {
+		return nil, false
 	}
-	sum, err := strconv.ParseUint(string(content[:checksumLength]), 16, 32)
-	event = content[checksumLength+1 : end]
-	return event, end + 1, err == nil && uint32(sum) == crc32.ChecksumIEEE(event)
+	event = line[checksumLength+1:]
+	return event, string(line[:checksumLength]) == fmt.Sprintf("%0*x", checksumLength, crc32.ChecksumIEEE(event))
 }
 
 // add queues an event to be written and returns its number for wait.

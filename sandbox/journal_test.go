@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -137,7 +138,7 @@ func TestJournal_TornTailIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	for length := ends[1]; length < ends[2]; length += 31 {
-		for _, garbage := range []string{"", "\x00\x00\x00", "garbage\n"} {
+		for _, garbage := range []string{"", "\x00\x00\x00", "garbage"} {
 			if err := os.WriteFile(file, append(bytes.Clone(whole[:length]), garbage...), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -156,7 +157,9 @@ func TestJournal_TornTailIsCutOff(t *testing.T) {
 	}
 }
 
-func TestJournal_DamageBeforeTheEndIsAnError(t *testing.T) {
+// A damaged line may hold an acknowledged event, wherever it is: the sandbox does not start, and
+// changes nothing.
+func TestJournal_DamagedLineIsAnError(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "journal")
 	b := open(t, sandbox.Options{Journal: file})
 	b.work()
@@ -167,12 +170,34 @@ func TestJournal_DamageBeforeTheEndIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole[len(whole)/2] ^= 1
-	if err := os.WriteFile(file, whole, 0o600); err != nil {
-		t.Fatal(err)
+	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n') + 1
+	middle := bytes.LastIndexByte(whole[:len(whole)/2], '\n') + 1
+	changed := func(at int, to ...byte) []byte {
+		return append(append(bytes.Clone(whole[:at]), to...), whole[at+len(to):]...)
 	}
-	if _, err := sandbox.New(sandbox.Options{Journal: file}); err == nil || !strings.Contains(err.Error(), "damaged at byte") {
-		t.Fatalf("got %v, want that it is damaged", err)
+	for what, c := range map[string]struct {
+		content []byte
+		at      int
+	}{
+		"a bit of a line":           {changed(middle+20, whole[middle+20]^1), middle},
+		"a bit of the last line":    {changed(last+20, whole[last+20]^1), last},
+		"the last checksum":         {changed(last, whole[last]^1), last},
+		"zeros in the last line":    {changed(last+30, make([]byte, 50)...), last},
+		"a newline in the middle":   {changed(middle-1, ' '), bytes.LastIndexByte(whole[:middle-1], '\n') + 1},
+		"a line without a checksum": {append(bytes.Clone(whole), "garbage\n"...), len(whole)},
+		"an empty line":             {append(bytes.Clone(whole), '\n'), len(whole)},
+		"two events in one line":    {changed(last-1, ' '), bytes.LastIndexByte(whole[:last-1], '\n') + 1},
+	} {
+		if err := os.WriteFile(file, c.content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := sandbox.New(sandbox.Options{Journal: file})
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("the line at byte %d is damaged", c.at)) || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: got %v, want that byte %d of the file is damaged", what, err, c.at)
+		}
+		if left, err := os.ReadFile(file); err != nil || !bytes.Equal(left, c.content) {
+			t.Errorf("%s: the file was changed, %v", what, err)
+		}
 	}
 }
 
@@ -205,9 +230,10 @@ func TestJournal_ResetEmptiesIt(t *testing.T) {
 	first := b.control(http.MethodGet, "/records", "").raw
 	wantStatus(t, b.control(http.MethodPost, "/reset", ""), 204)
 	want(t, "after reset", b.everything(), empty)
-	info, err := os.Stat(file)
-	if err != nil || info.Size() != 0 {
-		t.Fatalf("the journal has %d bytes, %v", info.Size(), err)
+	// The journal has the catalog of the options again, and no more.
+	content, err := os.ReadFile(file)
+	if err != nil || bytes.Count(content, []byte("\n")) != 1 || !bytes.Contains(content, []byte(`{"catalog":`)) {
+		t.Fatalf("the journal has %s, %v", content, err)
 	}
 	b.azure, b.google = "", "" // their tokens are gone
 	b.work()
@@ -217,6 +243,70 @@ func TestJournal_ResetEmptiesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, "after a restart", open(t, options).everything(), before)
+}
+
+// The catalog and the seed of the options are in the journal: a restart without them keeps them,
+// and a restart with another catalog says that the journal's stays.
+func TestJournal_KeepsTheCatalogAndSeedOfTheOptions(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "journal")
+	start := func(o sandbox.Options) *sandbox.Sandbox {
+		t.Helper()
+		o.Journal = file
+		s, err := sandbox.New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	var size int64
+	for i, c := range []struct {
+		options sandbox.Options
+		kept    bool
+	}{
+		{sandbox.Options{Catalog: catalog(t), Seed: 7}, false},
+		{sandbox.Options{}, false},
+		{sandbox.Options{Catalog: catalog(t), Seed: 7}, false},
+		{sandbox.Options{Catalog: catalog(t, `"0.25"`, `"0.5"`)}, true},
+	} {
+		s := start(c.options)
+		got, err := s.Catalog()
+		if err != nil || len(got.AWS.Products) == 0 || got.AWS.Products[0].Dimensions[1].Price != "0.25" {
+			t.Fatalf("start %d: the catalog is %+v, %v", i, got, err)
+		}
+		want(t, fmt.Sprint("kept at start ", i), s.KeptCatalog(), c.kept)
+		b := &box{t: t, Sandbox: s}
+		id := b.send(awsRequest("ResolveCustomer", "us-east-1", "{}")).header.Get("X-Amzn-Requestid")
+		seeded := open(t, sandbox.Options{Seed: 7})
+		for range i {
+			seeded.send(awsRequest("ResolveCustomer", "us-east-1", "{}"))
+		}
+		want(t, fmt.Sprint("an id at start ", i), id, seeded.send(awsRequest("ResolveCustomer", "us-east-1", "{}")).header.Get("X-Amzn-Requestid"))
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(file)
+		if err != nil || i > 1 && info.Size()-size > 2000 {
+			t.Fatalf("the journal grew to %d bytes, %v", info.Size(), err)
+		}
+		size = info.Size()
+	}
+}
+
+// The marketplaces' responses to a journal that fails have their own forms.
+func TestJournal_FailureHasTheMarketplacesForm(t *testing.T) {
+	b := open(t, sandbox.Options{Journal: filepath.Join(t.TempDir(), "journal")})
+	azure := b.azureRequest(http.MethodPost, "usageEvent", event("1"))
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a := b.send(awsRequest("BatchMeterUsage", "us-east-1", records()))
+	want(t, "aws", fmt.Sprint(a.status, a.get("__type")), "500InternalServiceErrorException")
+	a = b.send(azure)
+	want(t, "azure", fmt.Sprint(a.status, a.get("code")), "500InternalServerError")
+	a = b.send(httptest.NewRequest(http.MethodPost, "/gcp/v1/services/s:report", strings.NewReader("{}")))
+	want(t, "gcp", fmt.Sprint(a.status, a.get("error", "status")), "500INTERNAL")
+	want(t, "why", strings.Contains(a.header.Get("Sandbox-Error"), "closed"), true)
 }
 
 func TestJournal_NothingIsAcknowledgedAfterClose(t *testing.T) {
@@ -351,7 +441,8 @@ func TestJournal_FullDiskAcknowledgesNothing(t *testing.T) {
 		switch {
 		case err == nil && a.status == 200 && refused == 0:
 			acknowledged++
-		case err == nil && a.status == 500 && strings.Contains(a.raw, "the journal could not be written"):
+		case err == nil && a.status == 500 && a.get("__type") == "InternalServiceErrorException" &&
+			strings.Contains(a.header.Get("Sandbox-Error"), "the journal could not be written"):
 			refused++
 		default:
 			t.Fatalf("request %d after %d refusals: %d %s, %v", i, refused, a.status, a.raw, err)

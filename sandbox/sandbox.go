@@ -41,26 +41,43 @@ const DefaultRateLimit = 10
 
 // Options of a Sandbox. The zero value is a sandbox in memory, with an empty catalog.
 type Options struct {
-	// Seed determines all random values: ids, tokens, orders, faults by chance.
+	// Seed determines all random values: ids, tokens, orders, faults by chance. 0 means the seed of
+	// the journal, if it has one.
 	Seed uint64
 	// Journal is the file that stores the state. It is created if it does not exist, and read if it
 	// does. Empty: the state is lost at the end.
 	Journal string
-	// Catalog is the catalog until the first PUT /control/catalog.
+	// Catalog is the catalog until the first PUT /control/catalog. If the journal has none, it is
+	// stored in the journal; if the journal has one, Catalog is not used: see KeptCatalog.
 	Catalog Catalog
 	// IdenticalResend is AWS's status for an identical record; empty means ResendSuccess.
 	IdenticalResend Resend
 	// RateLimit is AWS's limit of requests a second, for each account and Region, in real time. 0
 	// means DefaultRateLimit; below 0 there is none.
 	RateLimit int
+	// MaxRequests and MaxRequestBytes bound the log of requests in memory: the oldest are dropped,
+	// and counted. 0 means DefaultMaxRequests and DefaultMaxRequestBytes. Records are never
+	// dropped.
+	MaxRequests     int
+	MaxRequestBytes int
+	// LoopbackHosts refuses requests whose Host is neither localhost nor a loopback address: a web
+	// page may have made its own name point to this machine.
+	LoopbackHosts bool
 	// Now is the machine's clock; nil means time.Now.
 	Now func() time.Time
 }
+
+// The default bounds of the log of requests.
+const (
+	DefaultMaxRequests     = 10_000
+	DefaultMaxRequestBytes = 64 << 20
+)
 
 // A Sandbox is the three marketplaces. It is safe for concurrent use.
 type Sandbox struct {
 	options Options
 	control http.Handler
+	kept    bool     // KeptCatalog
 	journal *journal // nil if the state is in memory only
 
 	mu    sync.Mutex
@@ -81,21 +98,60 @@ func New(options Options) (*Sandbox, error) {
 	if err := options.Catalog.check(); err != nil {
 		return nil, fmt.Errorf("the catalog: %w", err)
 	}
+	if options.MaxRequests < 0 || options.MaxRequestBytes < 0 {
+		return nil, errors.New("MaxRequests and MaxRequestBytes must not be negative")
+	}
 	options.RateLimit = cmp.Or(options.RateLimit, DefaultRateLimit)
+	options.MaxRequests = cmp.Or(options.MaxRequests, DefaultMaxRequests)
+	options.MaxRequestBytes = cmp.Or(options.MaxRequestBytes, DefaultMaxRequestBytes)
 	if options.Now == nil {
 		options.Now = time.Now
 	}
-	s := &Sandbox{options: options, state: newState(options.Catalog), rate: map[string][]time.Time{}}
+	s := &Sandbox{options: options, state: newState(&options), rate: map[string][]time.Time{}}
 	// A web page in a browser of the same machine must not change anything.
-	s.control = http.NewCrossOriginProtection().Handler(s.controlRoutes())
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		controlError(w, http.StatusForbidden, "the request comes from a page of another site")
+	}))
+	s.control = protection.Handler(s.controlRoutes())
 	if options.Journal != "" {
 		var err error
 		if s.journal, err = openJournal(options.Journal, s.state.replay); err != nil {
 			return nil, err
 		}
+		s.options.Seed = cmp.Or(options.Seed, s.state.seed)
+		s.kept = s.state.put && !isZero(options.Catalog) && !same(options.Catalog, s.state.catalog.Catalog)
+		if err := s.safe(s.commitOptions()); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
 	}
 	return s, nil
 }
+
+// commitOptions stores the seed and the catalog of the options, so that a restart without them
+// keeps them. The caller holds the lock.
+func (s *Sandbox) commitOptions() (last uint64) {
+	if s.options.Seed != s.state.seed {
+		last = s.commit(event{Seed: &s.options.Seed})
+	}
+	if !s.state.put && !isZero(s.options.Catalog) {
+		last = s.commit(event{Catalog: &s.options.Catalog})
+	}
+	return last
+}
+
+func isZero(c Catalog) bool { return same(c, Catalog{}) }
+
+// same reports whether the catalogs are the same document.
+func same(a, b Catalog) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+// KeptCatalog reports whether the journal had another catalog than Options.Catalog, which was
+// therefore not used.
+func (s *Sandbox) KeptCatalog() bool { return s.kept }
 
 // Close writes the pending events and closes the journal. Later requests fail.
 func (s *Sandbox) Close() error {
@@ -107,6 +163,10 @@ func (s *Sandbox) Close() error {
 
 // ServeHTTP serves the marketplaces and the control API.
 func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.options.LoopbackHosts && !isLoopback(r.Host) {
+		controlError(w, http.StatusForbidden, fmt.Sprintf("Host is %q: it must be localhost or a loopback address", r.Host))
+		return
+	}
 	first, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	switch m := Marketplace(first); m {
 	case AWS, Azure, Google:
@@ -114,13 +174,32 @@ func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "control":
 		s.control.ServeHTTP(w, r)
 	default:
-		http.Error(w, "the sandbox serves /aws, /azure, /gcp and /control", http.StatusNotFound)
+		controlError(w, http.StatusNotFound, "the sandbox serves /aws, /azure, /gcp and /control")
 	}
 }
 
-// maxBody is more than any marketplace accepts. A longer body is refused, and recorded up to
-// maxBody.
+// isLoopback reports whether the Host is a name or an address of this machine alone.
+func isLoopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip := net.ParseIP(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
+	return ip != nil && ip.IsLoopback()
+}
+
+// maxBody is more than any marketplace accepts. A longer body is refused.
 const maxBody = 2 << 20
+
+// The log has all bytes of a body up to maxKept, and of a longer one that was accepted. It has the
+// first maxRefused bytes of a longer one that was not.
+const (
+	maxKept    = 1 << 20
+	maxRefused = 64 << 10
+)
 
 // serve handles a request to a marketplace: it decides, syncs the journal, and responds, or applies
 // a fault.
@@ -131,7 +210,10 @@ func (s *Sandbox) serve(w http.ResponseWriter, r *http.Request, m Marketplace, p
 	}
 	c, event := s.decide(r, m, path, body)
 	if err := s.safe(event); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		// The marketplace's own form, so that the client reads it as a failure of the marketplace.
+		resp := c.protocol().failure(&hit{fault: ServerError})
+		resp.header.Set("Sandbox-Error", strings.ReplaceAll(err.Error(), "\n", " "))
+		(*hit)(nil).respond(w, r, resp)
 		return
 	}
 	c.fault.respond(w, r, c.response)
@@ -144,7 +226,7 @@ func (s *Sandbox) decide(r *http.Request, m Marketplace, path string, body []byt
 	wall := s.options.Now()
 	c := &call{
 		Request: r, marketplace: m, path: path, body: body, state: s.state, options: &s.options,
-		now: s.state.clock.at(wall), wall: wall, rate: s.rate, number: uint64(len(s.state.requests)) + 1,
+		now: s.state.clock.at(wall), wall: wall, rate: s.rate, number: s.state.requests.last() + 1,
 	}
 	protocol := c.protocol()
 	c.operation = protocol.operation()
@@ -166,7 +248,10 @@ func (s *Sandbox) decide(r *http.Request, m Marketplace, path string, body []byt
 		},
 		Records: c.records, Tokens: c.tokens, Matched: matched,
 	}
-	if c.fault != nil {
+	if len(body) > maxKept && len(c.records) == 0 {
+		e.Body, e.BodyLength = bytes.Clone(body[:maxRefused]), len(body)
+	}
+	if c.fault != nil && c.fault.acted(c.decisions) {
 		e.Fault, e.FaultID = c.fault.fault, c.fault.rule
 		if c.fault.is(Lost) || c.fault.is(Reset) {
 			e.Response = nil
@@ -290,7 +375,7 @@ func (c *call) refuse(outcome, status, reason string) {
 func (c *call) spoil(p protocol) {
 	h := c.fault
 	if !h.done() {
-		c.records = nil
+		c.records, c.tokens = nil, nil
 		c.decisions = []Decision{{Outcome: NotDone, Reason: "fault " + h.fault}}
 	}
 	switch h.fault {
@@ -421,10 +506,17 @@ func (s *Sandbox) Faults() (faults []Fault, err error) {
 // ClearFaults removes all rules.
 func (s *Sandbox) ClearFaults() error { return s.change(event{ClearFaults: true}) }
 
-// Requests returns all requests to the marketplaces, in the order of their decisions.
+// Requests returns the last requests to the marketplaces, up to the bounds of the options, in the
+// order of their decisions.
 func (s *Sandbox) Requests() (requests []Request, err error) {
-	err = s.view(func(s *state) { requests = slices.Clone(s.requests) })
+	requests, _, err = s.requests()
 	return requests, err
+}
+
+// requests returns the log of requests, and how many were dropped from it.
+func (s *Sandbox) requests() (requests []Request, dropped uint64, err error) {
+	err = s.view(func(s *state) { requests, dropped = slices.Clone(s.requests.list), s.requests.dropped })
+	return requests, dropped, err
 }
 
 // Records returns all accepted records, in the order of acceptance.
@@ -447,11 +539,12 @@ func (s *Sandbox) Bill(month string) (Bill, error) {
 // Reset returns to the state of a new sandbox with the same options, and empties the journal.
 func (s *Sandbox) Reset() error {
 	s.mu.Lock()
-	s.state = newState(s.options.Catalog)
+	s.state = newState(&s.options)
 	clear(s.rate)
 	var number uint64
 	if s.journal != nil {
 		number = s.journal.empty()
+		number = max(number, s.commitOptions())
 	}
 	s.mu.Unlock()
 	return s.safe(number)

@@ -18,10 +18,12 @@ type Request struct {
 	URL         string              `json:"url"`
 	Header      map[string][]string `json:"header"`
 	Body        []byte              `json:"body"` // base64 of the bytes as sent
-	Decisions   []Decision          `json:"decisions"`
-	Fault       string              `json:"fault,omitempty"`
-	FaultID     int                 `json:"faultId,omitempty"`
-	Response    *Response           `json:"response"` // null if none was sent
+	// BodyLength is the length of a refused body over 1 MiB, of which Body is the beginning.
+	BodyLength int        `json:"bodyLength,omitempty"`
+	Decisions  []Decision `json:"decisions"`
+	Fault      string     `json:"fault,omitempty"`
+	FaultID    int        `json:"faultId,omitempty"`
+	Response   *Response  `json:"response"` // null if none was sent
 }
 
 // A Response is the response that the client gets.
@@ -54,6 +56,7 @@ type Decision struct {
 // An event changes the state. The journal holds events; applying them to the initial state gives
 // the current state.
 type event struct {
+	Seed        *uint64       `json:"seed,omitempty"`
 	Catalog     *Catalog      `json:"catalog,omitempty"`
 	Clock       *clockState   `json:"clock,omitempty"`
 	Fault       *Fault        `json:"fault,omitempty"`
@@ -79,24 +82,78 @@ type token struct {
 }
 
 type state struct {
+	seed     uint64 // the journal's
 	catalog  index
+	put      bool // an event has set the catalog
 	clock    clockState
 	faults   []*Fault
 	rules    int // fault rules so far
-	requests []Request
+	requests requestLog
 	records  []Record
 	byKey    map[string]int // position in records, by identity
 	tokens   map[string]token
 }
 
-func newState(c Catalog) *state {
-	return &state{catalog: indexOf(deepCopy(c)), byKey: map[string]int{}, tokens: map[string]token{}}
+func newState(o *Options) *state {
+	return &state{
+		catalog: indexOf(deepCopy(o.Catalog)), byKey: map[string]int{}, tokens: map[string]token{},
+		requests: requestLog{maxRequests: o.MaxRequests, maxBytes: o.MaxRequestBytes},
+	}
+}
+
+// A requestLog has the last requests, up to a number and a size. It drops the oldest.
+type requestLog struct {
+	list        []Request
+	bytes       int
+	dropped     uint64
+	maxRequests int
+	maxBytes    int
+}
+
+// last returns the number of the last request.
+func (l *requestLog) last() uint64 { return l.dropped + uint64(len(l.list)) }
+
+func (l *requestLog) add(r Request) {
+	l.list = append(l.list, r)
+	l.bytes += r.size()
+	for len(l.list) > l.maxRequests || l.bytes > l.maxBytes && len(l.list) > 1 {
+		l.bytes -= l.list[0].size()
+		l.list[0] = Request{} // the array keeps no reference to it
+		l.list = l.list[1:]
+		l.dropped++
+	}
+}
+
+// size returns about how many bytes the request takes in memory.
+func (r *Request) size() int {
+	size := 500 + len(r.Body) + len(r.URL)
+	headers := []map[string][]string{r.Header}
+	if r.Response != nil {
+		size += len(r.Response.Body)
+		headers = append(headers, r.Response.Header)
+	}
+	for _, header := range headers {
+		for name, values := range header {
+			size += 50 + len(name)
+			for _, value := range values {
+				size += 16 + len(value)
+			}
+		}
+	}
+	for i := range r.Decisions {
+		d := &r.Decisions[i]
+		size += 100 + len(d.Identity) + len(d.Status) + len(d.Reason)
+	}
+	return size
 }
 
 // apply applies the event to the state. It never fails, because events were checked before.
 func (s *state) apply(e event) {
 	switch {
+	case e.Seed != nil:
+		s.seed = *e.Seed
 	case e.Catalog != nil:
+		s.put = true
 		s.catalog = indexOf(deepCopy(*e.Catalog))
 	case e.Clock != nil:
 		s.clock = *e.Clock
@@ -113,7 +170,7 @@ func (s *state) apply(e event) {
 }
 
 func (s *state) applyRequest(r *requestEvent) {
-	s.requests = append(s.requests, r.Request)
+	s.requests.add(r.Request)
 	for _, record := range r.Records {
 		s.byKey[recordKey(record.Marketplace, record.Identity)] = len(s.records)
 		s.records = append(s.records, record)

@@ -52,6 +52,10 @@ func serveSandbox(ctx context.Context, p program, args []string) error {
 	if err != nil {
 		return err
 	}
+	if s.KeptCatalog {
+		fmt.Fprintf(p.stderr, "The journal %s has another catalog, which stays: --catalog %s is not used. "+
+			"PUT /control/catalog replaces it.\n", *journal, *catalog)
+	}
 	fmt.Fprintf(p.stdout, "The sandbox serves until Ctrl-C:\n\n")
 	for _, e := range []struct{ name, path, does string }{
 		{"AWS", "/aws", "BatchMeterUsage, ResolveCustomer: the endpoint of a client"},

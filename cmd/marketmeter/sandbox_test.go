@@ -39,8 +39,21 @@ func TestSandbox_ServesAloneAndKeepsItsState(t *testing.T) {
 		t.Fatalf("after a kill the clock is %s", body)
 	}
 	p.signal(t, syscall.SIGTERM)
-	if status := p.status(t); status != 0 {
+	if status := p.status(t); status != 0 || strings.Contains(p.stderr.String(), "another catalog") {
 		t.Fatalf("exit status %d after SIGTERM; standard error:\n%s", status, p.stderr)
+	}
+	// The journal has the catalog; another one is not used, and the command says so.
+	if err := os.WriteFile(file, []byte(strings.Replace(smallCatalog, "svc", "other", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p = begin(t, dir, variables, "sandbox", "--catalog", file)
+	control = strings.Fields(p.says(t, "control"))[0]
+	if _, body := call(t, http.MethodGet, control+"/catalog", "", ""); !strings.Contains(body, `"svc"`) {
+		t.Fatalf("the catalog of the journal is %s", body)
+	}
+	p.signal(t, syscall.SIGTERM)
+	if status := p.status(t); status != 0 || !strings.Contains(p.stderr.String(), "has another catalog") {
+		t.Fatalf("exit status %d; standard error:\n%s", status, p.stderr)
 	}
 }
 

@@ -56,6 +56,8 @@ type Sandbox struct {
 	Failed <-chan error // receives the error that ended it
 	server *http.Server
 	state  *sandbox.Sandbox
+	// KeptCatalog reports that the journal has another catalog than the options, which is not used.
+	KeptCatalog bool
 }
 
 // StartSandbox serves a sandbox at a loopback address.
@@ -68,6 +70,7 @@ func StartSandbox(addr string, options sandbox.Options) (*Sandbox, error) {
 		listener.Close()
 		return nil, fmt.Errorf("SANDBOX_ADDR=%s is not a loopback address: the sandbox needs no key", addr)
 	}
+	options.LoopbackHosts = true
 	if options.Journal != "" {
 		err = os.MkdirAll(filepath.Dir(options.Journal), 0o755)
 	}
@@ -80,14 +83,14 @@ func StartSandbox(addr string, options sandbox.Options) (*Sandbox, error) {
 		return nil, fmt.Errorf("the sandbox: %w", err)
 	}
 	failed := make(chan error, 1)
-	s := &Sandbox{urlOf(listener.Addr()), failed, &http.Server{
+	s := &Sandbox{URL: urlOf(listener.Addr()), Failed: failed, state: state, KeptCatalog: state.KeptCatalog(), server: &http.Server{
 		Handler:           state,
 		ReadHeaderTimeout: serverLimits.header,
 		ReadTimeout:       serverLimits.read,
 		IdleTimeout:       serverLimits.idle,
 		MaxHeaderBytes:    serverLimits.headerBytes,
 		// No limit for the response: the fault "slow" takes up to 10 minutes.
-	}, state}
+	}}
 	go func() { failed <- s.server.Serve(listener) }()
 	return s, nil
 }
