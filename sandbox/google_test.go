@@ -174,8 +174,10 @@ func TestGoogle_QuantityIsINT64(t *testing.T) {
 	} {
 		wantReportErrors(t, b.report(value(v)), map[string]int{"op": 3})
 	}
-	for _, v := range []string{`{"int64Value":"1.5"}`, `{"int64Value":1.5}`, `{"int64Value":"9223372036854775808"}`, `{"int64Value":true}`, `{"int64Value":"x"}`,
-		`{"int64Value":"+5"}`, `{"int64Value":"007"}`, `{"int64Value":"-01"}`, `{"int64Value":" 5"}`, `{"int64Value":""}`, `{"int64Value":{}}`, `{"int64Value":"5","doubleValue":"x"}`} {
+	for _, v := range []string{
+		`{"int64Value":"1.5"}`, `{"int64Value":1.5}`, `{"int64Value":"9223372036854775808"}`, `{"int64Value":true}`, `{"int64Value":"x"}`,
+		`{"int64Value":"+5"}`, `{"int64Value":"007"}`, `{"int64Value":"-01"}`, `{"int64Value":" 5"}`, `{"int64Value":""}`, `{"int64Value":{}}`, `{"int64Value":"5","doubleValue":"x"}`,
+	} {
 		b.wantGoogleError(b.report(value(v)), 400, "INVALID_ARGUMENT")
 	}
 	want(t, "records", len(b.quantities()), 0)
@@ -332,9 +334,12 @@ func TestGoogle_CheckHasNoUserLabels(t *testing.T) {
 func TestGoogle_CheckTimes(t *testing.T) {
 	b := fresh(t)
 	for _, times := range [][]string{
-		{"endTime", `"2026-11-18T10:59:59Z"`}, {"startTime", `"2026-11-18T13:30:01Z"`, "endTime", ""},
-		{"startTime", `"2026-11-18T13:00:00Z"`, "endTime", `"2026-11-18T13:30:01Z"`}, {"endTime", `"2026-11-18T12:00:01Z"`},
-		{"startTime", `"2020-01-01T00:00:00Z"`}, {"endTime", `""`},
+		{"endTime", `"2026-11-18T10:59:59Z"`},
+		{"startTime", `"2026-11-18T13:30:01Z"`, "endTime", ""},
+		{"startTime", `"2026-11-18T13:00:00Z"`, "endTime", `"2026-11-18T13:30:01Z"`},
+		{"endTime", `"2026-11-18T12:00:01Z"`},
+		{"startTime", `"2020-01-01T00:00:00Z"`},
+		{"endTime", `""`},
 	} {
 		b.wantGoogleError(b.check(operation("op", "1", times...)), 400, "INVALID_ARGUMENT")
 	}
