@@ -21,6 +21,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
+
+	"github.com/marketmeter/marketmeter/internal/programtest"
 )
 
 // refusing is a listener that refuses each request as AWS does, with the code and the message.
@@ -97,7 +99,7 @@ func runIn(t *testing.T, variables map[string]string, stdin string, args ...stri
 	for name, value := range variables {
 		environment[name] = value
 	}
-	var out, errs output
+	var out, errs programtest.Output
 	status = run(t.Context(), args, func(name string) string { return environment[name] }, strings.NewReader(stdin), &out, &errs)
 	return status, out.String(), errs.String()
 }

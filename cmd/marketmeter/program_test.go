@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -52,7 +51,7 @@ func TestMain(m *testing.M) {
 type process struct {
 	*exec.Cmd
 	lines  chan string // lines of standard output; closed when the program closes it
-	stderr *output
+	stderr *programtest.Output
 	ended  chan struct{}
 }
 
@@ -68,7 +67,7 @@ func begin(t *testing.T, dir string, variables []string, args ...string) *proces
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{Cmd: exec.Command(file, args...), lines: make(chan string, 1000), stderr: new(output), ended: make(chan struct{})}
+	p := &process{Cmd: exec.Command(file, args...), lines: make(chan string, 1000), stderr: new(programtest.Output), ended: make(chan struct{})}
 	p.Dir = dir
 	p.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "JAVA_HOME=" + os.Getenv("JAVA_HOME"),
@@ -95,24 +94,6 @@ func begin(t *testing.T, dir string, variables []string, args ...string) *proces
 		<-p.ended
 	})
 	return p
-}
-
-// output is what a program has written so far.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 // says waits for a line of standard output that contains text, and returns what follows text.

@@ -17,6 +17,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+
+	"github.com/marketmeter/marketmeter/internal/programtest"
 )
 
 // Every operation refuses a request without a valid key, whatever the client sends and whatever the
@@ -120,7 +122,7 @@ func variablesRead(t *testing.T) []string {
 // A flag of serve can change what it does: a new one needs a review here.
 func TestServeHasNoFlagForWhoIsLetIn(t *testing.T) {
 	t.Parallel()
-	var stdout, stderr output
+	var stdout, stderr programtest.Output
 	run(t.Context(), []string{"serve", "-h"}, os.Getenv, strings.NewReader(""), &stdout, &stderr)
 	var flags []string
 	for _, flag := range regexp.MustCompile(`(?m)^  -(\S+)`).FindAllStringSubmatch(stdout.String(), -1) {

@@ -189,7 +189,7 @@ func TestCommands_FailOnAFullDisk(t *testing.T) {
 		{"key -h", "", ""},
 		{"key list -h", "", ""},
 	} {
-		var errs output
+		var errs programtest.Output
 		status := run(t.Context(), strings.Fields(test.line), func(name string) string { return environment[name] }, strings.NewReader(test.stdin), full, &errs)
 		if said := errs.String(); status != 1 || !strings.Contains(said, "no space left on device") || !strings.Contains(said, test.want) {
 			t.Errorf("%s: exit status %d\n%s", test.line, status, said)
@@ -230,7 +230,7 @@ func TestExport_EndsQuietlyWithItsReader(t *testing.T) {
 			t.Errorf("%s: %v\n%s\nwant it ended by SIGPIPE, without a word", line, err, &stderr)
 		}
 	}
-	if status := run(t.Context(), []string{"help"}, os.Getenv, nil, brokenWriter{}, new(output)); status != 141 {
+	if status := run(t.Context(), []string{"help"}, os.Getenv, nil, brokenWriter{}, new(programtest.Output)); status != 141 {
 		t.Errorf("if SIGPIPE is ignored: exit status %d; want 141", status)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+
+	"github.com/marketmeter/marketmeter/internal/programtest"
 )
 
 func TestWithDynamoDBLivesAsLongAsTheCommand(t *testing.T) {
@@ -151,7 +153,7 @@ func TestRunNamesTheCommands(t *testing.T) {
 		{[]string{"key", "-h"}, 0, "Only a key's hash", ""},
 		{[]string{"key", "make"}, 2, "", `marketmeter key: there is no command "make"`},
 	} {
-		var stdout, stderr output
+		var stdout, stderr programtest.Output
 		status := run(t.Context(), test.args, os.Getenv, strings.NewReader(""), &stdout, &stderr)
 		if status != test.status || !strings.Contains(stdout.String(), test.stdout) || !strings.Contains(stderr.String(), test.stderr) {
 			t.Errorf("%q: exit status %d\nstandard output: %s\nstandard error: %s", test.args, status, &stdout, &stderr)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/marketmeter/marketmeter/internal/programtest"
 )
 
 // The slots of `marketmeter serve`.
@@ -55,7 +57,7 @@ func wantShed(t *testing.T, w *httptest.ResponseRecorder) {
 func TestRequestsWaitForAPlaceOrAreShed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log output
+		var log programtest.Output
 		k := &work{release: make(chan struct{})}
 		a := admit(k, slog.New(slog.NewJSONHandler(&log, nil)))
 		answers := ask(a, places+waiting+7)
@@ -137,7 +139,7 @@ func TestManyLooksAtTheHealthAreOne(t *testing.T) {
 func TestAdmission_ClientThatGoesAwayLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log output
+		var log programtest.Output
 		k := &work{release: make(chan struct{})}
 		a := admit(k, slog.New(slog.NewJSONHandler(&log, nil)))
 		working := ask(a, places)

@@ -1,14 +1,12 @@
 package localserver
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -136,24 +134,6 @@ func TestDeadlines_AreBelowTheServersOwn(t *testing.T) {
 	if forServer.Call > requestTimeout || requestTimeout >= serverLimits.write || 2*forServer.Attempt >= forServer.Call {
 		t.Errorf("%+v in requests of %s, written within %s", forServer, requestTimeout, serverLimits.write)
 	}
-}
-
-// output is what was written so far.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 const day = 24 * time.Hour

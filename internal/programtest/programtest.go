@@ -2,12 +2,33 @@
 package programtest
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"regexp"
 	"strconv"
+	"sync"
 	"testing"
 )
+
+// Output is what a program has written so far. It may be read while the program writes.
+type Output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *Output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+// String returns what was written so far.
+func (o *Output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
 
 // Skip skips the test. If CI is set, nothing may be missing, and it fails the test.
 func Skip(t testing.TB, why string) {

@@ -139,11 +139,7 @@ func NewLineReader(ctx context.Context, r io.Reader) (*LineReader, error) {
 	if err != nil && !errors.Is(err, ErrNoText) {
 		return nil, err
 	}
-	return newLineReader(text), err
-}
-
-func newLineReader(r io.Reader) *LineReader {
-	return &LineReader{input: bufio.NewReaderSize(r, maxLine)}
+	return &LineReader{input: bufio.NewReaderSize(text, maxLine)}, err
 }
 
 // Next returns the number of the next line, from 1, and its text without the end and surrounding

@@ -1,4 +1,5 @@
-// Package converts makes an identifier without its check, which TestIdentifiers_AreMadeByTheirChecks must find.
+// Package converts makes an identifier without its check, which
+// TestIdentifiers_AreMadeByTheirChecks must find.
 package converts
 
 import "github.com/marketmeter/marketmeter/internal/metering"
