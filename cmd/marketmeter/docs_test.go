@@ -64,7 +64,7 @@ func TestDocsInABrowser(t *testing.T) {
 	body := show(t, b, chromedp.Text(chromedp.CSS(list+".live-responses-table .response .response-col_description")))
 	b.picture(t, "docs-tried")
 	if !strings.HasPrefix(status, "200") || !strings.Contains(body, "usageRecordGroups") || server != "/" {
-		t.Errorf("tried at the server %q, listing is answered %s\n%.500s\nwant 200 and groups, from the page's own server", server, status, body)
+		t.Errorf("tried at the server %q, the list responds %s\n%.500s\nwant 200 and groups, from the page's own server", server, status, body)
 	}
 
 	requested, complaints := b.seen()
@@ -73,7 +73,7 @@ func TestDocsInABrowser(t *testing.T) {
 	}
 	for _, r := range requested {
 		if !strings.HasPrefix(r, url+"/") && !strings.HasPrefix(r, "data:") {
-			t.Errorf("the browser asked for %s: the page must ask nobody but %s", r, url)
+			t.Errorf("the browser requested %s: the page must request nothing but from %s", r, url)
 		}
 	}
 	for _, c := range complaints {

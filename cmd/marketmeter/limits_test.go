@@ -18,7 +18,7 @@ import (
 
 // Clients that send bodies over the limit without end get a response, and the server closes the
 // connection. Together they use less memory than the bytes that they sent.
-func TestServeAnswersBodiesWithoutEnd(t *testing.T) {
+func TestServe_RespondsToBodiesWithoutEnd(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
 	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}
@@ -51,7 +51,7 @@ func TestServeAnswersBodiesWithoutEnd(t *testing.T) {
 			all.Go(func() {
 				response, err := http.ReadResponse(bufio.NewReader(connection), nil)
 				if err != nil {
-					t.Errorf("%s: %v; want an answer", test.name, err)
+					t.Errorf("%s: %v; want a response", test.name, err)
 					return
 				}
 				defer response.Body.Close()
@@ -69,12 +69,12 @@ func TestServeAnswersBodiesWithoutEnd(t *testing.T) {
 			t.Errorf("%s: memory grew by %d bytes over %d that were sent", test.name, grown, sent.Load())
 		}
 	}
-	if status, answer := call(t, "GET", url+"/healthz", "", ""); status != http.StatusOK {
-		t.Errorf("after it: %d %s", status, answer)
+	if status, body := call(t, "GET", url+"/healthz", "", ""); status != http.StatusOK {
+		t.Errorf("after it: %d %s", status, body)
 	}
 }
 
-func TestServeRefusesLongHeadersAndPaths(t *testing.T) {
+func TestServe_RefusesLongHeadersAndPaths(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
 	dir, variables := t.TempDir(), []string{endpoint(t), "TABLE_NAME=" + name}
@@ -99,7 +99,7 @@ func TestServeRefusesLongHeadersAndPaths(t *testing.T) {
 		go fmt.Fprintf(connection, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n", test.target, test.header)
 		response, err := http.ReadResponse(bufio.NewReader(connection), nil)
 		if err != nil {
-			t.Errorf("%s: %v; want an answer", test.name, err)
+			t.Errorf("%s: %v; want a response", test.name, err)
 			continue
 		}
 		if response.StatusCode != test.want || !response.Close {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/transfer"
 	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 )
 
@@ -133,9 +134,8 @@ func TestMigration_IntoImport(t *testing.T) {
 	if status != 0 {
 		t.Fatal(stderr)
 	}
-	_, name := tabletest.Client(t)
-	status, stdout, stderr := onTable(t, name, lines, "import", "--org", "o1", "--rewrite-org", "-")
-	if status != 0 || stdout != "imported 40, skipped 0, refused 0\n" {
-		t.Errorf("%d, %s%s", status, stdout, stderr)
+	counts, err := transfer.Import(t.Context(), tabletest.New(t), "o1", strings.NewReader(lines), transfer.ImportOptions{RewriteOrg: true})
+	if want := (transfer.Counts{Imported: 40}); err != nil || counts != want {
+		t.Errorf("%v, %v; want %v", counts, err, want)
 	}
 }

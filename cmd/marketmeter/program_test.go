@@ -2,16 +2,12 @@ package main
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,32 +16,6 @@ import (
 
 // The tests here run the built program as its users do, with an environment, a terminal's signals
 // and a folder of its own. Tests that start a DynamoDB Local share the checkout's copy of it.
-
-// patience bounds every wait for another process.
-const patience = 90 * time.Second
-
-// programDir is the folder that buildProgram built into, if a test has needed it.
-var programDir string
-
-var buildProgram = sync.OnceValues(func() (file string, err error) {
-	if programDir, err = os.MkdirTemp("", "marketmeter-test-"); err != nil {
-		return "", err
-	}
-	file = filepath.Join(programDir, "marketmeter")
-	out, err := exec.Command("go", "build", "-o", file, ".").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return file, err
-})
-
-func TestMain(m *testing.M) {
-	status := m.Run()
-	if programDir != "" {
-		_ = os.RemoveAll(programDir)
-	}
-	os.Exit(status)
-}
 
 // process is the program while it runs in a test.
 type process struct {
@@ -59,7 +29,7 @@ type process struct {
 // without a database or a table: those are in variables.
 func begin(t *testing.T, dir string, variables []string, args ...string) *process {
 	t.Helper()
-	file, err := buildProgram()
+	file, err := exec.LookPath("marketmeter") // the test binary itself
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,13 +74,13 @@ func (p *process) says(t *testing.T, text string) string {
 		select {
 		case line, ok := <-p.lines:
 			if !ok {
-				t.Fatalf("it ended before it said %q; standard error:\n%s", text, p.stderr)
+				t.Fatalf("it ended before it printed %q; standard error:\n%s", text, p.stderr)
 			}
 			if _, rest, found := strings.Cut(line, text); found {
 				return rest
 			}
 		case <-limit:
-			t.Fatalf("it did not say %q within %s; standard error:\n%s", text, patience, p.stderr)
+			t.Fatalf("it did not print %q within %s; standard error:\n%s", text, patience, p.stderr)
 		}
 	}
 }
@@ -173,7 +143,7 @@ func newKey(t *testing.T, dir string, variables []string, args ...string) string
 
 // call sends a request, with the key if it is not empty, and returns the response's status and
 // body.
-func call(t *testing.T, method, url, key, body string) (status int, answer string) {
+func call(t *testing.T, method, url, key, body string) (status int, text string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
@@ -188,38 +158,11 @@ func call(t *testing.T, method, url, key, body string) (status int, answer strin
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
+	all, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response.StatusCode, string(text)
-}
-
-// databaseOf returns the process id of the DynamoDB Local whose data is in dir. It skips the rest
-// of the test if DynamoDB Local runs in a container.
-func databaseOf(t *testing.T, dir string) int {
-	t.Helper()
-	if _, err := exec.LookPath("java"); err != nil {
-		programtest.Skip(t, "there is no java: DynamoDB Local runs in a container")
-	}
-	text, err := os.ReadFile(filepath.Join(dir, ".local", "dynamodb", "pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pid
-}
-
-// runs reports whether the process exists and is not a zombie.
-func runs(pid int) bool {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err == nil {
-		return len(line) > 0
-	}
-	return syscall.Kill(pid, 0) == nil
+	return response.StatusCode, string(all)
 }
 
 // endpoint returns the DYNAMODB_ENDPOINT of the test run as a variable.

@@ -199,7 +199,7 @@ func run(cmd *exec.Cmd) (ended <-chan error, err error) {
 
 var (
 	errPortTaken = errors.New("the port was taken meanwhile")
-	errSilent    = fmt.Errorf("it did not answer within %s", startTimeout)
+	errSilent    = fmt.Errorf("it did not respond within %s", startTimeout)
 )
 
 // endedError is returned if the process ended before it responded.

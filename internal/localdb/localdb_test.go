@@ -61,7 +61,7 @@ func processOf(t *testing.T, data string) int {
 	return pid
 }
 
-func TestDataOutlivesTheDatabase(t *testing.T) {
+func TestData_OutlivesTheDatabase(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "a folder")
 	db := startedOver(t, data)
@@ -90,7 +90,7 @@ func TestDataOutlivesTheDatabase(t *testing.T) {
 	}
 }
 
-func TestDeathOfTheDatabaseIsTold(t *testing.T) {
+func TestDB_ReportsItsDeath(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	db := startedOver(t, data)
@@ -103,7 +103,7 @@ func TestDeathOfTheDatabaseIsTold(t *testing.T) {
 	}
 }
 
-func TestEndOfTheContextEndsTheStart(t *testing.T) {
+func TestStart_EndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	interrupted := errors.New("interrupted")
@@ -116,7 +116,7 @@ func TestEndOfTheContextEndsTheStart(t *testing.T) {
 }
 
 // The leftover is what a killed marketmeter leaves on a system without Pdeathsig.
-func TestLeftoverIsStopped(t *testing.T) {
+func TestStart_StopsALeftover(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	java := javaFor(t)
@@ -144,7 +144,7 @@ func TestLeftoverIsStopped(t *testing.T) {
 	}
 }
 
-func TestStrangerWithTheLeftoversNumberLives(t *testing.T) {
+func TestStopLeftover_IgnoresReusedPID(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	stranger := exec.Command("cat")
@@ -182,7 +182,7 @@ func (s scripted) command(port int, data string) []string {
 
 func (s scripted) clean(string) {}
 
-func TestTakenPortIsTriedElsewhere(t *testing.T) {
+func TestStart_RetriesOnAnotherPort(t *testing.T) {
 	t.Parallel()
 	java := javaFor(t)
 	scripts := []string{
@@ -196,7 +196,7 @@ func TestTakenPortIsTriedElsewhere(t *testing.T) {
 	db.Stop()
 }
 
-func TestEarlyEndIsToldWithItsOutput(t *testing.T) {
+func TestStart_ReportsAnEarlyEndWithItsOutput(t *testing.T) {
 	t.Parallel()
 	scripts := []string{`printf 'Error: no room\n\tat Main.main(Main.java)\n' >&2; exit 3`}
 	before := time.Now()
@@ -209,7 +209,7 @@ func TestEarlyEndIsToldWithItsOutput(t *testing.T) {
 	}
 }
 
-func TestLastLinesKeepsTheEnd(t *testing.T) {
+func TestLastLines_KeepTheEnd(t *testing.T) {
 	t.Parallel()
 	var output lastLines
 	for i := range 10_000 {
@@ -217,11 +217,11 @@ func TestLastLinesKeepsTheEnd(t *testing.T) {
 	}
 	want := "line 9995 | line 9996 | line 9997 | line 9998 | line 9999"
 	if got := output.String(); got != want || len(output.text) > keptBytes {
-		t.Errorf("%d bytes kept, told as %q; want %q", len(output.text), got, want)
+		t.Errorf("%d bytes kept, printed as %q; want %q", len(output.text), got, want)
 	}
 }
 
-func TestJavaVersion(t *testing.T) {
+func TestJavaVersion_IsRead(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int{
 		"openjdk version \"17.0.15\" 2025-04-15\nOpenJDK Runtime Environment":      17,
@@ -252,7 +252,7 @@ func programs(t *testing.T, scripts map[string]string) {
 	t.Setenv("JAVA_HOME", "")
 }
 
-func TestWhatIsMissingIsNamed(t *testing.T) {
+func TestStart_NamesWhatIsMissing(t *testing.T) {
 	const java11 = `echo 'openjdk version "11.0.2" 2019-01-15' >&2`
 	const java17 = `echo 'openjdk version "17.0.15" 2025-04-15' >&2`
 	for _, test := range []struct {
@@ -304,7 +304,7 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	}
 }
 
-func TestInterruptedFetchIsDoneAgain(t *testing.T) {
+func TestFetch_IsRepeatedAfterAnInterruption(t *testing.T) {
 	const java = `echo 'openjdk version "17.0.15" 2025-04-15' >&2; exit 0`
 	const mvn = `for a; do case "$a" in -DoutputDirectory=*) dir="${a#*=}";; esac; done; `
 	home := t.TempDir()
@@ -324,11 +324,11 @@ func TestInterruptedFetchIsDoneAgain(t *testing.T) {
 	}
 	programs(t, map[string]string{"java": java, "mvn": "exit 1"})
 	if _, err := findRunner(t.Context(), options); err != nil {
-		t.Errorf("what is there needs no Maven: %v", err)
+		t.Errorf("what exists needs no Maven: %v", err)
 	}
 }
 
-func TestEndOfTheContextEndsTheFetch(t *testing.T) {
+func TestFetch_EndsWithTheContext(t *testing.T) {
 	programs(t, map[string]string{
 		"java": `echo 'openjdk version "17.0.15" 2025-04-15' >&2`,
 		"mvn":  "while :; do :; done",
@@ -343,7 +343,7 @@ func TestEndOfTheContextEndsTheFetch(t *testing.T) {
 
 // No image can be pulled in this test's environment: the Java program stands in for it, and a
 // script for the engine.
-func TestContainerIsRunAndRemoved(t *testing.T) {
+func TestContainer_IsRunAndRemoved(t *testing.T) {
 	t.Parallel()
 	java := javaFor(t).command(4321, "")
 	docker := filepath.Join(t.TempDir(), "docker")
@@ -361,13 +361,13 @@ exec '%s' -port "${port%%:8000}" -inMemory
 		t.Fatal(err)
 	}
 	db.Stop()
-	told, err := os.ReadFile(docker + ".log")
-	if want := "rm --force a-name\nrm --force a-name\n"; err != nil || string(told) != want {
-		t.Errorf("before and after docker was told %q, %v; want %q", told, err, want)
+	ran, err := os.ReadFile(docker + ".log")
+	if want := "rm --force a-name\nrm --force a-name\n"; err != nil || string(ran) != want {
+		t.Errorf("before and after docker ran %q, %v; want %q", ran, err, want)
 	}
 }
 
-func TestContainerCommand(t *testing.T) {
+func TestContainer_Command(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	got := dockerRunner{"/usr/bin/docker", "a-name", []string{loopback}}.command(4321, data)

@@ -19,7 +19,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-func TestTableIsTheTemplates(t *testing.T) {
+func TestCreateTable_IsTheTemplates(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	answer, err := client.DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: &name})
@@ -57,7 +57,7 @@ func keyNames(keys []types.KeySchemaElement) string {
 	return strings.Join(names, " ")
 }
 
-func TestCreateTableLeavesAnExistingOne(t *testing.T) {
+func TestCreateTable_LeavesAnExistingOne(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	created, err := localdb.CreateTable(t.Context(), client, marketmeter.Template, name)
@@ -66,7 +66,7 @@ func TestCreateTableLeavesAnExistingOne(t *testing.T) {
 	}
 }
 
-func TestCreateTableRefusesAnotherTable(t *testing.T) {
+func TestCreateTable_RefusesAnotherTable(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	for _, test := range []struct{ old, new, want string }{
@@ -123,7 +123,7 @@ func TestCreateTable_RetriesAfterAStall(t *testing.T) {
 }
 
 // No request is sent for these templates: the client's endpoint does not exist.
-func TestCreateTableRefusesWhatItDoesNotUnderstand(t *testing.T) {
+func TestCreateTable_RefusesWhatItDoesNotUnderstand(t *testing.T) {
 	t.Parallel()
 	client := localdb.NewClient("http://127.0.0.1:1")
 	for _, test := range []struct{ old, new, want string }{

@@ -77,7 +77,7 @@ func (a *admission) enter(ctx context.Context) bool {
 func (a *admission) logShed() {
 	if a.shed.Add(1) == 1 {
 		time.AfterFunc(time.Second, func() {
-			a.log.Warn("requests were answered 503: there are more than can be worked on", "requests", a.shed.Swap(0))
+			a.log.Warn("rejected requests with 503: more arrived than can be processed", "requests", a.shed.Swap(0))
 		})
 	}
 }

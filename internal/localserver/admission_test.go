@@ -54,7 +54,7 @@ func wantShed(t *testing.T, w *httptest.ResponseRecorder) {
 	}
 }
 
-func TestRequestsWaitForAPlaceOrAreShed(t *testing.T) {
+func TestAdmission_RequestsWaitForASlotOrAreShed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log programtest.Output
@@ -63,7 +63,7 @@ func TestRequestsWaitForAPlaceOrAreShed(t *testing.T) {
 		answers := ask(a, places+waiting+7)
 		synctest.Wait()
 		if k.now.Load() != places || len(answers) != 7 {
-			t.Fatalf("%d are worked on and %d answered; want %d, and 7 that find no place to wait in", k.now.Load(), len(answers), places)
+			t.Fatalf("%d are processed and %d done; want %d, and 7 that find no slot", k.now.Load(), len(answers), places)
 		}
 		for range 7 {
 			wantShed(t, <-answers)
@@ -73,7 +73,7 @@ func TestRequestsWaitForAPlaceOrAreShed(t *testing.T) {
 		}
 		synctest.Wait()
 		if k.now.Load() != places || len(answers) != 5 {
-			t.Fatalf("%d are worked on and %d answered; want those that waited in the place of the 5 that are done", k.now.Load(), len(answers))
+			t.Fatalf("%d are processed and %d done; want those that waited in the slots of the 5 that are done", k.now.Load(), len(answers))
 		}
 		for range 5 {
 			if w := <-answers; w.Code != http.StatusOK {
@@ -102,13 +102,13 @@ func TestRequestsWaitForAPlaceOrAreShed(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, `"requests":7}`) || !strings.Contains(got, fmt.Sprintf(`"requests":%d}`, waiting-5)) {
-			t.Errorf("the log tells\n%s; want one line for those shed at once, and one for those that waited", got)
+			t.Errorf("the log has\n%s; want one line for those shed at once, and one for those that waited", got)
 		}
 	})
 }
 
 // A health check reads the table and needs no key: concurrent checks share one read.
-func TestManyLooksAtTheHealthAreOne(t *testing.T) {
+func TestGate_ConcurrentHealthChecksAreOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var checks atomic.Int64
@@ -136,7 +136,7 @@ func TestManyLooksAtTheHealthAreOne(t *testing.T) {
 }
 
 // A client that goes away while it waits frees its slot in the queue and leaves no log line.
-func TestAdmission_ClientThatGoesAwayLeavesTheQueue(t *testing.T) {
+func TestAdmission_GoneClientLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log programtest.Output

@@ -12,8 +12,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
-// AddDemoKey creates a key for the sample data with every permission.
-func AddDemoKey(ctx context.Context, t *stack.Target, log *slog.Logger, label string, lifetime time.Duration, now time.Time) (auth.Key, error) {
+// addDemoKey creates a key for the sample data with every permission.
+func addDemoKey(ctx context.Context, t *stack.Target, log *slog.Logger, label string, lifetime time.Duration, now time.Time) (auth.Key, error) {
 	ring, err := t.Keyring(ctx, log)
 	if err != nil {
 		return "", err

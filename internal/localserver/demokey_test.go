@@ -12,7 +12,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-func TestOnlyAGoodDemoKeyIsKept(t *testing.T) {
+func TestDemoKey_OnlyAValidOneIsReused(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	target := &stack.Target{Table: table.New(client, name), Name: name}

@@ -9,7 +9,7 @@ import (
 	"github.com/marketmeter/marketmeter"
 )
 
-func TestDocsAreOpenAndClosed(t *testing.T) {
+func TestDocs_PathsAndHeaders(t *testing.T) {
 	t.Parallel()
 	api := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 	s, url := serverWith(t, serverLimits, api)

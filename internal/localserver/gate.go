@@ -24,6 +24,15 @@ const (
 // request, for as many attempts as a command's; the http.Server allows longer.
 var forServer = stack.Deadlines{Attempt: 9 * time.Second, Call: requestTimeout}
 
+// deadlines returns forServer or, if DYNAMODB_TIMEOUT is shorter, the deadlines of a command.
+func deadlines(getenv func(string) string) (stack.Deadlines, error) {
+	d, err := stack.DeadlinesFor(getenv)
+	if err == nil && d.Call > forServer.Call {
+		return forServer, nil
+	}
+	return d, err
+}
+
 // gate is in front of the API. Until it is opened every path returns 503. Then /healthz returns the
 // result of a check, docs serves its paths, and the API serves the rest. The gate asks for no key,
 // so no response says more than whether the server can serve: steps and errors name files,

@@ -14,7 +14,7 @@ import (
 // notHealthy is all that a client without a key reads about a failure.
 const notHealthy = `"marketmeter can't serve: the log has the reason"`
 
-func TestGateAnswers503UntilItIsOpen(t *testing.T) {
+func TestGate_Responds503UntilItIsOpen(t *testing.T) {
 	t.Parallel()
 	var g gate
 	for _, path := range []string{"/healthz", "/org/o1/usageRecordGroup", "/"} {

@@ -35,7 +35,7 @@ func readAll(w http.ResponseWriter, r *http.Request) {
 }
 
 // Each connection ends by its short limit. If not, the test runs out of time.
-func TestServeEndsSlowConnections(t *testing.T) {
+func TestServer_EndsSlowConnections(t *testing.T) {
 	t.Parallel()
 	const short, head = 50 * time.Millisecond, "POST /x HTTP/1.1\r\nHost: x\r\n"
 	for _, test := range []struct {
@@ -67,9 +67,9 @@ func TestServeEndsSlowConnections(t *testing.T) {
 			}
 			// If the server closes the connection while the client sends, the read ends with an
 			// error.
-			answer, _ := io.ReadAll(connection)
-			if !strings.HasPrefix(string(answer), test.want) || (test.want == "" && len(answer) > 0) {
-				t.Errorf("it was answered %q; want %q", answer, test.want)
+			response, _ := io.ReadAll(connection)
+			if !strings.HasPrefix(string(response), test.want) || (test.want == "" && len(response) > 0) {
+				t.Errorf("the response is %q; want %q", response, test.want)
 			}
 		})
 	}
@@ -77,7 +77,7 @@ func TestServeEndsSlowConnections(t *testing.T) {
 
 // A client that never reads blocks neither its handler nor the end of the server. Either the limit
 // to write or the limit to stop ends the connection.
-func TestServeEndsClientsThatNeverRead(t *testing.T) {
+func TestServer_EndsClientsThatNeverRead(t *testing.T) {
 	t.Parallel()
 	const short = 50 * time.Millisecond
 	for name, l := range map[string]limits{
@@ -102,7 +102,7 @@ func TestServeEndsClientsThatNeverRead(t *testing.T) {
 	}
 }
 
-func TestServeHasEveryLimit(t *testing.T) {
+func TestServer_HasEveryLimit(t *testing.T) {
 	t.Parallel()
 	s := serverLimits.server(nil)
 	for what, limit := range map[string]time.Duration{

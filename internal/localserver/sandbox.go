@@ -2,7 +2,9 @@ package localserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -44,24 +46,52 @@ func sandboxAddr(getenv func(string) string, api string) string {
 func (s *server) startSandbox() error {
 	addr := sandboxAddr(s.Getenv, s.Addr)
 	var err error
-	if s.sandbox, err = StartSandbox(addr, sandbox.Options{Journal: SandboxJournal(s.Getenv)}); err == nil {
-		s.say("The sandbox of the marketplaces serves at " + s.sandbox.URL)
+	if s.sandbox, err = listenSandbox(addr, sandbox.Options{Journal: SandboxJournal(s.Getenv)}); err == nil {
+		s.say("The sandbox of the marketplaces serves at " + s.sandbox.url)
 	}
 	return err
 }
 
-// A Sandbox is a running sandbox server.
-type Sandbox struct {
-	URL    string
-	Failed <-chan error // receives the error that ended it
-	server *http.Server
-	state  *sandbox.Sandbox
-	// KeptCatalog reports that the journal has another catalog than the options, which is not used.
-	KeptCatalog bool
+// RunSandbox serves a sandbox without the API until ctx is done, and prints its addresses.
+func RunSandbox(ctx context.Context, addr string, options sandbox.Options, stdout, stderr io.Writer) error {
+	s, err := listenSandbox(addr, options)
+	if err != nil {
+		return err
+	}
+	if s.state.KeptCatalog() {
+		fmt.Fprintf(stderr, "The journal %s has another catalog, which stays: --catalog is not used. "+
+			"PUT /control/catalog replaces it.\n", options.Journal)
+	}
+	fmt.Fprintf(stdout, "The sandbox serves until Ctrl-C:\n\n")
+	for _, e := range []struct{ name, path, does string }{
+		{"AWS", "/aws", "BatchMeterUsage, ResolveCustomer: the endpoint of a client"},
+		{"Azure", "/azure", "{tenant}/oauth2/v2.0/token, api/usageEvent, api/batchUsageEvent, api/usageEvents"},
+		{"Google", "/gcp", "token, v1/token, v1/services/{service}:check, :report"},
+		{"control", "/control", "catalog, clock, faults, requests, records, bill, reset"},
+	} {
+		fmt.Fprintf(stdout, "  %-8s %s%-9s %s\n", e.name, s.url, e.path, e.does)
+	}
+	if options.Journal != "" {
+		fmt.Fprintf(stdout, "\nIts state is in %s.\n", options.Journal)
+	}
+	select {
+	case <-ctx.Done():
+		return s.stop()
+	case err := <-s.failed:
+		return errors.Join(fmt.Errorf("serving at %s: %w", s.url, err), s.stop())
+	}
 }
 
-// StartSandbox serves a sandbox at a loopback address.
-func StartSandbox(addr string, options sandbox.Options) (*Sandbox, error) {
+// sandboxServer is a running sandbox.
+type sandboxServer struct {
+	url    string
+	failed <-chan error // receives the error that ended it
+	http   *http.Server
+	state  *sandbox.Sandbox
+}
+
+// listenSandbox serves a sandbox at a loopback address.
+func listenSandbox(addr string, options sandbox.Options) (*sandboxServer, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("the sandbox can't serve at %s: %w; set SANDBOX_ADDR to another HOST:PORT", addr, err)
@@ -83,7 +113,7 @@ func StartSandbox(addr string, options sandbox.Options) (*Sandbox, error) {
 		return nil, fmt.Errorf("the sandbox: %w", err)
 	}
 	failed := make(chan error, 1)
-	s := &Sandbox{URL: urlOf(listener.Addr()), Failed: failed, state: state, KeptCatalog: state.KeptCatalog(), server: &http.Server{
+	s := &sandboxServer{url: urlOf(listener.Addr()), failed: failed, state: state, http: &http.Server{
 		Handler:           state,
 		ReadHeaderTimeout: serverLimits.header,
 		ReadTimeout:       serverLimits.read,
@@ -91,16 +121,16 @@ func StartSandbox(addr string, options sandbox.Options) (*Sandbox, error) {
 		MaxHeaderBytes:    serverLimits.headerBytes,
 		// No limit for the response: the fault "slow" takes up to 10 minutes.
 	}}
-	go func() { failed <- s.server.Serve(listener) }()
+	go func() { failed <- s.http.Serve(listener) }()
 	return s, nil
 }
 
-// Stop ends the requests under way, which is allowed for a sandbox, and closes the journal.
-func (s *Sandbox) Stop() error {
+// stop ends the requests under way, which is allowed for a sandbox, and closes the journal.
+func (s *sandboxServer) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if err := s.server.Shutdown(ctx); err != nil {
-		_ = s.server.Close()
+	if err := s.http.Shutdown(ctx); err != nil {
+		_ = s.http.Close()
 	}
 	return s.state.Close()
 }

@@ -90,7 +90,7 @@ type server struct {
 	db      *localdb.DB // nil if DYNAMODB_ENDPOINT names another
 	tbl     *stack.Target
 	demoKey auth.Key // for the sample data; empty if none exists
-	sandbox *Sandbox
+	sandbox *sandboxServer
 }
 
 // say prints a step to the terminal.
@@ -105,20 +105,24 @@ func (s *server) serve(listener net.Listener) (failed <-chan error) {
 
 // start starts all that the API needs and opens the gate.
 func (s *server) start(ctx context.Context) error {
+	d, err := deadlines(s.Getenv)
+	if err != nil {
+		return err
+	}
 	at, err := s.database(ctx)
 	if err != nil {
 		return err
 	}
-	created, err := localdb.CreateTable(ctx, at.Client(forServer), marketmeter.Template, at.Table)
+	created, err := localdb.CreateTable(ctx, at.Client(d), marketmeter.Template, at.Table)
 	if err != nil {
 		return err
 	}
 	if created {
 		s.say("Made the table " + at.Table)
 	} else {
-		s.say("The table " + at.Table + " is there")
+		s.say("The table " + at.Table + " exists")
 	}
-	s.tbl = at.Open(forServer)
+	s.tbl = at.Open(d)
 	if s.Sample {
 		if err := transfer.LoadSample(ctx, s.tbl.Table, time.Now(), s.say); err != nil {
 			return err
@@ -162,7 +166,7 @@ func (s *server) tell(ctx context.Context, at stack.Stack) error {
 	file := stack.EnvFile(s.Getenv)
 	key, ok, err := keptDemoKey(ctx, s.tbl, file, time.Now())
 	if err == nil && !ok && s.Sample {
-		key, err = AddDemoKey(ctx, s.tbl, s.Log, "demo of make run", auth.DefaultLifetime, time.Now())
+		key, err = addDemoKey(ctx, s.tbl, s.Log, "demo of make run", auth.DefaultLifetime, time.Now())
 		ok = err == nil
 	}
 	if err != nil {
@@ -177,7 +181,7 @@ func (s *server) tell(ctx context.Context, at stack.Stack) error {
 		{Name: "MARKETMETER_ORG", Value: org},
 		{Name: "MARKETMETER_KEY", Value: string(s.demoKey)},
 	}, at.Variables()...)
-	variables = append(variables, stack.Variable{Name: "SANDBOX_URL", Value: s.sandbox.URL})
+	variables = append(variables, stack.Variable{Name: "SANDBOX_URL", Value: s.sandbox.url})
 	if err := stack.WriteEnv(file, variables); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
@@ -190,7 +194,7 @@ func (s *server) database(ctx context.Context) (stack.Stack, error) {
 	if endpoint := s.Getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
 		s.say("Using the DynamoDB at " + endpoint)
 		if err := stack.Listens(endpoint); err != nil {
-			return stack.Stack{}, fmt.Errorf("nothing answers at DYNAMODB_ENDPOINT=%s: %w", endpoint, err)
+			return stack.Stack{}, fmt.Errorf("nothing listens at DYNAMODB_ENDPOINT=%s: %w", endpoint, err)
 		}
 		return stack.At(endpoint, s.Getenv), nil
 	}
@@ -201,7 +205,7 @@ func (s *server) database(ctx context.Context) (stack.Stack, error) {
 		return stack.Stack{}, err
 	}
 	s.db = db
-	s.say("DynamoDB Local answers at " + db.Endpoint)
+	s.say("DynamoDB Local responds at " + db.Endpoint)
 	return stack.Own(db, s.Getenv), nil
 }
 
@@ -218,8 +222,8 @@ func (s *server) wait(ctx context.Context, failed <-chan error) error {
 			return nil
 		case err := <-failed:
 			return fmt.Errorf("serving at %s: %w", s.url, err)
-		case err := <-s.sandbox.Failed:
-			return fmt.Errorf("serving the sandbox at %s: %w", s.sandbox.URL, err)
+		case err := <-s.sandbox.failed:
+			return fmt.Errorf("serving the sandbox at %s: %w", s.sandbox.url, err)
 		case <-ended:
 			fmt.Fprintf(s.Stderr, "%v; stop this and start it again\n", s.db.Err())
 			ended = nil
@@ -235,7 +239,7 @@ func (s *server) stop() {
 		_ = s.http.Close()
 	}
 	if s.sandbox != nil {
-		if err := s.sandbox.Stop(); err != nil {
+		if err := s.sandbox.stop(); err != nil {
 			fmt.Fprintf(s.Stderr, "the sandbox: %v\n", err)
 		}
 	}

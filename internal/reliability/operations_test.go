@@ -120,7 +120,7 @@ var operations = []operation{
 	{
 		// As the program does it for each line, except that a program repeats it as the same
 		// operation. That the lines of an import and their counts agree with what is stored,
-		// whatever its requests return, is tested by TestEachFaultOfAnImport in cmd.
+		// whatever its requests return, is tested by TestImport_EachFaultLosesNothing in transfer.
 		name:    "import a group",
 		prepare: nothing,
 		do:      func(ctx context.Context, w *world, over *table.Table) answer { return w.put(ctx, over, "g1") },

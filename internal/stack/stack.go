@@ -89,7 +89,7 @@ func (s Stack) credentials() aws.CredentialsProvider {
 
 // Open returns the table of the stack; it connects to nothing.
 func (s Stack) Open(d Deadlines) *Target {
-	return &Target{table.New(s.Client(d), s.Table), s.Table, s.Endpoint, s.credentials()}
+	return &Target{table.New(s.Client(d), s.Table), s.Table, s.Endpoint, s.credentials(), d.Call}
 }
 
 // Target is the table that a command acts on.
@@ -97,6 +97,7 @@ type Target struct {
 	*table.Table
 	Name, At    string // At is the endpoint or, in AWS, the region
 	Credentials aws.CredentialsProvider
+	timeout     time.Duration // to retrieve the credentials
 }
 
 // Variables returns the environment variables that a program needs to act on the stack.
@@ -118,10 +119,24 @@ func (s Stack) Variables() []Variable {
 // together.
 type Deadlines struct{ Attempt, Call time.Duration }
 
-// ForCommands are the deadlines of a command. They are longer than a function's: DynamoDB Local
+// forCommands are the deadlines of a command. They are longer than a function's: DynamoDB Local
 // takes seconds for a group of a hundred thousand numbers, and a page of an export, 1 MB, may come
 // over a link of 50 KB a second. A request that stalls is attempted three times.
-var ForCommands = Deadlines{20 * time.Second, time.Minute}
+var forCommands = Deadlines{20 * time.Second, time.Minute}
+
+// DeadlinesFor returns the deadlines of a command. DYNAMODB_TIMEOUT is that of a call: longer over
+// a slow link, shorter for a script that must not wait.
+func DeadlinesFor(getenv func(string) string) (Deadlines, error) {
+	text := getenv("DYNAMODB_TIMEOUT")
+	if text == "" {
+		return forCommands, nil
+	}
+	call, err := time.ParseDuration(text)
+	if err != nil || call < time.Second || call > time.Hour {
+		return Deadlines{}, fmt.Errorf("DYNAMODB_TIMEOUT is %q: it must be 1s to 1h, as in 30s or 5m", text)
+	}
+	return Deadlines{call / 3, call}, nil
+}
 
 // Variable is a variable of the environment.
 type Variable struct{ Name, Value string }
@@ -197,18 +212,22 @@ func ReadEnv(file string) (map[string]string, error) {
 // DYNAMODB_ENDPOINT or, in AWS, by TABLE_NAME. If it names none, Open opens the table of the local
 // stack that runs here, and reports this on stderr.
 func Open(ctx context.Context, getenv func(string) string, stderr io.Writer) (*Target, error) {
+	deadlines, err := DeadlinesFor(getenv)
+	if err != nil {
+		return nil, err
+	}
 	if endpoint := getenv("DYNAMODB_ENDPOINT"); endpoint != "" {
 		if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return nil, fmt.Errorf("DYNAMODB_ENDPOINT is %q: it must be a URL, as in http://127.0.0.1:8000", endpoint)
 		}
-		t := At(endpoint, getenv).Open(ForCommands)
+		t := At(endpoint, getenv).Open(deadlines)
 		fmt.Fprintf(stderr, "table %s at %s, from DYNAMODB_ENDPOINT\n", t.Name, t.At)
 		return t, nil
 	}
 	if name := getenv("TABLE_NAME"); name != "" {
-		within, cancel := context.WithTimeout(ctx, ForCommands.Call)
+		within, cancel := context.WithTimeout(ctx, deadlines.Call)
 		defer cancel()
-		t, err := openInAWS(within, name)
+		t, err := openInAWS(within, name, deadlines)
 		if err != nil {
 			return nil, err
 		}
@@ -229,7 +248,7 @@ func Open(ctx context.Context, getenv func(string) string, stderr io.Writer) (*T
 		return nil, fmt.Errorf("the local stack of %s does not run (%w): start it with `make run`, or set TABLE_NAME", file, err)
 	}
 	fmt.Fprintf(stderr, "table %s at %s, from %s\n", s.Table, s.Endpoint, file)
-	return s.Open(ForCommands), nil
+	return s.Open(deadlines), nil
 }
 
 // hostLabel matches a valid region: a part of the host's name.
@@ -237,11 +256,11 @@ var hostLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?
 
 // openInAWS opens a table with the settings that the AWS SDK finds in the environment and its
 // files.
-func openInAWS(ctx context.Context, name string) (*Target, error) {
+func openInAWS(ctx context.Context, name string, d Deadlines) (*Target, error) {
 	metadata := new(ec2Metadata)
 	// The timeout for a credentials service on the network is the same as for the table.
 	found, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{}),
-		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(ForCommands.Attempt)),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(d.Attempt)),
 		config.WithEC2RoleCredentialOptions(func(o *ec2rolecreds.Options) { o.Client = metadata }))
 	if err != nil {
 		return nil, fmt.Errorf("the AWS configuration can't be read: check AWS_PROFILE, AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE: %w", err)
@@ -256,9 +275,9 @@ func openInAWS(ctx context.Context, name string) (*Target, error) {
 	at := Location{Name: name, Region: found.Region}
 	client := dynamoclient.New(dynamoclient.Options{
 		Region: found.Region, Credentials: found.Credentials,
-		Transport: dynamoclient.NewTransport(ForCommands.Attempt), Call: ForCommands.Call, Explain: at.Explain,
+		Transport: dynamoclient.NewTransport(d.Attempt), Call: d.Call, Explain: at.Explain,
 	})
-	return &Target{table.New(client, name), name, found.Region, found.Credentials}, nil
+	return &Target{table.New(client, name), name, found.Region, found.Credentials, d.Call}, nil
 }
 
 // ec2Metadata is a client of EC2's metadata service, the last source from which the SDK reads
@@ -314,7 +333,7 @@ func (t *Target) operator(ctx context.Context) (string, error) {
 	if host, err := os.Hostname(); err == nil {
 		name += "@" + host
 	}
-	ctx, cancel := context.WithTimeout(ctx, ForCommands.Call)
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	used, err := t.Credentials.Retrieve(ctx)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/smithy-go"
@@ -21,7 +22,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 )
 
-func TestEnvFileKeepsEveryValue(t *testing.T) {
+func TestWriteEnv_KeepsEveryValue(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "new", "env")
 	rapid.Check(t, func(t *rapid.T) {
@@ -46,7 +47,7 @@ func TestEnvFileKeepsEveryValue(t *testing.T) {
 	}
 }
 
-func TestOpenTableChoosesTheStack(t *testing.T) {
+func TestOpen_ChoosesTheStack(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -83,7 +84,7 @@ func TestOpenTableChoosesTheStack(t *testing.T) {
 	}
 }
 
-func TestOpenTableInAWSNeedsARegion(t *testing.T) {
+func TestOpen_NeedsARegionInAWS(t *testing.T) {
 	for name, value := range map[string]string{
 		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_PROFILE": "",
 		"AWS_DEFAULT_REGION": "", "AWS_REGION": "", "DYNAMODB_ENDPOINT": "", "TABLE_NAME": "mine",
@@ -92,7 +93,7 @@ func TestOpenTableInAWSNeedsARegion(t *testing.T) {
 	}
 	var stderr bytes.Buffer
 	if _, err := Open(t.Context(), os.Getenv, &stderr); err == nil || !strings.Contains(err.Error(), "Set AWS_REGION") {
-		t.Errorf("without a region: %v; want to be told to set it", err)
+		t.Errorf("without a region: %v; want an error that says to set it", err)
 	}
 	t.Setenv("AWS_REGION", "eu-central-1")
 	if _, err := Open(t.Context(), os.Getenv, &stderr); err != nil || stderr.String() != "table mine in AWS region eu-central-1\n" {
@@ -103,7 +104,7 @@ func TestOpenTableInAWSNeedsARegion(t *testing.T) {
 func TestKeyring_NamesTheOperator(t *testing.T) {
 	t.Parallel()
 	for id, want := range map[string]string{"local": "", "AKIAEXAMPLE": " with access key AKIAEXAMPLE"} {
-		target := &Target{Credentials: credentials.NewStaticCredentialsProvider(id, "secret", "")}
+		target := &Target{Credentials: credentials.NewStaticCredentialsProvider(id, "secret", ""), timeout: time.Minute}
 		ring, err := target.Keyring(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -113,7 +114,7 @@ func TestKeyring_NamesTheOperator(t *testing.T) {
 			t.Errorf("with %s it is %q; want user@host%s", id, ring.Operator, want)
 		}
 	}
-	target := &Target{Credentials: credentials.NewStaticCredentialsProvider("", "", "")}
+	target := &Target{Credentials: credentials.NewStaticCredentialsProvider("", "", ""), timeout: time.Minute}
 	if _, err := target.Keyring(t.Context(), nil); err == nil || !strings.HasPrefix(err.Error(), "the AWS credentials: ") {
 		t.Errorf("without credentials: %v", err)
 	}
@@ -143,7 +144,7 @@ func TestOpen_FindsTheRoleOfEC2(t *testing.T) {
 	}))
 	t.Cleanup(role.Close)
 	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", role.URL)
-	opened, err := openInAWS(t.Context(), "mine")
+	opened, err := openInAWS(t.Context(), "mine", forCommands)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,26 +153,51 @@ func TestOpen_FindsTheRoleOfEC2(t *testing.T) {
 	}
 }
 
-func TestOpenTable_RefusesWhatIsNoRegion(t *testing.T) {
+func TestOpen_RefusesAnInvalidRegion(t *testing.T) {
 	for _, region := range []string{"us east", "eu-west-1/", "-", "eu_west_1", strings.Repeat("a", 64)} {
 		t.Setenv("AWS_REGION", region)
-		if _, err := openInAWS(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "it must be the name of one") {
+		if _, err := openInAWS(t.Context(), "mine", forCommands); err == nil || !strings.Contains(err.Error(), "it must be the name of one") {
 			t.Errorf("AWS_REGION=%q: %v", region, err)
 		}
 	}
 }
 
-func TestOpenTable_NamesTheProfileThatIsMissing(t *testing.T) {
+func TestOpen_NamesTheMissingProfile(t *testing.T) {
 	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
 	t.Setenv("AWS_PROFILE", "nobody")
-	if _, err := openInAWS(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "check AWS_PROFILE") || !strings.Contains(err.Error(), "nobody") {
+	if _, err := openInAWS(t.Context(), "mine", forCommands); err == nil || !strings.Contains(err.Error(), "check AWS_PROFILE") || !strings.Contains(err.Error(), "nobody") {
 		t.Error(err)
 	}
 }
 
-func TestExplain_NamesWhatRefuses(t *testing.T) {
+func TestDeadlinesFor_LeaveTimeForARetry(t *testing.T) {
 	t.Parallel()
+	for text, want := range map[string]Deadlines{
+		"": {20 * time.Second, time.Minute}, "3s": {time.Second, 3 * time.Second}, "1h": {20 * time.Minute, time.Hour},
+	} {
+		got, err := DeadlinesFor(func(string) string { return text })
+		if err != nil || got != want || 2*got.Attempt >= got.Call {
+			t.Errorf("%q: %+v, %v; want %+v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"0", "999ms", "61m", "-1s", "60", "soon"} {
+		environment := map[string]string{"DYNAMODB_TIMEOUT": text, "DYNAMODB_ENDPOINT": "http://127.0.0.1:1"}
+		_, err := Open(t.Context(), func(name string) string { return environment[name] }, io.Discard)
+		if want := fmt.Sprintf("DYNAMODB_TIMEOUT is %q: it must be 1s to 1h, as in 30s or 5m", text); err == nil || err.Error() != want {
+			t.Errorf("%q: %v; want %s", text, err, want)
+		}
+	}
+}
+
+func TestExplain_NamesTheCause(t *testing.T) {
+	t.Parallel()
+	notFound := Location{Name: "mine", Region: "eu-west-1"}.Explain(&smithy.GenericAPIError{Code: "ResourceNotFoundException", Message: "Requested resource not found"})
+	const want = "there is no table mine in AWS region eu-west-1: either the name is wrong or the region; " +
+		"check TABLE_NAME and AWS_REGION against the stack's output TableName and its region (ResourceNotFoundException: Requested resource not found)"
+	if access, ok := errors.AsType[*AccessError](notFound); !ok || access.Sentence != want {
+		t.Errorf("%v; want %s", notFound, want)
+	}
 	api := func(code, message string) error { return &smithy.GenericAPIError{Code: code, Message: message} }
 	for _, c := range []struct {
 		err  error

@@ -2,25 +2,35 @@ package transfer
 
 import (
 	"encoding/csv"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"github.com/marketmeter/marketmeter/internal/auth"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // For all groups, reading the line that export writes returns the same group.
-func TestExportedLinesAreReadAsTheSameGroup(t *testing.T) {
+func TestExport_LinesAreReadAsTheSameGroup(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		want := transfertest.AnyGroup().Draw(t, "group")
@@ -44,7 +54,7 @@ func (c *closedPipe) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestExportEndsWhereItsReaderHasGone(t *testing.T) {
+func TestExport_EndsIfItsReaderHasGone(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	counts, err := Import(t.Context(), tbl, "o1", strings.NewReader(transfertest.Lines(transfertest.ManyGroups(50, "o1"))), ImportOptions{})
@@ -115,5 +125,118 @@ func TestExport_NeutralizesFormulasInCSV(t *testing.T) {
 				t.Errorf("raw %v: %q", raw, row)
 			}
 		}
+	}
+}
+
+// exported returns the lines that Export writes, newest first.
+func exported(t *testing.T, tbl *table.Table, org metering.OrgID) string {
+	t.Helper()
+	var out, warnings strings.Builder
+	if err := Export(t.Context(), tbl, org, metering.GroupFilter{}, NewJSONL(&out), &warnings); err != nil || warnings.Len() > 0 {
+		t.Fatal(err, &warnings)
+	}
+	return out.String()
+}
+
+func TestExport_IntoImportIsTheSameList(t *testing.T) {
+	t.Parallel()
+	const org = "o#1 +é"
+	groups := transfertest.ManyGroups(400, org)
+	from, to := tabletest.New(t), tabletest.New(t)
+	if counts, err := importText(t, from, org, transfertest.Lines(groups)); err != nil || counts.Imported != 400 {
+		t.Fatal(counts, err)
+	}
+	lines := exported(t, from, org)
+	if want := transfertest.Lines(transfertest.SortedNewestFirst(groups)); lines != want {
+		t.Errorf("exported:\n%s\nwant what was imported, newest first:\n%s", lines, want)
+	}
+	if counts, err := importText(t, to, org, lines); err != nil || counts.Imported != 400 {
+		t.Fatal(counts, err)
+	}
+	if again := exported(t, to, org); again != lines {
+		t.Errorf("exported again:\n%s\nwant\n%s", again, lines)
+	}
+	if got, want := listedPages(t, to, org, 37), listedPages(t, from, org, 37); got != want {
+		t.Errorf("listed:\n%s\nwant\n%s", got, want)
+	}
+}
+
+// listedPages returns all pages of the list operation for all of time, one a line, with the members
+// of each object sorted by name.
+func listedPages(t *testing.T, tbl *table.Table, org string, limit int) string {
+	t.Helper()
+	api := httpapi.API{
+		Table: tbl, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Authenticate: func(*http.Request) (auth.Principal, error) {
+			return auth.Principal{Organization: metering.OrgID(org), KeyID: "test", Scopes: auth.Read}, nil
+		},
+		CountUnits: table.CountUnits,
+	}
+	handler := api.Handler("list")
+	nextOffset := regexp.MustCompile(`"nextOffset":(\d+)}$`)
+	var pages strings.Builder
+	for offset := "0"; ; {
+		path := fmt.Sprintf("/org/%s/usageRecordGroup?startDate=0000-01-01&endDate=9999-12-31&limit=%d&offset=%s", url.PathEscape(org), limit, offset)
+		response := httptest.NewRecorder()
+		handler.ServeHTTP(response, httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
+		next := nextOffset.FindStringSubmatch(response.Body.String())
+		if response.Code != 200 || next == nil {
+			t.Fatalf("%s: %d %s", path, response.Code, response.Body)
+		}
+		var page any
+		decoder := json.NewDecoder(response.Body)
+		decoder.UseNumber()
+		if err := decoder.Decode(&page); err != nil {
+			t.Fatal(err)
+		}
+		sorted, err := json.Marshal(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&pages, "%s\n", sorted)
+		if offset = next[1]; offset == "0" {
+			return pages.String()
+		}
+	}
+}
+
+func TestExport_ReadsEveryPage(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	groups := transfertest.ManyGroups(12, "o1")
+	for i := range groups {
+		groups[i].UsageRecordReportID = strings.Repeat("x", 200_000) // five of them fill a page of DynamoDB
+	}
+	if counts, err := importText(t, tbl, "o1", transfertest.Lines(groups)); err != nil || counts.Imported != 12 {
+		t.Fatal(counts, err)
+	}
+	if exported(t, tbl, "o1") != transfertest.Lines(transfertest.SortedNewestFirst(groups)) {
+		t.Error("the export is not the 12 groups that were imported")
+	}
+}
+
+// An export returns identifiers with "%", stored by an earlier version, unchanged. An import
+// refuses them and names the line.
+func TestExport_KeepsIdentifiersWithPercent(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	groups := transfertest.ManyGroups(4, "o%1")
+	groups[1].ID, groups[2].EntitlementID, groups[3].BuyerID = "a%41", "100%", "50%"
+	for i := range groups {
+		if _, err := tbl.Put(t.Context(), &groups[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := exported(t, tbl, "o%1"), transfertest.Lines(transfertest.SortedNewestFirst(groups)); got != want {
+		t.Errorf("exported\n%s\nwant\n%s", got, want)
+	}
+	var refused []string
+	counts, err := Import(t.Context(), tbl, "o2", strings.NewReader(transfertest.Lines(groups)), ImportOptions{
+		RewriteOrg: true, Refused: func(line int, reason error) { refused = append(refused, fmt.Sprintf("line %d: %v", line, reason)) },
+	})
+	slices.Sort(refused)
+	want := []string{`line 2: id is "a%41": it must not hold "/", "?" or "%"`, `line 3: entitlementID is "100%": it must not hold "/", "?" or "%"`}
+	if err != nil || counts.Imported != 2 || !slices.EqualFunc(refused, want, strings.HasPrefix) {
+		t.Errorf("%v, %v, %q; want %q", counts, err, refused, want)
 	}
 }

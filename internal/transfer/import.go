@@ -96,7 +96,7 @@ func Import(ctx context.Context, tbl *table.Table, org metering.OrgID, from io.R
 		err = errors.New("interrupted")
 	}
 	if err != nil {
-		err = stack.FollowedBy(err, "; run it again to go on: what is there is skipped")
+		err = stack.FollowedBy(err, "; run it again to continue: what exists is skipped")
 	}
 	return im.counts, err
 }

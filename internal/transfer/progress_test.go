@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestProgressIsALineNowAndThen(t *testing.T) {
+func TestProgress_IsALineNowAndThen(t *testing.T) {
 	t.Parallel()
 	const first, bad, second = "imported 500, skipped 0, refused 0, 100 lines a second", "line 700: bad\n", "imported 999, skipped 0, refused 1, 100 lines a second"
 	for _, test := range []struct {

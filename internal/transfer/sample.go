@@ -32,7 +32,7 @@ func LoadSample(ctx context.Context, tbl *table.Table, today time.Time, say func
 		return fmt.Errorf("looking for the sample data: %w", err)
 	}
 	if have >= sampleCount {
-		say(fmt.Sprintf("The sample data is there: organization %s, %d groups", SampleOrg, have))
+		say(fmt.Sprintf("The sample data exists: organization %s, %d groups", SampleOrg, have))
 		return nil
 	}
 	say(fmt.Sprintf("Loading the sample data: organization %s, %d groups", SampleOrg, sampleCount))

@@ -15,7 +15,7 @@ import (
 
 var sampleToday = time.Date(2026, 3, 1, 9, 30, 0, 0, time.UTC)
 
-func TestSampleIsTheSameAllDay(t *testing.T) {
+func TestSample_IsTheSameAllDay(t *testing.T) {
 	t.Parallel()
 	lines := sampleLines(sampleToday)
 	for _, at := range []time.Time{
@@ -31,7 +31,7 @@ func TestSampleIsTheSameAllDay(t *testing.T) {
 	}
 }
 
-func TestSampleHasEverything(t *testing.T) {
+func TestSample_HasEverything(t *testing.T) {
 	t.Parallel()
 	startOfDay := sampleToday.Truncate(24 * time.Hour)
 	oldest := startOfDay.AddDate(0, 0, 1).AddDate(0, 0, -45) // as seen at the end of the day
@@ -104,7 +104,7 @@ func version(g metering.Group) string {
 }
 
 // A load that was interrupted one day is completed on the next.
-func TestLoadSampleCompletesWhatIsThere(t *testing.T) {
+func TestLoadSample_CompletesWhatExists(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	lines := slices.Collect(strings.Lines(string(sampleLines(sampleToday))))
@@ -120,7 +120,7 @@ func TestLoadSampleCompletesWhatIsThere(t *testing.T) {
 	}
 	want := []string{
 		"Loading the sample data: organization demo, 2500 groups", "  500 of 2500", "  1000 of 2500", "  1500 of 2500", "  2000 of 2500",
-		"The sample data is there: organization demo, 2500 groups",
+		"The sample data exists: organization demo, 2500 groups",
 	}
 	if !slices.Equal(said, want) {
 		t.Errorf("said %q, want %q", said, want)

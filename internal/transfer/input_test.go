@@ -1,15 +1,14 @@
-package main
+package transfer
 
 import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf16"
 
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/internal/transfer/transfertest"
@@ -55,31 +54,27 @@ func inUTF32(text string, lowFirst bool) string {
 	return string(out)
 }
 
+func importText(t *testing.T, tbl *table.Table, org, text string) (Counts, error) {
+	t.Helper()
+	return Import(t.Context(), tbl, metering.OrgID(org), strings.NewReader(text), ImportOptions{})
+}
+
 func TestImport_ReadsGzip(t *testing.T) {
 	t.Parallel()
-	lines := transfertest.Lines(transfertest.ManyGroups(50, "o1"))
+	tbl := tabletest.New(t)
+	lines := transfertest.Lines(transfertest.ManyGroups(50, ""))
 	half := strings.Index(lines[len(lines)/2:], "\n") + len(lines)/2 + 1
-	dir := t.TempDir()
-	for name, input := range map[string]string{
-		"gzip": gzipped(t, lines), "gzip of two members": gzipped(t, lines[:half]) + gzipped(t, lines[half:]),
-		"gzip with a mark of UTF-8": gzipped(t, "\ufeff"+lines), "a mark of UTF-8": "\ufeff" + lines, "plain": lines, "without a last newline": lines[:len(lines)-1],
+	for i, input := range []string{
+		gzipped(t, lines), gzipped(t, lines[:half]) + gzipped(t, lines[half:]), // two members
+		gzipped(t, "\ufeff"+lines), "\ufeff" + lines, lines, lines[:len(lines)-1], // without the last newline
 	} {
-		_, table := tabletest.Client(t)
-		if status, stdout, stderr := onTable(t, table, input, "import", "--org", "o1", "-"); status != 0 || stdout != "imported 50, skipped 0, refused 0\n" {
-			t.Errorf("%s: %d, %s%s", name, status, stdout, stderr)
-		}
-		file := filepath.Join(dir, name) // the file's name does not matter
-		if err := os.WriteFile(file, []byte(input), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if status, stdout, stderr := onTable(t, table, "", "import", "--org", "o1", file); status != 0 || stdout != "imported 0, skipped 50, refused 0\n" {
-			t.Errorf("%s, from a file: %d, %s%s", name, status, stdout, stderr)
+		if counts, err := importText(t, tbl, fmt.Sprint("o", i), input); err != nil || counts != (Counts{Imported: 50}) {
+			t.Errorf("input %d: %v, %v", i, counts, err)
 		}
 	}
-	_, table := tabletest.Client(t)
 	for _, empty := range []string{"", gzipped(t, ""), "\ufeff", "\n"} {
-		if status, stdout, stderr := onTable(t, table, empty, "import", "--org", "o1", "-"); status != 0 || stdout != "imported 0, skipped 0, refused 0\n" {
-			t.Errorf("%q: %d, %s%s", empty, status, stdout, stderr)
+		if counts, err := importText(t, tbl, "o", empty); err != nil || counts != (Counts{}) {
+			t.Errorf("%q: %v, %v", empty, counts, err)
 		}
 	}
 }
@@ -87,8 +82,7 @@ func TestImport_ReadsGzip(t *testing.T) {
 // The lines before the damage are imported and counted, and the failure is reported in one line.
 func TestImport_StopsAtDamagedGzip(t *testing.T) {
 	t.Parallel()
-	client, name := tabletest.Client(t)
-	tbl := table.New(client, name)
+	tbl := tabletest.New(t)
 	var lines strings.Builder
 	for n := range 600 {
 		lines.WriteString(transfertest.Line(fmt.Sprint("g", n)))
@@ -110,18 +104,17 @@ func TestImport_StopsAtDamagedGzip(t *testing.T) {
 		{gzipped(t, whole), "the input is gzip within gzip: decompress it once", 0},
 	} {
 		org := fmt.Sprint("o", i)
-		status, stdout, stderr := onTable(t, name, test.input, "import", "--org", org, "-")
+		counts, err := importText(t, tbl, org, test.input)
 		stored := len(transfertest.StoredGroups(t, tbl, org))
-		if status != 1 || stored < test.imported || stdout != fmt.Sprintf("imported %d, skipped 0, refused 0\n", stored) ||
-			!strings.Contains(stderr, test.want) || strings.Count(stderr, "marketmeter import: ") != 1 || strings.Contains(stderr, "line 1: ") {
-			t.Errorf("%d bytes: %d, %s%s%d are stored; want at least %d and %q", len(test.input), status, stdout, stderr, stored, test.imported, test.want)
+		if err == nil || !strings.Contains(err.Error(), test.want) || stored < test.imported || counts != (Counts{Imported: stored}) {
+			t.Errorf("%d bytes: %v, %v, and %d are stored; want at least %d and %q", len(test.input), counts, err, stored, test.imported, test.want)
 		}
 	}
 }
 
 func TestImport_NamesOtherFormatsOnce(t *testing.T) {
 	t.Parallel()
-	_, table := tabletest.Client(t)
+	tbl := tabletest.New(t)
 	var lines strings.Builder
 	for n := range 20 {
 		lines.WriteString(transfertest.Line(fmt.Sprint("g", n), "buyerID", "é日"))
@@ -148,9 +141,10 @@ func TestImport_NamesOtherFormatsOnce(t *testing.T) {
 		"CSV":                  {"id,organizationID,buyerID\ng1,o1,b\n", "the input is CSV"},
 		"a program":            {"\x7fELF\x02\x01\x01\x00" + strings.Repeat("x", 400), "the input is no text"},
 	} {
-		status, stdout, stderr := onTable(t, table, test.input, "import", "--org", "o1", "-")
-		if status != 1 || stdout != "imported 0, skipped 0, refused 0\n" || !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
-			t.Errorf("%s: %d, %s%swant 1 and one line with %q", name, status, stdout, stderr, test.want)
+		var refused []error
+		counts, err := Import(t.Context(), tbl, "o1", strings.NewReader(test.input), ImportOptions{Refused: func(_ int, reason error) { refused = append(refused, reason) }})
+		if err == nil || !strings.Contains(err.Error(), test.want) || counts != (Counts{}) || refused != nil {
+			t.Errorf("%s: %v, %v, %v; want one error with %q", name, counts, err, refused, test.want)
 		}
 	}
 }
