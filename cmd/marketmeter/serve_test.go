@@ -1,13 +1,17 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
 // The client sends the second half of its request after TERM.
@@ -69,4 +73,26 @@ func halfARequest(t *testing.T, url, key string) (connection net.Conn, rest stri
 	}
 	fmt.Fprint(connection, body[:10])
 	return connection, body[10:]
+}
+
+// A command whose reader has gone is ended by the signal, as a shell's `export | head` expects. If
+// SIGPIPE is ignored it exits with the same status.
+func TestCommands_EndBySIGPIPE(t *testing.T) {
+	t.Parallel()
+	_, name := tabletest.Client(t)
+	for _, line := range []string{"export --org o1 --format csv", "key list --org o1", "help"} {
+		from, to, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		from.Close()
+		command := exec.CommandContext(t.Context(), "marketmeter", strings.Fields(line)...)
+		command.Env, command.Stdout = []string{endpoint(t), "TABLE_NAME=" + name}, to
+		err = command.Run()
+		to.Close()
+		failed, ok := errors.AsType[*exec.ExitError](err)
+		if !ok || failed.Sys().(syscall.WaitStatus).Signal() != syscall.SIGPIPE {
+			t.Errorf("%s: %v; want it ended by SIGPIPE", line, err)
+		}
+	}
 }

@@ -230,6 +230,10 @@ func TestExport_KeepsIdentifiersWithPercent(t *testing.T) {
 	if got, want := exported(t, tbl, "o%1"), transfertest.Lines(transfertest.SortedNewestFirst(groups)); got != want {
 		t.Errorf("exported\n%s\nwant\n%s", got, want)
 	}
+	var csv, warnings strings.Builder
+	if err := Export(t.Context(), tbl, "o%1", metering.GroupFilter{}, NewCSV(&csv, false), &warnings); err != nil || !strings.Contains(csv.String(), "a%41") {
+		t.Errorf("as CSV: %v, %s\n%s", err, &warnings, &csv)
+	}
 	var refused []string
 	counts, err := Import(t.Context(), tbl, "o2", strings.NewReader(transfertest.Lines(groups)), ImportOptions{
 		RewriteOrg: true, Refused: func(line int, reason error) { refused = append(refused, fmt.Sprintf("line %d: %v", line, reason)) },
