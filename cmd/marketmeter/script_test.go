@@ -55,7 +55,7 @@ func TestScripts(t *testing.T) {
 			e.Vars = append(e.Vars,
 				"DYNAMODB_ENDPOINT="+os.Getenv("DYNAMODB_ENDPOINT"), "TABLE_NAME=test-"+rand.Text(),
 				"LOCAL_JARS="+jars, "ADDR=127.0.0.1:0", "JAVA_HOME="+os.Getenv("JAVA_HOME"), "CI="+os.Getenv("CI"),
-				"docs="+filepath.Join(jars, "..", "docs"))
+				"in90days="+hourAfter(90*24*time.Hour), "in24hours="+hourAfter(24*time.Hour))
 			e.Values[refusedRequests{}] = new(atomic.Int64)
 			return makeTable(t.Context(), e, client, e.Getenv("TABLE_NAME"))
 		},
@@ -64,6 +64,14 @@ func TestScripts(t *testing.T) {
 		},
 		RequireUniqueNames: true,
 	})
+}
+
+// hourAfter returns a pattern of the hour, as lists show it, at the end of a span that begins now or
+// in the next minutes.
+func hourAfter(span time.Duration) string {
+	const hour = "2006-01-02T15"
+	end := time.Now().UTC().Add(span)
+	return "(" + end.Format(hour) + "|" + end.Add(10*time.Minute).Format(hour) + ")"
 }
 
 type deferrer interface{ Defer(func()) }
