@@ -37,7 +37,7 @@ func TestWrites_AreSafeToRetryAfterAStall(t *testing.T) {
 			return tabletest.Stalls["before the last byte of the body"]
 		})
 		stalling := table.New(dynamoclient.New(dynamoclient.Options{
-			Region: localdb.Region, Endpoint: endpoint, Transport: dynamoclient.NewTransport(8 * time.Second),
+			Region: localdb.Region, Endpoint: endpoint, Transport: dynamoclient.NewTransport(3 * time.Second),
 			Credentials: credentials.NewStaticCredentialsProvider(localdb.AccessKeyID, localdb.SecretAccessKey, ""),
 		}), name)
 		all.Go(func() {
@@ -81,7 +81,7 @@ func TestConfigChange_IsSafeToRetryAfterAStall(t *testing.T) {
 		return tabletest.Stalls["after a byte of the body"]
 	})
 	stalling := table.New(dynamoclient.New(dynamoclient.Options{
-		Region: localdb.Region, Endpoint: endpoint, Transport: dynamoclient.NewTransport(8 * time.Second),
+		Region: localdb.Region, Endpoint: endpoint, Transport: dynamoclient.NewTransport(3 * time.Second),
 		Credentials: credentials.NewStaticCredentialsProvider(localdb.AccessKeyID, localdb.SecretAccessKey, ""),
 	}), name)
 	version, _, err := stalling.ChangeConfig(ctx, "o1", now, setFlag("AWS"))

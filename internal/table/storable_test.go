@@ -22,12 +22,14 @@ import (
 func TestPut_RefusesMoreThan392KB(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
-	put(t, tbl, full("g-fits", metering.StatusCreated, 8<<10))
+	fits := full("g-fits", metering.StatusCreated, 8<<10)
+	put(t, tbl, fits)
 	_, err := tbl.Put(t.Context(), full("g-over", metering.StatusCreated, 8<<10-1))
 	wantCode(t, err, metering.Invalid)
 	if want := "the group has 401409 bytes as stored: it may have at most 401408 (392 KB)"; err.Error() != want {
 		t.Errorf("%v; want %s", err, want)
 	}
+	wantSame(t, []metering.Group{*fits}, all(t, tbl, "o1"))
 }
 
 // Put refuses each name in properties that DynamoDB refuses, and its error says where the name is.
