@@ -11,21 +11,24 @@ import (
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
 // This test measures how much acknowledged data DynamoDB Local itself loses if it is killed between
 // one write and the next of eight concurrent writers. Nothing is promised: the service could not
 // restore such data. So far nothing was lost. (A failure of the machine is another matter.)
-func TestWhatDynamoDBLocalLoses(t *testing.T) {
+// Each database that starts over the data of the last one also takes the next writes.
+func TestDynamoDBLocal_KillLosesNothing(t *testing.T) {
+	programtest.Long(t)
 	t.Parallel()
 	const writers = 8
 	r := random(t)
 	data := t.TempDir()
 	var mu sync.Mutex
 	acknowledged, lost, kills, unasked := map[string]bool{}, 0, 0, 0
+	db := startDatabase(t, data)
 	for deadline := until(2 * time.Second); kills < 2 || time.Now().Before(deadline); kills++ {
-		db := startDatabase(t, data)
 		pid := databaseOver(t, data)
 		stored := table.New(db.Client(), "marketmeter")
 		writing, stop := context.WithCancel(t.Context())
@@ -90,7 +93,6 @@ func TestWhatDynamoDBLocalLoses(t *testing.T) {
 			}
 		}
 		unasked = len(there) - len(acknowledged)
-		db.Stop()
 	}
 	t.Logf("%d kills, %d writes acknowledged, %d lost; %d more were applied and not acknowledged", kills, len(acknowledged)+lost, lost, unasked)
 	if lost > 0 {

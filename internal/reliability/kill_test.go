@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/marketmeter/marketmeter/internal/programtest"
 )
 
 // victims are the processes that a kill -9 hits. Both are killed when a machine runs out of memory;
@@ -48,7 +50,8 @@ var victims = []struct {
 // at a random moment under load, and the server once more during its start. It starts again without
 // help, over the same data and at the same address, and all acknowledged data exists and is
 // complete.
-func TestAKillLosesNothing(t *testing.T) {
+func TestKill_LosesNothingAcknowledged(t *testing.T) {
+	programtest.Long(t)
 	t.Parallel()
 	r := random(t)
 	order := r.Perm(len(victims)) // each is used by at least one of the two

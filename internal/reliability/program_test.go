@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,14 +29,41 @@ type installation struct {
 	environment  []string
 }
 
-// install builds the program. It uses the checkout's copy of DynamoDB Local. Of the environment it
+// TestMain removes the program that the tests have built.
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if build.folder != "" {
+		_ = os.RemoveAll(build.folder)
+	}
+	os.Exit(status)
+}
+
+// build is the program, built once for all tests.
+var build struct {
+	once   sync.Once
+	folder string
+	err    error
+}
+
+func buildProgram() {
+	if build.folder, build.err = os.MkdirTemp("", "marketmeter-"); build.err != nil {
+		return
+	}
+	out, err := exec.Command("go", "build", "-o", filepath.Join(build.folder, "marketmeter"), "../../cmd/marketmeter").CombinedOutput()
+	if err != nil {
+		build.err = fmt.Errorf("go build: %w\n%s", err, out)
+	}
+}
+
+// install installs the program. It uses the checkout's copy of DynamoDB Local. Of the environment it
 // passes on what the machine needs, but neither a database nor a table: those are in variables.
 func install(t *testing.T, variables ...string) *installation {
 	t.Helper()
-	i := &installation{program: filepath.Join(t.TempDir(), "marketmeter"), dir: t.TempDir()}
-	if out, err := exec.Command("go", "build", "-o", i.program, "../../cmd/marketmeter").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	build.once.Do(buildProgram)
+	if build.err != nil {
+		t.Fatal(build.err)
 	}
+	i := &installation{program: filepath.Join(build.folder, "marketmeter"), dir: t.TempDir()}
 	jars, err := filepath.Abs("../../.local")
 	if err != nil {
 		t.Fatal(err)

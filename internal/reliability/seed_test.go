@@ -61,18 +61,21 @@ func again(test string, from uint64) string {
 	return fmt.Sprintf("again: bin/marketmeter with-dynamodb -- go test ./internal/reliability -run '%s' -seed %d%s", pattern, from, more)
 }
 
-// until is when a randomized test stops: after the given time, or with -long after a hundred times
-// that.
-func until(short time.Duration) time.Time {
-	if *long {
-		short *= 100
+// until is when a randomized test stops: after the given time, with -long after a hundred times that,
+// with -short after an eighth.
+func until(usual time.Duration) time.Time {
+	switch {
+	case *long:
+		usual *= 100
+	case testing.Short():
+		usual /= 8
 	}
-	return time.Now().Add(short)
+	return time.Now().Add(usual)
 }
 
 // A test that hangs and is killed has printed the command that repeats the run, whatever its name.
 // The command repeats the run.
-func TestAHangTellsItsSeed(t *testing.T) {
+func TestRandom_HangHasPrintedItsSeed(t *testing.T) {
 	t.Parallel()
 	const hangs = "HANGS"
 	if os.Getenv(hangs) != "" {
@@ -102,7 +105,7 @@ func TestAHangTellsItsSeed(t *testing.T) {
 		_ = program.Wait() // it was killed
 		return said
 	}
-	first := run("-run '^TestAHangTellsItsSeed$'")
+	first := run("-run '^TestRandom_HangHasPrintedItsSeed$'")
 	if len(first) != 3 || !strings.HasPrefix(first[1], "again: ") {
 		t.Fatalf("it says %q; want three lines, the second with the command", first)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/bench/lambda"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -57,9 +58,12 @@ func refuseWith(status int, body string) http.HandlerFunc {
 // a client can't be authenticated. The functions are the programs as they are deployed, with
 // repeated requests to the same process, whose retry budget runs out.
 //
-// A table that never responds makes each function use all of its time, so they all wait at once.
-func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
+// A table that never responds makes each function use all of its time. So they all wait at once,
+// and get at most as much of their time as mostWait; with -long all of it.
+func TestFunction_RespondsWhateverItsTableDoes(t *testing.T) {
+	programtest.Long(t)
 	t.Parallel()
+	const mostWait = 10 * time.Second
 	folder, programs := t.TempDir(), map[string]string{}
 	functions := map[string][]string{
 		"list": {"listUsageRecordGroups"}, "delete": {"deleteUsageRecordGroup"}, "config": {"getUsageMeteringConfigInfo", "replaceUsageMeteringConfigInfo", "updateUsageMeteringConfigInfo"}, "authorizer": {"authorizer"},
@@ -72,8 +76,14 @@ func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 	// Not t.Parallel: the tests that it allows at once would only wait, each for up to half a
 	// minute.
 	run := func(name string, test func(t *testing.T)) { all.Go(func() { t.Run(name, test) }) }
-	for function, operations := range functions {
+	timeoutFor := func(function, failure string) time.Duration {
 		timeout := timeoutOf(t, function)
+		if failure == "silent" && !*long {
+			timeout = min(timeout, mostWait)
+		}
+		return timeout
+	}
+	for function, operations := range functions {
 		for failure, handler := range failures {
 			times, events := 2, operations
 			switch {
@@ -83,7 +93,7 @@ func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 				times, events = 1, operations[:1] // each takes long, and begins with the same read
 			}
 			run(function+" "+failure, func(t *testing.T) {
-				asked, calls := wantUnavailable(t, programs[function], rand.Text(), handler, timeout, slices.Repeat(events, times))
+				asked, calls := wantUnavailable(t, programs[function], rand.Text(), handler, timeoutFor(function, failure), slices.Repeat(events, times))
 				if function == "authorizer" && failure == "silent" && calls < asked+1 {
 					t.Error("one silent connection takes the authorizer all of its time; want another try")
 				}
@@ -107,10 +117,9 @@ func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 		}
 	}
 	for function, operations := range map[string][]string{"list": {"listUsageRecordGroups"}, "config": {"replaceUsageMeteringConfigInfo", "updateUsageMeteringConfigInfo"}} {
-		timeout := timeoutOf(t, function)
 		for _, failure := range []string{"throttled", "silent"} {
 			run(function+", writes "+failure, func(t *testing.T) {
-				asked, calls := wantUnavailable(t, programs[function], name, ofWrites(t, failures[failure]), timeout, operations)
+				asked, calls := wantUnavailable(t, programs[function], name, ofWrites(t, failures[failure]), timeoutFor(function, failure), operations)
 				if calls < 2*asked-1 || calls > asked*(tries+1) {
 					t.Errorf("%d calls for %d requests; want for each at most %d, after one that reads", calls, asked, tries)
 				}
