@@ -67,7 +67,7 @@ func until(usual time.Duration) time.Time {
 	switch {
 	case *long:
 		usual *= 100
-	case testing.Short():
+	case testing.Short(): //nolint:forbidigo // it skips nothing
 		usual /= 8
 	}
 	return time.Now().Add(usual)
