@@ -12,6 +12,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/programtest"
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
@@ -23,12 +24,12 @@ func TestDynamoDBLocal_KillLosesNothing(t *testing.T) {
 	programtest.Long(t)
 	t.Parallel()
 	const writers = 8
-	r := random(t)
+	r := seedtest.Random(t)
 	data := t.TempDir()
 	var mu sync.Mutex
 	acknowledged, lost, kills, unasked := map[string]bool{}, 0, 0, 0
 	db := startDatabase(t, data)
-	for deadline := until(2 * time.Second); kills < 2 || time.Now().Before(deadline); kills++ {
+	for deadline := seedtest.Until(2 * time.Second); kills < 2 || time.Now().Before(deadline); kills++ {
 		pid := databaseOver(t, data)
 		stored := table.New(db.Client(), "marketmeter")
 		writing, stop := context.WithCancel(t.Context())

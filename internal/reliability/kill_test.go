@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/programtest"
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 )
 
 // victims are the processes that a kill -9 hits. Both are killed when a machine runs out of memory;
@@ -53,7 +54,7 @@ var victims = []struct {
 func TestKill_LosesNothingAcknowledged(t *testing.T) {
 	programtest.Long(t)
 	t.Parallel()
-	r := random(t)
+	r := seedtest.Random(t)
 	order := r.Perm(len(victims)) // each is used by at least one of the two
 	for _, test := range []struct {
 		name  string
@@ -68,7 +69,7 @@ func TestKill_LosesNothingAcknowledged(t *testing.T) {
 			i := install(t, "ADDR="+freeAddress(t), "SANDBOX_ADDR=127.0.0.1:0")
 			var h history
 			kills, demo, orphan := 0, "", func() bool { return false }
-			for deadline := until(3 * time.Second); kills < test.kills || time.Now().Before(deadline); kills++ {
+			for deadline := seedtest.Until(3 * time.Second); kills < test.kills || time.Now().Before(deadline); kills++ {
 				victim := victims[order[(test.from+kills)%len(order)]]
 				i.killOnTheWayUp(t, r, args)
 				server := i.serve(t, args...)

@@ -26,6 +26,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/bench/lambda"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/programtest"
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -78,7 +79,7 @@ func TestFunction_RespondsWhateverItsTableDoes(t *testing.T) {
 	run := func(name string, test func(t *testing.T)) { all.Go(func() { t.Run(name, test) }) }
 	timeoutFor := func(function, failure string) time.Duration {
 		timeout := timeoutOf(t, function)
-		if failure == "silent" && !*long {
+		if failure == "silent" && !*seedtest.Long {
 			timeout = min(timeout, mostWait)
 		}
 		return timeout
@@ -87,7 +88,7 @@ func TestFunction_RespondsWhateverItsTableDoes(t *testing.T) {
 		for failure, handler := range failures {
 			times, events := 2, operations
 			switch {
-			case *long:
+			case *seedtest.Long:
 				times = 30
 			case failure == "silent":
 				times, events = 1, operations[:1] // each takes long, and begins with the same read
