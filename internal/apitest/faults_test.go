@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/seedtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
@@ -250,6 +251,7 @@ func (tr *trial) goesWrong(point int, always bool, kinds ...tabletest.Kind) {
 // ends with exactly one effect. If one or two attempts go wrong, the client's own retries are
 // enough.
 func TestFaults_EachAtEachRequest(t *testing.T) {
+	programtest.Long(t)
 	t.Parallel()
 	n := newNetwork(t)
 	first := []int{slices.IndexFunc(tabletest.Kinds, func(k tabletest.Kind) bool { return k.Name == "lost" })}

@@ -31,9 +31,9 @@ const (
 // The local server gets four times the requests that it can serve, for 8 seconds, from clients that
 // don't wait for each other. Every request gets a response, a correct one or a 503 with
 // Retry-After. No connection is reset and nothing hangs. Memory stays bounded. At least a third as
-// many requests are served during the load as without it. Right after it, the server serves at least
-// half as many as one that has just started, beside it, so that both have the same share of the
-// machine.
+// many requests are served during the load as without it. Right after it, the server serves at
+// least half as many as one that has just started, beside it, so that both have the same share of
+// the machine.
 func TestOverload_IsShed(t *testing.T) {
 	programtest.Long(t)
 	t.Parallel()

@@ -55,8 +55,8 @@ func buildProgram() {
 	}
 }
 
-// install installs the program. It uses the checkout's copy of DynamoDB Local. Of the environment it
-// passes on what the machine needs, but neither a database nor a table: those are in variables.
+// install installs the program. It uses the checkout's copy of DynamoDB Local. Of the environment
+// it passes on what the machine needs, but neither a database nor a table: those are in variables.
 func install(t *testing.T, variables ...string) *installation {
 	t.Helper()
 	build.once.Do(buildProgram)

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/internal/wire"
@@ -97,6 +98,7 @@ func reported(g *metering.NewGroup, serial int32) *metering.Group {
 // The largest group of each shape that validation approves is stored and deleted, whatever its ids
 // are, which validation does not know. The next larger one is refused with its size.
 func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
+	programtest.Long(t)
 	t.Parallel()
 	tbl := tabletest.New(t)
 	repeat := func(n int, element string) string { return strings.TrimSuffix(strings.Repeat(element+",", n), ",") }

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -255,6 +256,7 @@ func putLarger(t *testing.T, client *dynamodb.Client, name string, g *metering.G
 // A group of any size that can be stored can be deleted, even if the item has no room for the 25
 // bytes of the deletion's id, and even if the response is lost.
 func TestDelete_FullGroup(t *testing.T) {
+	programtest.Long(t)
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
