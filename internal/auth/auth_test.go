@@ -77,7 +77,7 @@ func TestKey_TypoIsReported(t *testing.T) {
 				t.Fatalf("%s at %d: %q is taken for a key: %v", what, at, text, err)
 			}
 			if len(text) > 10 && strings.Contains(err.Error(), text[3:]) {
-				t.Fatalf("the error tells the key: %v", err)
+				t.Fatalf("the error contains the key: %v", err)
 			}
 		}
 	})

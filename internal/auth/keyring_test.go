@@ -90,7 +90,7 @@ func TestRotate_EndsTheOldKeyInTime(t *testing.T) {
 				CreationTime: made, CreatedBy: "ann@host", ExpiryTime: test.wantNewExpiry,
 			})
 			if r.Hash != key.Hash() || !old.ExpiryTime.Equal(test.wantOldExpiry) {
-				t.Errorf("it tells %v and %v", r, old)
+				t.Errorf("it returns %v and %v", r, old)
 			}
 		})
 	}

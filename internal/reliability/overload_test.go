@@ -61,7 +61,7 @@ func TestOverload_IsShed(t *testing.T) {
 	load.offer(t, 4, before, overload)
 	lone, err := load.one(t.Context(), 0, 0)
 	if err != nil || lone.status != http.StatusOK {
-		t.Errorf("right after the load a request is answered %v, %v", lone, err)
+		t.Errorf("right after the load a request gets %v, %v", lone, err)
 	}
 	other := install(t, variables...).serve(t)
 	other.ready(t)
@@ -155,7 +155,7 @@ func (l *load) capacity(t *testing.T, seed uint64) float64 {
 				switch {
 				case ctx.Err() != nil:
 				case err != nil || got.status != http.StatusOK && !got.shed():
-					t.Errorf("without the load a request is answered %v, %v", got, err)
+					t.Errorf("without the load a request gets %v, %v", got, err)
 				case got.status == http.StatusOK && time.Now().After(warm):
 					served.Add(1)
 				}
@@ -204,7 +204,7 @@ func (l *load) offer(t *testing.T, times, able float64, during time.Duration) {
 }
 
 // one sends a request of the mix, and fails if a 200 has a wrong body.
-func (l *load) one(ctx context.Context, kind int, n uint64) (got httpAnswer, err error) {
+func (l *load) one(ctx context.Context, kind int, n uint64) (got httpResponse, err error) {
 	org := l.url + "/org/acme"
 	switch {
 	case kind < 30: // a page of a thousand groups
@@ -233,7 +233,7 @@ func (l *load) one(ctx context.Context, kind int, n uint64) (got httpAnswer, err
 
 // hasGroups counts instead of decoding, which with -race would take too much of the processor from
 // the server.
-func hasGroups(got httpAnswer, want int) error {
+func hasGroups(got httpResponse, want int) error {
 	has := bytes.Count(got.body, []byte(`"buyerID":`))
 	if has != want || !bytes.HasPrefix(got.body, []byte(`{"usageRecordGroups":[`)) || !bytes.HasSuffix(got.body, []byte("}")) {
 		return fmt.Errorf("a page has %d groups and not %d: %.100s", has, want, got.body)

@@ -171,7 +171,7 @@ func wantUnavailable(t *testing.T, program, tableName string, database http.Hand
 		got := p.InvokeWithin(t, event, timeout)
 		wantUnavailableReply(t, operation, got)
 		if got.Took >= timeout {
-			t.Errorf("%s answers after %v; it had %v, and Lambda would have ended it", operation, got.Took, timeout)
+			t.Errorf("%s responds after %v; it had %v, and Lambda would have ended it", operation, got.Took, timeout)
 		}
 		longest = max(longest, got.Took)
 	}
@@ -184,7 +184,7 @@ func wantUnavailableReply(t *testing.T, operation string, got lambda.Reply) {
 	t.Helper()
 	if operation == "authorizer" {
 		if !got.Failed || !strings.Contains(string(got.Body), "internal error") || strings.Contains(string(got.Body), "secret") {
-			t.Errorf("it answers %s; want a failure", got.Body)
+			t.Errorf("it returns %s; want a failure", got.Body)
 		}
 		return
 	}
@@ -194,11 +194,11 @@ func wantUnavailableReply(t *testing.T, operation string, got lambda.Reply) {
 		Body       string
 	}
 	if err := json.Unmarshal(got.Body, &envelope); err != nil || got.Failed {
-		t.Fatalf("%s answers %s, %v", operation, got.Body, err)
+		t.Fatalf("%s returns %s, %v", operation, got.Body, err)
 	}
-	a := httpAnswer{envelope.StatusCode, http.Header{"Retry-After": {envelope.Headers["Retry-After"]}}, []byte(envelope.Body)}
+	a := httpResponse{envelope.StatusCode, http.Header{"Retry-After": {envelope.Headers["Retry-After"]}}, []byte(envelope.Body)}
 	if !a.shed() || strings.Contains(envelope.Body, "secret") {
-		t.Errorf("%s answers %s; want 503 with Retry-After", operation, got.Body)
+		t.Errorf("%s returns %s; want 503 with Retry-After", operation, got.Body)
 	}
 }
 

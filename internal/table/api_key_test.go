@@ -539,7 +539,7 @@ func TestAPIKeyUsed_FailureHoldsNothingUp(t *testing.T) {
 				t.Errorf("it ends in %v: %s", endsSoon, &log)
 			}
 			if strings.Contains(log.String(), string(key)) {
-				t.Error("the log tells the key")
+				t.Error("the log contains the key")
 			}
 		})
 	}
