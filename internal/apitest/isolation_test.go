@@ -409,13 +409,12 @@ func (s *scenario) genStep(t *rapid.T) move {
 	if m.Key >= 0 {
 		m.Key %= len(s.Keys[actor])
 	}
-	w := &model{now: now, ids: append(isolatedIDs, "g4")}
-	for _, name := range s.Organizations {
-		o := newOrganization(name)
+	w := newModel(now, s.Organizations[:]...)
+	w.ids = append(isolatedIDs, "g4")
+	for _, o := range w.organizations {
 		*o.tags("config") = tags{version: 1, seen: map[int]string{
 			0: etagOf(0, `{"partnerUsageMeteringConfigs":[]}`), 1: etagOf(1, oneConfig), 2: etagOf(2, oneConfig),
 		}}
-		w.organizations = append(w.organizations, o)
 	}
 	chosen := append(operationSteps(), step{"no route", "", drawNoRoute, 2})
 	r, _ := drawStep(t, chosen).draw(t, w, w.organizations[actor])

@@ -19,21 +19,21 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// stored is a group and what the API must return for it.
-type stored struct{ group, answered doc }
+// storedGroup is a group and what the API must return for it.
+type storedGroup struct{ group, answered doc }
 
-func storedIn(t testing.TB, org string, groups []doc) []stored {
+func storedIn(t testing.TB, org string, groups []doc) []storedGroup {
 	t.Helper()
-	all := []stored{}
+	all := []storedGroup{}
 	for _, g := range groups {
-		all = append(all, stored{g, answered(t, org, g)})
+		all = append(all, storedGroup{g, answered(t, org, g)})
 	}
 	return all
 }
 
 // listed is a plain filter in memory: what a list with these parameters must hold, in its order.
 // Absent parameters mean their defaults; the caller applies limit and offset.
-func listed(t testing.TB, groups []stored, parameters url.Values) []doc {
+func listed(t testing.TB, groups []storedGroup, parameters url.Values) []doc {
 	t.Helper()
 	var metaInfo any = doc{}
 	if text := parameters.Get("metaInfo"); text != "" {
@@ -261,7 +261,7 @@ func (d dice) respelled(n json.Number) json.Number {
 }
 
 // parameters are a valid combination of the list's parameters, which usually matches some group.
-func (d dice) parameters(t testing.TB, groups []stored) url.Values {
+func (d dice) parameters(t testing.TB, groups []storedGroup) url.Values {
 	p := url.Values{}
 	like := choose(d, groups).group
 	set := func(percent int, name string, value any) {
@@ -339,7 +339,7 @@ func TestListIsAPlainFilter(t *testing.T) {
 		g["id"] = acme[i]["id"]
 		other = append(other, g)
 	}
-	orgs := map[string][]stored{"acme": storedIn(t, "acme", acme), "acme#1": storedIn(t, "acme#1", other)}
+	orgs := map[string][]storedGroup{"acme": storedIn(t, "acme", acme), "acme#1": storedIn(t, "acme#1", other)}
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", acme...)
 		a.put(t, "acme#1", other...)
