@@ -135,8 +135,8 @@ type javaRunner struct {
 // command sets the umask in a shell that then executes Java, because a process can set only its own
 // umask. The files that Java creates are private to its user.
 //
-// Java compiles quickly rather than well, and collects garbage on one thread: a database that lives
-// for seconds or minutes takes half of the processor's time so.
+// Java compiles quickly rather than well, and collects garbage on one thread: in its first half
+// minute a database takes half of the processor's time so, and over several minutes the same.
 func (r javaRunner) command(port int, data string) []string {
 	command := []string{r.java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Djava.library.path=" + r.jars}
 	if data != "" {
