@@ -2,7 +2,7 @@
 # into .local/, in the versions that tools/ names.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check fmt generate build deploy-test fuzz schemathesis e2e invoke local-functions bench clean bin/marketmeter
+.PHONY: help run test check check-go check-template fmt generate build deploy-test fuzz schemathesis e2e invoke local-functions bench clean bin/marketmeter
 
 LINT := .local/bin/golangci-lint
 VULN := .local/vuln/govulncheck
@@ -30,15 +30,28 @@ run: bin/marketmeter ## Serve the whole API on a local DynamoDB with sample data
 # A shell that has read .local/env may name the database of `make run`, which may be gone: what says "of its own" starts one.
 OWN_DYNAMODB := env -u DYNAMODB_ENDPOINT -u TABLE_NAME bin/marketmeter with-dynamodb
 
-test: bin/marketmeter $(CLIENTS) ## Run every test, on a DynamoDB Local of its own
-	scripts/chromium
-	$(OWN_DYNAMODB) -- go test -race -timeout=30m ./...
-	cd sandbox/clienttest && go test -race ./...
+# Many tests wait for a deadline or a process: with one test for each processor, as go has it, the processors wait too.
+TEST := go test -p=3 -parallel=6 -timeout=30m
+ifdef SHORT
+ifdef CI
+$(error SHORT leaves tests out, and CI runs all of them)
+endif
 
-fuzz: bin/marketmeter ## Look for what the decoders get wrong, each for FUZZTIME (30s); part of .ci/run
+test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own (SHORT=1: without what takes long, and without -race)
+	$(OWN_DYNAMODB) -- $(TEST) -short ./...
+else
+test: bin/marketmeter $(CLIENTS)
+	scripts/chromium
+	$(OWN_DYNAMODB) -- $(TEST) -race ./...
+	cd sandbox/clienttest && go test -race ./...
+endif
+
+fuzz: bin/marketmeter ## Look for what the decoders get wrong: 50,000 inputs or 30 s each, or FUZZTIME; part of .ci/run
 	$(OWN_DYNAMODB) -- scripts/fuzz
 
-check: $(LINT) $(VULN) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, imports, modules, vulnerabilities, words and template
+check: check-go check-template ## Check format, code, imports, modules, vulnerabilities, words and template (-j2: at once)
+
+check-go: $(LINT) $(VULN)
 	$(LINT) run
 	scripts/words --self-test
 	scripts/words
@@ -47,6 +60,8 @@ check: $(LINT) $(VULN) $(SAM) $(CFN_LINT) $(CHECKOV) ## Check format, code, impo
 	go mod tidy -diff
 	go mod verify
 	GOTOOLCHAIN=$$(awk '$$1 == "toolchain" { print $$2 }' go.mod) $(VULN) -db file://$(CURDIR)/.local/vuln/db ./...
+
+check-template: $(SAM) $(CFN_LINT) $(CHECKOV)
 	$(SAM) validate --lint
 	$(CFN_LINT) --include-checks I --append-rules cfn_lint_serverless.rules -- template.yaml
 	$(CHECKOV) --config-file .checkov.yaml

@@ -12,7 +12,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-func TestAKeyHasItsForm(t *testing.T) {
+func TestKey_HasItsForm(t *testing.T) {
 	t.Parallel()
 	form := regexp.MustCompile(`^mm_[0-9A-Za-z]{38}$`)
 	seen := map[auth.Key]bool{}
@@ -43,7 +43,7 @@ func TestAKeyHasItsForm(t *testing.T) {
 }
 
 // The form is fixed: later versions must read keys that were issued before.
-func TestAKeyOfOldIsRead(t *testing.T) {
+func TestKey_OfOldIsRead(t *testing.T) {
 	t.Parallel()
 	const key = "mm_0123456789ABCDEFGHIJKLMNOPQRSTUV3hylLU"
 	parsed, err := auth.Parse(key)
@@ -55,7 +55,7 @@ func TestAKeyOfOldIsRead(t *testing.T) {
 	}
 }
 
-func TestATypoIsTold(t *testing.T) {
+func TestKey_TypoIsReported(t *testing.T) {
 	t.Parallel()
 	const characters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_- \x00ü"
 	rapid.Check(t, func(t *rapid.T) {
@@ -77,13 +77,13 @@ func TestATypoIsTold(t *testing.T) {
 				t.Fatalf("%s at %d: %q is taken for a key: %v", what, at, text, err)
 			}
 			if len(text) > 10 && strings.Contains(err.Error(), text[3:]) {
-				t.Fatalf("the error tells the key: %v", err)
+				t.Fatalf("the error contains the key: %v", err)
 			}
 		}
 	})
 }
 
-func TestAKeyInATextIsRedacted(t *testing.T) {
+func TestRedact_KeyInAText(t *testing.T) {
 	t.Parallel()
 	key := string(auth.New())
 	for text, want := range map[string]string{
@@ -96,7 +96,7 @@ func TestAKeyInATextIsRedacted(t *testing.T) {
 }
 
 // For all texts, Redact removes what matches the form of a key.
-func TestRedactGoesByTheForm(t *testing.T) {
+func TestRedact_GoesByTheForm(t *testing.T) {
 	t.Parallel()
 	form := regexp.MustCompile(`mm_[0-9A-Za-z]{38}`)
 	rapid.Check(t, func(t *rapid.T) {
@@ -186,7 +186,7 @@ func TestStates(t *testing.T) {
 	}
 }
 
-func TestIdentityIsHeldToOrganizationScopeAndTime(t *testing.T) {
+func TestAuthorize_ChecksOrganizationScopeAndTime(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	identity := auth.Principal{Organization: "acme", KeyID: "id", Scopes: auth.Read, ExpiryTime: at}

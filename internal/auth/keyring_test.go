@@ -58,7 +58,7 @@ func (k keyring) wantKept(t *testing.T, want auth.Record) {
 	}
 }
 
-func TestRotationEndsTheOldKeyInTime(t *testing.T) {
+func TestRotate_EndsTheOldKeyInTime(t *testing.T) {
 	t.Parallel()
 	ring := ringOn(t)
 	made, never := ringTime.Truncate(time.Millisecond), time.Time{}
@@ -90,13 +90,13 @@ func TestRotationEndsTheOldKeyInTime(t *testing.T) {
 				CreationTime: made, CreatedBy: "ann@host", ExpiryTime: test.wantNewExpiry,
 			})
 			if r.Hash != key.Hash() || !old.ExpiryTime.Equal(test.wantOldExpiry) {
-				t.Errorf("it tells %v and %v", r, old)
+				t.Errorf("it returns %v and %v", r, old)
 			}
 		})
 	}
 }
 
-func TestOnlyGoodKeysAreRotated(t *testing.T) {
+func TestRotate_OnlyGoodKeys(t *testing.T) {
 	t.Parallel()
 	ring := ringOn(t)
 	expired := ring.add(t, time.Hour, ringTime)
@@ -123,7 +123,7 @@ func TestOnlyGoodKeysAreRotated(t *testing.T) {
 	}
 }
 
-func TestRevocationIsOnce(t *testing.T) {
+func TestRevoke_IsOnce(t *testing.T) {
 	t.Parallel()
 	ring := ringOn(t)
 	var log bytes.Buffer
@@ -146,7 +146,7 @@ func TestRevocationIsOnce(t *testing.T) {
 	}
 }
 
-func TestFindTakesTheOnlyKeyThatItCanBe(t *testing.T) {
+func TestFind_ReturnsTheOnlyMatch(t *testing.T) {
 	t.Parallel()
 	ring := ringOn(t)
 	own := auth.New()

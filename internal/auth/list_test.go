@@ -10,7 +10,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/auth"
 )
 
-func TestListShowsKeysAsTheyAre(t *testing.T) {
+func TestList_ShowsEachKey(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 9, 30, 59, 999e6, time.UTC)
 	hash := func(first byte) (h auth.Hash) { h[0] = first; return h }

@@ -22,7 +22,7 @@ import (
 const smallestMemory = 256_000_000 * 9 / 10
 
 // The list function repeatedly returns the largest page within the memory of the smallest function.
-func TestTheLargestPageFitsIntoTheSmallestMemory(t *testing.T) {
+func TestListFunction_LargestPageFitsIntoItsMemory(t *testing.T) {
 	t.Parallel()
 	if most := listMemory(t, 1); most > smallestMemory {
 		t.Errorf("%d MB", most/1_000_000)

@@ -70,7 +70,7 @@ func BenchmarkStart(b *testing.B) {
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }
 
 // At its start, a function makes one call to DynamoDB if it has a table, and none if it has not.
-func TestAStartMakesOneCall(t *testing.T) {
+func TestStart_MakesOneCall(t *testing.T) {
 	t.Parallel()
 	for function, want := range map[string]int64{"list": 1, "authorizer": 1, "validate": 0} {
 		var calls atomic.Int64
@@ -91,7 +91,7 @@ func TestAStartMakesOneCall(t *testing.T) {
 }
 
 // Without DynamoDB a function starts, too, and reports for each request that it has no table.
-func TestAFunctionStartsWithoutDynamoDB(t *testing.T) {
+func TestStart_WithoutDynamoDB(t *testing.T) {
 	t.Parallel()
 	nobody := httptest.NewServer(http.NotFoundHandler())
 	nobody.Close()
@@ -109,7 +109,7 @@ func TestAFunctionStartsWithoutDynamoDB(t *testing.T) {
 }
 
 // A function starts even if DynamoDB refuses its call: the connection exists.
-func TestAFunctionStartsWhereItsCallIsRefused(t *testing.T) {
+func TestStart_IfItsCallIsRefused(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

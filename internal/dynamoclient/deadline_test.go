@@ -21,11 +21,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// attempt is long enough for DynamoDB Local while other tests run. shortAttempt is for attempts
-// that never succeed.
+// attempt is long enough for one of six attempts at DynamoDB Local while other tests run.
+// shortAttempt is for attempts that never succeed.
 const (
-	attempt      = 8 * time.Second
-	shortAttempt = 2 * time.Second
+	attempt      = 3 * time.Second
+	shortAttempt = time.Second
 )
 
 // patient returns a context that ends all that hangs in these tests.
@@ -149,9 +149,9 @@ func TestStalledResponses_EndTheCall(t *testing.T) {
 			cases[how+" "+limit] = func() string {
 				endpoint, requests := tabletest.StallingProxy(t, func(int) tabletest.Stall { return stall })
 				_, err := clientOf(endpoint, shortAttempt, call).GetItem(ctx, &dynamodb.GetItemInput{TableName: &name, Key: key})
-				want := "no whole response from DynamoDB within 2s"
+				want := "no whole response from DynamoDB within 1s"
 				if call > 0 {
-					want = "DynamoDB did not respond within 6s"
+					want = "DynamoDB did not respond within 3s"
 				}
 				if err == nil || !strings.Contains(err.Error(), want) || requests() > 6 {
 					return fmt.Sprintf("after %d requests: %v; want %q", requests(), err, want)

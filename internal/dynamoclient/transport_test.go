@@ -19,7 +19,7 @@ var key = map[string]types.AttributeValue{
 
 // Without the check a flipped bit reaches the caller as data, and an empty response as "no such
 // item".
-func TestSpoiltAnswersAreRetried(t *testing.T) {
+func TestSpoiltResponse_IsRetried(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	item := map[string]types.AttributeValue{
@@ -59,7 +59,7 @@ func withoutChecksum(send func() (*http.Response, error)) (*http.Response, error
 }
 
 // DynamoDB Local sends no checksum with its errors, so only a cut can be detected.
-func TestErrorsOfDynamoDBKeepTheirType(t *testing.T) {
+func TestErrors_KeepTheirType(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
 	faulty, faults := tabletest.NewFaults(tabletest.Cut)
@@ -70,7 +70,7 @@ func TestErrorsOfDynamoDBKeepTheirType(t *testing.T) {
 	}
 }
 
-func TestRetriesEnd(t *testing.T) {
+func TestRetries_End(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
 	faulty, faults := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{tabletest.Empty}, 20)...)

@@ -134,8 +134,11 @@ type javaRunner struct {
 
 // command sets the umask in a shell that then executes Java, because a process can set only its own
 // umask. The files that Java creates are private to its user.
+//
+// Java compiles quickly rather than well, and collects garbage on one thread: in its first half
+// minute a database takes half of the processor's time so, and over several minutes the same.
 func (r javaRunner) command(port int, data string) []string {
-	command := []string{r.java, "-Djava.library.path=" + r.jars}
+	command := []string{r.java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Djava.library.path=" + r.jars}
 	if data != "" {
 		_ = os.MkdirAll(scratch(data), 0o700)
 		command = append([]string{"/bin/sh", "-c", `umask 077; exec "$@"`, "sh"}, append(command, "-Djava.io.tmpdir="+scratch(data))...)

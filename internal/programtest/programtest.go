@@ -39,6 +39,15 @@ func Skip(t testing.TB, why string) {
 	t.Skip(why)
 }
 
+// Long marks a test, or the rest of it, that takes too long for every run while one develops: with
+// -short it is skipped. CI runs everything, so there -short fails it.
+func Long(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		Skip(t, "it takes long, and -short leaves it out")
+	}
+}
+
 var peak = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
 
 // PeakMemory returns the peak memory of a process so far, in bytes. It skips the rest of the test

@@ -19,6 +19,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/marketmeter/marketmeter/internal/programtest"
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 )
 
 // victims are the processes that a kill -9 hits. Both are killed when a machine runs out of memory;
@@ -48,9 +51,10 @@ var victims = []struct {
 // at a random moment under load, and the server once more during its start. It starts again without
 // help, over the same data and at the same address, and all acknowledged data exists and is
 // complete.
-func TestAKillLosesNothing(t *testing.T) {
+func TestKill_LosesNothingAcknowledged(t *testing.T) {
+	programtest.Long(t)
 	t.Parallel()
-	r := random(t)
+	r := seedtest.Random(t)
 	order := r.Perm(len(victims)) // each is used by at least one of the two
 	for _, test := range []struct {
 		name  string
@@ -65,7 +69,7 @@ func TestAKillLosesNothing(t *testing.T) {
 			i := install(t, "ADDR="+freeAddress(t), "SANDBOX_ADDR=127.0.0.1:0")
 			var h history
 			kills, demo, orphan := 0, "", func() bool { return false }
-			for deadline := until(3 * time.Second); kills < test.kills || time.Now().Before(deadline); kills++ {
+			for deadline := seedtest.Until(3 * time.Second); kills < test.kills || time.Now().Before(deadline); kills++ {
 				victim := victims[order[(test.from+kills)%len(order)]]
 				i.killOnTheWayUp(t, r, args)
 				server := i.serve(t, args...)
@@ -153,8 +157,8 @@ func (i *installation) wantSample(t *testing.T, at, before string) (key string) 
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(env)) {
-		if told, ok := strings.CutPrefix(line, "MARKETMETER_KEY="); ok {
-			key = strings.TrimSpace(told)
+		if value, ok := strings.CutPrefix(line, "MARKETMETER_KEY="); ok {
+			key = strings.TrimSpace(value)
 		}
 	}
 	if key == "" || (before != "" && key != before) {
@@ -196,7 +200,7 @@ func (h *history) String() string {
 	for _, acknowledged := range h.mapped {
 		mapped += count(acknowledged)
 	}
-	return fmt.Sprintf("acknowledged: %d groups imported, %d deleted, %d changes of the config, %d keys, %d pages; %d requests without a good answer",
+	return fmt.Sprintf("acknowledged: %d groups imported, %d deleted, %d changes of the config, %d keys, %d pages; %d requests without a good response",
 		stored, deleted, mapped, len(h.keys), h.pages, h.refused)
 }
 
@@ -324,12 +328,12 @@ func (h *history) importSome(ctx context.Context, i *installation, l *running, r
 	h.mu.Unlock()
 	cmd := i.command(ctx, "import", "--org", "acme", "-")
 	cmd.Stdin = &lines
-	told, err := cmd.Output()
+	printed, err := cmd.Output()
 	if err != nil {
 		return // canceled: whatever it stored is complete
 	}
-	if want := fmt.Sprintf("imported %d, skipped 0, refused 0\n", some); string(told) != want {
-		l.fail("an import tells %q and not %q", told, want)
+	if want := fmt.Sprintf("imported %d, skipped 0, refused 0\n", some); string(printed) != want {
+		l.fail("an import reports %q and not %q", printed, want)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -359,7 +363,7 @@ func (h *history) deleteOne(ctx context.Context, at string, l *running, r *rand.
 	id := ids[r.IntN(len(ids))]
 	h.groups[id].asked = true
 	h.mu.Unlock()
-	h.note(ctx, l, "DELETE", at+"/org/acme/usageRecordGroup/"+id, "", func(httpAnswer) { h.groups[id].deleted = true })
+	h.note(ctx, l, "DELETE", at+"/org/acme/usageRecordGroup/"+id, "", func(httpResponse) { h.groups[id].deleted = true })
 }
 
 func (h *history) changeConfig(ctx context.Context, at string, l *running, r *rand.Rand) {
@@ -368,7 +372,7 @@ func (h *history) changeConfig(ctx context.Context, at string, l *running, r *ra
 	h.mapped[key] = false
 	h.mu.Unlock()
 	body := `{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMapping":{"` + key + `":{"dimensionKey":"d","convertionMultiplier":1}}}]}`
-	h.note(ctx, l, "PATCH", at+"/org/acme/usageMeteringConfigInfo", body, func(got httpAnswer) {
+	h.note(ctx, l, "PATCH", at+"/org/acme/usageMeteringConfigInfo", body, func(got httpResponse) {
 		h.mapped[key] = true
 		if etag := got.header.Get("ETag"); h.etags[etag] {
 			l.fail("two changes of the config have the ETag %s", etag)
@@ -379,7 +383,7 @@ func (h *history) changeConfig(ctx context.Context, at string, l *running, r *ra
 }
 
 // note sends a request and records its result: acknowledged, or 503, or no response.
-func (h *history) note(ctx context.Context, l *running, method, url, body string, acknowledged func(httpAnswer)) {
+func (h *history) note(ctx context.Context, l *running, method, url, body string, acknowledged func(httpResponse)) {
 	got, err := send(ctx, http.DefaultClient, method, url, h.key, body)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -409,7 +413,7 @@ func (h *history) verify(t *testing.T, at string) {
 		if !ok {
 			if g.stored {
 				lost++
-				t.Errorf("group %s was imported and is not there", id)
+				t.Errorf("group %s was imported and does not exist", id)
 			}
 			delete(h.groups, id)
 			continue
@@ -418,7 +422,7 @@ func (h *history) verify(t *testing.T, at string) {
 		deleted := stored["status"] == "DELETED"
 		if (deleted && !g.asked) || (!deleted && g.deleted) {
 			lost++
-			t.Errorf("group %s is %v; its deletion was asked for: %v, and acknowledged: %v", id, stored["status"], g.asked, g.deleted)
+			t.Errorf("group %s is %v; its deletion was requested: %v, and acknowledged: %v", id, stored["status"], g.asked, g.deleted)
 		}
 		g.asked, g.deleted = deleted, deleted
 		for member, value := range g.sent {
@@ -432,7 +436,7 @@ func (h *history) verify(t *testing.T, at string) {
 	}
 	for id := range all {
 		if h.groups[id] == nil {
-			t.Errorf("group %s is there and nobody has sent it", id)
+			t.Errorf("group %s exists and was never sent", id)
 		}
 	}
 	// Each index holds the same as the table.
@@ -444,7 +448,7 @@ func (h *history) verify(t *testing.T, at string) {
 		for value, want := range values {
 			got, err := listAll(t.Context(), at, "acme", key, parameter+"="+url.QueryEscape(value))
 			if err != nil || len(got) != want {
-				t.Errorf("listed by %s=%s there are %d groups, %v; want %d", parameter, value, len(got), err, want)
+				t.Errorf("listed by %s=%s: %d groups, %v; want %d", parameter, value, len(got), err, want)
 			}
 		}
 	}
@@ -488,7 +492,7 @@ func (h *history) verifyConfig(t *testing.T, at string) (lost int) {
 	}
 	for key := range mapping {
 		if _, ok := h.mapped[key]; !ok {
-			t.Errorf("nobody has asked for %s of the config", key)
+			t.Errorf("%s of the config was never requested", key)
 		}
 	}
 	etag, err := strconv.Unquote(got.header.Get("ETag"))

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,14 +29,41 @@ type installation struct {
 	environment  []string
 }
 
-// install builds the program. It uses the checkout's copy of DynamoDB Local. Of the environment it
-// passes on what the machine needs, but neither a database nor a table: those are in variables.
+// TestMain removes the program that the tests have built.
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if build.folder != "" {
+		_ = os.RemoveAll(build.folder)
+	}
+	os.Exit(status)
+}
+
+// build is the program, built once for all tests.
+var build struct {
+	once   sync.Once
+	folder string
+	err    error
+}
+
+func buildProgram() {
+	if build.folder, build.err = os.MkdirTemp("", "marketmeter-"); build.err != nil {
+		return
+	}
+	out, err := exec.Command("go", "build", "-o", filepath.Join(build.folder, "marketmeter"), "../../cmd/marketmeter").CombinedOutput()
+	if err != nil {
+		build.err = fmt.Errorf("go build: %w\n%s", err, out)
+	}
+}
+
+// install installs the program. It uses the checkout's copy of DynamoDB Local. Of the environment
+// it passes on what the machine needs, but neither a database nor a table: those are in variables.
 func install(t *testing.T, variables ...string) *installation {
 	t.Helper()
-	i := &installation{program: filepath.Join(t.TempDir(), "marketmeter"), dir: t.TempDir()}
-	if out, err := exec.Command("go", "build", "-o", i.program, "../../cmd/marketmeter").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	build.once.Do(buildProgram)
+	if build.err != nil {
+		t.Fatal(build.err)
 	}
+	i := &installation{program: filepath.Join(build.folder, "marketmeter"), dir: t.TempDir()}
 	jars, err := filepath.Abs("../../.local")
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +86,7 @@ func (i *installation) newKey(ctx context.Context, org string) (key string, err 
 	out, err := i.command(ctx, "key", "create", "--org", org, "--scope", "admin").Output()
 	lines := strings.Fields(string(out))
 	if err == nil && len(lines) == 0 {
-		err = fmt.Errorf("it told no key")
+		err = fmt.Errorf("it printed no key")
 	}
 	if err != nil {
 		return "", err
@@ -171,35 +199,35 @@ func databaseOver(t *testing.T, data string) int {
 	return pid
 }
 
-// httpAnswer is the response to a request.
-type httpAnswer struct {
+// httpResponse is the response to a request.
+type httpResponse struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-func (a httpAnswer) String() string { return fmt.Sprintf("%d %.300s", a.status, a.body) }
+func (a httpResponse) String() string { return fmt.Sprintf("%d %.300s", a.status, a.body) }
 
 // shed reports whether the response asks the client to repeat the request: 503, the time to wait,
 // and a JSON string with the reason.
-func (a httpAnswer) shed() bool {
+func (a httpResponse) shed() bool {
 	var why string
 	return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != "" && json.Unmarshal(a.body, &why) == nil && why != ""
 }
 
 // send sends a request and reads the whole response.
-func send(ctx context.Context, client *http.Client, method, url, key, body string) (httpAnswer, error) {
+func send(ctx context.Context, client *http.Client, method, url, key, body string) (httpResponse, error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
-		return httpAnswer{}, err
+		return httpResponse{}, err
 	}
 	request.Header.Set("Authorization", "Key "+key)
 	request.Header.Set("Content-Type", "application/json")
 	response, err := client.Do(request)
 	if err != nil {
-		return httpAnswer{}, err
+		return httpResponse{}, err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
-	return httpAnswer{response.StatusCode, response.Header, text}, err
+	return httpResponse{response.StatusCode, response.Header, text}, err
 }

@@ -33,7 +33,7 @@ func list(t testing.TB, tbl *table.Table, org string, request metering.ListReque
 // Two requests of one client, the second by the clock of another function, find different
 // checkpoints for the second page. If the clocks differ by at most half a second, the second one is
 // stored. Otherwise it is not stored, and List returns the difference.
-func TestClocksMayDifferByHalfASecond(t *testing.T) {
+func TestList_ClocksMayDifferByHalfASecond(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	for _, c := range []struct {

@@ -36,7 +36,7 @@ func genCheckpoint() *rapid.Generator[checkpoint] {
 }
 
 // For all checkpoints: the cursor is read as the same checkpoint, and only in the same list.
-func TestACursorLeadsToItsPlace(t *testing.T) {
+func TestCursor_LeadsToItsCheckpoint(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		start := genCheckpoint().Draw(t, "start")
 		partitions := rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) string {
@@ -76,7 +76,7 @@ func TestACursorLeadsToItsPlace(t *testing.T) {
 }
 
 // For all clients and queries: only the same client with the same query has the same fingerprint.
-func TestAFingerprintIsOfOneList(t *testing.T) {
+func TestFingerprint_IsOfOneList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := [2]string{part(t, "client a"), part(t, "query a")}, [2]string{part(t, "client b"), part(t, "query b")}
 		if (fingerprint(a[0], a[1]) == fingerprint(b[0], b[1])) != (a == b) {

@@ -18,7 +18,7 @@ func part(t *rapid.T, name string) string {
 }
 
 // For all organizations, buyers, entitlements and ids: different parts give different keys.
-func TestDifferentPartsGiveDifferentKeys(t *testing.T) {
+func TestKeys_DifferForDifferentParts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := [2]string{part(t, "org a"), part(t, "id a")}, [2]string{part(t, "org b"), part(t, "id b")}
 		partitions := func(p [2]string) []string {
@@ -44,7 +44,7 @@ func TestDifferentPartsGiveDifferentKeys(t *testing.T) {
 }
 
 // For all times and ids: keys sort by time, then by the bytes of the id.
-func TestTimeKeysSortAsTheListDoes(t *testing.T) {
+func TestTimeKey_SortsAsTheList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(name string) (time.Time, string) {
 			ms := rapid.Int64Range(-62167219200000, 253402300799999).Draw(t, name)
@@ -65,7 +65,7 @@ func TestTimeKeysSortAsTheListDoes(t *testing.T) {
 	})
 }
 
-func TestTimeRangesHoldTheirDaysWhole(t *testing.T) {
+func TestTimeRange_HasWholeDays(t *testing.T) {
 	at := func(text string) string {
 		created, err := metering.ParseTime(text)
 		if err != nil {

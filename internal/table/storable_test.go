@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/internal/wire"
@@ -22,12 +23,14 @@ import (
 func TestPut_RefusesMoreThan392KB(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
-	put(t, tbl, full("g-fits", metering.StatusCreated, 8<<10))
+	fits := full("g-fits", metering.StatusCreated, 8<<10)
+	put(t, tbl, fits)
 	_, err := tbl.Put(t.Context(), full("g-over", metering.StatusCreated, 8<<10-1))
 	wantCode(t, err, metering.Invalid)
 	if want := "the group has 401409 bytes as stored: it may have at most 401408 (392 KB)"; err.Error() != want {
 		t.Errorf("%v; want %s", err, want)
 	}
+	wantSame(t, []metering.Group{*fits}, all(t, tbl, "o1"))
 }
 
 // Put refuses each name in properties that DynamoDB refuses, and its error says where the name is.
@@ -95,6 +98,7 @@ func reported(g *metering.NewGroup, serial int32) *metering.Group {
 // The largest group of each shape that validation approves is stored and deleted, whatever its ids
 // are, which validation does not know. The next larger one is refused with its size.
 func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
+	programtest.Long(t)
 	t.Parallel()
 	tbl := tabletest.New(t)
 	repeat := func(n int, element string) string { return strings.TrimSuffix(strings.Repeat(element+",", n), ",") }

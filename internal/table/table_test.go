@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -79,7 +80,7 @@ func wantUnavailable(t *testing.T, err error) {
 	}
 }
 
-func TestWhatIsStoredComesBack(t *testing.T) {
+func TestPut_IsReadBack(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	amount, _ := metering.ParseNumber("1234567890.1234567890123456789")
@@ -99,7 +100,7 @@ func TestWhatIsStoredComesBack(t *testing.T) {
 	wantSame(t, []metering.Group{*g, *plain}, all(t, tbl, "o1"))
 }
 
-func TestPutLeavesWhatIsThere(t *testing.T) {
+func TestPut_LeavesAnExistingGroup(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	g := group("g1", metering.StatusReported)
@@ -110,17 +111,7 @@ func TestPutLeavesWhatIsThere(t *testing.T) {
 	wantSame(t, []metering.Group{*g}, all(t, tbl, "o1"))
 }
 
-func TestPutRefusesWhatNoItemHolds(t *testing.T) {
-	t.Parallel()
-	tbl := tabletest.New(t)
-	g := group("g1", metering.StatusCreated)
-	g.MetaInfo.Carried = map[string]any{"stripeInvoiceID": strings.Repeat("x", 400*1024)}
-	_, err := tbl.Put(t.Context(), g)
-	wantCode(t, err, metering.Invalid)
-	wantSame(t, []metering.Group(nil), all(t, tbl, "o1"))
-}
-
-func TestDeleteKeepsWhatMayNotBeDeleted(t *testing.T) {
+func TestDelete_KeepsWhatMayNotBeDeleted(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	for _, status := range metering.Statuses {
@@ -147,7 +138,7 @@ func TestDeleteKeepsWhatMayNotBeDeleted(t *testing.T) {
 	wantCode(t, err, metering.NotFound)
 }
 
-func TestADeletedGroupIsListedByItsNewStatus(t *testing.T) {
+func TestDelete_GroupIsListedByItsNewStatus(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	put(t, tbl, group("g1", metering.StatusCreated))
@@ -166,7 +157,7 @@ func TestADeletedGroupIsListedByItsNewStatus(t *testing.T) {
 
 // The write was applied and its response lost: the retry's condition fails because of its own
 // write.
-func TestALostAnswerIsNotALostWrite(t *testing.T) {
+func TestWrites_LostResponseIsNoLostWrite(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
 	faulty := func(faults ...tabletest.Fault) *table.Table {
@@ -207,7 +198,7 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 }
 
 // The same holds for a put if another client deletes the group before the retry.
-func TestALostAnswerOfAPutThatADeleteFollows(t *testing.T) {
+func TestPut_LostResponseThenDelete(t *testing.T) {
 	t.Parallel()
 	others, name := tabletest.Client(t)
 	g := group("g1", metering.StatusCreated)
@@ -264,7 +255,8 @@ func putLarger(t *testing.T, client *dynamodb.Client, name string, g *metering.G
 
 // A group of any size that can be stored can be deleted, even if the item has no room for the 25
 // bytes of the deletion's id, and even if the response is lost.
-func TestAFullGroupCanBeDeleted(t *testing.T) {
+func TestDelete_FullGroup(t *testing.T) {
+	programtest.Long(t)
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
@@ -306,7 +298,7 @@ func TestAFullGroupCanBeDeleted(t *testing.T) {
 }
 
 // A put that is repeated reports the same, even if the group was deleted meanwhile.
-func TestAPutThatIsAskedForAgain(t *testing.T) {
+func TestPutAs_RepeatedReportsTheSame(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
@@ -340,7 +332,7 @@ func patchOf(patch metering.ConfigPatch) metering.ConfigChange {
 // entries returns the entries of a config.
 func entries(c metering.Config) []any { return c["partnerUsageMeteringConfigs"].([]any) }
 
-func TestEachConfigIsAVersion(t *testing.T) {
+func TestChangeConfig_EachIsAVersion(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
@@ -373,7 +365,7 @@ func TestEachConfigIsAVersion(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
-func TestFiftyConfigWritersLoseNothing(t *testing.T) {
+func TestChangeConfig_FiftyWritersLoseNothing(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	var writers sync.WaitGroup
@@ -397,11 +389,29 @@ func TestFiftyConfigWritersLoseNothing(t *testing.T) {
 	}
 }
 
+// deadline is a context whose deadline passes when the channel is closed.
+type deadline struct {
+	context.Context
+	passed chan struct{}
+}
+
+func (d deadline) Done() <-chan struct{} { return d.passed }
+
+func (d deadline) Err() error {
+	select {
+	case <-d.passed:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
 // Another writer is first each time: the change ends at its deadline, and has written nothing.
-func TestAContendedConfigIsUnavailableAtTheDeadline(t *testing.T) {
+func TestChangeConfig_ContendedIsUnavailableAtTheDeadline(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl, others := table.New(client, name), 0
+	ctx := deadline{t.Context(), make(chan struct{})}
 	contended := table.New(tabletest.NewClient(tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
 		if !strings.HasSuffix(request.Header.Get("X-Amz-Target"), ".PutItem") {
 			return nil
@@ -411,11 +421,11 @@ func TestAContendedConfigIsUnavailableAtTheDeadline(t *testing.T) {
 		if _, _, err := tbl.ChangeConfig(t.Context(), "o1", now, first); err != nil {
 			t.Error(err)
 		}
-		others++
+		if others++; others == 3 {
+			close(ctx.passed)
+		}
 		return nil
 	})), name)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
 	_, _, err := contended.ChangeConfig(ctx, "o1", now, setFlag("ZOHO"))
 	wantUnavailable(t, err)
 	current, err := tbl.Config(t.Context(), "o1")
@@ -424,7 +434,7 @@ func TestAContendedConfigIsUnavailableAtTheDeadline(t *testing.T) {
 	}
 }
 
-func TestAConfigTooLargeIsRefusedBeforeItIsWritten(t *testing.T) {
+func TestChangeConfig_TooLargeIsRefused(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	fill := func(n int) metering.ConfigChange {
@@ -444,7 +454,7 @@ func TestAConfigTooLargeIsRefusedBeforeItIsWritten(t *testing.T) {
 	}
 }
 
-func TestSerialOnlyGrows(t *testing.T) {
+func TestSerial_OnlyGrows(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	for _, step := range []struct{ raise, want int32 }{{5, 5}, {3, 5}, {5, 5}, {1 << 30, 1 << 30}} {
@@ -460,7 +470,7 @@ func TestSerialOnlyGrows(t *testing.T) {
 	}
 }
 
-func TestAnUnreachableTableIsUnavailable(t *testing.T) {
+func TestTable_OutOfReachIsUnavailable(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
 	client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{tabletest.Drop}, 100)...)
@@ -512,7 +522,7 @@ func saying(body string) tabletest.Fault {
 }
 
 // Members that a newer version stored neither reach a client nor break the list.
-func TestAMemberOfANewerVersionIsPassedOver(t *testing.T) {
+func TestList_PassesOverMembersOfANewerVersion(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
@@ -534,22 +544,4 @@ func TestAMemberOfANewerVersionIsPassedOver(t *testing.T) {
 	}
 	g.Unknown, g.MetaInfo.Unknown = map[string]any{"newest": "x"}, map[string]any{"newer": "x"} // for an export alone
 	wantSame(t, []metering.Group{*g}, all(t, tbl, "o1"))
-}
-
-func TestUnitsAreCounted(t *testing.T) {
-	t.Parallel()
-	tbl := tabletest.New(t)
-	ctx, consumed := table.CountUnits(t.Context())
-	if _, err := tbl.Put(ctx, group("g1", metering.StatusCreated)); err != nil {
-		t.Fatal(err)
-	}
-	if read, write := consumed(); read != 0 || write != 5 {
-		t.Errorf("a put took %v and %v", read, write)
-	}
-	if _, err := tbl.CountGroups(ctx, "o1"); err != nil {
-		t.Fatal(err)
-	}
-	if read, _ := consumed(); read != 0.5 {
-		t.Errorf("a count took %v", read)
-	}
 }

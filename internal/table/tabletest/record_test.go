@@ -38,7 +38,7 @@ func access(action, index, names string, partitions []string) Access {
 }
 
 // Each way to name a partition in a request is recorded, whatever placeholders it uses.
-func TestARecordNamesThePartitions(t *testing.T) {
+func TestRecord_NamesThePartitions(t *testing.T) {
 	t.Parallel()
 	client := NewClient(recorder{next: refusal{}})
 	ctx, requests := Record(t.Context())
@@ -186,7 +186,7 @@ func TestARecordNamesThePartitions(t *testing.T) {
 	}
 }
 
-func TestARecordHoldsWhatIsUnderIt(t *testing.T) {
+func TestRecord_HoldsWhatIsUnderIt(t *testing.T) {
 	t.Parallel()
 	client := NewClient(recorder{next: refusal{}})
 	get := &dynamodb.GetItemInput{TableName: aws.String("tbl"), Key: attributes("PK", "g", "SK", "s")}
