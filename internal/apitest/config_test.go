@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 
@@ -360,72 +359,6 @@ func TestConfigHasALargestSize(t *testing.T) {
 		if len(got.body) < 390_000 || got.body != put.body || strongETag(t, got) != strongETag(t, put) {
 			t.Errorf("%d bytes were put and are %d now; the ETag was %s and is %s", len(put.body), len(got.body), strongETag(t, put), strongETag(t, got))
 		}
-	})
-}
-
-func TestIfMatch(t *testing.T) {
-	eachWay(t, func(t *testing.T, a *api) {
-		on := `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": true}]}`
-		off := `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": false}]}`
-		old := strongETag(t, a.sendConfig(t, "PUT", "acme", on, nil))
-		current := strongETag(t, a.sendConfig(t, "PUT", "acme", off, nil))
-		kept := versions(t, a.client, a.tableName, "acme")
-		for _, c := range []struct {
-			ifMatch string
-			status  int
-		}{
-			{old, http.StatusPreconditionFailed},
-			{`"never"`, http.StatusPreconditionFailed},
-			{`""`, http.StatusPreconditionFailed},
-			{"W/" + current, http.StatusPreconditionFailed}, // If-Match compares strongly
-			{old + `, "x", W/` + current, http.StatusPreconditionFailed},
-			{`"a,b"`, http.StatusPreconditionFailed}, // an ETag may contain a comma
-			{strings.Trim(current, `"`), http.StatusBadRequest},
-			{`"` + strings.Trim(current, `"`), http.StatusBadRequest},
-			{"w/" + current, http.StatusBadRequest},
-			{"W/", http.StatusBadRequest},
-			{"*, " + current, http.StatusBadRequest},
-			{`"*`, http.StatusBadRequest},
-			{"**", http.StatusBadRequest},
-			{current + " " + old, http.StatusBadRequest},
-			{`"a"b"`, http.StatusBadRequest},
-		} {
-			for _, method := range []string{"PUT", "PATCH"} {
-				got := a.sendConfig(t, method, "acme", on, map[string]string{"If-Match": c.ifMatch})
-				if wantError(t, got, c.status); t.Failed() {
-					t.Fatalf("%s with If-Match: %s", method, c.ifMatch)
-				}
-			}
-		}
-		config, etag := a.config(t, "acme")
-		wantSame(t, parse(t, off), config)
-		if etag != current || !slices.Equal(kept, versions(t, a.client, a.tableName, "acme")) {
-			t.Errorf("what was refused was written: ETag %s, was %s", etag, current)
-		}
-		wantError(t, a.sendConfig(t, "PUT", "acme", "x", map[string]string{"If-Match": old}), http.StatusBadRequest)
-
-		next := on
-		for _, ifMatch := range []string{"*", " * ", "%s", " %s ", `"x", %s`, `%s,"x"`, `"x",W/"y" , %s`, `"a,b", %s`, `"x", , %s`} {
-			for _, method := range []string{"PUT", "PATCH"} {
-				ifMatch := strings.ReplaceAll(ifMatch, "%s", current)
-				got := a.sendConfig(t, method, "acme", next, map[string]string{"If-Match": ifMatch})
-				if got.status != http.StatusOK {
-					t.Fatalf("%s with If-Match: %s: %d %s", method, ifMatch, got.status, got.body)
-				}
-				wantSame(t, parse(t, next), parse(t, got.body))
-				if current = strongETag(t, got); next == on {
-					next = off
-				} else {
-					next = on
-				}
-			}
-		}
-	})
-}
-
-func TestIfMatchAnyMatchesTheEmptyConfig(t *testing.T) {
-	eachWay(t, func(t *testing.T, a *api) {
-		want(t, a.sendConfig(t, "PUT", "acme", `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`, map[string]string{"If-Match": "*"}), http.StatusOK)
 	})
 }
 
