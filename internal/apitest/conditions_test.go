@@ -211,7 +211,7 @@ func TestUnsupportedMediaType_NamesWhatIsAccepted(t *testing.T) {
 			send := func(headers map[string]string) answer {
 				return a.do(t, request{method: c.method, path: c.path, body: c.body, headers: headers})
 			}
-			for _, contentType := range []string{"text/plain", "application/json-patch+json", "application/json; charset=latin1", "nonsense;;"} {
+			for _, contentType := range []string{"text/plain", "application/x-www-form-urlencoded", "application/json-patch+json", "application/json; charset=latin1", "application/json; charset=utf-16", "nonsense;;"} {
 				got := send(map[string]string{"Content-Type": contentType})
 				wantError(t, got, http.StatusUnsupportedMediaType, "Content-Type", "application/json")
 				if has := got.headers.Get("Accept-Patch"); has != c.patch || got.headers.Get("Accept-Encoding") != "" {
@@ -226,6 +226,13 @@ func TestUnsupportedMediaType_NamesWhatIsAccepted(t *testing.T) {
 				}
 			}
 			want(t, send(map[string]string{"Content-Type": "application/json", "Content-Encoding": "Identity"}), http.StatusOK)
+			accepted := []string{"application/json", "application/json; charset=utf-8"}
+			if c.patch != "" {
+				accepted = append(accepted, "application/merge-patch+json")
+			}
+			for _, contentType := range accepted {
+				want(t, send(map[string]string{"Content-Type": contentType}), http.StatusOK)
+			}
 		}
 	})
 }

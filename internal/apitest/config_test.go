@@ -114,16 +114,6 @@ func TestPutReplacesTheConfig(t *testing.T) {
 	})
 }
 
-func TestPutTakesNullForAbsent(t *testing.T) {
-	eachWay(t, func(t *testing.T, a *api) {
-		a.wantConfig(t, "PUT", "acme", wholeConfig, wholeConfig)
-		a.wantConfig(t, "PUT", "acme", `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": null, "dimensionMappingV2": null,
-			"dimensionMapping": {"cpu": null, "ram": {"dimensionKey": "r", "convertionMultiplier": null, "mappingMode": "AMOUNT"}}}]}`,
-			`{"partnerUsageMeteringConfigs": [{"partner": "AWS", "dimensionMapping": {"ram": {"dimensionKey": "r", "mappingMode": "AMOUNT"}}}]}`)
-		a.wantConfig(t, "PUT", "acme", `{"partnerUsageMeteringConfigs": null}`, emptyConfig)
-	})
-}
-
 func TestPatchChangesWhatItNames(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		config := func(entries string) string { return `{"partnerUsageMeteringConfigs": [` + entries + `]}` }
@@ -291,20 +281,6 @@ func TestConfigIsValidated(t *testing.T) {
 	})
 }
 
-// A patch is validated by the config that results from it, not by itself.
-func TestConfigIsValidatedAfterTheMerge(t *testing.T) {
-	eachWay(t, func(t *testing.T, a *api) {
-		patch := func(value string) string {
-			return `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "dimensionMapping": {"cpu": ` + value + `}}]}`
-		}
-		amount := `{"dimensionKey": "usd", "mappingMode": "AMOUNT"}`
-		a.wantConfig(t, "PATCH", "acme", patch(amount), patch(amount))
-		wantError(t, a.sendConfig(t, "PATCH", "acme", patch(`{"mappingMode": null}`), nil), http.StatusBadRequest, "convertionMultiplier")
-		wantError(t, a.sendConfig(t, "PATCH", "acme", patch(`{"dimensionKey": null}`), nil), http.StatusBadRequest, "dimensionKey")
-		a.wantConfig(t, "PATCH", "acme", patch(`{"mappingMode": null, "convertionMultiplier": 2}`), patch(`{"dimensionKey": "usd", "convertionMultiplier": 2}`))
-	})
-}
-
 func TestConfigKeepsNumbersExactly(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, number := range []string{"0.1", "9007199254740993", "1e-9", "0.0000000000000000001", "9999999999999999999", "1234567890.123456789", "1E+3", "2.50"} {
@@ -314,27 +290,6 @@ func TestConfigKeepsNumbersExactly(t *testing.T) {
 				t.Fatal(number)
 			}
 		}
-	})
-}
-
-func TestConfigReadsItsRequestStrictly(t *testing.T) {
-	eachWay(t, func(t *testing.T, a *api) {
-		for _, method := range []string{"GET", "PUT", "PATCH"} {
-			got := a.do(t, request{method: method, path: configPath("acme"), query: "pretty=true", body: "{}"})
-			wantError(t, got, http.StatusBadRequest, "pretty")
-		}
-		for _, method := range []string{"PUT", "PATCH"} {
-			for contentType, status := range map[string]int{
-				"application/json": 200, "application/json; charset=utf-8": 200, "text/plain": 415, "application/x-www-form-urlencoded": 415,
-				"application/json-patch+json": 415, "application/json; charset=utf-16": 415,
-			} {
-				if got := a.sendConfig(t, method, "acme", "{}", map[string]string{"Content-Type": contentType}); got.status != status {
-					t.Errorf("%s of %s: %d %s", method, contentType, got.status, got.body)
-				}
-			}
-		}
-		mergePatch := map[string]string{"Content-Type": "application/merge-patch+json"}
-		want(t, a.sendConfig(t, "PATCH", "acme", `{"partnerUsageMeteringConfigs": [{"partner": "GCP"}]}`, mergePatch), http.StatusOK)
 	})
 }
 
