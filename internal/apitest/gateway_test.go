@@ -130,9 +130,10 @@ func (o overLambda) invoke(ctx context.Context, event []byte) (answer, error) {
 	return got, nil
 }
 
-// contextOfFunction ends when the function's time is over, or when ctx ends, if that is earlier.
+// contextOfFunction ends when the function's time is over, or when ctx ends, if that is earlier. The
+// time is longer than that of any function: what a slow machine does not reach in time is no fault.
 func contextOfFunction(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, 15*time.Second)
+	return context.WithTimeout(ctx, 2*time.Minute)
 }
 
 // eventOf is the event as the function receives it, with that value in requestContext.authorizer.
