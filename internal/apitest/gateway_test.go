@@ -130,8 +130,8 @@ func (o overLambda) invoke(ctx context.Context, event []byte) (answer, error) {
 	return got, nil
 }
 
-// contextOfFunction ends when the function's time is over, or when ctx ends, if that is earlier. The
-// time is longer than that of any function: what a slow machine does not reach in time is no fault.
+// contextOfFunction ends when the function's time is over, or when ctx ends, if that is earlier.
+// The time is longer than that of any function: a slow machine is no fault.
 func contextOfFunction(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, 2*time.Minute)
 }
