@@ -46,8 +46,8 @@ func TestDocs_WorkInABrowser(t *testing.T) {
 	}
 	b.picture(t, "docs")
 
-	// The page shows Execute first, and moves it down when it has resolved the parameters. A click in
-	// between hits a parameter instead: so the last parameter is awaited.
+	// The page shows Execute first, and moves it down when it has resolved the parameters. A click
+	// in between hits a parameter instead, so the test awaits the last parameter.
 	const list = "#operations-Usage_record_groups-listUsageRecordGroups "
 	b.do(t,
 		chromedp.Click(chromedp.CSS(".auth-wrapper .authorize")),

@@ -66,8 +66,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// hourAfter returns a pattern of the hour, as lists show it, at the end of a span that begins now or
-// in the next minutes.
+// hourAfter returns a pattern of the hour, as lists show it, at the end of a span that begins now
+// or in the next minutes.
 func hourAfter(span time.Duration) string {
 	const hour = "2006-01-02T15"
 	end := time.Now().UTC().Add(span)
