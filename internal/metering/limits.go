@@ -80,3 +80,35 @@ const (
 	// groups.
 	MaxRaisedSerial = 2_000_000_000
 )
+
+// Usage on its way to a marketplace.
+const (
+	// DefaultAWSRegion is the Region of AWS Marketplace's metering service if an entitlement names
+	// none. Source: the contract.
+	DefaultAWSRegion = "us-east-1"
+
+	// MaxCatalogItem is how many bytes a stored entitlement or billable metric may have. Source: the
+	// contract.
+	MaxCatalogItem = 32 << 10
+
+	// MaxReportBody is how many bytes the body of a report, and of a PUT, may have. Source: the
+	// contract.
+	MaxReportBody = 1 << 20
+
+	// MaxIdempotencyKey is how many characters an Idempotency-Key may have. Source: the contract.
+	MaxIdempotencyKey = 255
+
+	// MaxRetryKeys is how many keys of retries a group stores. Source: the contract.
+	MaxRetryKeys = 100
+
+	// CatalogAge is how old the entitlement, config or metrics may be that usage is checked
+	// against. Source: the contract's 5 seconds, less the time that a request takes.
+	CatalogAge = 4 * time.Second
+)
+
+// defaultLockMinutes is how long an hour stays open after its end, in minutes. Source: the
+// contract.
+var defaultLockMinutes = map[Partner]int{"AWS": 60, "AZURE": 60, "GCP": 10}
+
+// maxLockMinutes is the max of a connection's lockMinutes. Source: the contract.
+var maxLockMinutes = map[Partner]int{"AWS": 720, "AZURE": 720, "GCP": 50}
