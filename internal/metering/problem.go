@@ -1,5 +1,10 @@
 package metering
 
+import (
+	"fmt"
+	"slices"
+)
+
 // Problem is a reason why a group can't be reported as it is, or may not be reported as expected.
 type Problem struct {
 	Code     ProblemCode
@@ -30,6 +35,7 @@ const (
 	ProblemEntitlementWithoutIdentifiers ProblemCode = "ENTITLEMENT_WITHOUT_IDENTIFIERS"
 	ProblemDimensionUnknown              ProblemCode = "DIMENSION_UNKNOWN"
 	ProblemDimensionsUnchecked           ProblemCode = "DIMENSIONS_UNCHECKED"
+	ProblemMappingUnreadable             ProblemCode = "MAPPING_UNREADABLE"
 	ProblemMetricUnknown                 ProblemCode = "METRIC_UNKNOWN"
 	ProblemMetricDeleted                 ProblemCode = "METRIC_DELETED"
 	ProblemMetricProperties              ProblemCode = "METRIC_PROPERTIES"
@@ -50,3 +56,40 @@ const (
 	ProblemConflict                      ProblemCode = "CONFLICT"
 	ProblemOutcomeUnknown                ProblemCode = "OUTCOME_UNKNOWN"
 )
+
+// problemList is the problems of a group, at most MaxProblems of each code.
+type problemList struct {
+	problems []Problem
+	counts   map[ProblemCode]int
+}
+
+// add adds a problem. Its severity is that of its code.
+func (l *problemList) add(code ProblemCode, path, hint, format string, args ...any) {
+	if l.counts == nil {
+		l.counts = map[ProblemCode]int{}
+	}
+	if l.counts[code]++; l.counts[code] > MaxProblems {
+		return
+	}
+	severity := SeverityError
+	if code == ProblemDimensionsUnchecked {
+		severity = SeverityWarning
+	}
+	l.problems = append(l.problems, Problem{code, severity, path, fmt.Sprintf(format, args...), hint})
+}
+
+// list returns the problems. If a code has more than MaxProblems, the last one of it says how many.
+func (l *problemList) list() []Problem {
+	for code, count := range l.counts {
+		if count <= MaxProblems {
+			continue
+		}
+		for i := range slices.Backward(l.problems) {
+			if p := &l.problems[i]; p.Code == code {
+				p.Message += fmt.Sprintf("; %d more problems of this code are not listed", count-MaxProblems)
+				break
+			}
+		}
+	}
+	return l.problems
+}

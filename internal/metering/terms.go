@@ -1,14 +1,20 @@
 package metering
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // Terms are what the usage of an entitlement is checked against and converted by, as they were read
-// at one moment.
+// at one moment. They must not change, nor be copied, once they are used: they are indexed then.
 type Terms struct {
 	Entitlement *Entitlement     // nil if it does not exist
 	Connection  *Connection      // of the entitlement's partner; nil if there is none
 	Config      ConfigVersion    // of the organization
 	Metrics     []BillableMetric // of the organization; read only for billable records
+
+	index     indexedTerms
+	indexOnce sync.Once
 }
 
 // Judgement is what the terms say about a new group.
