@@ -151,11 +151,11 @@ func ExplainBatch(groups []NewGroup, org OrgID, terms TermsByEntitlement, now ti
 }
 
 func (g *NewGroup) explain(org OrgID, terms *Terms, now time.Time) (problems []Problem, preview *Preview) {
+	var refused problemList
 	for r := range g.refusals(org) {
-		if problems = append(problems, r.problem()); len(problems) == MaxProblems {
-			break
-		}
+		refused.add(r.code, r.path, kindOf(r.code).Hint, "%v", r.err)
 	}
+	problems = refused.list()
 	if len(problems) > 0 && !terms.exist() {
 		return problems, nil
 	}

@@ -1,6 +1,10 @@
 package metering
 
-import "time"
+import (
+	"time"
+
+	"github.com/govalues/decimal"
+)
 
 // The limits of the product, each with its unit and its source. A limit of a single mechanism, such
 // as the size of a Link header or of a DynamoDB expression, is declared with that mechanism.
@@ -101,8 +105,8 @@ const (
 	// MaxRetryKeys is how many keys of retries a group stores. Source: the contract.
 	MaxRetryKeys = 100
 
-	// MaxProblems is how many problems of a group are reported and stored. Source: ours; they are
-	// stored with the group.
+	// MaxProblems is how many problems of a code a group has; the last one counts the others.
+	// Source: ours; a group with more records has one cause, and its problems are stored with it.
 	MaxProblems = 100
 
 	// CatalogAge is how old the entitlement, config or metrics may be that usage is checked
@@ -116,3 +120,10 @@ var defaultLockMinutes = map[Partner]int{"AWS": 60, "AZURE": 60, "GCP": 10}
 
 // maxLockMinutes is the max of a connection's lockMinutes. Source: the contract.
 var maxLockMinutes = map[Partner]int{"AWS": 720, "AZURE": 720, "GCP": 50}
+
+// quantityLimits is what the quantity of a dimension must be less than. Sources: AWS's
+// QuantityAsDecimal has at most 10 digits before the point; Google's values are INT64.
+var quantityLimits = map[Partner]Quantity{
+	"AWS": {decimal.MustNew(10_000_000_000, 0)},
+	"GCP": {decimal.MustParse("9223372036854775808")},
+}

@@ -2,7 +2,7 @@ package metering
 
 import (
 	"fmt"
-	"strings"
+	"slices"
 )
 
 // Problem is a reason why a group can't be reported as it is, or may not be reported as expected.
@@ -39,6 +39,7 @@ const (
 	ProblemEntitlementWithoutIdentifiers ProblemCode = "ENTITLEMENT_WITHOUT_IDENTIFIERS"
 	ProblemDimensionUnknown              ProblemCode = "DIMENSION_UNKNOWN"
 	ProblemDimensionsUnchecked           ProblemCode = "DIMENSIONS_UNCHECKED"
+	ProblemMappingUnreadable             ProblemCode = "MAPPING_UNREADABLE"
 	ProblemMetricUnknown                 ProblemCode = "METRIC_UNKNOWN"
 	ProblemMetricDeleted                 ProblemCode = "METRIC_DELETED"
 	ProblemMetricProperties              ProblemCode = "METRIC_PROPERTIES"
@@ -68,7 +69,43 @@ func problem(code ProblemCode, path, format string, args ...any) Problem {
 
 // pointer is the JSON Pointer (RFC 6901) of a member of the object at path.
 func pointer(path, member string) string {
-	return path + "/" + pointerEscaper.Replace(member)
+	return path + "/" + pointerEscapes.Replace(member)
 }
 
-var pointerEscaper = strings.NewReplacer("~", "~0", "/", "~1")
+// problemList is the problems of a group, at most MaxProblems of each code.
+type problemList struct {
+	problems []Problem
+	counts   map[ProblemCode]int
+}
+
+// add adds a problem with the severity of its kind.
+func (l *problemList) add(code ProblemCode, path, hint, format string, args ...any) {
+	if l.count(code) {
+		l.problems = append(l.problems, Problem{code, kindOf(code).Severity, path, fmt.Sprintf(format, args...), hint})
+	}
+}
+
+// count counts a problem and reports whether it is to be listed.
+func (l *problemList) count(code ProblemCode) bool {
+	if l.counts == nil {
+		l.counts = map[ProblemCode]int{}
+	}
+	l.counts[code]++
+	return l.counts[code] <= MaxProblems
+}
+
+// list returns the problems. If a code has more than MaxProblems, the last one of it says how many.
+func (l *problemList) list() []Problem {
+	for code, count := range l.counts {
+		if count <= MaxProblems {
+			continue
+		}
+		for i := range slices.Backward(l.problems) {
+			if p := &l.problems[i]; p.Code == code {
+				p.Message += fmt.Sprintf("; %d more problems of this code are not listed", count-MaxProblems)
+				break
+			}
+		}
+	}
+	return l.problems
+}

@@ -142,6 +142,11 @@ var problemKinds = []ProblemKind{
 		Hint:    "List the dimensions in info.dimensions of the entitlement.",
 	},
 	{
+		Code: ProblemMappingUnreadable, Severity: SeverityError, Remedy: RemedySeller, Found: FoundByValidation,
+		Meaning: "The usage metering config maps the usage by a member or value that this version of the service does not know. A newer version has stored it, and ignoring it could convert wrongly.",
+		Hint:    "Retry the group once all functions have the version that stored the config, or change the mapping.",
+	},
+	{
 		Code: ProblemMetricUnknown, Severity: SeverityError, Remedy: RemedySeller, Found: FoundByValidation,
 		Meaning: "The organization has no billable metric with the id that a billable record has as its key.",
 		Hint:    "Use the id of a billable metric, or create the metric.",

@@ -2,16 +2,20 @@ package metering
 
 import (
 	"slices"
+	"sync"
 	"time"
 )
 
 // Terms are what the usage of an entitlement is checked against and converted by, as they were read
-// at one moment.
+// at one moment. They must not change, nor be copied, once they are used: they are indexed then.
 type Terms struct {
 	Entitlement *Entitlement     // nil if it does not exist
 	Connection  *Connection      // of the entitlement's partner; nil if there is none
 	Config      ConfigVersion    // of the organization
 	Metrics     []BillableMetric // of the organization; read only for billable records
+
+	index     indexedTerms
+	indexOnce sync.Once
 }
 
 // Judgement is what the terms say about a new group.
@@ -41,8 +45,8 @@ func (t *Terms) exist() bool {
 // group that names no entitlement is checked only for what needs none. With SkipValidation, the
 // rules about the entitlement's state, the dimensions and the time are skipped.
 //
-// The problems are at most MaxProblems: first those of the entitlement, then those of the time,
-// then those of the records.
+// The problems are first those of the entitlement, then those of the time, then those of the
+// records.
 func (t *Terms) Judge(g *NewGroup, now time.Time) Judgement {
 	j := Judgement{Timestamp: now.UTC().Truncate(time.Millisecond)}
 	if timestamp := g.timestamp(); timestamp != nil {
@@ -61,14 +65,13 @@ func (t *Terms) Judge(g *NewGroup, now time.Time) Judgement {
 	if !skip {
 		j.Problems = append(j.Problems, t.timeProblems(g, j.Timestamp, now)...)
 	}
-	if t.exist() {
-		var problems []Problem
-		j.Records, j.OriginRecords, j.Billable, problems = t.convert(g)
-		j.Problems = append(j.Problems, problems...)
-	} else {
-		j.Problems = append(j.Problems, g.negatives()...)
+	converted := t
+	if !t.exist() {
+		converted = noTerms
 	}
-	j.Problems = j.Problems[:min(len(j.Problems), MaxProblems)]
+	var problems []Problem
+	j.Records, j.OriginRecords, j.Billable, problems = converted.convert(g)
+	j.Problems = append(j.Problems, problems...)
 	return j
 }
 

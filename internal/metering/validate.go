@@ -176,35 +176,6 @@ func (g *NewGroup) refusedRecords() iter.Seq[refusal] {
 	}
 }
 
-// negatives are the problems of negative quantities. The quantities can be read.
-func (g *NewGroup) negatives() (problems []Problem) {
-	negative := func(text string) bool {
-		if text == "" || text[0] != '-' {
-			return false
-		}
-		q, err := ParseQuantity(text)
-		return err == nil && q.Sign() < 0
-	}
-	for _, r := range g.Records {
-		if negative(r.Quantity) {
-			problems = append(problems, negativeQuantity(pointer("/records", r.Key), "records["+Quote(r.Key)+"]", r.Quantity))
-		}
-	}
-	billable, path := g.billable()
-	for i, r := range billable {
-		if negative(r.Quantity) {
-			problems = append(problems, negativeQuantity(g.billablePointer(i)+"/quantity", path+"["+strconv.Itoa(i)+"].quantity", r.Quantity))
-		}
-	}
-	return problems
-}
-
-// negativeQuantity is the problem of a negative quantity at the path, and its pointer.
-func negativeQuantity(pointer, path, text string) Problem {
-	q, _ := ParseQuantity(text)
-	return problem(ProblemQuantityNegative, pointer, "%s: %s is negative: a quantity is 0 or more", path, q)
-}
-
 // OneOf lists the values of a set for a message: one of "AWS", "AZURE", "GCP".
 func OneOf[S ~string](values []S) string {
 	quoted := make([]string, len(values))
