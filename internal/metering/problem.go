@@ -7,6 +7,8 @@ type Problem struct {
 	Path     string // JSON Pointer into the group as the client sent it
 	Message  string
 	Hint     string // what to do; always given, may be empty
+
+	Unknown map[string]any // as of a Group
 }
 
 // ProblemCode names a kind of problem. Clients depend on the codes.
