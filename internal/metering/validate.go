@@ -37,11 +37,12 @@ type NewBillableRecord struct {
 // NewMetaInfo is the metaInfo of a NewGroup. Timestamp and BillableRecords of the group itself take
 // precedence.
 type NewMetaInfo struct {
-	SkipValidation  bool
-	Source          string
-	Timestamp       *time.Time
-	BillableRecords []NewBillableRecord
-	Carried         map[string]any
+	SkipValidation     bool
+	SkipValidationSent bool
+	Source             string
+	Timestamp          *time.Time
+	BillableRecords    []NewBillableRecord
+	Carried            map[string]any
 }
 
 // ValidateBatch checks the groups that a client wants to report to organization org. It returns
