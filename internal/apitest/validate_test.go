@@ -21,7 +21,7 @@ func (a *api) validate(t testing.TB, body string) answer {
 // validBatches are bodies that get a 200.
 var validBatches = map[string]string{
 	"v1":                                `[{"records": {"cpu": 1}}]`,
-	"v1 with everything":                `[{"records": {"cpu": 1, "ram": 0}, "billableRecords": [], "entitlementID": "e1", "timestamp": "2024-07-29T10:00:00Z", "metaInfo": {"SkipValidation": false, "source": "API", "billableRecords": []}}]`,
+	"v1 with everything":                `[{"records": {"cpu": 1, "ram": 0}, "billableRecords": [], "entitlementID": "", "timestamp": "2024-07-29T10:00:00Z", "metaInfo": {"SkipValidation": false, "source": "API", "billableRecords": []}}]`,
 	"v2":                                `[{"billableRecords": [{"key": "m1", "quantity": 2}]}]`,
 	"v2 with properties":                `[{"billableRecords": [{"key": "m1", "quantity": 2, "properties": {"region": "eu", "tier": ["a", {"b": null}], "n": 1e-9}}]}]`,
 	"v2 beside empty v1":                `[{"records": {}, "billableRecords": [{"key": "m1", "quantity": 2}], "entitlementID": ""}]`,

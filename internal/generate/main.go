@@ -1,6 +1,7 @@
-// Command generate writes what follows from httpapi.Operations and from the functions of
-// template.yaml: in docs/security.md the tables of scopes and of access, and in template.yaml the
-// rows of each function in alarms, dashboard and outputs. With -diff it writes nothing, and fails
+// Command generate writes what follows from httpapi.Operations, from metering.ProblemKinds and from
+// the functions of template.yaml: in docs/security.md the tables of scopes and of access, in
+// docs/problems.md each kind of problem, and in template.yaml the rows of each function in alarms,
+// dashboard and outputs. With -diff it writes nothing, and fails
 // if a file is not current.
 package main
 
@@ -17,6 +18,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
 func main() {
@@ -65,6 +67,7 @@ func firstDifference(a, b string) (line int) {
 
 // files are the files with generated parts. Each function returns what the file must be.
 var files = map[string]func(text string) (string, error){
+	"docs/problems.md": problemGuide,
 	"docs/security.md": securityGuide,
 	"template.yaml":    template,
 }
@@ -75,6 +78,42 @@ func securityGuide(text string) (string, error) {
 		return "", err
 	}
 	return section(text, "scopes", scopeTable())
+}
+
+func problemGuide(text string) (string, error) {
+	var b bytes.Buffer
+	for _, kind := range metering.ProblemKinds() {
+		fmt.Fprintf(&b, "\n### `%s`\n\n%s\n\n", kind.Code, kind.Meaning)
+		fmt.Fprintf(&b, "* `%s`, %s; found by %s.\n", kind.Severity, kind.Remedy, foundBy(kind.Found))
+		if len(kind.Errors) > 0 {
+			fmt.Fprintf(&b, "* The marketplaces' names: %s.\n", namesOf(kind.Errors))
+		}
+		if kind.Hint != "" {
+			fmt.Fprintf(&b, "* %s\n", kind.Hint)
+		}
+	}
+	b.WriteString("\n")
+	return section(text, "problems", b.String())
+}
+
+func foundBy(found metering.Finding) string {
+	var all []string
+	if found&metering.FoundByValidation != 0 {
+		all = append(all, "validation")
+	}
+	if found&metering.FoundByReporting != 0 {
+		all = append(all, "reporting")
+	}
+	return strings.Join(all, " and ")
+}
+
+// namesOf lists the names that marketplaces have for a kind of problem.
+func namesOf(errors []metering.MarketplaceError) string {
+	all := make([]string, len(errors))
+	for i, e := range errors {
+		all[i] = string(e.Partner) + " `" + strings.Join(e.Names, "`, `") + "`"
+	}
+	return strings.Join(all, "; ")
 }
 
 // section replaces the text between the comments of that name.

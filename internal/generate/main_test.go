@@ -23,6 +23,8 @@ func TestFiles_AreCurrent(t *testing.T) {
 func TestFiles_EditsAreUndone(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ file, old, new string }{
+		{"docs/problems.md", "### `TOO_OLD`\n", "### `OLD`\n"},
+		{"docs/problems.md", "AZURE `Expired`", "AZURE `Old`"},
 		{"docs/security.md", "| `listUsageRecordGroups` | yes | | | yes |\n", ""},
 		{"docs/security.md", "| UpdateItem | partitions `ORG#*` |", "| PutItem | partitions `KEY#*` |"},
 		{"docs/security.md", "1024 MB, 29s", "1024 MB, 30s"},

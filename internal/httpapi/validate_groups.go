@@ -19,7 +19,7 @@ func (a *API) validateGroups(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := metering.ValidateBatch(groups, organization(r), a.Now()); err != nil {
+	if err := metering.ValidateBatch(groups, organization(r), nil, a.Now()); err != nil {
 		return &statusError{http.StatusInternalServerError, err} // the contract's
 	}
 	writeJSON(w, http.StatusOK, []byte(`""`))

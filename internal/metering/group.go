@@ -81,10 +81,6 @@ var Statuses = []Status{
 	StatusCreated, StatusDeleted, StatusInvalid, StatusReported, StatusReportPending, StatusReportFailed,
 }
 
-// Deletable are the statuses in which a group may be deleted (API reference: delete
-// usageRecordGroup); DELETED itself is terminal.
-var Deletable = []Status{StatusCreated, StatusInvalid}
-
 // Source is the system that a group's usage came from; empty if none was named.
 type Source string
 

@@ -105,6 +105,10 @@ const (
 	// MaxRetryKeys is how many keys of retries a group stores. Source: the contract.
 	MaxRetryKeys = 100
 
+	// MaxProblems is how many problems of a group are reported and stored. Source: ours; they are
+	// stored with the group.
+	MaxProblems = 100
+
 	// CatalogAge is how old the entitlement, config or metrics may be that usage is checked
 	// against. Source: the contract's 5 seconds, less the time that a request takes.
 	CatalogAge = 4 * time.Second

@@ -1,6 +1,12 @@
 package metering
 
+import (
+	"fmt"
+	"strings"
+)
+
 // Problem is a reason why a group can't be reported as it is, or may not be reported as expected.
+// Message is a sentence on its own: it names what is wrong and its path, as code would write it.
 type Problem struct {
 	Code     ProblemCode
 	Severity Severity
@@ -10,6 +16,8 @@ type Problem struct {
 
 	Unknown map[string]any // as of a Group
 }
+
+func (p Problem) isError() bool { return p.Severity == SeverityError }
 
 // ProblemCode names a kind of problem. Clients depend on the codes.
 type ProblemCode string
@@ -23,8 +31,9 @@ const (
 	SeverityWarning Severity = "WARNING" // shown by explained validation alone, never stored
 )
 
-// The codes. Problems describes each.
+// The codes. ProblemKinds describes each. Clients depend on the names.
 const (
+	ProblemNotStorable                   ProblemCode = "NOT_STORABLE"
 	ProblemEntitlementUnknown            ProblemCode = "ENTITLEMENT_UNKNOWN"
 	ProblemEntitlementNotActive          ProblemCode = "ENTITLEMENT_NOT_ACTIVE"
 	ProblemEntitlementNotStarted         ProblemCode = "ENTITLEMENT_NOT_STARTED"
@@ -52,3 +61,16 @@ const (
 	ProblemConflict                      ProblemCode = "CONFLICT"
 	ProblemOutcomeUnknown                ProblemCode = "OUTCOME_UNKNOWN"
 )
+
+// problem returns a problem with the severity and the hint of its kind.
+func problem(code ProblemCode, path, format string, args ...any) Problem {
+	kind := kindOf(code)
+	return Problem{Code: code, Severity: kind.Severity, Path: path, Message: fmt.Sprintf(format, args...), Hint: kind.Hint}
+}
+
+// pointer is the JSON Pointer (RFC 6901) of a member of the object at path.
+func pointer(path, member string) string {
+	return path + "/" + pointerEscaper.Replace(member)
+}
+
+var pointerEscaper = strings.NewReplacer("~", "~0", "/", "~1")

@@ -82,7 +82,7 @@ func FuzzNewGroups(f *testing.F) {
 				t.Fatalf("%d: -sent +read\n%s", i, diff)
 			}
 		}
-		_ = metering.ValidateBatch(groups, "o", time.Unix(1_700_000_000, 0)) // everything that was read can be validated
+		_ = metering.ValidateBatch(groups, "o", nil, time.Unix(1_700_000_000, 0)) // everything that was read can be validated
 	})
 }
 

@@ -1,0 +1,76 @@
+package metering
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/govalues/decimal"
+)
+
+// UsageRecord is a quantity in the form that a marketplace takes.
+type UsageRecord struct {
+	Dimension string
+	Quantity  Quantity // rounded down to what the marketplace holds exactly; over 0
+	Hour      time.Time
+	Timestamp time.Time // the start of the hour, not before the entitlement's and before its cancellation
+}
+
+// usageRecords are what the marketplace would be sent if the group were the only one of its hour,
+// by dimension. What rounding takes away is carried to the next report, and nothing is sent for a
+// quantity of which nothing is left.
+func (t *Terms) usageRecords(j *Judgement) (records []UsageRecord) {
+	hour := hourOf(j.Timestamp)
+	timestamp := hour
+	if timestamp.Before(t.Entitlement.StartTime) {
+		timestamp = t.Entitlement.StartTime
+	}
+	if cancel := t.Entitlement.CancelTime; !cancel.IsZero() && timestamp.After(cancel.Add(-time.Second)) {
+		timestamp = cancel.Add(-time.Second)
+	}
+	for _, dimension := range slices.Sorted(maps.Keys(j.Records)) {
+		if q := j.Records[dimension].RoundDown(t.Entitlement.Partner); q.Sign() > 0 {
+			records = append(records, UsageRecord{dimension, q, hour, timestamp})
+		}
+	}
+	return records
+}
+
+// The precision of a marketplace's quantities. Source: the marketplaces' API references.
+const (
+	awsDecimals = 6  // of QuantityAsDecimal
+	azureDigits = 15 // of a double
+)
+
+// RoundDown rounds a quantity that is 0 or more down to what the partner's marketplace holds
+// exactly: 6 decimals on AWS, 15 significant digits on Azure, whole numbers on Google.
+func (q Quantity) RoundDown(partner Partner) Quantity {
+	switch partner {
+	case "AWS":
+		return Quantity{q.d.Trunc(awsDecimals).Trim(0)}
+	case "AZURE":
+		return q.leading(azureDigits)
+	case "GCP":
+		return Quantity{q.d.Trunc(0)}
+	default:
+		return q
+	}
+}
+
+// leading replaces all but the first n significant digits by zeros.
+func (q Quantity) leading(n int) Quantity {
+	excess := q.d.Prec() - n
+	if excess <= 0 {
+		return q
+	}
+	if excess <= q.d.Scale() {
+		return Quantity{q.d.Trunc(q.d.Scale() - excess).Trim(0)}
+	}
+	whole := q.d.Trunc(0).String()
+	d, err := decimal.Parse(whole[:n] + strings.Repeat("0", len(whole)-n))
+	if err != nil {
+		panic("metering: " + q.String() + " does not fit with fewer digits")
+	}
+	return Quantity{d}
+}
