@@ -122,15 +122,15 @@ func TestExportAsCSV(t *testing.T) {
 	want := [][]string{
 		{
 			"id", "organizationID", "buyerID", "entitlementID", "productID", "partner", "status", "records", "metaInfo",
-			"serialID", "usageRecordReportID", "creationTime", "lastUpdateTime", "reportedTime",
+			"serialID", "usageRecordReportID", "creationTime", "lastUpdateTime", "reportedTime", "problems", "reportBy",
 		},
 		{
 			"g1", "o1", `the "buyer"`, "ent-1", "p,1", "AWS", "CREATED", `{"a":9007199254740993,"b":0.1}`, `{"lagoAmount":1.5,"source":"LAGO"}`,
-			"3", "", "2026-03-01T12:00:00.000Z", "2026-03-01T12:00:00.000Z", "2026-03-01T12:00:00.000Z",
+			"3", "", "2026-03-01T12:00:00.000Z", "2026-03-01T12:00:00.000Z", "2026-03-01T12:00:00.000Z", "", "",
 		},
 		{
 			"g0", "o1", "buyer", "ent-1", "", "AWS", "CREATED", "{}", "{}",
-			"0", "", "2026-03-01T12:00:00.000Z", "2026-03-01T12:00:00.000Z", "",
+			"0", "", "2026-03-01T12:00:00.000Z", "2026-03-01T12:00:00.000Z", "", "", "",
 		},
 	}
 	if status != 0 || err != nil || !slices.EqualFunc(got, want, slices.Equal[[]string]) {

@@ -79,6 +79,10 @@ const (
 	// 1. Source: DynamoDB.
 	MaxPropertyName = 64<<10 - 1
 
+	// MaxStoredProblems is how many bytes the problems of a stored group may have. Source: ours; it
+	// is about a dozen, and the response to a batch has a thousand groups.
+	MaxStoredProblems = 4 << 10
+
 	// MaxRaisedSerial is the largest serialID to which an imported group raises its organization's
 	// counter. Source: ours; the 147 million above it, up to the largest of 32 bits, are for new
 	// groups.

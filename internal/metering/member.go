@@ -17,10 +17,11 @@ const (
 	KindProperties                  // map[string]any, a document
 	KindBillableRecords             // []BillableRecord
 	KindMetaInfo                    // MetaInfo
+	KindProblems                    // []Problem
 )
 
-// Member is a member of O: a Group, a MetaInfo or a BillableRecord. The lists GroupMembers,
-// MetaInfoMembers and BillableMembers drive all code that reads and writes these objects: stored
+// Member is a member of O: a Group, a MetaInfo, a BillableRecord or a Problem. The lists
+// GroupMembers, MetaInfoMembers, BillableMembers and ProblemMembers drive all code that reads and writes these objects: stored
 // items, the copier of lists, the API's JSON, import and export, and the stored size. A new member
 // is a field of the struct and an entry of its list.
 type Member[O any] struct {
@@ -116,6 +117,8 @@ var GroupMembers = []Member[Group]{
 	{Name: "creationTime", Kind: KindTime, Required: true, Imported: true, field: func(g *Group) any { return &g.CreationTime }},
 	{Name: "lastUpdateTime", Kind: KindTime, Required: true, field: func(g *Group) any { return &g.LastUpdateTime }},
 	{Name: "reportedTime", Kind: KindTime, field: func(g *Group) any { return &g.ReportedTime }},
+	{Name: "problems", Kind: KindProblems, field: func(g *Group) any { return &g.Problems }},
+	{Name: "reportBy", Kind: KindTime, field: func(g *Group) any { return &g.ReportBy }},
 }
 
 // MetaInfoMembers are the members of a metaInfo (API reference: metaInfo). Integrations write the
@@ -147,6 +150,15 @@ var BillableMembers = []Member[BillableRecord]{
 	{Name: "key", Required: true, field: func(r *BillableRecord) any { return &r.Key }},
 	{Name: "quantity", Kind: KindQuantity, Required: true, field: func(r *BillableRecord) any { return &r.Quantity }},
 	{Name: "properties", Kind: KindProperties, field: func(r *BillableRecord) any { return &r.Properties }},
+}
+
+// ProblemMembers are the members of a stored problem. Only an ERROR is stored, so the severity is
+// not.
+var ProblemMembers = []Member[Problem]{
+	{Name: "code", Required: true, field: func(p *Problem) any { return &p.Code }},
+	{Name: "path", Required: true, field: func(p *Problem) any { return &p.Path }},
+	{Name: "message", Required: true, field: func(p *Problem) any { return &p.Message }},
+	{Name: "hint", Required: true, field: func(p *Problem) any { return &p.Hint }},
 }
 
 func carried(m *MetaInfo) any { return &m.Carried }

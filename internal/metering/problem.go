@@ -13,6 +13,8 @@ type Problem struct {
 	Path     string // JSON Pointer into the group as the client sent it
 	Message  string
 	Hint     string // what to do; always given, may be empty
+
+	Unknown map[string]any // as of a Group
 }
 
 func (p Problem) isError() bool { return p.Severity == SeverityError }

@@ -203,6 +203,8 @@ func sizeOfValue(value any) int {
 			size += sizeOfMember + sizeOfContainer + sizeOfMembers(BillableMembers, &value[i], sizeOfMember)
 		}
 		return size
+	case []Problem:
+		return sizeOfDocument(DocumentOfProblems(value, false))
 	case MetaInfo:
 		return sizeOfContainer + sizeOfMembers(MetaInfoMembers, &value, sizeOfMember)
 	default:

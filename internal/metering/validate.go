@@ -38,11 +38,12 @@ type NewBillableRecord struct {
 // NewMetaInfo is the metaInfo of a NewGroup. Timestamp and BillableRecords of the group itself take
 // precedence.
 type NewMetaInfo struct {
-	SkipValidation  bool
-	Source          string
-	Timestamp       *time.Time
-	BillableRecords []NewBillableRecord
-	Carried         map[string]any
+	SkipValidation     bool
+	SkipValidationSent bool
+	Source             string
+	Timestamp          *time.Time
+	BillableRecords    []NewBillableRecord
+	Carried            map[string]any
 }
 
 // Check returns the first reason why the group can't be stored whatever the terms are, or nil. The

@@ -47,8 +47,13 @@ func appendGroup(b []byte, g *metering.Group, export bool) []byte {
 		if value == nil || m.Private && !export {
 			continue
 		}
-		if metaInfo, ok := value.(metering.MetaInfo); ok && export {
-			value = metaInfo.FullDocument()
+		switch full := value.(type) {
+		case metering.MetaInfo:
+			if export {
+				value = full.FullDocument()
+			}
+		case []metering.Problem:
+			value = metering.DocumentOfProblems(full, export)
 		}
 		b = appendValue(appendName(b, m.Name), value)
 	}
@@ -63,6 +68,11 @@ func appendGroup(b []byte, g *metering.Group, export bool) []byte {
 // AppendMetaInfoForExport appends a group's metaInfo as AppendGroupForExport does.
 func AppendMetaInfoForExport(b []byte, m *metering.MetaInfo) []byte {
 	return appendValue(b, m.FullDocument())
+}
+
+// AppendProblemsForExport appends a group's problems as AppendGroupForExport does.
+func AppendProblemsForExport(b []byte, problems []metering.Problem) []byte {
+	return appendValue(b, metering.DocumentOfProblems(problems, true))
 }
 
 // AppendQuantities appends an object of quantities by key.

@@ -126,6 +126,11 @@ func (d *decoder) value(kind metering.Kind, values func() []string) (any, error)
 		var m metering.MetaInfo
 		err := readMembers(d, "an object", metering.MetaInfoMembers, &m)
 		return m, err
+	case metering.KindProblems:
+		return listOf("an array of problems", func(d *decoder) (p metering.Problem, err error) {
+			err = readMembers(d, "a problem, an object", metering.ProblemMembers, &p)
+			return p, err
+		})(d)
 	default:
 		panic("wire: a member has a kind that can't be read")
 	}
