@@ -83,7 +83,7 @@ type problemList struct {
 // add adds a problem with the severity of its kind.
 func (l *problemList) add(code ProblemCode, path, hint, format string, args ...any) {
 	if l.count(code) {
-		l.problems = append(l.problems, Problem{code, kindOf(code).Severity, path, fmt.Sprintf(format, args...), hint})
+		l.problems = append(l.problems, Problem{Code: code, Severity: kindOf(code).Severity, Path: path, Message: fmt.Sprintf(format, args...), Hint: hint})
 	}
 }
 
