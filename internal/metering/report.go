@@ -77,19 +77,44 @@ func (g *NewGroup) Group(org OrgID, id GroupID, terms *Terms, judged *Judgement,
 		skip := true
 		group.MetaInfo.SkipValidation = &skip
 	}
-	return group, group.judge(terms, judged, now)
+	if !terms.exist() {
+		group.keepSent(g)
+	}
+	return group, group.Judged(terms, judged, now)
 }
 
-// judge gives the group the status, quantities, owner and problems of a judgement.
-func (g *Group) judge(terms *Terms, judged *Judgement, now time.Time) error {
+// keepSent keeps what was sent of usage that can't be converted, for a retry.
+func (g *Group) keepSent(sent *NewGroup) {
+	if len(sent.Records) > 0 {
+		g.MetaInfo.OriginRecords = make(map[string]Quantity, len(sent.Records))
+	}
+	for _, r := range sent.Records {
+		g.MetaInfo.OriginRecords[r.Key], _ = ParseQuantity(r.Quantity) // Check has read it
+	}
+	billable, _ := sent.billable()
+	for _, r := range billable {
+		record := BillableRecord{Key: r.Key, Properties: r.Properties}
+		if r.Quantity != "" {
+			record.Quantity, _ = ParseQuantity(r.Quantity)
+		}
+		g.MetaInfo.BillableRecords = append(g.MetaInfo.BillableRecords, record)
+	}
+}
+
+// Judged gives the group the status, quantities, owner and problems of a judgement, of a report or a
+// retry. If the entitlement does not exist, the group keeps what it had of it. It returns Invalid
+// if the group could not be stored so.
+func (g *Group) Judged(terms *Terms, judged *Judgement, now time.Time) error {
 	if e := terms.Entitlement; e != nil {
 		g.BuyerID, g.ProductID, g.Partner = string(e.BuyerID), string(e.ProductID), e.Partner
 	}
-	g.Records, g.MetaInfo.OriginRecords, g.MetaInfo.BillableRecords = judged.Records, judged.OriginRecords, judged.Billable
-	if g.Records == nil {
-		g.Records = map[string]Quantity{}
+	g.Records, g.ReportBy = map[string]Quantity{}, judged.ReportBy
+	if terms.exist() {
+		g.MetaInfo.OriginRecords, g.MetaInfo.BillableRecords = judged.OriginRecords, judged.Billable
+		if judged.Records != nil {
+			g.Records = judged.Records
+		}
 	}
-	g.ReportBy = judged.ReportBy
 	g.UsageRecordReportID, g.ReportedTime = "", time.Time{}
 	g.LastUpdateTime = now.UTC().Truncate(time.Millisecond)
 	g.Status, g.Problems = StatusCreated, nil
@@ -128,6 +153,9 @@ func (g *Group) keepProblems(problems []Problem) {
 
 // sizeOfOthers is the room for the number of problems that are not stored.
 const sizeOfOthers = 100
+
+// Exist reports whether usage for the entitlement is accepted: it exists and is not DELETED.
+func (t *Terms) Exist() bool { return t.exist() }
 
 // AsReported returns the usage of a stored group as it was reported, to judge it again.
 func (g *Group) AsReported() NewGroup {
