@@ -25,9 +25,9 @@ func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case current.Err != nil:
 		return current.Err
-	case !conditions.Matches(current):
+	case !current.Matches(conditions):
 		return metering.Errorf(metering.PreconditionFailed, "the config is not the one that If-Match names: its ETag is %s now", etag(current))
-	case !conditions.NoneMatches(current):
+	case !current.NoneMatches(conditions):
 		w.Header().Set("ETag", etag(current))
 		w.WriteHeader(http.StatusNotModified)
 		return nil
@@ -90,7 +90,7 @@ func etag(v metering.ConfigVersion) string { return strconv.Quote(v.Tag()) }
 
 // readConditions reads If-Match and If-None-Match (RFC 9110, 13.1.1 and 13.1.2). If-Match compares
 // strongly, so a weak ETag in it matches nothing; If-None-Match compares weakly.
-func readConditions(r *http.Request) (c metering.ConfigConditions, err error) {
+func readConditions(r *http.Request) (c metering.Conditions, err error) {
 	if c.IfMatch, err = tags(r, "If-Match", false); err != nil {
 		return c, err
 	}

@@ -99,6 +99,13 @@ const (
 	// contract.
 	MaxCatalogItem = 32 << 10
 
+	// MaxResourceURI is how many bytes the resourceURI of an entitlement may have. Source: ours; a
+	// subscription, a resource group and a managed application take a few hundred.
+	MaxResourceURI = 2048
+
+	// MaxExternalID is how many bytes the externalID of an entitlement may have. Source: ours.
+	MaxExternalID = 256
+
 	// MaxReportBody is how many bytes the body of a report, and of a PUT, may have. Source: the
 	// contract.
 	MaxReportBody = 1 << 20

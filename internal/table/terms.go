@@ -2,19 +2,13 @@ package table
 
 import (
 	"context"
-	"maps"
 	"slices"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
-
-// maxBatchGet is how many items DynamoDB returns for a BatchGetItem.
-const maxBatchGet = 100
 
 // parallelBatchGets is how many BatchGetItems run at once: each may hold 3 MB.
 const parallelBatchGets = 4
@@ -56,7 +50,7 @@ func (t *Table) TermsOf(ctx context.Context, org metering.OrgID, ids []metering.
 	}
 	for i, chunk := range chunks {
 		reads.Go(func() (err error) {
-			found[i], err = t.batchGet(ctx, chunk)
+			found[i], err = t.batchGet(ctx, "read the catalog", chunk)
 			return err
 		})
 	}
@@ -94,33 +88,4 @@ func (t *Table) TermsOf(ctx context.Context, org metering.OrgID, ids []metering.
 		terms.Entitlement, terms.Connection = &stored.Value, connections[stored.Value.Partner]
 	}
 	return all, nil
-}
-
-// batchGet returns the items with the keys, at most maxBatchGet, that exist, in any order.
-//
-//	BatchGetItem   1 round trip, and others while DynamoDB leaves keys unprocessed
-func (t *Table) batchGet(ctx context.Context, keys []map[string]types.AttributeValue) (items []map[string]types.AttributeValue, err error) {
-	requested := map[string]types.KeysAndAttributes{t.name: {Keys: keys, ConsistentRead: aws.Bool(true)}}
-	for attempt := 0; ; attempt++ {
-		out, err := t.client.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{
-			RequestItems:           requested,
-			ReturnConsumedCapacity: wantUnits(ctx),
-		})
-		if err != nil {
-			return nil, storageError("read the catalog", err)
-		}
-		for i := range out.ConsumedCapacity {
-			countRead(ctx, &out.ConsumedCapacity[i])
-		}
-		for _, found := range maps.All(out.Responses) {
-			items = append(items, found...)
-		}
-		if requested = out.UnprocessedKeys; len(requested) == 0 {
-			return items, nil
-		}
-		// DynamoDB leaves keys if the response would exceed 16 MB, or if the table is throttled.
-		if err := pause(ctx, attempt); err != nil {
-			return nil, storageError("read the catalog", err)
-		}
-	}
 }
