@@ -118,7 +118,7 @@ type Preview struct {
 	OriginRecords map[string]Quantity
 	Records       map[string]Quantity
 	ReportBy      time.Time     // zero if it is not known
-	Requests      []UsageRecord // none if the group is invalid
+	Requests      []UsageRecord // none if the group is invalid or the entitlement has no identifiers
 }
 
 // ExplainBatch is ValidateBatch with all problems of each group, and a preview. A group is valid if
@@ -176,7 +176,7 @@ func (g *NewGroup) explain(org OrgID, terms *Terms, now time.Time) (problems []P
 	preview = &Preview{
 		Entitlement: terms.Entitlement, OriginRecords: judgement.OriginRecords, Records: judgement.Records, ReportBy: judgement.ReportBy,
 	}
-	if !slices.ContainsFunc(problems, Problem.isError) {
+	if !slices.ContainsFunc(problems, Problem.isError) && terms.Entitlement.Marketplace.Complete(terms.Entitlement.Partner) {
 		preview.Requests = terms.usageRecords(&judgement)
 	}
 	return problems, preview
