@@ -57,7 +57,7 @@ func Operations() []Operation {
 		},
 		{
 			ID: "batchValidateUsageRecordGroups", Method: "POST", Path: "/org/{orgId}/batchValidateUsageRecordGroups", Scopes: auth.Read | auth.Write,
-			Function: "validate", Memory: 1024,
+			Function: "validate", Memory: 1024, Table: []Access{{Actions: []string{"BatchGetItem", "Query"}, Partitions: "ORG#*"}},
 			handle: (*API).validateGroups,
 		},
 		{

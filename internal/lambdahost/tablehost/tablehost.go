@@ -1,5 +1,5 @@
-// Package tablehost runs what needs the table as a Lambda function. It adds the AWS SDK to
-// lambdahost, so that a function without a table need not load the SDK.
+// Package tablehost runs what needs the table as a Lambda function: it adds the AWS SDK to
+// lambdahost.
 package tablehost
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// Run is lambdahost.Run for a function that needs the table.
+// Run serves the operations of the named function, over the table, until Lambda ends the process.
 func Run(function string) {
 	log := lambdahost.Log()
 	lambdahost.Serve(&httpapi.API{Table: open(log, dynamoclient.AnswerTimeout), CountUnits: table.CountUnits}, log, function)
