@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -21,7 +22,12 @@ import (
 // Run serves the operations of the named function, over the table, until Lambda ends the process.
 func Run(function string) {
 	log := lambdahost.Log()
-	lambdahost.Serve(&httpapi.API{Table: open(log, dynamoclient.AnswerTimeout), CountUnits: table.CountUnits}, log, function)
+	lambdahost.Serve(&httpapi.API{
+		Table:                open(log, dynamoclient.AnswerTimeout),
+		CountUnits:           table.CountUnits,
+		SandboxURL:           os.Getenv("SANDBOX_URL"), // no stack sets it
+		OwnRoleOrganizations: strings.FieldsFunc(os.Getenv("OWN_ROLE_ORGANIZATIONS"), func(c rune) bool { return c == ',' }),
+	}, log, function)
 }
 
 // authorizerAnswer is how long the authorizer waits for a response, which takes milliseconds. It
