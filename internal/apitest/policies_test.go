@@ -170,7 +170,7 @@ func requestsOfFunctions(t *testing.T) map[string][]tabletest.Request {
 		}
 		want(t, do(r.with(key)), c.status)
 	}
-	for body, status := range map[string]int{`[{"records": {"cpu": 1}}]`: 200, `[{}]`: 500, `x`: 400} {
+	for body, status := range map[string]int{`[{"records": {"cpu": 1}}]`: 200, `[{"records": {"cpu": 1}, "entitlementID": "e9"}]`: 500, `[{}]`: 500, `x`: 400} {
 		want(t, do(request{method: "POST", path: validatePath("acme"), body: body}), status)
 	}
 	list := request{method: "GET", path: listPath("acme")}
@@ -228,11 +228,11 @@ var policyEdits = []struct{ what, old, new, told string }{
 	{"every action of a kind", "Action: dynamodb:Query", "Action: dynamodb:Q*", "Action"},
 	{"all but an action", "Action: dynamodb:Query", "NotAction: dynamodb:Scan", "NotAction"},
 	{"a managed policy", "      Policies:\n", "      Policies:\n        - AmazonDynamoDBFullAccess\n", "Policies"},
-	{"a policy by its name alone", "CodeUri: functions/validate\n", "CodeUri: functions/validate\n      Policies: AmazonDynamoDBFullAccess\n", "Policies"},
+	{"a policy by its name alone", "      Policies:\n        - Version: \"2012-10-17\"\n", "      Policies: AmazonDynamoDBFullAccess\n      Layers:\n        - Version: \"2012-10-17\"\n", "Policies"},
 	{"a policy template", "      Policies:\n", "      Policies:\n        - DynamoDBCrudPolicy:\n            TableName: !Ref Table\n", "Policies"},
 	{"a role", "CodeUri: functions/list\n", "CodeUri: functions/list\n      Role: arn:aws:iam::123456789012:role/admin\n", "Role"},
 	{"a URL past the API", "CodeUri: functions/list\n", "CodeUri: functions/list\n      FunctionUrlConfig: {AuthType: NONE}\n", "FunctionUrlConfig"},
-	{"a policy for what asks nothing", "CodeUri: functions/validate\n", "CodeUri: functions/validate\n      Policies:\n        - Statement:\n            - {Effect: Allow, Action: dynamodb:GetItem, Resource: !GetAtt Table.Arn}\n", "allows dynamodb:GetItem on table, which it never does"},
+	{"a write by what only reads", "Action: [dynamodb:BatchGetItem, dynamodb:Query]\n", "Action: [dynamodb:BatchGetItem, dynamodb:Query, dynamodb:PutItem]\n", "BatchValidateFunction allows dynamodb:PutItem on table, which it never does"},
 	{"a policy of the stack", "\nResources:\n", "\nResources:\n  More:\n    Type: AWS::IAM::Policy\n", "AWS::IAM::Policy"},
 	{"other partitions", `["KEY#*"]`, `["ORG#*"]`, "AuthorizerFunction asked"},
 	{"partitions more", `["KEY#*"]`, `["KEY#*", "ORG#*"]`, "in partitions ORG#*"},

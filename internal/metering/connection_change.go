@@ -11,8 +11,7 @@ type ConnectionChange struct {
 	Conditions Conditions
 	Connection Connection // as the client sent it
 
-	// NewExternalID is the externalID of the connection if none is stored.
-	NewExternalID string
+	externalID string // of the connection if none is stored
 }
 
 // ConnectionRules are what connections are checked against beside their own form.
@@ -29,7 +28,7 @@ type ConnectionRules struct {
 // NewConnectionChange checks what a client sent for the connection of the path. It returns Invalid
 // with the member and what is accepted. Its errors quote no value: that may be a secret, which does
 // not belong there.
-func NewConnectionChange(partner Partner, sent *Connection, rules ConnectionRules, conditions Conditions, newExternalID string) (ConnectionChange, error) {
+func NewConnectionChange(partner Partner, sent *Connection, rules ConnectionRules, conditions Conditions) (ConnectionChange, error) {
 	c := *sent
 	if c.Partner != "" && c.Partner != partner {
 		return ConnectionChange{}, Errorf(Invalid, "partner is %s: it must be that of the path, %s, or absent", c.Partner, partner)
@@ -38,7 +37,7 @@ func NewConnectionChange(partner Partner, sent *Connection, rules ConnectionRule
 	if err := c.check(rules); err != nil {
 		return ConnectionChange{}, err
 	}
-	return ConnectionChange{Conditions: conditions, Connection: c, NewExternalID: newExternalID}, nil
+	return ConnectionChange{Conditions: conditions, Connection: c, externalID: externalIDOf(rules.Organization)}, nil
 }
 
 // connectionMembers are the members of a connection that only some partners have.
@@ -123,22 +122,30 @@ func (c *Connection) checkCredentials(rules ConnectionRules) error {
 	}
 }
 
-// Apply returns the connection to store in place of the stored one. The externalID is the service's:
-// it is made once and kept. Apply returns PreconditionFailed if the stored one does not meet the
-// conditions, and Invalid if the client sent another externalID.
+// Apply returns the connection to store in place of the stored one. It returns PreconditionFailed if
+// the stored one does not meet the conditions, and Invalid if the client sent another externalID
+// than the service's.
 func (c *ConnectionChange) Apply(stored *Stored[Connection]) (Connection, error) {
 	if err := CheckConditions(c.Conditions, "the connection", stored); err != nil {
 		return Connection{}, err
 	}
-	after, sent := c.Connection, c.Connection.ExternalID
-	after.ExternalID = stored.Value.ExternalID
-	if after.ExternalID == "" && after.RoleARN != "" {
-		after.ExternalID = c.NewExternalID
+	externalID := stored.Value.ExternalID
+	if externalID == "" && (c.Connection.RoleARN != "" || c.Connection.ExternalID != "") {
+		externalID = c.externalID
 	}
-	if sent != "" && sent != stored.Value.ExternalID {
-		return Connection{}, Errorf(Invalid, "externalID is not the one of this connection: the service makes it, so leave it out or send what GET returns")
+	after := c.Connection
+	if after.ExternalID != "" && after.ExternalID != externalID {
+		return Connection{}, Errorf(Invalid, "externalID is not the one of this organization: the service makes it, so leave it out or send what GET returns")
 	}
+	after.ExternalID = externalID
 	return after, nil
+}
+
+// externalIDOf is the external id with which the service assumes a role for the organization. A
+// client can't choose it: it names the organization, so that no other can have the service assume
+// the role (the confused deputy of AWS's documentation). It is no secret.
+func externalIDOf(org OrgID) string {
+	return "marketmeter-" + hashOf([]byte("externalID of "+string(org)))
 }
 
 // externalAccountMembers are the members that the workloadIdentity of a connection may have, by

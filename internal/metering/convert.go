@@ -228,12 +228,12 @@ func (w *conversion) aggregationOf(id string, index int) *aggregation {
 // checkProperties reports whether the properties of a record are those of its metric.
 func (w *conversion) checkProperties(a *aggregation, index int, properties map[string]any) (ok bool) {
 	ok = true
-	path := w.recordPath(index)
-	if properties != nil {
-		path += "/properties"
-	}
 	problem := func(hint, format string, args ...any) {
 		ok = false
+		path := w.recordPath(index)
+		if properties != nil {
+			path += "/properties"
+		}
 		w.problems.add(ProblemMetricProperties, path, hint, "%s.properties: %s, for billable metric %s",
 			w.recordLabel(index), fmt.Sprintf(format, args...), Quote(a.metric.ID))
 	}
@@ -329,7 +329,7 @@ func (w *conversion) checkDimension(from source, key string, mapped bool) {
 	}
 	message := fmt.Sprintf("%s is not a dimension of entitlement %s", w.label(from), Quote(entitlement.ID))
 	hint := "map it to a dimension in the usage metering config, or add it to info.dimensions of the entitlement, and retry"
-	_, isName := w.terms.names[key]
+	_, isName := w.terms.named(key)
 	switch {
 	case mapped:
 		message = fmt.Sprintf("%s is mapped to dimension %s, which entitlement %s does not have", w.label(from), Quote(key), Quote(entitlement.ID))

@@ -4,17 +4,20 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // indexedTerms are Terms as conversion reads them.
 type indexedTerms struct {
 	entitlement *Entitlement          // nil if it does not exist
 	dimensions  map[string]*Dimension // of the entitlement, by key
-	names       map[string]*Dimension // by name; nil if several have the name
 	metrics     map[string]*BillableMetric
 
 	mapping, mappingV2 map[string]any // of the entry of the entitlement's partner, if it is enabled
 	fault              string         // why the entry can't be read; empty if it can
+
+	names     map[string]*Dimension // by name; nil if several have the name
+	namesOnce sync.Once             // most usage is reported by keys
 }
 
 // indexed returns the index of the terms, which it makes once.
@@ -31,14 +34,8 @@ func (t *Terms) indexed() *indexedTerms {
 		}
 		dimensions := t.Entitlement.Info.Dimensions
 		x.dimensions = make(map[string]*Dimension, len(dimensions))
-		x.names = make(map[string]*Dimension, len(dimensions))
 		for i := range dimensions {
-			dimension := &dimensions[i]
-			x.dimensions[dimension.Key] = dimension
-			if _, again := x.names[dimension.Name]; again {
-				dimension = nil
-			}
-			x.names[dimensions[i].Name] = dimension
+			x.dimensions[dimensions[i].Key] = &dimensions[i]
 		}
 		x.fault = x.readConfig(t.Config)
 	})
@@ -49,11 +46,28 @@ func (t *Terms) indexed() *indexedTerms {
 // returns key itself if no dimension, or more than one, has it.
 func (x *indexedTerms) dimensionOf(key string) string {
 	if x.dimensions[key] == nil {
-		if named := x.names[key]; named != nil {
+		if named, _ := x.named(key); named != nil {
 			return named.Key
 		}
 	}
 	return key
+}
+
+// named returns the dimension of a name. It returns nil and true if several have the name.
+func (x *indexedTerms) named(name string) (dimension *Dimension, isName bool) {
+	x.namesOnce.Do(func() {
+		dimensions := x.entitlement.Info.Dimensions
+		x.names = make(map[string]*Dimension, len(dimensions))
+		for i := range dimensions {
+			named := &dimensions[i]
+			if _, again := x.names[named.Name]; again {
+				named = nil
+			}
+			x.names[dimensions[i].Name] = named
+		}
+	})
+	dimension, isName = x.names[name]
+	return dimension, isName
 }
 
 // rateOf returns the unit price of a dimension, or 0 if it is not known.
