@@ -107,6 +107,9 @@ func (g *Group) Judged(terms *Terms, judged *Judgement, now time.Time) error {
 	if e := terms.Entitlement; e != nil {
 		g.BuyerID, g.ProductID, g.Partner = string(e.BuyerID), string(e.ProductID), e.Partner
 	}
+	if !terms.exist() && g.MetaInfo.OriginRecords == nil && len(g.MetaInfo.BillableRecords) == 0 {
+		g.MetaInfo.OriginRecords = g.Records // imported without them
+	}
 	g.Records, g.ReportBy = map[string]Quantity{}, judged.ReportBy
 	if terms.exist() {
 		g.MetaInfo.OriginRecords, g.MetaInfo.BillableRecords = judged.OriginRecords, judged.Billable
