@@ -70,7 +70,7 @@ func TestACursorIsGoodForItsListAlone(t *testing.T) {
 		d := newDice(5)
 		for i := 0; i < len(cursor); i += 4 {
 			other := strings.Replace(alphabet, cursor[i:i+1], "", 1)
-			altered := []string{cursor[:i] + pick(d, strings.Split(other, "")) + cursor[i+1:], cursor[:i] + pick(d, []string{"A", "=", "~", "\n", "\r", " ", "\x00", "ü"}) + cursor[i:]}
+			altered := []string{cursor[:i] + choose(d, strings.Split(other, "")) + cursor[i+1:], cursor[:i] + choose(d, []string{"A", "=", "~", "\n", "\r", " ", "\x00", "ü"}) + cursor[i:]}
 			if i > 0 {
 				altered = append(altered, cursor[:i])
 			}

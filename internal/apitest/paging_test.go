@@ -197,10 +197,10 @@ func newCrowd(t testing.TB, a *api, org string, seed uint64, n int) *crowd {
 
 func (c *crowd) group(before time.Duration) doc {
 	c.made++
-	return at(pick(c.d, idParts)+strconv.Itoa(c.made), before, doc{
-		"status": pick(c.d, []string{"CREATED", "CREATED", "CREATED", "INVALID", "REPORTED", "DELETED"}), "buyerID": pick(c.d, []string{"b", "b#1"}),
-		"entitlementID": pick(c.d, []string{"e", "e#1"}), "metaInfo": doc{
-			"source": pick(c.d, []string{"API", "LAGO"}), "billableRecords": []any{doc{"key": pick(c.d, []string{"usual", "usual", "rare"}), "quantity": 1}},
+	return at(choose(c.d, idParts)+strconv.Itoa(c.made), before, doc{
+		"status": choose(c.d, []string{"CREATED", "CREATED", "CREATED", "INVALID", "REPORTED", "DELETED"}), "buyerID": choose(c.d, []string{"b", "b#1"}),
+		"entitlementID": choose(c.d, []string{"e", "e#1"}), "metaInfo": doc{
+			"source": choose(c.d, []string{"API", "LAGO"}), "billableRecords": []any{doc{"key": choose(c.d, []string{"usual", "usual", "rare"}), "quantity": 1}},
 		},
 	})
 }
@@ -223,7 +223,7 @@ func (c *crowd) change(t testing.TB, ctx context.Context) error {
 	var g doc
 	switch kind := c.d.IntN(4); {
 	case kind < 2 && len(deletable) > 0:
-		g = maps.Clone(c.is[pick(c.d, deletable)])
+		g = maps.Clone(c.is[choose(c.d, deletable)])
 		g["status"] = "DELETED"
 		if _, err := c.a.table.Delete(ctx, metering.OrgID(c.org), metering.GroupID(g["id"].(string)), "", later); err != nil {
 			return err
@@ -541,7 +541,7 @@ func asked(t testing.TB, requests []tabletest.Request) (all []string) {
 func TestWhatAPageAsks(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
-		a.put(t, "acme", series(40, func(i int) doc { return doc{"partner": pick(newDice(uint64(i)), partners)} })...)
+		a.put(t, "acme", series(40, func(i int) doc { return doc{"partner": choose(newDice(uint64(i)), partners)} })...)
 		for _, filter := range []url.Values{{}, {"buyerId": {"buyer-1"}}, {"partner": {"AWS"}}, {"metaInfo": {`{"source":"API"}`}}} {
 			ask := func(parameter string, value any) (asks []string, got answer) {
 				parameters := maps.Clone(filter)
@@ -574,7 +574,7 @@ func TestAColdOffsetIsCounted(t *testing.T) {
 	const n, size = 40, 7
 	groups := series(n, func(i int) doc {
 		d := newDice(uint64(i))
-		return doc{"metaInfo": doc{"source": pick(d, []string{"API", "LAGO"}), "billableRecords": []any{doc{"key": pick(d, []string{"a", "b", "c"}), "quantity": 1}}}}
+		return doc{"metaInfo": doc{"source": choose(d, []string{"API", "LAGO"}), "billableRecords": []any{doc{"key": choose(d, []string{"a", "b", "c"}), "quantity": 1}}}}
 	})
 	all := storedIn(t, "acme", groups)
 	at := func(a *api, filter url.Values, offset, limit int) answer {

@@ -19,7 +19,7 @@ var mutable = regexp.MustCompile(`\b(sync|atomic|expvar)\.|\bchan\b|\bnew\(|\bma
 // madeOnce are variables that the first request makes of constants, the same whatever it asks.
 var madeOnce = map[string]bool{"wire.byName": true}
 
-// The worlds of TestNoOrganizationCanTellOfAnother run in one process: what one request leaves in a
+// The worlds of TestOrganizations_CannotDetectEachOther run in one process: what one request leaves in a
 // package variable for another organization's request would be visible in each of them. Therefore
 // no such variable may exist: the variables of packages never change.
 func TestPackagesKeepNothingOfARequest(t *testing.T) {

@@ -1,4 +1,4 @@
-package reliability
+package apitest
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +25,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/internal/wire"
@@ -36,13 +36,13 @@ import (
 // is returned twice, none that existed unchanged from the first page to the last is missed, and
 // none is returned that does not belong to the list. Each request is served by its own function,
 // whose clock is up to a quarter of a second wrong.
-func TestListsUnderChange(t *testing.T) {
+func TestList_UnderChangeAndFaults(t *testing.T) {
 	t.Parallel()
-	seeds, end := random(t), until(6*time.Second)
+	seeds, end := seedtest.Random(t), seedtest.Until(6*time.Second)
 	client, tableName := tabletest.Client(t)
 	total := walks{}
 	for round := 0; round < 2 || time.Now().Before(end) && !t.Failed(); round++ {
-		c := newCrowd(client, tableName, rand.New(rand.NewPCG(seeds.Uint64(), 0)), round%2 == 1)
+		c := newBusyCrowd(client, tableName, rand.New(rand.NewPCG(seeds.Uint64(), 0)), round%2 == 1)
 		wrong, err := c.run(t.Context(), &total)
 		if err != nil {
 			t.Fatal(err)
@@ -56,8 +56,8 @@ func TestListsUnderChange(t *testing.T) {
 
 type walks struct{ walks, groups, pages, repeats, midnights int }
 
-// crowd is an organization whose groups are created and changed while its lists are read.
-type crowd struct {
+// busyCrowd is an organization whose groups are created and changed while its lists are read.
+type busyCrowd struct {
 	faulty *table.Table
 	late   tabletest.Late
 	hasty  bool // DynamoDB reads few groups per response, and a list is read no longer than for one
@@ -83,8 +83,8 @@ type member struct {
 
 var midnight = time.Date(2099, 7, 30, 0, 0, 0, 0, time.UTC)
 
-func newCrowd(client *dynamodb.Client, tableName string, r *rand.Rand, hasty bool) *crowd {
-	c := &crowd{hasty: hasty, org: string(auth.New()), began: time.Now(), random: r, members: map[string]*member{}, turns: make(chan int64, 1000)}
+func newBusyCrowd(client *dynamodb.Client, tableName string, r *rand.Rand, hasty bool) *busyCrowd {
+	c := &busyCrowd{hasty: hasty, org: string(auth.New()), began: time.Now(), random: r, members: map[string]*member{}, turns: make(chan int64, 1000)}
 	kinds := append(slices.Clone(tabletest.Kinds), c.late.Kind())
 	// Checkpoints that can't be stored: the faults of the next attempts, all of one kind, since
 	// with several kinds one attempt might store the checkpoint after all.
@@ -124,7 +124,7 @@ func placeIn(request *http.Request) string {
 	return put.Item.PK.S + put.Item.SK.S
 }
 
-func (c *crowd) dice(n int) int {
+func (c *busyCrowd) dice(n int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.random.IntN(n)
@@ -133,7 +133,7 @@ func (c *crowd) dice(n int) int {
 // now follows the real time, except that the time before midnight and the waits of clients pass at
 // once. It spans less than a minute: no request arrives later than that, and one that did could
 // move a page (the table's maxLate).
-func (c *crowd) now() time.Time {
+func (c *busyCrowd) now() time.Time {
 	at := midnight.Add(-45 * time.Second)
 	if c.passed.Load() {
 		at = midnight
@@ -141,7 +141,7 @@ func (c *crowd) now() time.Time {
 	return at.Add(time.Since(c.began)).Add(time.Duration(c.waited.Load()) * time.Second)
 }
 
-func (c *crowd) run(ctx context.Context, total *walks) (wrong []string, err error) {
+func (c *busyCrowd) run(ctx context.Context, total *walks) (wrong []string, err error) {
 	var before errgroup.Group
 	before.SetLimit(8)
 	for range 24 {
@@ -156,7 +156,7 @@ func (c *crowd) run(ctx context.Context, total *walks) (wrong []string, err erro
 	for client := range 4 {
 		clients.Go(func() error {
 			for range 2 {
-				w := &walk{crowd: c, key: string(auth.New()), filter: filters[c.dice(len(filters))]}
+				w := &walk{busyCrowd: c, key: string(auth.New()), filter: filters[c.dice(len(filters))]}
 				if client%2 == 1 {
 					w.key, w.byCursor = shared, true
 				}
@@ -200,7 +200,7 @@ func (total *walks) add(w *walk) {
 }
 
 // change imports a group or deletes one, and delivers late requests.
-func (c *crowd) change(ctx context.Context) error {
+func (c *busyCrowd) change(ctx context.Context) error {
 	if c.dice(3) == 0 {
 		if _, err := c.late.Arrive(); err != nil {
 			return err
@@ -233,7 +233,7 @@ func (c *crowd) change(ctx context.Context) error {
 }
 
 // bring imports a group with the current time or a past one.
-func (c *crowd) bring(ctx context.Context) error {
+func (c *busyCrowd) bring(ctx context.Context) error {
 	c.mu.Lock()
 	m := &member{created: c.now(), buyer: fmt.Sprint("b", c.random.IntN(2)), coming: time.Now()}
 	const day = 24 * 60 // minutes
@@ -278,7 +278,7 @@ var filters = []url.Values{{}, {}, {"status": {"CREATED"}}, {"status": {"DELETED
 
 // walk is a client that reads a list from its first page to its last.
 type walk struct {
-	*crowd
+	*busyCrowd
 	key      string
 	byCursor bool
 	filter   url.Values
@@ -293,9 +293,7 @@ type walk struct {
 }
 
 // now is the time by the clock of the function.
-func (w *walk) now() time.Time { return w.crowd.now().Add(w.ahead) }
-
-var nextLink = regexp.MustCompile(`^<(\?[^<>]*)>; rel="next"$`)
+func (w *walk) now() time.Time { return w.busyCrowd.now().Add(w.ahead) }
 
 func (w *walk) read(ctx context.Context) error {
 	api := &httpapi.API{
@@ -344,7 +342,7 @@ func (w *walk) read(ctx context.Context) error {
 		for _, g := range page.UsageRecordGroups {
 			w.ids = append(w.ids, g.ID)
 		}
-		switch link := nextLink.FindStringSubmatch(got.Header().Get("Link")); {
+		switch link := linkForm.FindStringSubmatch(got.Header().Get("Link")); {
 		case page.NextOffset == 0 && link == nil:
 			w.end, w.ends = time.Now(), w.now()
 			return nil
@@ -437,7 +435,7 @@ func (w *walk) matches(m *member, status string) bool {
 // A checkpoint write that was given up, and arrives when the client has the page from another
 // attempt, changes nothing: the next page begins at the end of that page. The client has waited for
 // the Retry-After, and the clocks of the two functions differ by no more than is allowed.
-func TestAPlaceThatArrivesLateMovesNothing(t *testing.T) {
+func TestCheckpoint_LateMovesNothing(t *testing.T) {
 	t.Parallel()
 	client, tableName := tabletest.Client(t)
 	for _, ahead := range []time.Duration{-499 * time.Millisecond, 0, 499 * time.Millisecond} { // the second function's clock
@@ -454,13 +452,13 @@ func TestAPlaceThatArrivesLateMovesNothing(t *testing.T) {
 			w := newWorld(client, tableName)
 			page := func(query string, status int) string {
 				t.Helper()
-				got := w.send(t.Context(), over, "GET", "usageRecordGroup?limit=2"+query, "")
+				got := w.send(t.Context(), over, listing("limit=2"+query))
 				if got.status != status {
 					t.Fatalf("%v, want %d", got, status)
 				}
 				return got.body
 			}
-			if err := w.put(t.Context(), w.table, "g0", "g1", "g2", "g3").err(); err != nil {
+			if err := w.prepare(t.Context(), effect{given: dated("g0", "g1", "g2", "g3")}); err != nil {
 				t.Fatal(err)
 			}
 			page("&status=CREATED", http.StatusServiceUnavailable) // its checkpoint would have been after g1
