@@ -412,13 +412,3 @@ func TestBodiesAreSentAsTheyAre(t *testing.T) {
 		}
 	})
 }
-
-func TestValidate_TakesNoParameters(t *testing.T) {
-	t.Parallel()
-	eachWayOver(t, nil, func(t *testing.T, a *api) {
-		for _, query := range []string{"explain=true", "explain=", "x=1"} {
-			got := a.do(t, request{method: "POST", path: validatePath("acme"), query: query, body: `[{"records": {"cpu": 1}}]`})
-			wantError(t, got, http.StatusBadRequest, strings.SplitN(query, "=", 2)[0])
-		}
-	})
-}

@@ -3,7 +3,6 @@ package metering
 import (
 	"cmp"
 	"crypto/sha256"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -196,10 +195,10 @@ func (g *NewGroup) appendContent(b []byte) []byte {
 	b = append(b, 'b')
 	billable, _ := g.billable()
 	for _, r := range billable {
-		b = appendDocument(appendNumeral(appendPart(b, r.Key), r.Quantity), r.Properties)
+		b = appendIdentity(appendNumeral(appendPart(b, r.Key), r.Quantity), r.Properties)
 	}
 	b = strconv.AppendBool(append(b, 'm'), g.MetaInfo.SkipValidation)
-	return appendDocument(appendPart(b, g.MetaInfo.Source), g.MetaInfo.Carried)
+	return appendIdentity(appendPart(b, g.MetaInfo.Source), g.MetaInfo.Carried)
 }
 
 func sortedRecords(records []NewRecord) []NewRecord {
@@ -221,31 +220,4 @@ func appendNumeral(b []byte, text string) []byte {
 		text = n.String()
 	}
 	return appendPart(b, text)
-}
-
-func appendDocument(b []byte, document any) []byte {
-	switch value := document.(type) {
-	case nil:
-		return append(b, 'n')
-	case bool:
-		return strconv.AppendBool(b, value)
-	case string:
-		return appendPart(append(b, 's'), value)
-	case Number:
-		return appendPart(append(b, '0'), value.String())
-	case []any:
-		b = append(b, '[')
-		for _, element := range value {
-			b = appendDocument(b, element)
-		}
-		return append(b, ']')
-	case map[string]any:
-		b = append(b, '{')
-		for _, name := range slices.Sorted(maps.Keys(value)) {
-			b = appendDocument(appendPart(b, name), value[name])
-		}
-		return append(b, '}')
-	default:
-		panic("metering: a document holds a value of another type")
-	}
 }

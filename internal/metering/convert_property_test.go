@@ -535,7 +535,7 @@ func TestConvert_OrderDoesNotMatter(t *testing.T) {
 		if !maps.Equal(records, records2) || !maps.Equal(origin, origin2) {
 			t.Fatalf("records %v and %v, origin %v and %v", records, records2, origin, origin2)
 		}
-		if len(g.Records) > 0 && !slices.Equal(problems, problems2) {
+		if len(g.Records) > 0 && !reflect.DeepEqual(problems, problems2) {
 			t.Fatalf("problems %v and %v", problems, problems2)
 		}
 		codes := func(problems []Problem) (codes []ProblemCode) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -238,7 +239,7 @@ func TestConvert_CountsProblemsThatItDoesNotList(t *testing.T) {
 		t.Errorf("%q", more)
 	}
 	slices.Reverse(g.Records)
-	if _, _, _, again := terms.convert(g); !slices.Equal(again, problems) {
+	if _, _, _, again := terms.convert(g); !reflect.DeepEqual(again, problems) {
 		t.Error("problems depend on the order")
 	}
 }
