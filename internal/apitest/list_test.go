@@ -1,10 +1,10 @@
 package apitest
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -31,40 +31,22 @@ func storedIn(t testing.TB, org string, groups []doc) []storedGroup {
 	return all
 }
 
-// listed is a plain filter in memory: what a list with these parameters must hold, in its order.
-// Absent parameters mean their defaults; the caller applies limit and offset.
+// listed is what the model lists of these groups, to the end.
 func listed(t testing.TB, groups []storedGroup, parameters url.Values) []doc {
 	t.Helper()
-	var metaInfo any = doc{}
-	if text := parameters.Get("metaInfo"); text != "" {
-		metaInfo = parse(t, text)
-	}
-	end := cmp.Or(parameters.Get("endDate"), milliseconds(now)[:10])
-	start := parameters.Get("startDate")
-	if start == "" {
-		start = parseTime(t, end+"T00:00:00Z").AddDate(0, 0, -30).Format(time.DateOnly)
-	}
-	same := func(parameter string, value any) bool {
-		wanted := parameters.Get(parameter)
-		return wanted == "" || value == wanted
-	}
-	matching := []doc{}
+	o := newOrganization("acme")
 	for _, s := range groups {
-		g, as := s.group, s.answered
-		day := as["creationTime"].(string)[:10]
-		if same("partner", g["partner"]) && same("productId", g["productID"]) && same("entitlementId", g["entitlementID"]) &&
-			same("buyerId", g["buyerID"]) && same("status", g["status"]) && same("source", as["metaInfo"].(doc)["source"]) &&
-			start <= day && day <= end && contains(as["metaInfo"], metaInfo) {
-			matching = append(matching, as)
-		}
+		id := s.group["id"].(string)
+		o.all("group")[id] = s.answered
+		o.products[id], _ = s.group["productID"].(string)
 	}
-	slices.SortFunc(matching, func(a, b doc) int {
-		return -cmp.Or(
-			parseTime(t, a["creationTime"].(string)).Compare(parseTime(t, b["creationTime"].(string))),
-			bytes.Compare([]byte(a["id"].(string)), []byte(b["id"].(string))),
-		)
-	})
-	return matching
+	all := maps.Clone(parameters)
+	all.Del("limit")
+	list := []doc{}
+	for _, g := range o.list(now, &modelKey{}, all).body.(doc)["usageRecordGroups"].([]any) {
+		list = append(list, g.(doc))
+	}
+	return list
 }
 
 // contains is the contract's rule: objects member by member, each wanted element of an array
