@@ -266,7 +266,9 @@ func (w *world) items(ctx context.Context) (map[string]string, error) {
 			if err := json.Unmarshal(text, &key); err != nil {
 				return nil, err
 			}
-			all[key.PK.Value+" "+key.SK.Value] = string(text)
+			if key.SK.Value != "SERIAL" { // a lost response costs numbers; TestSerials holds that no two groups have one
+				all[key.PK.Value+" "+key.SK.Value] = string(text)
+			}
 		}
 	}
 	return all, nil

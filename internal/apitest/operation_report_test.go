@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 
 var _ = declare(operation{
 	id: "reportUsageRecordGroup", scopes: "write",
-	given:   []request{sold("report-e")},
+	given:   []request{sold("report-e"), sold("ent-8f3a61c2")}, // the second is that of the event
 	example: reporting("report-e", `{"records":{"cpu":1.5}}`, "Idempotency-Key", "report-key"),
 	draw:    drawReport, odds: 4,
 	shows: []exchange{
@@ -51,8 +52,8 @@ var _ = declare(operation{
 		{batching(`[{"entitlementID":"show-e","records":{"disk":1}}]`, "Idempotency-Key", "show-key"), http.StatusOK},
 	},
 	effects: []effect{
-		{again: http.StatusOK},
-		{name: "with ids", request: batching(`[{"id":"batch-1","entitlementID":"batch-e","records":{"cpu":1}},{"id":"batch-2","entitlementID":"batch-e","records":{"cpu":2}}]`), again: http.StatusOK},
+		{again: http.StatusOK, parts: true},
+		{name: "with ids", request: batching(`[{"id":"batch-1","entitlementID":"batch-e","records":{"cpu":1}},{"id":"batch-2","entitlementID":"batch-e","records":{"cpu":2}}]`), again: http.StatusOK, parts: true},
 	},
 })
 
@@ -75,7 +76,7 @@ func retryable(id, entitlement string) request {
 
 var _ = declare(operation{
 	id: "retryUsageRecordGroup", scopes: "write",
-	given:   []request{sold("retry-e"), retryable("retry-1", "retry-e")},
+	given:   []request{sold("retry-e"), retryable("retry-1", "retry-e"), retryable("urg-2417", "retry-e")}, // the last is that of the event
 	example: retrying("retry-1", "", "Idempotency-Key", "retry-key"),
 	draw:    drawRetry, odds: 3,
 	shows: []exchange{
@@ -146,8 +147,8 @@ func drawReport(t *rapid.T, w *model, o *organization) (request, rule) {
 	if o.all("entitlement")[seller] == nil && roll(t, "sell", 3) > 0 {
 		return drawSeller(w)
 	}
-	records := pick(t, "records", doc{"hours": exact("2")}, doc{"hours": exact("7"), "Seats of the plan": exact("0")}, doc{"hours": exact("9007199254740993")})
-	body := toText(doc{"records": records})
+	sent := pick(t, "records", `{"hours":2}`, `{"hours":7,"Seats of the plan":0}`, `{"hours":9007199254740993}`)
+	records, body := values(sent).(doc), `{"records":`+sent+`}`
 	switch roll(t, "kind", 6) {
 	case 0:
 		refused := pick(t, "body", `{}`, `[]`, `{"records":{"hours":0}}`, `{"records":{"hours":"1"}}`, `{"records":{"hours":1},"entitlementID":"other"}`, `{"record":{"hours":1}}`,
@@ -171,7 +172,7 @@ func drawReport(t *rapid.T, w *model, o *organization) (request, rule) {
 		}
 	default:
 		id := w.drawID(t)
-		r := posting("/entitlement/"+seller+"/usageRecordGroup", toText(doc{"records": records, "id": id}), "group "+id)
+		r := posting("/entitlement/"+seller+"/usageRecordGroup", `{"records":`+sent+`,"id":`+strconv.Quote(id)+`}`, "group "+id)
 		return r, func(o *organization, _ *modelKey) reply {
 			stored := o.all("group")[id]
 			switch {
@@ -230,12 +231,13 @@ func drawBatch(t *rapid.T, w *model, o *organization) (request, rule) {
 		return batching(c[0]), func(*organization, *modelKey) reply { return reply{status: 400, says: c[1]} }
 	}
 	ids := []string{w.drawID(t), w.drawID(t)}
-	records := []doc{{"hours": exact("2")}, pick(t, "records", doc{"hours": exact("2")}, doc{"hours": exact("3")})}
-	body := []string{}
+	sent := []string{`{"hours":2}`, pick(t, "records", `{"hours":2}`, `{"hours":3}`)}
+	records, body := []doc{}, []string{}
 	for i, id := range ids {
-		body = append(body, toText(doc{"id": id, "entitlementID": seller, "records": records[i]}))
+		records = append(records, values(sent[i]).(doc))
+		body = append(body, `{"entitlementID":"`+seller+`","records":`+sent[i]+`,"id":`+strconv.Quote(id)+`}`)
 	}
-	return batching("["+strings.Join(body, ",")+"]"), func(o *organization, _ *modelKey) reply {
+	return batching("[" + strings.Join(body, ",") + "]"), func(o *organization, _ *modelKey) reply {
 		switch {
 		case ids[0] == ids[1]:
 			return reply{status: 400, says: ids[0]}
