@@ -1,6 +1,6 @@
 // Command validate serves the validation of usage record groups as a Lambda function.
 package main
 
-import "github.com/marketmeter/marketmeter/internal/lambdahost"
+import "github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
 
-func main() { lambdahost.Run("validate") }
+func main() { tablehost.Run("validate") }

@@ -237,6 +237,7 @@ func (s *service) compare(t *rapid.T, o *organization, r request, want reply, go
 		return
 	}
 	body := values(got.body)
+	want.adopt(body)
 	if sentence, ok := body.(string); want.body == nil && (!ok || sentence == "" || !strings.Contains(sentence, want.says)) {
 		t.Fatalf("it is no sentence with %q", want.says)
 	}
@@ -313,7 +314,7 @@ func (s *service) stored(t *rapid.T, o *organization) doc {
 		if got.status != http.StatusOK {
 			t.Fatalf("%s: %d %s", path, got.status, got.body)
 		}
-		return values(got.body).(doc)
+		return object(values(got.body))
 	}
 	keys := doc{}
 	records, err := s.faulty.APIKeys(t.Context(), metering.OrgID(o.name))

@@ -83,7 +83,9 @@ type reply struct {
 	tags    *tags  // of what the response has an ETag of; nil means none
 	version int    // of it
 	next    *place // the position of the next page, if there is one
-	then    func() // the changes; nil means none
+
+	numbered []doc  // those groups in body whose serialID the service has chosen
+	then     func() // the changes; nil means none
 }
 
 // model is the whole state.
@@ -446,6 +448,14 @@ var bits = rapid.Custom(func(t *rapid.T) (n int) {
 
 func pick[T any](t *rapid.T, label string, of ...T) T { return of[roll(t, label, len(of))] }
 
+// object returns an object of a response. A response that is an array becomes the member list.
+func object(value any) doc {
+	if list, ok := value.([]any); ok {
+		return doc{"list": list}
+	}
+	return value.(doc)
+}
+
 func equal(a, b any) bool { return reflect.DeepEqual(a, b) }
 
 func exactNumbers(value any) any {
@@ -472,3 +482,19 @@ func day(at time.Time, later int) string { return at.UTC().AddDate(0, 0, later).
 
 // errIsThere is the error of an import of a group whose id exists.
 var errIsThere = errors.New("it is there already")
+
+// adopt takes the serial numbers that the service has chosen.
+func (r reply) adopt(body any) {
+	groups, isList := body.([]any)
+	if !isList {
+		groups = []any{body}
+	}
+	for _, value := range groups {
+		got, _ := value.(doc)
+		for _, g := range r.numbered {
+			if g["id"] == got["id"] {
+				g["serialID"] = got["serialID"]
+			}
+		}
+	}
+}

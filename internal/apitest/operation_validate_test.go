@@ -10,12 +10,35 @@ import (
 
 var _ = declare(operation{
 	id: "batchValidateUsageRecordGroups", scopes: "read write",
-	example: validating(`[{"records": {"cpu": 1}}]`),
-	draw:    drawValidate, odds: 1,
+	given:   []request{entitled("validate-e")},
+	example: validating(`[{"entitlementID": "validate-e", "records": {"cpu": 1}}]`),
+	draw:    drawValidate, odds: 2,
+	shows: []exchange{
+		{validating(`[{"entitlementID": "validate-e", "records": {"cpu": 1}}]`), http.StatusOK},
+		{validating(`[{"entitlementID": "absent", "billableRecords": [{"key": "m", "quantity": 1}]}]`), http.StatusInternalServerError},
+		{explaining(`[{"entitlementID": "validate-e", "records": {"ram": 1}}]`), http.StatusOK},
+	},
+	effects: []effect{
+		{again: http.StatusOK, reads: true},
+		{name: "explained", request: explaining(`[{"entitlementID": "validate-e", "billableRecords": [{"key": "m", "quantity": 1}]}]`), again: http.StatusOK, reads: true},
+	},
 })
 
 func validating(body string) request {
 	return request{method: "POST", path: "/batchValidateUsageRecordGroups", body: body, headers: map[string]string{"Content-Type": "application/json"}}
+}
+
+func explaining(body string) request {
+	r := validating(body)
+	r.query = "explain=true"
+	return r
+}
+
+// entitled is the PUT of an entitlement with one dimension, cpu.
+func entitled(id string) request {
+	return request{method: "PUT", path: "/entitlement/" + id, headers: map[string]string{"Content-Type": "application/json"}, body: `{"partner": "AWS", "buyerID": "b",
+		"marketplace": {"customerAWSAccountID": "123456789012", "licenseArn": "arn:aws:license-manager::123456789012:license:l-` + id + `"},
+		"info": {"dimensions": [{"key": "cpu"}]}}`}
 }
 
 func drawValidate(t *rapid.T, w *model, o *organization) (request, rule) {
@@ -38,6 +61,8 @@ func drawValidate(t *rapid.T, w *model, o *organization) (request, rule) {
 		{500, "organizationID", `[{"organizationID":` + strconv.Quote(w.other(o).name) + `,"records":{"cpu":1}}]`},
 		{500, "timestamp", `[{"records":{"cpu":1},"timestamp":"` + at(5*time.Minute+time.Second) + `"}]`},
 		{500, "2 of 2", `[{},{"records":{"":1}}]`},
+		{500, "the group at index 0 has it too", `[{"id":"g1","records":{"cpu":1}},{"id":"g1","records":{"cpu":2}}]`},
+		{500, "no such entitlement", `[{"entitlementID":"nobody's","records":{"cpu":1}}]`},
 	}...)
 	return validating(c.body), func(*organization, *modelKey) reply {
 		if c.status == http.StatusOK {

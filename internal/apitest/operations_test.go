@@ -199,15 +199,12 @@ func readFile(t *testing.T, path string) []byte {
 }
 
 // wantMain wants the function's main to be one call: it runs the function under its own name, with
-// the table if the function has access to it, and otherwise without the AWS SDK.
+// the table.
 func wantMain(t *testing.T, f httpapi.Function) {
 	t.Helper()
-	call := "lambdahost.Run(" + strconv.Quote(f.Name) + ")"
-	switch {
-	case f.Name == httpapi.AuthorizerFunction:
+	call := "tablehost.Run(" + strconv.Quote(f.Name) + ")"
+	if f.Name == httpapi.AuthorizerFunction {
 		call = "tablehost.RunAuthorizer()"
-	case len(f.Table) > 0:
-		call = "tablehost.Run(" + strconv.Quote(f.Name) + ")"
 	}
 	main := string(readFile(t, "functions/"+f.Name+"/main.go"))
 	if !strings.HasSuffix(main, "\nfunc main() { "+call+" }\n") || strings.Count(main, "func ") != 1 {

@@ -69,10 +69,10 @@ func BenchmarkStart(b *testing.B) {
 
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }
 
-// At its start, a function makes one call to DynamoDB if it has a table, and none if it has not.
+// At its start, a function makes one call to DynamoDB.
 func TestStart_MakesOneCall(t *testing.T) {
 	t.Parallel()
-	for function, want := range map[string]int64{"list": 1, "authorizer": 1, "validate": 0} {
+	for _, function := range []string{"list", "authorizer", "validate"} {
 		var calls atomic.Int64
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			calls.Add(1)
@@ -84,7 +84,7 @@ func TestStart_MakesOneCall(t *testing.T) {
 		}))
 		lambda.Start(t, buildHere(t, ours+function), server.URL).Stop()
 		server.Close()
-		if calls.Load() != want {
+		if calls.Load() != 1 {
 			t.Errorf("%s makes %d calls", function, calls.Load())
 		}
 	}

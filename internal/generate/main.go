@@ -1,6 +1,7 @@
-// Command generate writes what follows from httpapi.Operations and from the functions of
-// template.yaml: in docs/security.md the tables of scopes and of access, and in template.yaml the
-// rows of each function in alarms, dashboard and outputs. With -diff it writes nothing, and fails
+// Command generate writes what follows from httpapi.Operations, from metering.ProblemKinds and from
+// the functions of template.yaml: in docs/security.md the tables of scopes and of access, in
+// docs/problems.md each kind of problem, and in template.yaml the rows of each function in alarms,
+// dashboard and outputs. With -diff it writes nothing, and fails
 // if a file is not current.
 package main
 
@@ -12,10 +13,12 @@ import (
 	"math"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
 func main() {
@@ -64,6 +67,7 @@ func firstDifference(a, b string) (line int) {
 
 // files are the files with generated parts. Each function returns what the file must be.
 var files = map[string]func(text string) (string, error){
+	"docs/problems.md": problemGuide,
 	"docs/security.md": securityGuide,
 	"template.yaml":    template,
 }
@@ -74,6 +78,42 @@ func securityGuide(text string) (string, error) {
 		return "", err
 	}
 	return section(text, "scopes", scopeTable())
+}
+
+func problemGuide(text string) (string, error) {
+	var b bytes.Buffer
+	for _, kind := range metering.ProblemKinds() {
+		fmt.Fprintf(&b, "\n### `%s`\n\n%s\n\n", kind.Code, kind.Meaning)
+		fmt.Fprintf(&b, "* `%s`, %s; found by %s.\n", kind.Severity, kind.Remedy, foundBy(kind.Found))
+		if len(kind.Errors) > 0 {
+			fmt.Fprintf(&b, "* The marketplaces' names: %s.\n", namesOf(kind.Errors))
+		}
+		if kind.Hint != "" {
+			fmt.Fprintf(&b, "* %s\n", kind.Hint)
+		}
+	}
+	b.WriteString("\n")
+	return section(text, "problems", b.String())
+}
+
+func foundBy(found metering.Finding) string {
+	var all []string
+	if found&metering.FoundByValidation != 0 {
+		all = append(all, "validation")
+	}
+	if found&metering.FoundByReporting != 0 {
+		all = append(all, "reporting")
+	}
+	return strings.Join(all, " and ")
+}
+
+// namesOf lists the names that marketplaces have for a kind of problem.
+func namesOf(errors []metering.MarketplaceError) string {
+	all := make([]string, len(errors))
+	for i, e := range errors {
+		all[i] = string(e.Partner) + " `" + strings.Join(e.Names, "`, `") + "`"
+	}
+	return strings.Join(all, "; ")
 }
 
 // section replaces the text between the comments of that name.
@@ -204,9 +244,37 @@ var (
 	outputRows    = regexp.MustCompile(`(?m)(?:^  \w+FunctionName:\n    Description: .*\n    Value: !Ref \w+Function\n?)+`)
 )
 
-// metricsPerAlarm is how many metrics CloudWatch accepts in an alarm. The rows of further functions
-// are in a second alarm, the next block of such rows in the file.
+// metricsPerAlarm is how many metrics CloudWatch accepts in an alarm. Further functions are in a
+// copy of the alarm, ErrorsAlarm2 and so on.
 const metricsPerAlarm = 10
+
+// copyAlarms writes as many copies of the alarms over functions as the functions need, and their
+// names for CodeDeploy, which rolls a deployment back by the errors, and for the dashboard.
+func copyAlarms(text string, functions int) (string, error) {
+	onDashboard := ""
+	for _, name := range []string{"ErrorsAlarm", "ThrottlesAlarm", "DurationAlarm"} {
+		alarm := regexp.MustCompile(`(?m)^  ` + name + `:\n(?:    .*\n)+`).FindString(text)
+		if alarm == "" {
+			return "", fmt.Errorf("it has no %s", name)
+		}
+		copies, references := []string{}, []string{}
+		for n := 1; n == 1 || (n-1)*metricsPerAlarm < functions; n++ {
+			copied := name
+			if n > 1 {
+				copied += strconv.Itoa(n)
+			}
+			copies = append(copies, strings.Replace(alarm, name, copied, 1))
+			references = append(references, "!Ref "+copied)
+			onDashboard += `"${` + copied + `.Arn}", `
+		}
+		all := regexp.MustCompile(`(?m)(?:^  ` + name + `\d*:\n(?:    .*\n)+\n)+`)
+		text = all.ReplaceAllLiteralString(text, strings.Join(copies, "\n")+"\n")
+		rollback := regexp.MustCompile(`!Ref ` + name + `\d*(?:, !Ref ` + name + `\d*)*\]`)
+		text = rollback.ReplaceAllLiteralString(text, strings.Join(references, ", ")+"]")
+	}
+	rows := regexp.MustCompile(`(?:"\$\{(?:Errors|Throttles|Duration)Alarm\d*\.Arn\}", ?)+`)
+	return rows.ReplaceAllLiteralString(text, strings.TrimSuffix(onDashboard, " ")), nil
+}
 
 // template writes a row for each of its functions, in their order, in the alarms over functions, on
 // the dashboard and in the outputs.
@@ -223,6 +291,10 @@ func template(text string) (string, error) {
 	if len(functions) == 0 {
 		return "", errors.New("it has no functions")
 	}
+	text, err := copyAlarms(text, len(functions))
+	if err != nil {
+		return "", err
+	}
 	rows := func(of *regexp.Regexp, most int, separator, end string, row func(old string, f declaredFunction) string) error {
 		written := map[string]int{} // number of functions, by the row of the first function
 		text = of.ReplaceAllStringFunc(text, func(old string) string {
@@ -234,14 +306,11 @@ func template(text string) (string, error) {
 				}
 			}
 			written[first] += len(all)
-			if len(all) == 0 {
-				return old
-			}
 			return strings.Join(all, separator) + end
 		})
 		for first, n := range written {
 			if n < len(functions) {
-				return fmt.Errorf("it has rows for %d functions and %d are declared: copy the alarm that has %s for the rest", n, len(functions), strings.TrimSpace(first))
+				return fmt.Errorf("it has rows for %d functions and %d are declared, of %s", n, len(functions), strings.TrimSpace(first))
 			}
 		}
 		if len(written) == 0 {
@@ -267,7 +336,7 @@ func template(text string) (string, error) {
 	}); err != nil {
 		return "", err
 	}
-	err := rows(outputRows, all, "\n", "\n", func(_ string, f declaredFunction) string {
+	err = rows(outputRows, all, "\n", "\n", func(_ string, f declaredFunction) string {
 		return fmt.Sprintf("  %sName:\n    Description: %s\n    Value: !Ref %s", f.resource, f.serves(), f.resource)
 	})
 	return text, err

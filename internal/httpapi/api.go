@@ -28,9 +28,23 @@ import (
 type Table interface {
 	List(ctx context.Context, org metering.OrgID, request metering.ListRequest, buffer []byte,
 		encode func(groups []byte, page metering.GroupPage) error) (laterBy time.Duration, err error)
+	Report(ctx context.Context, org metering.OrgID, report *metering.Report) ([]metering.Group, error)
+	Group(ctx context.Context, org metering.OrgID, id metering.GroupID) (metering.Group, error)
+	Retry(ctx context.Context, org metering.OrgID, id metering.GroupID, retry metering.Retry) (metering.Group, error)
 	Delete(ctx context.Context, org metering.OrgID, id metering.GroupID, created metering.Day, now time.Time) (metering.Group, error)
+	TermsOf(ctx context.Context, org metering.OrgID, ids []metering.EntitlementID, billable bool) (metering.TermsByEntitlement, error)
 	Config(ctx context.Context, org metering.OrgID) (metering.ConfigVersion, error)
 	ChangeConfig(ctx context.Context, org metering.OrgID, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error)
+
+	Entitlements(ctx context.Context, org metering.OrgID, filter metering.EntitlementFilter, offset, limit int) ([][]byte, error)
+	StoredEntitlement(ctx context.Context, org metering.OrgID, id metering.EntitlementID) (metering.Stored[metering.Entitlement], error)
+	PutEntitlement(ctx context.Context, change *metering.EntitlementChange) (after metering.Stored[metering.Entitlement], written bool, err error)
+	DeleteEntitlement(ctx context.Context, org metering.OrgID, id metering.EntitlementID, deletion metering.EntitlementDeletion) (after metering.Stored[metering.Entitlement], written bool, err error)
+
+	Connections(ctx context.Context, org metering.OrgID) ([][]byte, error)
+	StoredConnection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Stored[metering.Connection], error)
+	PutConnection(ctx context.Context, org metering.OrgID, change *metering.ConnectionChange) (after metering.Stored[metering.Connection], written bool, err error)
+	DeleteConnection(ctx context.Context, org metering.OrgID, partner metering.Partner, conditions metering.Conditions) (metering.Stored[metering.Connection], error)
 }
 
 // API serves Operations.
@@ -51,6 +65,14 @@ type API struct {
 	// CountUnits returns a context and a function that returns the DynamoDB units consumed under
 	// it.
 	CountUnits func(context.Context) (context.Context, func() (read, write float64))
+
+	// SandboxURL is the only endpoint that a connection may have. If it is empty, as in a deployed
+	// stack, a connection may have none.
+	SandboxURL string
+
+	// OwnRoleOrganizations may meter on AWS with the service's own role: their connection to AWS
+	// needs no roleArn.
+	OwnRoleOrganizations []string
 
 	pages       sync.Pool // of *[]byte, for the bodies of lists
 	compressors sync.Pool // of *gzip.Writer, of 900 KB

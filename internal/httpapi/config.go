@@ -25,9 +25,9 @@ func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case current.Err != nil:
 		return current.Err
-	case !conditions.Matches(current):
+	case !current.Matches(conditions):
 		return metering.Errorf(metering.PreconditionFailed, "the config is not the one that If-Match names: its ETag is %s now", etag(current))
-	case !conditions.NoneMatches(current):
+	case !current.NoneMatches(conditions):
 		w.Header().Set("ETag", etag(current))
 		w.WriteHeader(http.StatusNotModified)
 		return nil
@@ -75,9 +75,10 @@ func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, replace bool,
 
 // contentLocation says that the body of a response is the config as GET returns it, so that its
 // ETag is that of this body, not of what was sent (RFC 9110, 8.7). It is relative: the path that
-// the client sees may have a stage in front of ours.
+// the client sees may have a stage in front of ours. A colon would make what is before it a scheme.
 func contentLocation(r *http.Request) string {
-	return r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+	path := r.URL.EscapedPath()
+	return strings.ReplaceAll(path[strings.LastIndexByte(path, '/')+1:], ":", "%3A")
 }
 
 func writeConfig(w http.ResponseWriter, v metering.ConfigVersion) {
@@ -90,7 +91,7 @@ func etag(v metering.ConfigVersion) string { return strconv.Quote(v.Tag()) }
 
 // readConditions reads If-Match and If-None-Match (RFC 9110, 13.1.1 and 13.1.2). If-Match compares
 // strongly, so a weak ETag in it matches nothing; If-None-Match compares weakly.
-func readConditions(r *http.Request) (c metering.ConfigConditions, err error) {
+func readConditions(r *http.Request) (c metering.Conditions, err error) {
 	if c.IfMatch, err = tags(r, "If-Match", false); err != nil {
 		return c, err
 	}

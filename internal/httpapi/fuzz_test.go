@@ -215,10 +215,10 @@ func fuzzConditions(t *testing.T, header string) {
 			tag := `"` + regexp.QuoteMeta(version.Tag()) + `"`
 			strong := regexp.MustCompile(`(^|[ \t,])` + tag).MatchString(header)
 			weak := strong || regexp.MustCompile(`(^|[ \t,])W/`+tag).MatchString(header)
-			if conditions.Matches(version) && name == "If-Match" && !any && !strong {
+			if version.Matches(conditions) && name == "If-Match" && !any && !strong {
 				t.Fatalf("If-Match: %q is met by version %d", header, number)
 			}
-			if !conditions.NoneMatches(version) && !any && !weak {
+			if !version.NoneMatches(conditions) && !any && !weak {
 				t.Fatalf("If-None-Match: %q excludes version %d", header, number)
 			}
 		}

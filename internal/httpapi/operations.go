@@ -56,8 +56,30 @@ func Operations() []Operation {
 			handle: (*API).deleteGroup,
 		},
 		{
+			ID: "getUsageRecordGroup", Method: "GET", Path: "/org/{orgId}/usageRecordGroup/{usageRecordGroupId}", Scopes: auth.Read,
+			Function: "get", Table: []Access{{Actions: []string{"GetItem"}, Partitions: "ORG#*"}},
+			handle: (*API).getGroup,
+		},
+		{
+			ID: "retryUsageRecordGroup", Method: "POST", Path: "/org/{orgId}/usageRecordGroup/{usageRecordGroupId}/retry", Scopes: auth.Write,
+			Function: "retry", Memory: 1024, Table: []Access{{Actions: []string{"GetItem", "BatchGetItem", "Query", "UpdateItem"}, Partitions: "ORG#*"}},
+			handle: (*API).retryGroup,
+		},
+		{
+			ID: "reportUsageRecordGroup", Method: "POST", Path: "/org/{orgId}/entitlement/{entitlementId}/usageRecordGroup", Scopes: auth.Write,
+			Function: "report", Memory: 1024, Table: []Access{{Actions: []string{"PutItem", "UpdateItem", "GetItem", "BatchGetItem", "Query"}, Partitions: "ORG#*"}},
+			handle: (*API).reportGroup,
+		},
+		{
+			ID: "batchCreateUsageRecordGroups", Method: "POST", Path: "/org/{orgId}/batchCreateUsageRecordGroups", Scopes: auth.Write,
+			// A thousand groups, in one partition of each index. API Gateway waits for 30 s.
+			Function: "batchcreate", Memory: 1024, Timeout: 29 * time.Second,
+			Table:  []Access{{Actions: []string{"PutItem", "UpdateItem", "GetItem", "BatchGetItem", "Query"}, Partitions: "ORG#*"}},
+			handle: (*API).batchCreateGroups,
+		},
+		{
 			ID: "batchValidateUsageRecordGroups", Method: "POST", Path: "/org/{orgId}/batchValidateUsageRecordGroups", Scopes: auth.Read | auth.Write,
-			Function: "validate", Memory: 1024,
+			Function: "validate", Memory: 1024, Table: []Access{{Actions: []string{"BatchGetItem", "Query"}, Partitions: "ORG#*"}},
 			handle: (*API).validateGroups,
 		},
 		{
@@ -75,6 +97,56 @@ func Operations() []Operation {
 			ID: "updateUsageMeteringConfigInfo", Method: "PATCH", Path: "/org/{orgId}/usageMeteringConfigInfo", Scopes: auth.Config,
 			Function: "config", Memory: 1024, Timeout: 15 * time.Second, Table: []Access{{Actions: []string{"Query", "PutItem"}, Partitions: "ORG#*"}},
 			handle: (*API).patchConfig,
+		},
+		{
+			ID: "listEntitlements", Method: "GET", Path: "/org/{orgId}/entitlement", Scopes: auth.Read,
+			// All entitlements of the organization are read, and sorted in memory.
+			Function: "entitlements", Memory: 1024, Timeout: 29 * time.Second, Table: []Access{{Actions: []string{"Query"}, Partitions: "ORG#*"}},
+			handle: (*API).listEntitlements,
+		},
+		{
+			ID: "getEntitlement", Method: "GET", Path: "/org/{orgId}/entitlement/{entitlementId}", Scopes: auth.Read,
+			Function: "entitlement", Table: []Access{{Actions: []string{"GetItem"}, Partitions: "ORG#*"}},
+			handle: (*API).getEntitlement,
+		},
+		{
+			ID: "putEntitlement", Method: "PUT", Path: "/org/{orgId}/entitlement/{entitlementId}", Scopes: auth.Config,
+			// Groups of the entitlement are read when its marketplace identifiers change.
+			Function: "entitlement", Timeout: 29 * time.Second, Table: []Access{
+				{Actions: []string{"GetItem", "PutItem", "DeleteItem"}, Partitions: "ORG#*"},
+				{Actions: []string{"Query"}, Partitions: "ORG#*#BILL#*"},
+				{Actions: []string{"Query"}, Indexes: []string{"byEntitlement"}},
+			},
+			handle: (*API).putEntitlement,
+		},
+		{
+			ID: "deleteEntitlement", Method: "DELETE", Path: "/org/{orgId}/entitlement/{entitlementId}", Scopes: auth.Config,
+			Function: "entitlement", Timeout: 29 * time.Second, Table: []Access{
+				{Actions: []string{"GetItem", "PutItem", "DeleteItem"}, Partitions: "ORG#*"},
+				{Actions: []string{"Query"}, Partitions: "ORG#*#BILL#*"},
+				{Actions: []string{"Query"}, Indexes: []string{"byEntitlement"}},
+			},
+			handle: (*API).deleteEntitlement,
+		},
+		{
+			ID: "listConnections", Method: "GET", Path: "/org/{orgId}/connection", Scopes: auth.Config,
+			Function: "connections", Table: []Access{{Actions: []string{"Query"}, Partitions: "ORG#*"}},
+			handle: (*API).listConnections,
+		},
+		{
+			ID: "getConnection", Method: "GET", Path: "/org/{orgId}/connection/{partner}", Scopes: auth.Config,
+			Function: "connection", Table: []Access{{Actions: []string{"GetItem"}, Partitions: "ORG#*"}},
+			handle: (*API).getConnection,
+		},
+		{
+			ID: "putConnection", Method: "PUT", Path: "/org/{orgId}/connection/{partner}", Scopes: auth.Config,
+			Function: "connection", Table: []Access{{Actions: []string{"GetItem", "PutItem"}, Partitions: "ORG#*"}},
+			handle: (*API).putConnection,
+		},
+		{
+			ID: "deleteConnection", Method: "DELETE", Path: "/org/{orgId}/connection/{partner}", Scopes: auth.Config,
+			Function: "connection", Table: []Access{{Actions: []string{"GetItem", "PutItem"}, Partitions: "ORG#*"}},
+			handle: (*API).deleteConnection,
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"net/http"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -8,7 +9,12 @@ import (
 )
 
 func (a *API) validateGroups(w http.ResponseWriter, r *http.Request) error {
-	if _, err := queryParameters(r); err != nil {
+	parameters, err := queryParameters(r, "explain")
+	if err != nil {
+		return err
+	}
+	explain, err := member(parameters, "explain", []string{"true", "false"})
+	if err != nil {
 		return err
 	}
 	body, err := readBody(w, r, metering.MaxBatchBody, "application/json")
@@ -19,9 +25,33 @@ func (a *API) validateGroups(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := metering.ValidateBatch(groups, organization(r), a.Now()); err != nil {
+	org := organization(r)
+	var terms metering.TermsByEntitlement
+	if ids, billable := metering.EntitlementsOf(groups); len(ids) > 0 {
+		if terms, err = a.Table.TermsOf(r.Context(), org, ids, billable); err != nil {
+			return err
+		}
+	}
+	if explain == "true" {
+		return a.explainGroups(w, r, metering.ExplainBatch(groups, org, terms, a.Now()))
+	}
+	if err := metering.ValidateBatch(groups, org, terms, a.Now()); err != nil {
 		return &statusError{http.StatusInternalServerError, err} // the contract's
 	}
 	writeJSON(w, http.StatusOK, []byte(`""`))
+	return nil
+}
+
+func (a *API) explainGroups(w http.ResponseWriter, r *http.Request, groups []metering.ExplainedGroup) error {
+	body := wire.AppendExplanation(nil, groups)
+	// In the envelope that Lambda returns, these take two bytes.
+	if escapes := bytes.Count(body, []byte{'"'}) + bytes.Count(body, []byte{'\\'}); len(body)+escapes > metering.MaxListSize {
+		return refusedWith(http.StatusRequestEntityTooLarge, "the explanation of these %d groups is larger than a response may be: explain fewer at once", len(groups))
+	}
+	encoded, coding, err := a.compress(r, body)
+	if err != nil {
+		return err
+	}
+	writeCompressed(w, http.StatusOK, encoded, coding)
 	return nil
 }

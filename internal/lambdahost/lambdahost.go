@@ -29,21 +29,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// Run serves the operations of a function that needs no table, until Lambda ends the process.
-// tablehost runs a function with a table. The caller of each request is the principal that the
-// authorizer has identified.
-func Run(function string) {
-	Serve(&httpapi.API{CountUnits: noUnits}, Log(), function)
-}
-
-// Serve is Run for a function that needs the table or other fields of the API.
+// Serve serves the operations of a function until Lambda ends the process. The caller of each
+// request is the principal that the authorizer has identified. tablehost.Run serves by the table.
 func Serve(api *httpapi.API, log *slog.Logger, function string) {
 	api.Log, api.Now, api.Authenticate = log, time.Now, Principal
 	lambda.Start(Handler(api.Handler(function), log))
-}
-
-func noUnits(ctx context.Context) (context.Context, func() (read, write float64)) {
-	return ctx, func() (read, write float64) { return 0, 0 }
 }
 
 // Log returns the log that Lambda stores.

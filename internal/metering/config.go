@@ -1,8 +1,6 @@
 package metering
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,14 +18,13 @@ type Numeral string
 
 // The members of a config that this version reads.
 const (
-	configEntries        = "partnerUsageMeteringConfigs"
-	configPartner        = "partner"
-	configMapping        = "dimensionMapping"
-	configMappingV2      = "dimensionMappingV2"
-	mappingDimensionKey  = "dimensionKey"
-	mappingMode          = "mappingMode"
-	mappingMultiplier    = "convertionMultiplier" // the spelling is the API's
-	configTagHashedBytes = 16
+	configEntries       = "partnerUsageMeteringConfigs"
+	configPartner       = "partner"
+	configMapping       = "dimensionMapping"
+	configMappingV2     = "dimensionMappingV2"
+	mappingDimensionKey = "dimensionKey"
+	mappingMode         = "mappingMode"
+	mappingMultiplier   = "convertionMultiplier" // the spelling is the API's
 )
 
 // EmptyConfig is the config of an organization that never set one.
@@ -49,44 +46,20 @@ type ConfigVersion struct {
 // Tag names the version and its content. Other content never has the same tag, not even that of a
 // version with the same number that is written after a restore of the table.
 func (v ConfigVersion) Tag() string {
-	sum := sha256.Sum256(v.Stored)
-	return strconv.Itoa(v.Version) + "-" + hex.EncodeToString(sum[:configTagHashedBytes])
+	return strconv.Itoa(v.Version) + "-" + hashOf(v.Stored)
 }
 
-// Tags is a list of tags in a condition.
-type Tags struct {
-	Any    bool // "*"
-	Listed []string
-}
+// Matches reports whether If-Match holds for the config. "*" matches any, including that of an
+// organization that never set one.
+func (v ConfigVersion) Matches(c Conditions) bool { return c.Matches(v.Tag(), true) }
 
-// ConfigConditions are the preconditions of a request (RFC 9110, 13). A nil one is absent.
-type ConfigConditions struct {
-	IfMatch     *Tags
-	IfNoneMatch *Tags
-}
-
-// Matches reports whether If-Match holds. "*" matches any config, including that of an organization
-// that never set one.
-func (c ConfigConditions) Matches(v ConfigVersion) bool {
-	return c.IfMatch == nil || c.IfMatch.Any || slices.Contains(c.IfMatch.Listed, v.Tag())
-}
-
-// NoneMatches reports whether If-None-Match holds. "*" matches any config that was set: with it, a
-// change succeeds only if it is the first.
-func (c ConfigConditions) NoneMatches(v ConfigVersion) bool {
-	switch {
-	case c.IfNoneMatch == nil:
-		return true
-	case c.IfNoneMatch.Any:
-		return v.Version == 0
-	default:
-		return !slices.Contains(c.IfNoneMatch.Listed, v.Tag())
-	}
-}
+// NoneMatches reports whether If-None-Match holds for the config. "*" matches any that was set: with
+// it, a change succeeds only if it is the first.
+func (v ConfigVersion) NoneMatches(c Conditions) bool { return c.NoneMatches(v.Tag(), v.Version > 0) }
 
 // ConfigChange is a change of a config, and the conditions under which it is made.
 type ConfigChange struct {
-	Conditions ConfigConditions
+	Conditions Conditions
 	Patch      ConfigPatch
 	Replace    bool // Patch is the whole config, and the current one need not be readable
 }
@@ -96,9 +69,9 @@ type ConfigChange struct {
 // the change has to read current and can't.
 func (c ConfigChange) Apply(current ConfigVersion) (Config, error) {
 	switch {
-	case !c.Conditions.Matches(current):
+	case !current.Matches(c.Conditions):
 		return nil, Errorf(PreconditionFailed, "the config is not the one that If-Match names: its ETag is %q now; nothing was written", current.Tag())
-	case !c.Conditions.NoneMatches(current):
+	case !current.NoneMatches(c.Conditions):
 		return nil, Errorf(PreconditionFailed, "the config is one that If-None-Match excludes: its ETag is %q; nothing was written", current.Tag())
 	case c.Replace:
 		return c.Patch.Apply(EmptyConfig())

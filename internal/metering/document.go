@@ -30,6 +30,20 @@ func documentOfMembers[O any](members []Member[O], o *O, withUnknown bool) map[s
 	return document
 }
 
+// DocumentOfProblems is the problems as the API returns them, or with the members that this version
+// does not know.
+func DocumentOfProblems(problems []Problem, withUnknown bool) []any {
+	documents := make([]any, len(problems))
+	for i := range problems {
+		document := documentOfMembers(ProblemMembers, &problems[i], withUnknown)
+		if withUnknown {
+			maps.Copy(document, problems[i].Unknown)
+		}
+		documents[i] = document
+	}
+	return documents
+}
+
 // documentOf is the document of a member's value. A document is returned unchanged.
 func documentOf(value any, withUnknown bool) any {
 	switch value := value.(type) {

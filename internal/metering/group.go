@@ -23,6 +23,9 @@ type Group struct {
 	LastUpdateTime time.Time
 	ReportedTime   time.Time // zero until reported
 
+	Problems []Problem // why the group is INVALID or REPORT_FAILED; nil otherwise
+	ReportBy time.Time // the last moment at which its marketplace takes it; zero if it is not known
+
 	// Unknown holds, as documents, the members that a newer version has stored and this one does
 	// not know, and optional members in a form that this version does not read. Clients never get
 	// them; an export includes them. Unexportable names those that JSON can't hold.
@@ -77,10 +80,6 @@ const (
 var Statuses = []Status{
 	StatusCreated, StatusDeleted, StatusInvalid, StatusReported, StatusReportPending, StatusReportFailed,
 }
-
-// Deletable are the statuses in which a group may be deleted (API reference: delete
-// usageRecordGroup); DELETED itself is terminal.
-var Deletable = []Status{StatusCreated, StatusInvalid}
 
 // Source is the system that a group's usage came from; empty if none was named.
 type Source string

@@ -1,6 +1,10 @@
 package metering
 
-import "time"
+import (
+	"time"
+
+	"github.com/govalues/decimal"
+)
 
 // The limits of the product, each with its unit and its source. A limit of a single mechanism, such
 // as the size of a Link header or of a DynamoDB expression, is declared with that mechanism.
@@ -75,8 +79,62 @@ const (
 	// 1. Source: DynamoDB.
 	MaxPropertyName = 64<<10 - 1
 
+	// MaxStoredProblems is how many bytes the problems of a stored group may have. Source: ours; it
+	// is about a dozen, and the response to a batch has a thousand groups.
+	MaxStoredProblems = 4 << 10
+
 	// MaxRaisedSerial is the largest serialID to which an imported group raises its organization's
 	// counter. Source: ours; the 147 million above it, up to the largest of 32 bits, are for new
 	// groups.
 	MaxRaisedSerial = 2_000_000_000
 )
+
+// Usage on its way to a marketplace.
+const (
+	// DefaultAWSRegion is the Region of AWS Marketplace's metering service if an entitlement names
+	// none. Source: the contract.
+	DefaultAWSRegion = "us-east-1"
+
+	// MaxCatalogItem is how many bytes a stored entitlement or billable metric may have. Source: the
+	// contract.
+	MaxCatalogItem = 32 << 10
+
+	// MaxResourceURI is how many bytes the resourceURI of an entitlement may have. Source: ours; a
+	// subscription, a resource group and a managed application take a few hundred.
+	MaxResourceURI = 2048
+
+	// MaxExternalID is how many bytes the externalID of an entitlement may have. Source: ours.
+	MaxExternalID = 256
+
+	// MaxReportBody is how many bytes the body of a report, and of a PUT, may have. Source: the
+	// contract.
+	MaxReportBody = 1 << 20
+
+	// MaxIdempotencyKey is how many characters an Idempotency-Key may have. Source: the contract.
+	MaxIdempotencyKey = 255
+
+	// MaxRetryKeys is how many keys of retries a group stores. Source: the contract.
+	MaxRetryKeys = 100
+
+	// MaxProblems is how many problems of a code a group has; the last one counts the others.
+	// Source: ours; a group with more records has one cause, and its problems are stored with it.
+	MaxProblems = 100
+
+	// CatalogAge is how old the entitlement, config or metrics may be that usage is checked
+	// against. Source: the contract's 5 seconds, less the time that a request takes.
+	CatalogAge = 4 * time.Second
+)
+
+// defaultLockMinutes is how long an hour stays open after its end, in minutes. Source: the
+// contract.
+var defaultLockMinutes = map[Partner]int{"AWS": 60, "AZURE": 60, "GCP": 10}
+
+// maxLockMinutes is the max of a connection's lockMinutes. Source: the contract.
+var maxLockMinutes = map[Partner]int{"AWS": 720, "AZURE": 720, "GCP": 50}
+
+// quantityLimits is what the quantity of a dimension must be less than. Sources: AWS's
+// QuantityAsDecimal has at most 10 digits before the point; Google's values are INT64.
+var quantityLimits = map[Partner]Quantity{
+	"AWS": {decimal.MustNew(10_000_000_000, 0)},
+	"GCP": {decimal.MustParse("9223372036854775808")},
+}

@@ -17,12 +17,16 @@ const (
 	KindProperties                  // map[string]any, a document
 	KindBillableRecords             // []BillableRecord
 	KindMetaInfo                    // MetaInfo
+	KindProblems                    // []Problem
+	KindEntitlementInfo             // EntitlementInfo
+	KindDimensions                  // []Dimension
+	KindMarketplaceIDs              // MarketplaceIDs
 )
 
-// Member is a member of O: a Group, a MetaInfo or a BillableRecord. The lists GroupMembers,
-// MetaInfoMembers and BillableMembers drive all code that reads and writes these objects: stored
-// items, the copier of lists, the API's JSON, import and export, and the stored size. A new member
-// is a field of the struct and an entry of its list.
+// Member is a member of O: an object of the API that is stored, or a part of one. The list of its
+// members, such as GroupMembers, drives all code that reads and writes the object: stored items, the
+// copier of lists, the API's JSON, import and export, and the stored size. A new member is a field of
+// the struct and an entry of its list.
 type Member[O any] struct {
 	Name string // in the API's JSON, in a stored item and in a CSV file
 	Kind Kind
@@ -44,6 +48,18 @@ type Member[O any] struct {
 // the member's Kind or, if the member is carried, the type that a document has for it.
 func (m *Member[O]) Get(o *O) any {
 	field := m.field(o)
+	switch field := field.(type) { // the common types, without reflection
+	case *string:
+		if *field == "" && !m.Required {
+			return nil
+		}
+		return *field
+	case *Quantity:
+		if *field == (Quantity{}) && !m.Required {
+			return nil
+		}
+		return *field
+	}
 	if carried := m.carried(field); carried != nil {
 		return (*carried)[m.Name]
 	}
@@ -65,6 +81,14 @@ func (m *Member[O]) Get(o *O) any {
 // Set sets the member in o to a value of the type beside its Kind.
 func (m *Member[O]) Set(o *O, value any) {
 	field := m.field(o)
+	switch field := field.(type) {
+	case *string:
+		*field = value.(string)
+		return
+	case *Quantity:
+		*field = value.(Quantity)
+		return
+	}
 	if carried := m.carried(field); carried != nil {
 		CarriedMember{m.Name, m.Kind}.Carry(carried, value)
 		return
@@ -116,6 +140,8 @@ var GroupMembers = []Member[Group]{
 	{Name: "creationTime", Kind: KindTime, Required: true, Imported: true, field: func(g *Group) any { return &g.CreationTime }},
 	{Name: "lastUpdateTime", Kind: KindTime, Required: true, field: func(g *Group) any { return &g.LastUpdateTime }},
 	{Name: "reportedTime", Kind: KindTime, field: func(g *Group) any { return &g.ReportedTime }},
+	{Name: "problems", Kind: KindProblems, field: func(g *Group) any { return &g.Problems }},
+	{Name: "reportBy", Kind: KindTime, field: func(g *Group) any { return &g.ReportBy }},
 }
 
 // MetaInfoMembers are the members of a metaInfo (API reference: metaInfo). Integrations write the
@@ -149,7 +175,85 @@ var BillableMembers = []Member[BillableRecord]{
 	{Name: "properties", Kind: KindProperties, field: func(r *BillableRecord) any { return &r.Properties }},
 }
 
+// ProblemMembers are the members of a stored problem. Only an ERROR is stored, so the severity is
+// not.
+var ProblemMembers = []Member[Problem]{
+	{Name: "code", Required: true, field: func(p *Problem) any { return &p.Code }},
+	{Name: "path", Required: true, field: func(p *Problem) any { return &p.Path }},
+	{Name: "message", Required: true, field: func(p *Problem) any { return &p.Message }},
+	{Name: "hint", Required: true, field: func(p *Problem) any { return &p.Hint }},
+}
+
+// EntitlementMembers are the members of an entitlement.
+var EntitlementMembers = []Member[Entitlement]{
+	{Name: "id", Required: true, field: func(e *Entitlement) any { return &e.ID }},
+	{Name: "organizationID", Required: true, field: func(e *Entitlement) any { return &e.OrganizationID }},
+	{Name: "name", field: func(e *Entitlement) any { return &e.Name }},
+	{Name: "partner", Required: true, Values: partners, field: func(e *Entitlement) any { return &e.Partner }},
+	{Name: "buyerID", Required: true, field: func(e *Entitlement) any { return &e.BuyerID }},
+	{Name: "productID", field: func(e *Entitlement) any { return &e.ProductID }},
+	{Name: "externalID", field: func(e *Entitlement) any { return &e.ExternalID }},
+	{Name: "status", Required: true, Values: entitlementStatuses, field: func(e *Entitlement) any { return &e.Status }},
+	{Name: "startTime", Kind: KindTime, field: func(e *Entitlement) any { return &e.StartTime }},
+	{Name: "endTime", Kind: KindTime, field: func(e *Entitlement) any { return &e.EndTime }},
+	{Name: "cancelTime", Kind: KindTime, field: func(e *Entitlement) any { return &e.CancelTime }},
+	{Name: "info", Kind: KindEntitlementInfo, field: func(e *Entitlement) any { return &e.Info }},
+	{Name: "marketplace", Kind: KindMarketplaceIDs, field: func(e *Entitlement) any { return &e.Marketplace }},
+	{Name: "creationTime", Kind: KindTime, Required: true, field: func(e *Entitlement) any { return &e.CreationTime }},
+	{Name: "lastUpdateTime", Kind: KindTime, Required: true, field: func(e *Entitlement) any { return &e.LastUpdateTime }},
+}
+
+// EntitlementInfoMembers are the members of an entitlement's info.
+var EntitlementInfoMembers = []Member[EntitlementInfo]{
+	{Name: "currency", field: func(i *EntitlementInfo) any { return &i.Currency }},
+	{Name: "commitAmount", Kind: KindQuantity, field: func(i *EntitlementInfo) any { return &i.CommitAmount }},
+	{Name: "dimensions", Kind: KindDimensions, field: func(i *EntitlementInfo) any { return &i.Dimensions }},
+}
+
+// DimensionMembers are the members of a dimension.
+var DimensionMembers = []Member[Dimension]{
+	{Name: "key", Required: true, field: func(d *Dimension) any { return &d.Key }},
+	{Name: "name", field: func(d *Dimension) any { return &d.Name }},
+	{Name: "description", field: func(d *Dimension) any { return &d.Description }},
+	{Name: "rate", Kind: KindQuantity, field: func(d *Dimension) any { return &d.Rate }},
+	{Name: "listPrice", Kind: KindQuantity, field: func(d *Dimension) any { return &d.ListPrice }},
+	{Name: "valueType", field: func(d *Dimension) any { return &d.ValueType }},
+}
+
+// MarketplaceMembers are the members of an entitlement's marketplace. MarketplaceIDs.Check has the
+// partner and the form of each.
+var MarketplaceMembers = []Member[MarketplaceIDs]{
+	{Name: "customerAWSAccountID", field: func(m *MarketplaceIDs) any { return &m.CustomerAWSAccountID }},
+	{Name: "licenseArn", field: func(m *MarketplaceIDs) any { return &m.LicenseARN }},
+	{Name: "customerIdentifier", field: func(m *MarketplaceIDs) any { return &m.CustomerIdentifier }},
+	{Name: "productCode", field: func(m *MarketplaceIDs) any { return &m.ProductCode }},
+	{Name: "region", field: func(m *MarketplaceIDs) any { return &m.Region }},
+	{Name: "resourceID", field: func(m *MarketplaceIDs) any { return &m.ResourceID }},
+	{Name: "resourceURI", field: func(m *MarketplaceIDs) any { return &m.ResourceURI }},
+	{Name: "planID", field: func(m *MarketplaceIDs) any { return &m.PlanID }},
+	{Name: "usageReportingID", field: func(m *MarketplaceIDs) any { return &m.UsageReportingID }},
+	{Name: "serviceName", field: func(m *MarketplaceIDs) any { return &m.ServiceName }},
+}
+
+// ConnectionMembers are the members of a connection.
+var ConnectionMembers = []Member[Connection]{
+	{Name: "partner", Required: true, Values: partners, field: func(c *Connection) any { return &c.Partner }},
+	{Name: "roleArn", field: func(c *Connection) any { return &c.RoleARN }},
+	{Name: "externalID", field: func(c *Connection) any { return &c.ExternalID }},
+	{Name: "tenantID", field: func(c *Connection) any { return &c.TenantID }},
+	{Name: "clientID", field: func(c *Connection) any { return &c.ClientID }},
+	{Name: "secretArn", field: func(c *Connection) any { return &c.SecretARN }},
+	{Name: "workloadIdentity", Kind: KindProperties, field: func(c *Connection) any { return &c.WorkloadIdentity }},
+	{Name: "lateUsage", Values: lateUsages, field: func(c *Connection) any { return &c.LateUsage }},
+	{Name: "lockMinutes", Kind: KindCount, field: func(c *Connection) any { return &c.LockMinutes }},
+	{Name: "endpoint", field: func(c *Connection) any { return &c.Endpoint }},
+}
+
 func carried(m *MetaInfo) any { return &m.Carried }
+
+func entitlementStatuses() []string { return texts(EntitlementStatuses) }
+
+func lateUsages() []string { return texts(LateUsages) }
 
 func partners() []string { return texts(Partners) }
 

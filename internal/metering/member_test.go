@@ -13,6 +13,7 @@ func TestMembers_CoverEveryField(t *testing.T) {
 	coverEveryField(t, GroupMembers, "Unknown", "Unexportable")
 	coverEveryField(t, MetaInfoMembers, "Unknown")
 	coverEveryField(t, BillableMembers, "Unknown")
+	coverEveryField(t, ProblemMembers, "Unknown", "Severity")
 }
 
 func coverEveryField[O any](t *testing.T, members []Member[O], but ...string) {
@@ -23,6 +24,7 @@ func coverEveryField[O any](t *testing.T, members []Member[O], but ...string) {
 		KindText: "text", KindTime: time.UnixMilli(1_700_000_000_123).UTC(), KindAmount: NumberOf(7), KindCount: int32(7), KindFlag: true,
 		KindQuantity: quantity, KindQuantities: map[string]Quantity{"k": quantity}, KindProperties: map[string]any{"p": nil},
 		KindBillableRecords: []BillableRecord{{Key: "k"}}, KindMetaInfo: MetaInfo{Source: &source},
+		KindProblems: []Problem{{Code: ProblemTooOld}},
 	}
 	covered := map[string]string{}
 	names := map[string]bool{}

@@ -116,3 +116,26 @@ func NumberOf(n int64) Number {
 	}
 	return number
 }
+
+// compare is negative, 0 or positive if n is less than, equal to or greater than other.
+func (n Number) compare(other Number) int {
+	if n.sign() != other.sign() {
+		return n.sign() - other.sign()
+	}
+	order := (n.exponent + len(n.digits)) - (other.exponent + len(other.digits))
+	if order == 0 {
+		order = strings.Compare(n.digits, other.digits) // neither ends in 0
+	}
+	return order * n.sign()
+}
+
+func (n Number) sign() int {
+	switch {
+	case n.digits == "":
+		return 0
+	case n.negative:
+		return -1
+	default:
+		return 1
+	}
+}

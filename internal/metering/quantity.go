@@ -72,3 +72,6 @@ func (q Quantity) number() Number {
 	}
 	return n
 }
+
+// quantityOf is the Quantity of a count.
+func quantityOf(n int64) Quantity { return Quantity{decimal.MustNew(n, 0)} }

@@ -80,20 +80,27 @@ func misnamed(document any, path string) error {
 
 // surelyFits reports whether g is so small that largest need not be measured. This is true of
 // almost all groups.
-func (g *NewGroup) surelyFits() bool {
-	const ids, number, record = 8 << 10, 32, 64 // bytes at most
-	size := ids
+func (g *NewGroup) surelyFits() bool { return g.roughSize() <= MaxStored }
+
+// The max bytes of parts of a group, for roughSize.
+const (
+	roughIDs, roughNumber, roughRecord = 8 << 10, 32, 64
+)
+
+// roughSize is more bytes than g takes as stored, without a mapping.
+func (g *NewGroup) roughSize() int {
+	size := roughIDs
 	for _, r := range g.Records {
-		size += 2 * (len(r.Key) + number)
+		size += 2 * (len(r.Key) + roughNumber)
 	}
 	billable, _ := g.billable()
 	for _, r := range billable {
-		size += record + 3*(len(r.Key)+number) + sizeOfDocument(r.Properties)
+		size += roughRecord + 3*(len(r.Key)+roughNumber) + sizeOfDocument(r.Properties)
 	}
 	for name, value := range g.MetaInfo.Carried {
-		size += len(name) + number + sizeOfDocument(value)
+		size += len(name) + roughNumber + sizeOfDocument(value)
 	}
-	return size <= MaxStored
+	return size
 }
 
 // largest returns the largest group that a report of g to the organization stores, if no mapping
@@ -196,6 +203,8 @@ func sizeOfValue(value any) int {
 			size += sizeOfMember + sizeOfContainer + sizeOfMembers(BillableMembers, &value[i], sizeOfMember)
 		}
 		return size
+	case []Problem:
+		return sizeOfDocument(DocumentOfProblems(value, false))
 	case MetaInfo:
 		return sizeOfContainer + sizeOfMembers(MetaInfoMembers, &value, sizeOfMember)
 	default:

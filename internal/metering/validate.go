@@ -3,6 +3,7 @@ package metering
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,71 +38,77 @@ type NewBillableRecord struct {
 // NewMetaInfo is the metaInfo of a NewGroup. Timestamp and BillableRecords of the group itself take
 // precedence.
 type NewMetaInfo struct {
-	SkipValidation  bool
-	Source          string
-	Timestamp       *time.Time
-	BillableRecords []NewBillableRecord
-	Carried         map[string]any
+	SkipValidation     bool
+	SkipValidationSent bool
+	Source             string
+	Timestamp          *time.Time
+	BillableRecords    []NewBillableRecord
+	Carried            map[string]any
 }
 
-// ValidateBatch checks the groups that a client wants to report to organization org. It returns
-// Invalid with the index, path and reason of the first invalid group and the number of invalid
-// groups. It does not check a group with SkipValidation.
-func ValidateBatch(groups []NewGroup, org OrgID, now time.Time) error {
-	var first error
-	firstIndex, invalid := 0, 0
-	for i := range groups {
-		if groups[i].MetaInfo.SkipValidation {
-			continue
+// Check returns the first reason why the group can't be stored whatever the terms are, or nil. The
+// report of such a group is Invalid and stores nothing: an identifier, key, source or property that
+// is not allowed, a quantity of too many digits, records of both versions or of none, only zeros,
+// or more than a group may hold. It is ErrAllZero if every quantity is zero.
+func (g *NewGroup) Check(org OrgID) error {
+	for r := range g.refusals(org) {
+		return r.err
+	}
+	return nil
+}
+
+// ErrAllZero is the error of a group in which every quantity is zero.
+var ErrAllZero = errors.New("every quantity is 0: at least one must be greater")
+
+// refusal is a reason why a group can't be stored.
+type refusal struct {
+	path string // JSON Pointer
+	code ProblemCode
+	err  error // names the path, as code would write it
+}
+
+func (r *refusal) problem() Problem { return problem(r.code, r.path, "%v", r.err) }
+
+// refusals are all reasons why the group can't be stored, in a fixed order.
+func (g *NewGroup) refusals(org OrgID) iter.Seq[refusal] {
+	return func(yield func(refusal) bool) {
+		sound := true
+		refuse := func(path, format string, args ...any) bool {
+			sound = false
+			return yield(refusal{path, ProblemNotStorable, fmt.Errorf(format, args...)})
 		}
-		if err := groups[i].validate(org, now); err != nil {
-			if first == nil {
-				first, firstIndex = err, i
+		if g.ID != "" {
+			if _, err := ParseGroupID(g.ID); err != nil && !refuse("/id", "id is %s: %w", Quote(g.ID), err) {
+				return
 			}
-			invalid++
+		}
+		if g.OrganizationID != "" && g.OrganizationID != string(org) && !refuse("/organizationID",
+			"organizationID is %s: it must be the organization of the path, %s", Quote(g.OrganizationID), Quote(org)) {
+			return
+		}
+		if g.EntitlementID != "" {
+			if _, err := ParseEntitlementID(g.EntitlementID); err != nil && !refuse("/entitlementID", "entitlementID is %s: %w", Quote(g.EntitlementID), err) {
+				return
+			}
+		}
+		if source := Source(g.MetaInfo.Source); !slices.Contains(Sources, source) &&
+			!refuse("/metaInfo/source", "metaInfo.source is %s: it must be %s", Quote(string(source)), OneOf(Sources)) {
+			return
+		}
+		for r := range g.refusedRecords() {
+			sound = false
+			if !yield(r) {
+				return
+			}
+		}
+		if !sound || g.surelyFits() {
+			return
+		}
+		largest := g.largest(org)
+		if err := checkStoredSize(&largest, "the group may have %d bytes as stored, where records stand twice and an id that is not given counts as the longest"); err != nil {
+			refuse("", "%w", err)
 		}
 	}
-	if first == nil {
-		return nil
-	}
-	return Errorf(Invalid, "validation failed for usage record group: index %d: %v; %d of %d groups invalid",
-		firstIndex, first, invalid, len(groups))
-}
-
-// validate returns the error for the first rule for new usage that g breaks.
-func (g *NewGroup) validate(org OrgID, now time.Time) error {
-	if g.ID != "" {
-		if _, err := ParseGroupID(g.ID); err != nil {
-			return fmt.Errorf("id is %s: %w", Quote(g.ID), err)
-		}
-	}
-	if g.OrganizationID != "" && g.OrganizationID != string(org) {
-		return fmt.Errorf("organizationID is %s: it must be the organization of the path, %s", Quote(g.OrganizationID), Quote(org))
-	}
-	if g.EntitlementID != "" {
-		if _, err := ParseEntitlementID(g.EntitlementID); err != nil {
-			return fmt.Errorf("entitlementID is %s: %w", Quote(g.EntitlementID), err)
-		}
-	}
-	if source := Source(g.MetaInfo.Source); !slices.Contains(Sources, source) {
-		return fmt.Errorf("metaInfo.source is %s: it must be %s", Quote(string(source)), OneOf(Sources))
-	}
-	timestampPath, timestamp := "timestamp", g.Timestamp
-	if timestamp == nil {
-		timestampPath, timestamp = "metaInfo.timestamp", g.MetaInfo.Timestamp
-	}
-	if timestamp != nil && timestamp.After(now.Add(MaxFuture)) {
-		return fmt.Errorf("%s is %s: it must not be more than 5 minutes in the future (it is %s)",
-			timestampPath, FormatTime(*timestamp), FormatTime(now))
-	}
-	if err := g.validateRecords(); err != nil {
-		return err
-	}
-	if g.surelyFits() {
-		return nil
-	}
-	largest := g.largest(org)
-	return checkStoredSize(&largest, "the group may have %d bytes as stored, where records stand twice and an id that is not given counts as the longest")
 }
 
 // billable returns the billable records that count, and their path.
@@ -112,57 +119,62 @@ func (g *NewGroup) billable() (records []NewBillableRecord, path string) {
 	return g.MetaInfo.BillableRecords, "metaInfo.billableRecords"
 }
 
-func (g *NewGroup) validateRecords() error {
-	billable, billablePath := g.billable()
-	switch {
-	case len(g.Records) > 0 && len(billable) > 0:
-		return fmt.Errorf("records and %s are both filled: usage is reported as v1 (records) or v2 (billableRecords), not both", billablePath)
-	case len(g.Records) == 0 && len(billable) == 0:
-		return errors.New("records and billableRecords are both empty: one of them must hold at least one record")
+// billablePointer is the JSON Pointer of the i-th billable record.
+func (g *NewGroup) billablePointer(i int) string {
+	if len(g.BillableRecords) > 0 {
+		return "/billableRecords/" + strconv.Itoa(i)
 	}
-
-	allZero := true
-	for _, r := range g.Records {
-		if err := CheckKey(r.Key); err != nil {
-			return fmt.Errorf("records has the key %s: %w", Quote(r.Key), err)
-		}
-		zero, err := checkNewQuantity(r.Quantity)
-		if err != nil {
-			return fmt.Errorf("records[%s]: %w", Quote(r.Key), err)
-		}
-		allZero = allZero && zero
-	}
-	for i, r := range billable {
-		if err := CheckKey(r.Key); err != nil {
-			return fmt.Errorf("%s[%d].key is %s: %w", billablePath, i, Quote(r.Key), err)
-		}
-		if err := checkProperties(r.Properties, billablePath+"["+strconv.Itoa(i)+"].properties"); err != nil {
-			return err
-		}
-		if r.Quantity == "" {
-			continue
-		}
-		zero, err := checkNewQuantity(r.Quantity)
-		if err != nil {
-			return fmt.Errorf("%s[%d].quantity: %w", billablePath, i, err)
-		}
-		allZero = allZero && zero
-	}
-	if allZero {
-		return errors.New("every quantity is 0: at least one must be greater")
-	}
-	return nil
+	return "/metaInfo/billableRecords/" + strconv.Itoa(i)
 }
 
-func checkNewQuantity(text string) (zero bool, err error) {
-	q, err := ParseQuantity(text)
-	if err != nil {
-		return false, err
+// refusedRecords are the reasons why the records can't be stored.
+func (g *NewGroup) refusedRecords() iter.Seq[refusal] {
+	return func(yield func(refusal) bool) {
+		refuse := func(path, format string, args ...any) bool {
+			return yield(refusal{path, ProblemNotStorable, fmt.Errorf(format, args...)})
+		}
+		billable, billablePath := g.billable()
+		switch {
+		case len(g.Records) > 0 && len(billable) > 0:
+			refuse("/records", "records and %s are both filled: usage is reported as v1 (records) or v2 (billableRecords), not both", billablePath)
+			return
+		case len(g.Records) == 0 && len(billable) == 0:
+			refuse("/records", "records and billableRecords are both empty: one of them must hold at least one record")
+			return
+		}
+		allZero := true
+		for _, r := range g.Records {
+			if err := CheckKey(r.Key); err != nil && !refuse(pointer("/records", r.Key), "records has the key %s: %w", Quote(r.Key), err) {
+				return
+			}
+			q, err := ParseQuantity(r.Quantity)
+			allZero = allZero && err == nil && q.Sign() == 0
+			if err != nil && !yield(refusal{pointer("/records", r.Key), ProblemQuantityPrecision, fmt.Errorf("records[%s]: %w", Quote(r.Key), err)}) {
+				return
+			}
+		}
+		for i, r := range billable {
+			if err := CheckKey(r.Key); err != nil && !refuse(g.billablePointer(i)+"/key", "%s[%d].key is %s: %w", billablePath, i, Quote(r.Key), err) {
+				return
+			}
+			if !namesFit(r.Properties) {
+				if err := misnamed(r.Properties, billablePath+"["+strconv.Itoa(i)+"].properties"); !refuse(g.billablePointer(i)+"/properties", "%w", err) {
+					return
+				}
+			}
+			if r.Quantity == "" {
+				continue
+			}
+			q, err := ParseQuantity(r.Quantity)
+			allZero = allZero && err == nil && q.Sign() == 0
+			if err != nil && !yield(refusal{g.billablePointer(i) + "/quantity", ProblemQuantityPrecision, fmt.Errorf("%s[%d].quantity: %w", billablePath, i, err)}) {
+				return
+			}
+		}
+		if allZero {
+			yield(refusal{"/records", ProblemNotStorable, ErrAllZero})
+		}
 	}
-	if q.Sign() < 0 {
-		return false, fmt.Errorf("%s is negative: a quantity is 0 or more", q)
-	}
-	return q.Sign() == 0, nil
 }
 
 // OneOf lists the values of a set for a message: one of "AWS", "AZURE", "GCP".

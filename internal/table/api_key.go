@@ -135,9 +135,6 @@ func (t *Table) FindAPIKeys(ctx context.Context, org metering.OrgID, digits stri
 	return hashes, nil
 }
 
-// maxBatchGet is the max number of items of a BatchGetItem.
-const maxBatchGet = 100
-
 // apiKeyPlaces returns the sort keys of the organization's places whose hash begins with digits.
 func (t *Table) apiKeyPlaces(ctx context.Context, org metering.OrgID, digits string) ([]string, error) {
 	query := &dynamodb.QueryInput{
@@ -182,28 +179,13 @@ func (t *Table) apiKeysOf(ctx context.Context, org metering.OrgID, hashes []auth
 		keys = append(keys, apiKeyItemKey(hash))
 		found[hash] = auth.Record{Hash: hash, Organization: string(org), Unreadable: []string{auth.WholeRecord}}
 	}
-	for try := 0; len(keys) > 0; try++ {
-		out, err := t.client.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{
-			RequestItems: map[string]types.KeysAndAttributes{
-				t.name: {Keys: keys, ConsistentRead: aws.Bool(true)},
-			},
-			ReturnConsumedCapacity: wantUnits(ctx),
-		})
-		if err != nil {
-			return nil, storageError("read the API keys", err)
-		}
-		for i := range out.ConsumedCapacity {
-			countRead(ctx, &out.ConsumedCapacity[i])
-		}
-		for _, item := range out.Responses[t.name] {
-			if record := itemAPIKey(item); record.Organization == string(org) || isNowhere(&record) {
-				found[record.Hash] = record
-			}
-		}
-		if keys = out.UnprocessedKeys[t.name].Keys; len(keys) > 0 {
-			if err := pause(ctx, try); err != nil {
-				return nil, storageError("read the API keys", err)
-			}
+	items, err := t.batchGet(ctx, "read the API keys", keys)
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range items {
+		if record := itemAPIKey(item); record.Organization == string(org) || isNowhere(&record) {
+			found[record.Hash] = record
 		}
 	}
 	return slices.Collect(maps.Values(found)), nil

@@ -96,10 +96,7 @@ func (t *Table) ChangeConfig(ctx context.Context, org metering.OrgID, now time.T
 			return next, true, nil
 		}
 		if err := pause(ctx, attempt); err != nil {
-			return metering.ConfigVersion{}, false, &metering.Error{
-				Code: metering.Unavailable, Message: "the config is being changed by too many at once: try again",
-				Cause: err, RetryAfter: time.Second,
-			}
+			return metering.ConfigVersion{}, false, contended("the config", err)
 		}
 	}
 }

@@ -2,13 +2,8 @@ package table
 
 import (
 	"context"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
@@ -16,7 +11,8 @@ import (
 // Delete marks a group DELETED and returns the updated group. If a day is given, the group must
 // have been created on that day. It returns NotFound, or Conflict naming the status.
 //
-//	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 6 write units at 1 KB
+//	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 6 write units at 1 KB; 7 if the group
+//	                                              waits to be reported
 //
 // The update is conditional on the status. If the condition fails, DynamoDB returns the item, which
 // distinguishes NotFound from Conflict. A retry whose first response was lost finds its own
@@ -37,35 +33,18 @@ func (t *Table) Delete(ctx context.Context, org metering.OrgID, id metering.Grou
 // deleteAs is Delete with its operation id in the attribute mark.
 func (t *Table) deleteAs(ctx context.Context, org metering.OrgID, id metering.GroupID, created metering.Day, now time.Time, mark string) (metering.Group, error) {
 	operation := NewOperation()
-	values := map[string]types.AttributeValue{
-		":deleted":    text(string(metering.StatusDeleted)),
-		":deletedKey": text(statusKey(org, metering.StatusDeleted)),
-		":now":        text(metering.FormatTime(now)),
-		":op":         operation.value(),
-	}
+	u := newUpdate()
+	u.setStatus(groupStatus{org: org, status: metering.StatusDeleted, at: now})
+	u.set(mark, operation.value())
 	allowed := make([]string, len(metering.Deletable))
 	for i, status := range metering.Deletable {
-		allowed[i] = ":status" + strconv.Itoa(i)
-		values[allowed[i]] = text(string(status))
+		allowed[i] = u.value(text(string(status)))
 	}
-	condition := "#status IN (" + strings.Join(allowed, ", ") + ")"
+	condition := u.name("status") + " IN (" + strings.Join(allowed, ", ") + ")"
 	if created != "" {
-		condition += " AND begins_with(creationTime, :day)"
-		values[":day"] = text(string(created))
+		condition += " AND begins_with(creationTime, " + u.value(text(string(created))) + ")"
 	}
-	out, err := t.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName:           &t.name,
-		Key:                 itemKey(orgKey(org), groupKey(id)),
-		UpdateExpression:    aws.String("SET #status = :deleted, #statusKey = :deletedKey, lastUpdateTime = :now, #op = :op"),
-		ConditionExpression: &condition,
-		ExpressionAttributeNames: map[string]string{
-			"#status": "status", "#statusKey": attrStatus, "#op": mark,
-		},
-		ExpressionAttributeValues:           values,
-		ReturnValues:                        types.ReturnValueAllNew,
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              wantUnits(ctx),
-	})
+	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(orgKey(org), groupKey(id)), condition))
 	if err == nil {
 		countWrite(ctx, out.ConsumedCapacity)
 		return itemGroup(out.Attributes)

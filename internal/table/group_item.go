@@ -12,8 +12,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// groupItem is the stored form of a group: the members of metering.GroupMembers, named and nested
-// as in the API's JSON, and the keys of the table and the indexes.
+// groupItem is the stored form of a group that does not wait to be reported: the members of
+// metering.GroupMembers, named and nested as in the API's JSON, and the keys of the table and the
+// indexes.
 func groupItem(g *metering.Group) map[string]types.AttributeValue {
 	// The identifiers of a Group were checked by its constructor, or by the version that stored it.
 	org, id := metering.OrgID(g.OrganizationID), metering.GroupID(g.ID)
@@ -21,7 +22,6 @@ func groupItem(g *metering.Group) map[string]types.AttributeValue {
 		attrPK:          text(orgKey(org)),
 		attrSK:          text(groupKey(id)),
 		attrTime:        text(timeKey(g.CreationTime, id)),
-		attrStatus:      text(statusKey(org, g.Status)),
 		attrBuyer:       text(buyerKey(org, metering.BuyerID(g.BuyerID))),
 		attrEntitlement: text(entitlementKey(org, metering.EntitlementID(g.EntitlementID))),
 	}
@@ -31,6 +31,7 @@ func groupItem(g *metering.Group) map[string]types.AttributeValue {
 			item[m.Name] = attributeValue(value)
 		}
 	}
+	groupStatus{org: org, status: g.Status, at: g.LastUpdateTime, problems: g.Problems}.putInto(item)
 	return item
 }
 
@@ -55,6 +56,8 @@ func attributeValue(value any) types.AttributeValue {
 		return quantitiesValue(value)
 	case metering.MetaInfo:
 		return attributeValue(value.Document())
+	case []metering.Problem:
+		return attributeValue(metering.DocumentOfProblems(value, false))
 	case nil:
 		return &types.AttributeValueMemberNULL{Value: true}
 	case bool:

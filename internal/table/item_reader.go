@@ -85,6 +85,8 @@ func (r *itemReader) value(name string, kind metering.Kind, required bool) any {
 		readMembers(&in, metering.MetaInfoMembers, &m, &m.Unknown, isNone)
 		r.join(name, in)
 		return m
+	case metering.KindProblems:
+		return r.problems(name)
 	default:
 		panic("table: " + name + " has a kind that can't be read")
 	}
@@ -221,12 +223,21 @@ func (r *itemReader) flag(name string) bool {
 }
 
 func (r *itemReader) billableRecords(name string) []metering.BillableRecord {
+	return readList(r, name, metering.BillableMembers, func(b *metering.BillableRecord) *map[string]any { return &b.Unknown })
+}
+
+func (r *itemReader) problems(name string) []metering.Problem {
+	return readList(r, name, metering.ProblemMembers, func(p *metering.Problem) *map[string]any { return &p.Unknown })
+}
+
+// readList reads a list of maps.
+func readList[O any](r *itemReader, name string, members []metering.Member[O], unknown func(*O) *map[string]any) []O {
 	l, ok := r.item[name].(*types.AttributeValueMemberL)
 	if !ok {
 		r.fail(name, "a list")
 		return nil
 	}
-	records := make([]metering.BillableRecord, len(l.Value))
+	list := make([]O, len(l.Value))
 	for i, element := range l.Value {
 		m, ok := element.(*types.AttributeValueMemberM)
 		if !ok {
@@ -234,10 +245,10 @@ func (r *itemReader) billableRecords(name string) []metering.BillableRecord {
 			return nil
 		}
 		in := itemReader{item: m.Value}
-		readMembers(&in, metering.BillableMembers, &records[i], &records[i].Unknown, isNone)
+		readMembers(&in, members, &list[i], unknown(&list[i]), isNone)
 		r.join(fmt.Sprintf("%s[%d]", name, i), in)
 	}
-	return records
+	return list
 }
 
 func (r *itemReader) document(name string) any {

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"strconv"
 	"strings"
@@ -24,6 +25,12 @@ const (
 	attrEntitlement = "_entitlement"
 	attrOperation   = "_op"       // of the write that made the item
 	attrDeletion    = "_deletion" // of the delete of the group
+	attrWork        = "_work"     // keys of byWork, while the group waits to be reported
+	attrDue         = "_due"
+	attrConfig      = "_config"  // the version of the config that converted the group
+	attrRequest     = "_request" // the hash of a request with an Idempotency-Key that stored the group
+	attrRetry       = "_retry"   // of the last retry of the group
+	attrRetryKeys   = "_retries" // the hashes of the Idempotency-Keys of its retries
 	attrPosition    = "position"
 	attrExpiry      = "expiresAt" // time to live
 	attrWritten     = "writtenAt" // of a checkpoint or empty range: when its request was received
@@ -38,6 +45,28 @@ var (
 	byBuyer       = index{"byBuyer", attrBuyer}
 	byEntitlement = index{"byEntitlement", attrEntitlement}
 )
+
+// workShards is how many partitions byWork has: a worker asks each of them for what is due.
+const workShards = 16
+
+// workKey is the partition of the work of an entitlement in byWork. It is the only partition that
+// organizations share; the items of the index are read by their keys, which name the organization.
+func workKey(org metering.OrgID, entitlement metering.EntitlementID) string {
+	sum := sha256.Sum256([]byte(string(org) + "\x00" + string(entitlement)))
+	return "WORK#" + strconv.Itoa(int(sum[0]%workShards))
+}
+
+// dueEscaper escapes as keyEscaper does, in two bytes instead of three: with three, the longest
+// dueKey would not fit in a sort key.
+var dueEscaper = strings.NewReplacer("%", "%p", "#", "%h")
+
+// dueKey sorts the work of byWork by the hour of its usage, then by entitlement. The id, as the last
+// part, is not escaped.
+func dueKey(hour time.Time, org metering.OrgID, entitlement metering.EntitlementID, id metering.GroupID) string {
+	return hour.UTC().Format(hourLayout) + "#" + dueEscaper.Replace(string(org)) + "#" + dueEscaper.Replace(string(entitlement)) + "#" + string(id)
+}
+
+const hourLayout = "2006-01-02T15"
 
 // keyEscaper escapes the separator in the parts of a key, so that no organization, buyer or id can
 // form another's key.

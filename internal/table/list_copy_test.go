@@ -365,11 +365,25 @@ func (s speller) item() string {
 		"_time": s.text("2026-03-01T12:00:00.000Z#g"),
 	}
 	maybe(item, "reportedTime", s.time)
+	maybe(item, "reportBy", s.time)
+	maybe(item, "problems", s.problems)
 	maybe(item, "productID", func() string { return s.anyText("product") })
 	maybe(item, "_op", func() string { return s.value("B", s.quote("aGVsbG8=")) })
 	maybe(item, "PK", func() string { return s.text("ORG#secret") })
 	maybe(item, "_set", func() string { return s.value("SS", s.array([]string{s.quote("a")})) })
 	return s.object(item)
+}
+
+func (s speller) problems() string {
+	problems := make([]string, rapid.IntRange(0, 2).Draw(s.t, "problems"))
+	for i := range problems {
+		members := map[string]string{}
+		for _, name := range []string{"code", "path", "message", "hint", "ofANewerVersion"} {
+			members[name] = s.anyText(name)
+		}
+		problems[i] = s.value("M", s.object(members))
+	}
+	return s.value("L", s.array(problems))
 }
 
 // plainResponse returns a response with one item, after the given replacements in its text.
@@ -560,6 +574,7 @@ func TestMembers_AreStoredAndListed(t *testing.T) {
 		value := map[metering.Kind]any{
 			metering.KindText: "t", metering.KindTime: time.UnixMilli(1_700_000_000_123).UTC(), metering.KindCount: int32(7),
 			metering.KindQuantities: map[string]metering.Quantity{"k": {}}, metering.KindMetaInfo: metering.MetaInfo{Carried: map[string]any{"stripeInvoiceID": "i"}},
+			metering.KindProblems: []metering.Problem{{Code: "c", Path: "/p", Message: "m"}},
 		}[m.Kind]
 		var group metering.Group
 		m.Set(&group, value)

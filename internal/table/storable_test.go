@@ -141,7 +141,7 @@ func TestValidate_ApprovesOnlyWhatPutStores(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			return groups, metering.ValidateBatch(groups, "o1", now)
+			return groups, metering.ValidateBatch(groups, "o1", nil, now)
 		}
 		n := 1
 		var err error
@@ -206,7 +206,7 @@ func TestValidate_ApprovesOnlyStorableProperties(t *testing.T) {
 		}
 		serial++
 		g := reported(&groups[0], serial)
-		if err := metering.ValidateBatch(groups, "o1", now); err != nil {
+		if err := metering.ValidateBatch(groups, "o1", nil, now); err != nil {
 			refused++
 			if !strings.Contains(err.Error(), "a name must have 1 to 65535 bytes") || !strings.Contains(string(body), `"":`) {
 				rt.Fatalf("%s: %v", body, err)

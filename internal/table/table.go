@@ -31,6 +31,9 @@ type Table struct {
 	client *dynamodb.Client
 	name   string
 
+	serials serials
+	terms   termsCache
+
 	answers sync.Pool // of *[]byte, for List: allocating a megabyte costs as much as reading it
 }
 

@@ -126,6 +126,8 @@ func (w csvWriter) cell(value any) string {
 		return string(wire.AppendQuantities(nil, value))
 	case metering.MetaInfo:
 		return string(wire.AppendMetaInfoForExport(nil, &value))
+	case []metering.Problem:
+		return string(wire.AppendProblemsForExport(nil, value))
 	default:
 		panic(fmt.Sprintf("export: a %T has no form in CSV", value))
 	}

@@ -12,8 +12,8 @@ import (
 
 // DecodeConfig reads a stored config leniently: any JSON object is one, whatever its members are.
 func DecodeConfig(text []byte) (metering.Config, error) {
-	d := &decoder{jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true))}
-	value, err := d.document(len(text), func(number string) (any, error) { return metering.Numeral(number), nil })
+	d := &decoder{json: jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true))}
+	value, err := d.document(len(text), numeral)
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ func DecodeGroup(line []byte) (metering.Group, error) {
 }
 
 func (d *decoder) group() (g metering.Group, err error) {
-	err = readMembers(d, "a usage record group, an object", metering.GroupMembers, &g)
+	err = readMembers(d, "a usage record group, an object", metering.GroupMembers, &g, nil)
 	return g, err
 }
 
@@ -74,7 +74,11 @@ func isZero(value any) bool {
 func (d *decoder) oneOf(values []string) (string, error) {
 	text, err := d.text()
 	if err == nil && !slices.Contains(values, text) {
-		err = d.errorf("is %s: it must be %s", metering.Quote(text), metering.OneOf(values))
+		is := metering.Quote(text)
+		if d.private {
+			is = "another text"
+		}
+		err = d.errorf("is %s: it must be %s", is, metering.OneOf(values))
 	}
 	return text, err
 }
@@ -107,7 +111,7 @@ func (d *decoder) billableRecords() ([]metering.BillableRecord, error) {
 	records := []metering.BillableRecord{}
 	err := d.array("an array of billable records", func(int) error {
 		var r metering.BillableRecord
-		err := readMembers(d, "a billable record, an object", metering.BillableMembers, &r)
+		err := readMembers(d, "a billable record, an object", metering.BillableMembers, &r, nil)
 		if err == nil {
 			if keyErr := metering.CheckKey(r.Key); keyErr != nil {
 				err = d.errorf("has the key %s: %v", metering.Quote(r.Key), keyErr)

@@ -29,6 +29,9 @@ func DecodeNewGroups(body []byte) ([]metering.NewGroup, error) {
 	return groups, err
 }
 
+// DecodeNewGroup reads the body of a report: a usage record group. It checks as DecodeNewGroups does.
+func DecodeNewGroup(body []byte) (metering.NewGroup, error) { return decode(body, newGroup().value) }
+
 // newGroup is called for each request: as a variable it would be in every program that imports
 // wire.
 func newGroup() *object[metering.NewGroup] {
@@ -55,7 +58,13 @@ func newBillables() func(*decoder) ([]metering.NewBillableRecord, error) {
 
 func newMetaInfo() *object[metering.NewMetaInfo] {
 	return &object[metering.NewMetaInfo]{"an object", append([]member[metering.NewMetaInfo]{
-		field("SkipValidation", (*decoder).boolean, func(m *metering.NewMetaInfo) *bool { return &m.SkipValidation }),
+		{"SkipValidation", func(d *decoder, m *metering.NewMetaInfo) (err error) {
+			if !d.null() {
+				m.SkipValidation, err = d.boolean()
+				m.SkipValidationSent = true
+			}
+			return err
+		}},
 		field("source", (*decoder).text, func(m *metering.NewMetaInfo) *string { return &m.Source }),
 		field("timestamp", pointer((*decoder).time), func(m *metering.NewMetaInfo) **time.Time { return &m.Timestamp }),
 		field("billableRecords", newBillables(), func(m *metering.NewMetaInfo) *[]metering.NewBillableRecord { return &m.BillableRecords }),

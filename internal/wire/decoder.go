@@ -25,11 +25,20 @@ import (
 )
 
 // decoder reads one JSON value and knows its position in it.
-type decoder struct{ json *jsontext.Decoder }
+type decoder struct {
+	json *jsontext.Decoder
+
+	stored  bool // the value is stored: any version may have written it, so it is read leniently
+	private bool // the value may hold secrets: messages don't quote it
+}
 
 // decode reads data, which must hold one JSON value and nothing else, with read.
 func decode[T any](data []byte, read func(*decoder) (T, error)) (T, error) {
-	d := &decoder{jsontext.NewDecoder(bytes.NewBuffer(data))}
+	return decodeBy(&decoder{json: jsontext.NewDecoder(bytes.NewBuffer(data))}, read)
+}
+
+// decodeBy is decode with a decoder.
+func decodeBy[T any](d *decoder, read func(*decoder) (T, error)) (T, error) {
 	value, err := read(d)
 	if err == nil {
 		offset := d.json.InputOffset()
@@ -119,7 +128,13 @@ func isName(s string) bool {
 }
 
 // describe names a token for the sentence "... is X: it must be Y".
-func describe(token jsontext.Token) string {
+func (d *decoder) describe(token jsontext.Token) string {
+	switch kind := token.Kind(); {
+	case d.private && kind == '"':
+		return "a string"
+	case d.private && kind == '0':
+		return "a number"
+	}
 	switch token.Kind() {
 	case 'n':
 		return "null"
@@ -145,7 +160,7 @@ func describe(token jsontext.Token) string {
 func (d *decoder) tokenOf(kinds, due string) (jsontext.Token, error) {
 	token, err := d.token()
 	if err == nil && strings.IndexByte(kinds, byte(token.Kind())) < 0 {
-		err = d.errorf("is %s: it must be %s", describe(token), due)
+		err = d.errorf("is %s: it must be %s", d.describe(token), due)
 	}
 	return token, err
 }
@@ -281,7 +296,7 @@ func (d *decoder) documentAt(level, most int, number func(text string) (any, err
 	case '0':
 		n, err := number(token.String())
 		if err != nil {
-			return nil, d.errorf("is %s: %v", describe(token), err)
+			return nil, d.errorf("is %s: %v", d.describe(token), err)
 		}
 		return n, nil
 	case '{':

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,8 +48,13 @@ func appendGroup(b []byte, g *metering.Group, export bool) []byte {
 		if value == nil || m.Private && !export {
 			continue
 		}
-		if metaInfo, ok := value.(metering.MetaInfo); ok && export {
-			value = metaInfo.FullDocument()
+		switch full := value.(type) {
+		case metering.MetaInfo:
+			if export {
+				value = full.FullDocument()
+			}
+		case []metering.Problem:
+			value = metering.DocumentOfProblems(full, export)
 		}
 		b = appendValue(appendName(b, m.Name), value)
 	}
@@ -63,6 +69,11 @@ func appendGroup(b []byte, g *metering.Group, export bool) []byte {
 // AppendMetaInfoForExport appends a group's metaInfo as AppendGroupForExport does.
 func AppendMetaInfoForExport(b []byte, m *metering.MetaInfo) []byte {
 	return appendValue(b, m.FullDocument())
+}
+
+// AppendProblemsForExport appends a group's problems as AppendGroupForExport does.
+func AppendProblemsForExport(b []byte, problems []metering.Problem) []byte {
+	return appendValue(b, metering.DocumentOfProblems(problems, true))
 }
 
 // AppendQuantities appends an object of quantities by key.
@@ -80,6 +91,45 @@ func AppendConfig(b []byte, c metering.Config) []byte {
 	return appendValue(b, map[string]any(c))
 }
 
+// appendMembers appends an object of the members that o has and of those that this version could not
+// read, in the order of their names.
+func appendMembers[O any](b []byte, members []metering.Member[O], o *O, unknown map[string]any) []byte {
+	type named struct {
+		name  string
+		value any
+	}
+	all := make([]named, 0, len(members)+len(unknown))
+	for i := range members {
+		if _, unread := unknown[members[i].Name]; unread {
+			continue
+		}
+		if value := members[i].Get(o); value != nil {
+			all = append(all, named{members[i].Name, value})
+		}
+	}
+	for name, value := range unknown {
+		all = append(all, named{name, value})
+	}
+	slices.SortFunc(all, func(a, b named) int { return strings.Compare(a.name, b.name) })
+	b = append(b, '{')
+	for _, member := range all {
+		b = appendValue(appendName(b, member.name), member.value)
+	}
+	return append(b, '}')
+}
+
+// appendList appends an array of objects.
+func appendList[O any](b []byte, members []metering.Member[O], list []O, unknown func(*O) map[string]any) []byte {
+	b = append(b, '[')
+	for i := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendMembers(b, members, &list[i], unknown(&list[i]))
+	}
+	return append(b, ']')
+}
+
 // appendValue appends the value of a member, or one of metering's documents.
 func appendValue(b []byte, value any) []byte {
 	switch value := value.(type) {
@@ -90,8 +140,18 @@ func appendValue(b []byte, value any) []byte {
 		return strconv.AppendInt(b, int64(value), 10)
 	case map[string]metering.Quantity:
 		return AppendQuantities(b, value)
+	case int:
+		return strconv.AppendInt(b, int64(value), 10)
+	case metering.Quantity:
+		return append(b, value.String()...)
 	case metering.MetaInfo:
 		return appendValue(b, value.Document())
+	case metering.EntitlementInfo:
+		return appendMembers(b, metering.EntitlementInfoMembers, &value, value.Unknown)
+	case []metering.Dimension:
+		return appendList(b, metering.DimensionMembers, value, func(d *metering.Dimension) map[string]any { return d.Unknown })
+	case metering.MarketplaceIDs:
+		return appendMembers(b, metering.MarketplaceMembers, &value, value.Unknown)
 	case nil:
 		return append(b, "null"...)
 	case bool:

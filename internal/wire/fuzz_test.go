@@ -82,7 +82,7 @@ func FuzzNewGroups(f *testing.F) {
 				t.Fatalf("%d: -sent +read\n%s", i, diff)
 			}
 		}
-		_ = metering.ValidateBatch(groups, "o", time.Unix(1_700_000_000, 0)) // everything that was read can be validated
+		_ = metering.ValidateBatch(groups, "o", nil, time.Unix(1_700_000_000, 0)) // everything that was read can be validated
 	})
 }
 
@@ -195,6 +195,7 @@ func FuzzObject(f *testing.F) {
 		"organizationID": orNull(text), "usageRecordReportID": orNull(text), "partner": oneOf("AWS", "AZURE", "GCP"),
 		"status":       oneOf("CREATED", "DELETED", "INVALID", "REPORTED", "REPORT_PENDING", "REPORT_FAILED"),
 		"creationTime": func(value any) bool { return instant(value) && !isNoTime(value) }, "lastUpdateTime": orNull(instant), "reportedTime": orNull(instant),
+		"problems": orNull(arrayOf(members{"code": orNull(text), "path": orNull(text), "message": orNull(text), "hint": orNull(text)}.shape)), "reportBy": orNull(instant),
 		"serialID": orNull(func(value any) bool { return int32s(value) && !strings.HasPrefix(meaning(value).(string), "-") }),
 		"records":  orNull(keyed), "metaInfo": orNull(metaInfo.shape),
 	}.with("id", "buyerID", "entitlementID", "partner", "status", "creationTime")
@@ -227,8 +228,10 @@ func FuzzObject(f *testing.F) {
 		if last := want["lastUpdateTime"]; last == nil || isNoTime(last) {
 			want["lastUpdateTime"] = want["creationTime"]
 		}
-		if reported := want["reportedTime"]; reported != nil && isNoTime(reported) {
-			delete(want, "reportedTime")
+		for _, name := range []string{"reportedTime", "reportBy"} {
+			if at := want[name]; at != nil && isNoTime(at) {
+				delete(want, name)
+			}
 		}
 		if diff := cmp.Diff(withoutZeros(meaning(want)), withoutZeros(meaning(written))); diff != "" {
 			t.Fatalf("-sent +written\n%s", diff)

@@ -1,7 +1,10 @@
 package wire
 
 import (
+	"math"
 	"slices"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
@@ -79,10 +82,14 @@ func namesOf[M any](members []M, name func(*M) string) []string {
 }
 
 // readMembers reads an object into o. The domain lists its members. A member that is null stays
-// unchanged.
-func readMembers[O any](d *decoder, due string, members []metering.Member[O], o *O) error {
+// unchanged. If the object is stored, unknown members, and members in a form that this version does
+// not read, are stored in unknown.
+func readMembers[O any](d *decoder, due string, members []metering.Member[O], o *O, unknown *map[string]any) error {
 	return d.object(due, func(name string) error {
 		m := metering.MemberNamed(members, name)
+		if d.stored {
+			return readStored(d, name, m, o, unknown)
+		}
 		if m == nil {
 			return d.unknown(name, namesOf(members, func(m *metering.Member[O]) string { return m.Name }))
 		}
@@ -95,6 +102,88 @@ func readMembers[O any](d *decoder, due string, members []metering.Member[O], o 
 		}
 		return err
 	})
+}
+
+// readStored reads a member of a stored object; m is nil if this version does not know it.
+func readStored[O any](d *decoder, name string, m *metering.Member[O], o *O, unknown *map[string]any) error {
+	if m != nil && isNested(m.Kind) && d.json.PeekKind() == nestedKind(m.Kind) {
+		value, err := d.value(m.Kind, nil)
+		if err == nil {
+			m.Set(o, value)
+		}
+		return err
+	}
+	document, err := d.document(math.MaxInt, numeral)
+	if err != nil {
+		return err
+	}
+	if m != nil {
+		if value, ok := storedValue(m.Kind, document); ok {
+			m.Set(o, value)
+			return nil
+		}
+	}
+	if *unknown == nil {
+		*unknown = map[string]any{}
+	}
+	(*unknown)[name] = document
+	return nil
+}
+
+func numeral(text string) (any, error) { return metering.Numeral(text), nil }
+
+// isNested reports whether a value of the kind has members of its own.
+func isNested(kind metering.Kind) bool {
+	switch kind {
+	case metering.KindEntitlementInfo, metering.KindDimensions, metering.KindMarketplaceIDs:
+		return true
+	default:
+		return false
+	}
+}
+
+// nestedKind is how the JSON of a nested value begins.
+func nestedKind(kind metering.Kind) jsontext.Kind {
+	if kind == metering.KindDimensions {
+		return '['
+	}
+	return '{'
+}
+
+// storedValue is the value of a member whose kind is not nested. ok is false if the document has
+// another form.
+func storedValue(kind metering.Kind, document any) (value any, ok bool) {
+	switch kind {
+	case metering.KindText:
+		value, ok = document.(string)
+	case metering.KindTime:
+		text, _ := document.(string)
+		t, err := metering.ParseTime(text)
+		value, ok = t, err == nil && metering.FormatTime(t) == text
+	case metering.KindCount:
+		number, _ := document.(metering.Numeral)
+		n, err := parseInt32(string(number))
+		value, ok = n, err == nil
+	case metering.KindFlag:
+		value, ok = document.(bool)
+	case metering.KindQuantity:
+		number, _ := document.(metering.Numeral)
+		q, err := metering.ParseQuantity(string(number))
+		value, ok = q, err == nil
+	case metering.KindProperties:
+		value, ok = document.(map[string]any)
+	}
+	return value, ok
+}
+
+// checkRequired returns an error if a stored object lacks a member without which it can't be read.
+func checkRequired[O any](members []metering.Member[O], o *O) error {
+	for i := range members {
+		if m := &members[i]; m.Required && isZero(m.Get(o)) {
+			return metering.Errorf(metering.Invalid, "%s is missing", m.Name)
+		}
+	}
+	return nil
 }
 
 // value reads the value of a member, as the type beside its kind. A text must be one of values, if
@@ -124,9 +213,37 @@ func (d *decoder) value(kind metering.Kind, values func() []string) (any, error)
 		return d.billableRecords()
 	case metering.KindMetaInfo:
 		var m metering.MetaInfo
-		err := readMembers(d, "an object", metering.MetaInfoMembers, &m)
+		err := readMembers(d, "an object", metering.MetaInfoMembers, &m, nil)
 		return m, err
+	case metering.KindProblems:
+		return listOf("an array of problems", func(d *decoder) (p metering.Problem, err error) {
+			err = readMembers(d, "a problem, an object", metering.ProblemMembers, &p, nil)
+			return p, err
+		})(d)
+	case metering.KindEntitlementInfo:
+		var info metering.EntitlementInfo
+		err := readMembers(d, "an object", metering.EntitlementInfoMembers, &info, &info.Unknown)
+		info.DimensionsKnown = info.Dimensions != nil
+		return info, err
+	case metering.KindDimensions:
+		return readList(d, "an array of dimensions", "a dimension, an object", metering.DimensionMembers,
+			func(d *metering.Dimension) *map[string]any { return &d.Unknown })
+	case metering.KindMarketplaceIDs:
+		var ids metering.MarketplaceIDs
+		err := readMembers(d, "an object", metering.MarketplaceMembers, &ids, &ids.Unknown)
+		return ids, err
 	default:
 		panic("wire: a member has a kind that can't be read")
 	}
+}
+
+// readList reads an array of objects. It is not nil, even if the array is empty.
+func readList[O any](d *decoder, due, element string, members []metering.Member[O], unknown func(*O) *map[string]any) ([]O, error) {
+	list := []O{}
+	err := d.array(due, func(int) error {
+		list = append(list, *new(O))
+		o := &list[len(list)-1]
+		return readMembers(d, element, members, o, unknown(o))
+	})
+	return list, err
 }

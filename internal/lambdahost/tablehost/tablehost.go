@@ -1,11 +1,12 @@
-// Package tablehost runs what needs the table as a Lambda function. It adds the AWS SDK to
-// lambdahost, so that a function without a table need not load the SDK.
+// Package tablehost runs what needs the table as a Lambda function: it adds the AWS SDK to
+// lambdahost.
 package tablehost
 
 import (
 	"context"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -18,10 +19,15 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
-// Run is lambdahost.Run for a function that needs the table.
+// Run serves the operations of the named function, over the table, until Lambda ends the process.
 func Run(function string) {
 	log := lambdahost.Log()
-	lambdahost.Serve(&httpapi.API{Table: open(log, dynamoclient.AnswerTimeout), CountUnits: table.CountUnits}, log, function)
+	lambdahost.Serve(&httpapi.API{
+		Table:                open(log, dynamoclient.AnswerTimeout),
+		CountUnits:           table.CountUnits,
+		SandboxURL:           os.Getenv("SANDBOX_URL"), // no stack sets it
+		OwnRoleOrganizations: strings.FieldsFunc(os.Getenv("OWN_ROLE_ORGANIZATIONS"), func(c rune) bool { return c == ',' }),
+	}, log, function)
 }
 
 // authorizerAnswer is how long the authorizer waits for a response, which takes milliseconds. It

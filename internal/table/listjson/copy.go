@@ -171,9 +171,9 @@ func (cp *copier) copyValue(tag byte, k kind, depth int) (ok bool) {
 	case 'N':
 		ok = (k == kindNumber || k == kindAny || k == kindInt32) && cp.copyNumber(k)
 	case 'M':
-		ok = (k == kindAmounts || k == kindDocument || k == kindMetaInfo || k == kindBillable || k == kindAny) && cp.copyObject(k, depth)
+		ok = (k == kindAmounts || k == kindDocument || k == kindMetaInfo || k == kindBillable || k == kindProblem || k == kindAny) && cp.copyObject(k, depth)
 	case 'L':
-		ok = (k == kindBillables || k == kindAny) && cp.copyList(k, depth)
+		ok = (k == kindBillables || k == kindProblems || k == kindAny) && cp.copyList(k, depth)
 	case tagBool:
 		ok = (k == kindFlag || k == kindAny) && cp.copyFlag()
 	case tagNull:
@@ -288,8 +288,11 @@ func (cp *copier) copyList(k kind, depth int) bool {
 		return cp.fail("it is nested more than %d levels deep", maxDepth)
 	}
 	of := kindAny
-	if k == kindBillables {
+	switch k {
+	case kindBillables:
 		of = kindBillable
+	case kindProblems:
+		of = kindProblem
 	}
 	if !cp.expect('[') {
 		return false

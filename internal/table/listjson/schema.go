@@ -24,6 +24,8 @@ const (
 	kindMetaInfo
 	kindBillables
 	kindBillable
+	kindProblems
+	kindProblem
 	kindGroup
 	kindPosition // PositionAttribute, not copied
 )
@@ -31,7 +33,7 @@ const (
 func (k kind) String() string {
 	return [...]string{
 		"what JSON can hold", "a string", "a time", "a number", "a 32-bit integer", "a boolean", "a map of numbers",
-		"a map", "a map", "a list", "a map", "an item", "a string",
+		"a map", "a map", "a list", "a map", "a list", "a map", "an item", "a string",
 	}[k]
 }
 
@@ -56,6 +58,8 @@ func kindOf(k metering.Kind) kind {
 		return kindBillables
 	case metering.KindMetaInfo:
 		return kindMetaInfo
+	case metering.KindProblems:
+		return kindProblems
 	default:
 		panic("listjson: a member has a kind that can't be copied")
 	}
@@ -81,7 +85,7 @@ func membersOf[O any](members []metering.Member[O]) (all []member) {
 }
 
 // schema holds the known members of each kind of object.
-type schema struct{ group, metaInfo, billable known }
+type schema struct{ group, metaInfo, billable, problem known }
 
 // theSchema is built at its first use, so a program that lists nothing does not build it.
 func theSchema() *schema {
@@ -90,6 +94,7 @@ func theSchema() *schema {
 			group:    knownMembers(append(membersOf(metering.GroupMembers), member{name: PositionAttribute, kind: kindPosition, required: true})),
 			metaInfo: knownMembers(membersOf(metering.MetaInfoMembers)),
 			billable: knownMembers(membersOf(metering.BillableMembers)),
+			problem:  knownMembers(membersOf(metering.ProblemMembers)),
 		}
 	})
 	return &made.schema
@@ -152,7 +157,7 @@ func (k kind) tag() string {
 		return "N"
 	case kindFlag:
 		return "BOOL"
-	case kindBillables:
+	case kindBillables, kindProblems:
 		return "L"
 	default:
 		return "M"
@@ -168,6 +173,8 @@ func (s *schema) of(k kind) *known {
 		return &s.metaInfo
 	case kindBillable:
 		return &s.billable
+	case kindProblem:
+		return &s.problem
 	default:
 		return nil
 	}

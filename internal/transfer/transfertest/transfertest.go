@@ -49,6 +49,8 @@ func AnyGroup() *rapid.Generator[metering.Group] {
 			CreationTime:        created,
 			LastUpdateTime:      rapid.OneOf(rapid.Just(created), anyTime()).Draw(t, "lastUpdateTime"),
 			ReportedTime:        rapid.OneOf(rapid.Just(time.Time{}), anyTime()).Draw(t, "reportedTime"),
+			Problems:            rapid.OneOf(rapid.Just[[]metering.Problem](nil), rapid.SliceOfN(anyProblem(), 1, 3)).Draw(t, "problems"),
+			ReportBy:            rapid.OneOf(rapid.Just(time.Time{}), anyTime()).Draw(t, "reportBy"),
 		}
 	})
 }
@@ -122,6 +124,15 @@ func anyMetaInfo() *rapid.Generator[metering.MetaInfo] {
 			}
 		}
 		return m
+	})
+}
+
+func anyProblem() *rapid.Generator[metering.Problem] {
+	return rapid.Custom(func(t *rapid.T) metering.Problem {
+		return metering.Problem{
+			Code: metering.ProblemCode(rapid.String().Draw(t, "code")), Path: rapid.String().Draw(t, "path"),
+			Message: rapid.String().Draw(t, "message"), Hint: rapid.String().Draw(t, "hint"),
+		}
 	})
 }
 

@@ -1,0 +1,6 @@
+// Command connection serves GET, PUT and DELETE /org/{orgId}/connection/{partner} as a Lambda function.
+package main
+
+import "github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
+
+func main() { tablehost.Run("connection") }

@@ -1,0 +1,99 @@
+package metering
+
+import (
+	"crypto/sha1" //nolint:gosec // see googleOperationID
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/govalues/decimal"
+)
+
+// UsageRecord is a quantity in the form that a marketplace takes.
+type UsageRecord struct {
+	Dimension string
+	Quantity  Quantity // rounded down to what the marketplace holds exactly; over 0
+
+	// The hour, from the start of the entitlement and to the second before its cancellation.
+	Start, End time.Time
+
+	OperationID string // of Google
+}
+
+// usageRecords are what the marketplace would be sent if the group were the only one of its hour,
+// by dimension. What rounding takes away is carried to the next report, and nothing is sent for a
+// quantity of which nothing is left.
+func (t *Terms) usageRecords(j *Judgement) (records []UsageRecord) {
+	e, hour := t.Entitlement, hourOf(j.Timestamp)
+	start, end := hour, hour.Add(time.Hour)
+	if start.Before(e.StartTime) {
+		start = e.StartTime
+	}
+	if last := e.CancelTime.Add(-time.Second); !e.CancelTime.IsZero() && last.Before(end) {
+		end = last
+	}
+	if start.After(end) {
+		start = end
+	}
+	for _, dimension := range slices.Sorted(maps.Keys(j.Records)) {
+		if q := j.Records[dimension].RoundDown(e.Partner); q.Sign() > 0 {
+			records = append(records, UsageRecord{dimension, q, start, end, googleOperationID(e, dimension, hour)})
+		}
+	}
+	return records
+}
+
+// operationNamespace is the namespace of the ids of operations that are sent to Google.
+var operationNamespace = [16]byte{0x6d, 0x61, 0x72, 0x6b, 0x65, 0x74, 0x4d, 0x65, 0xb4, 0x65, 0x72, 0x2d, 0x6f, 0x70, 0x65, 0x72}
+
+// googleOperationID is the id of the operation that reports a dimension of an entitlement's hour to
+// Google, which takes it once: a UUIDv5, so that each attempt has the same. It is empty on another
+// marketplace.
+func googleOperationID(e *Entitlement, dimension string, hour time.Time) string {
+	if e.Partner != "GCP" {
+		return ""
+	}
+	// None of them holds a control character.
+	name := string(e.OrganizationID) + "\x00" + string(e.ID) + "\x00" + dimension + "\x00" + FormatTime(hour)
+	sum := sha1.Sum(append(operationNamespace[:], name...)) //nolint:gosec // UUIDv5 is made with it; it protects nothing
+	return string(uuid([16]byte(sum[:16]), 5))
+}
+
+// The precision of a marketplace's quantities. Source: the marketplaces' API references.
+const (
+	awsDecimals = 6  // of QuantityAsDecimal
+	azureDigits = 15 // of a double
+)
+
+// RoundDown rounds a quantity that is 0 or more down to what the partner's marketplace holds
+// exactly: 6 decimals on AWS, 15 significant digits on Azure, whole numbers on Google.
+func (q Quantity) RoundDown(partner Partner) Quantity {
+	switch partner {
+	case "AWS":
+		return Quantity{q.d.Trunc(awsDecimals).Trim(0)}
+	case "AZURE":
+		return q.leading(azureDigits)
+	case "GCP":
+		return Quantity{q.d.Trunc(0)}
+	default:
+		return q
+	}
+}
+
+// leading replaces all but the first n significant digits by zeros.
+func (q Quantity) leading(n int) Quantity {
+	excess := q.d.Prec() - n
+	if excess <= 0 {
+		return q
+	}
+	if excess <= q.d.Scale() {
+		return Quantity{q.d.Trunc(q.d.Scale() - excess).Trim(0)}
+	}
+	whole := q.d.Trunc(0).String()
+	d, err := decimal.Parse(whole[:n] + strings.Repeat("0", len(whole)-n))
+	if err != nil {
+		panic("metering: " + q.String() + " does not fit with fewer digits")
+	}
+	return Quantity{d}
+}
