@@ -104,18 +104,13 @@ func newFailingAPI(t *testing.T) (*api, *badNetwork) {
 
 // newService returns the API with two organizations of its own.
 func newService(t tester, a *api, network *badNetwork) *service {
-	s := &service{api: a, network: network, faulty: table.New(network.client(), a.tableName), model: &model{
-		// A time that is in the future for DynamoDB Local: it may delete items that have expired by
-		// the real time.
-		now: time.Date(2099, 7, 29, 15, 51, 28, 71_500_000, time.UTC), ids: drawnIDs,
-	}}
+	n := services.Add(1)
+	s := &service{api: a, network: network, faulty: table.New(network.client(), a.tableName), model: newModel(begins.Add(time.Millisecond/2), fmt.Sprint("acme ", n), fmt.Sprintf("acme#%d ü", n))}
 	a.clock.set(s.model.now)
 	a.log.take()
-	n := services.Add(1)
-	for _, name := range []string{"acme %d", "acme#%d ü"} {
-		o := newOrganization(fmt.Sprintf(name, n))
+	for _, o := range s.model.organizations {
 		k := s.model.newKey(o, "admin")
-		s.model.organizations, s.model.keys = append(s.model.organizations, o), append(s.model.keys, k)
+		s.model.keys = append(s.model.keys, k)
 		if err := a.table.AddAPIKey(t.Context(), k.record()); err != nil {
 			t.Fatal(err)
 		}
@@ -330,8 +325,8 @@ func (s *service) stored(t *rapid.T, o *organization) doc {
 	}
 	all := doc{"keys": keys}
 	for _, op := range operations() {
-		if op.kept != nil {
-			all[op.id] = op.kept.service(read)
+		if op.stored != nil {
+			all[op.id] = op.stored.service(read)
 		}
 	}
 	return all

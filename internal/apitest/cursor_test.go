@@ -244,3 +244,11 @@ func TestALinkIsWhereAPageFollows(t *testing.T) {
 		}
 	})
 }
+
+// allOf returns the parameters with a window that holds the groups around later.
+func allOf(parameters url.Values) url.Values {
+	all := maps.Clone(parameters)
+	all.Set("startDate", "2099-07-01")
+	all.Set("endDate", "2099-08-31")
+	return all
+}

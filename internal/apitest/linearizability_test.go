@@ -56,12 +56,12 @@ func TestClients_AtOnceAreAsInTurn(t *testing.T) {
 type act struct {
 	request request
 	rule    rule
-	kept    *kept
+	stored  *stored
 }
 
 func (a act) String() string {
 	r := a.request
-	if a.kept != nil {
+	if a.stored != nil {
 		return "read"
 	}
 	return strings.Join([]string{cmp.Or(r.method, "IMPORT"), r.path, r.query, fmt.Sprint(r.headers), r.body}, " ")
@@ -74,7 +74,8 @@ type outcome struct {
 	etag   string
 }
 
-// sequential is one thing of an organization of the model's, to which the acts are done one after the other.
+// sequential is the model of one thing of an organization, to which the acts are done one after the
+// other.
 func sequential(org string) porcupine.Model {
 	model := porcupine.NondeterministicModel{
 		Init:  func() []any { return []any{newOrganization(org)} },
@@ -86,8 +87,8 @@ func sequential(org string) porcupine.Model {
 
 // step returns the states after the act if it can have that outcome.
 func (a act) step(o *organization, out outcome) (after []any) {
-	if a.kept != nil {
-		if equal(only(a.request.touches, a.kept.model(o)), out.body) {
+	if a.stored != nil {
+		if equal(only(a.request.touches, a.stored.model(o)), out.body) {
 			after = append(after, o)
 		}
 		return after
@@ -119,8 +120,8 @@ func (a act) step(o *organization, out outcome) (after []any) {
 	return after
 }
 
-// before returns the states that are possible before the act. If the response to the last change was
-// lost, its ETag is unknown: it may be one that the act names.
+// before returns the states that are possible before the act. If the response to the last change
+// was lost, its ETag is unknown: it may be one that the act names.
 func (a act) before(o *organization) []*organization {
 	all := []*organization{o.clone()}
 	if g := o.tags(a.request.touches); g.seen[g.version] == "" {
@@ -211,10 +212,10 @@ func record(t *testing.T, s *service, random *rand.Rand) map[string][]porcupine.
 	for touched := range maps.Clone(history) {
 		kind, _, _ := strings.Cut(touched, " ")
 		for _, op := range operations() {
-			if op.kept == nil || op.kept.of != kind {
+			if op.stored == nil || op.stored.of != kind {
 				continue
 			}
-			do(clients, act{request: request{touches: touched}, kept: op.kept}, func() (outcome, error) {
+			do(clients, act{request: request{touches: touched}, stored: op.stored}, func() (outcome, error) {
 				read := func(path, query string) doc {
 					got, _, err := s.send(t.Context(), o, request{method: "GET", path: path, query: query, key: s.model.keys[0]})
 					if want(t, got, http.StatusOK); err != nil {
@@ -222,7 +223,7 @@ func record(t *testing.T, s *service, random *rand.Rand) map[string][]porcupine.
 					}
 					return values(got.body).(doc)
 				}
-				return outcome{status: http.StatusOK, body: only(touched, op.kept.service(read))}, nil
+				return outcome{status: http.StatusOK, body: only(touched, op.stored.service(read))}, nil
 			})
 		}
 	}
@@ -311,7 +312,7 @@ func TestHistories_ThatMustNotBeAreReported(t *testing.T) {
 	var (
 		importA, importB = imports("a", "CREATED"), imports("b", "REPORTED")
 		del              = act{request: deleting("g", ""), rule: ruleOfDelete(now, "g", "")}
-		read             = act{request: request{touches: "group g"}, kept: declared["listUsageRecordGroups"].kept}
+		read             = act{request: request{touches: "group g"}, stored: declared["listUsageRecordGroups"].stored}
 		ok, there, none  = outcome{status: 200, body: nil}, outcome{status: 409}, outcome{status: 404}
 		deletedA         = outcome{status: 200, body: groups(importA, del).([]any)[0]}
 		refused, unknown = outcome{status: 400}, outcome{}

@@ -1,10 +1,10 @@
 package apitest
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -19,52 +19,34 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// stored is a group and what the API must return for it.
-type stored struct{ group, answered doc }
+// storedGroup is a group and what the API must return for it.
+type storedGroup struct{ group, answered doc }
 
-func storedIn(t testing.TB, org string, groups []doc) []stored {
+func storedIn(t testing.TB, org string, groups []doc) []storedGroup {
 	t.Helper()
-	all := []stored{}
+	all := []storedGroup{}
 	for _, g := range groups {
-		all = append(all, stored{g, answered(t, org, g)})
+		all = append(all, storedGroup{g, answered(t, org, g)})
 	}
 	return all
 }
 
-// listed is a plain filter in memory: what a list with these parameters must hold, in its order.
-// Absent parameters mean their defaults; the caller applies limit and offset.
-func listed(t testing.TB, groups []stored, parameters url.Values) []doc {
+// listed is what the model lists of these groups, to the end.
+func listed(t testing.TB, groups []storedGroup, parameters url.Values) []doc {
 	t.Helper()
-	var metaInfo any = doc{}
-	if text := parameters.Get("metaInfo"); text != "" {
-		metaInfo = parse(t, text)
-	}
-	end := cmp.Or(parameters.Get("endDate"), milliseconds(now)[:10])
-	start := parameters.Get("startDate")
-	if start == "" {
-		start = parseTime(t, end+"T00:00:00Z").AddDate(0, 0, -30).Format(time.DateOnly)
-	}
-	same := func(parameter string, value any) bool {
-		wanted := parameters.Get(parameter)
-		return wanted == "" || value == wanted
-	}
-	matching := []doc{}
+	o := newOrganization("acme")
 	for _, s := range groups {
-		g, as := s.group, s.answered
-		day := as["creationTime"].(string)[:10]
-		if same("partner", g["partner"]) && same("productId", g["productID"]) && same("entitlementId", g["entitlementID"]) &&
-			same("buyerId", g["buyerID"]) && same("status", g["status"]) && same("source", as["metaInfo"].(doc)["source"]) &&
-			start <= day && day <= end && contains(as["metaInfo"], metaInfo) {
-			matching = append(matching, as)
-		}
+		id := s.group["id"].(string)
+		o.all("group")[id] = s.answered
+		o.products[id], _ = s.group["productID"].(string)
 	}
-	slices.SortFunc(matching, func(a, b doc) int {
-		return -cmp.Or(
-			parseTime(t, a["creationTime"].(string)).Compare(parseTime(t, b["creationTime"].(string))),
-			bytes.Compare([]byte(a["id"].(string)), []byte(b["id"].(string))),
-		)
-	})
-	return matching
+	all := maps.Clone(parameters)
+	all.Del("limit")
+	list := []doc{}
+	for _, g := range o.list(now, &modelKey{}, all).body.(doc)["usageRecordGroups"].([]any) {
+		list = append(list, g.(doc))
+	}
+	return list
 }
 
 // contains is the contract's rule: objects member by member, each wanted element of an array
@@ -261,7 +243,7 @@ func (d dice) respelled(n json.Number) json.Number {
 }
 
 // parameters are a valid combination of the list's parameters, which usually matches some group.
-func (d dice) parameters(t testing.TB, groups []stored) url.Values {
+func (d dice) parameters(t testing.TB, groups []storedGroup) url.Values {
 	p := url.Values{}
 	like := choose(d, groups).group
 	set := func(percent int, name string, value any) {
@@ -339,7 +321,7 @@ func TestListIsAPlainFilter(t *testing.T) {
 		g["id"] = acme[i]["id"]
 		other = append(other, g)
 	}
-	orgs := map[string][]stored{"acme": storedIn(t, "acme", acme), "acme#1": storedIn(t, "acme#1", other)}
+	orgs := map[string][]storedGroup{"acme": storedIn(t, "acme", acme), "acme#1": storedIn(t, "acme#1", other)}
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", acme...)
 		a.put(t, "acme#1", other...)

@@ -83,7 +83,7 @@ func drawConfig(t *rapid.T, o *organization) string {
 	}
 	var entries []string
 	for range 1 + roll(t, "entries", 2) {
-		members := []string{`"partner":"` + pick(t, "partner", "AWS", "AWS", "AWS", "AWS", "AWS", "GCP", "GCP", "GCP", "AZURE", "ORB", "", "NOBODY") + `"`}
+		members := []string{`"partner":"` + pick(t, "partner", "AWS", "AWS", "AWS", "AWS", "AWS", "GCP", "GCP", "GCP", "AZURE", "AWS_CHINA", "ORB", "", "NOBODY") + `"`}
 		add := func(odds int, name string, values ...string) {
 			if roll(t, "with "+name, odds) == odds-1 {
 				members = append(members, `"`+name+`":`+pick(t, name, values...))
@@ -91,11 +91,12 @@ func drawConfig(t *rapid.T, o *organization) string {
 		}
 		add(3, "enableDimensionMapping", "true", "false", "null")
 		add(6, "enableCommitWithAdditionalUsageMetering", "true", "false", "null")
+		add(6, "enableBillableDimension", "true", "false", "null")
 		add(2, "dimensionMapping", `{}`, `null`, `{"k":null}`, `{"k":null}`, `{"k":null,"l":null}`, `{"k":{"dimensionKey":"d","convertionMultiplier":1.50}}`, `{"k":{"dimensionKey":"f","convertionMultiplier":3}}`, `{"k":{"dimensionKey":"d","mappingMode":"","convertionMultiplier":1}}`,
 			`{"k":{"convertionMultiplier":2}}`, `{"k":{"dimensionKey":`+quoted(o.name)+`,"convertionMultiplier":1}}`,
-			`{"k":{"convertionMultiplier":1.5e0}}`, `{"l":{"dimensionKey":"e","mappingMode":"AMOUNT"}}`, `{"l":{"mappingMode":"QUANTITY"}}`, `{"k":{"mappingMode":null},"l":null}`,
+			`{"k":{"convertionMultiplier":1.5e0}}`, `{"l":{"dimensionKey":"e","mappingMode":"AMOUNT"}}`, `{"l":{"mappingMode":"QUANTITY"}}`, `{"ü.\"":{"dimensionKey":"b.c","convertionMultiplier":1E2},"a b":{"dimensionKey":"ü","convertionMultiplier":1e-9}}`, `{"k":{"mappingMode":null},"l":null}`,
 			`{"k":{"dimensionKey":null}}`, `{"k":{"dimensionKey":"d","convertionMultiplier":0}}`, `{"":{"dimensionKey":"d","convertionMultiplier":1}}`)
-		add(3, "dimensionMappingV2", `null`, `{"v":[]}`, `{"v":null}`, `{"v":[{"dimensionKey":"d","convertionMultiplier":0.1}]}`,
+		add(3, "dimensionMappingV2", `null`, `{"v":[]}`, `{"v":null}`, `{"ü.\"":[]}`, `{"v":[{"dimensionKey":"d","convertionMultiplier":0.1}]}`,
 			`{"w":[{"dimensionKey":"d","mappingMode":"AMOUNT"},{"dimensionKey":"e","convertionMultiplier":9007199254740993}]}`, `{"v":[{"dimensionKey":"d"}]}`)
 		entries = append(entries, "{"+strings.Join(members, ",")+"}")
 	}

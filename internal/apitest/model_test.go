@@ -125,6 +125,15 @@ type modelKey struct {
 	replacedBy   *modelKey
 }
 
+// newModel returns the model of organizations that have nothing.
+func newModel(now time.Time, organizations ...string) *model {
+	w := &model{now: now, ids: drawnIDs}
+	for _, name := range organizations {
+		w.organizations = append(w.organizations, newOrganization(name))
+	}
+	return w
+}
+
 func newOrganization(name string) *organization {
 	return &organization{
 		name: name, products: map[string]string{}, things: map[string]map[string]doc{}, etags: map[string]*tags{},
@@ -405,8 +414,8 @@ func (w *model) stored(o *organization) doc {
 	}
 	all := doc{"keys": keys}
 	for _, op := range operations() {
-		if op.kept != nil {
-			all[op.id] = op.kept.model(o)
+		if op.stored != nil {
+			all[op.id] = op.stored.model(o)
 		}
 	}
 	return all

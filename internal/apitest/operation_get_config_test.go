@@ -10,7 +10,7 @@ var _ = declare(operation{
 	id: "getUsageMeteringConfigInfo", scopes: "read config",
 	example: configured("GET", ""),
 	draw:    drawGetConfig, odds: 1,
-	kept: &kept{
+	stored: &stored{
 		of:      "config",
 		model:   func(o *organization) any { return configBody(o.config) },
 		service: func(read func(path, query string) doc) any { return read("/usageMeteringConfigInfo", "") },

@@ -22,7 +22,7 @@ var _ = declare(operation{
 	id: "listUsageRecordGroups", scopes: "read",
 	example: listing(""),
 	draw:    drawList, odds: 8,
-	kept: &kept{
+	stored: &stored{
 		of: "group",
 		model: func(o *organization) any {
 			groups := []any{}

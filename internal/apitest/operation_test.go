@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
@@ -23,7 +25,7 @@ import (
 //		given:   []request{imported(group("g1"))},
 //		example: request{method: "DELETE", path: "/usageRecordGroup/g1"},
 //		draw:    drawDelete, odds: 4,
-//		shows:   []exchange{{request{method: "DELETE", path: "/usageRecordGroup/g1"}, http.StatusOK}},
+//		shows:   []exchange{{deleting("g1"), 200}, {deleting("absent"), 404}},
 //		effects: []effect{{again: http.StatusBadRequest}},
 //	})
 //
@@ -43,9 +45,9 @@ type operation struct {
 	draw drawing
 	odds int // of being drawn, relative to the other operations
 
-	// kept compares what is stored for good with the model. One operation of those that read the
+	// stored compares what is stored for good with the model. One operation of those that read the
 	// same data has it.
-	kept *kept
+	stored *stored
 
 	// shows are requests after given, in their order, which make it access the table in all its
 	// ways. It is empty if the operation has no table.
@@ -64,9 +66,9 @@ type exchange struct {
 	status  int
 }
 
-// kept is data that is stored for good: what the model has, and how a client reads it. Both are one
-// value, or a list of objects with ids.
-type kept struct {
+// stored is data that is stored for good: what the model has, and how a client reads it. Both are
+// one value, or a list of objects with ids.
+type stored struct {
 	of      string // how touches of the requests that change it begins
 	model   func(*organization) any
 	service func(read func(path, query string) doc) any
@@ -217,8 +219,8 @@ func undeclared(all []operation) (problems []string) {
 		if f, e := routed(o.example.method, o.example.of("acme").path); f == nil || e.String() != h.Method+" "+h.Path {
 			report("its example is no request to %s %s", h.Method, h.Path)
 		}
-		if o.draw == nil || o.odds < 1 {
-			report("it has no draw, or no odds")
+		if o.draw == nil || o.odds < 1 || !o.isDrawn(h) {
+			report("it has no draw of requests to %s %s, or no odds", h.Method, h.Path)
 		}
 		if len(h.Table) > 0 && len(o.shows) == 0 {
 			report("it has a table, and no request in shows")
@@ -233,4 +235,20 @@ func undeclared(all []operation) (problems []string) {
 		}
 	}
 	return problems
+}
+
+// isDrawn reports whether draw draws requests of the operation.
+func (o operation) isDrawn(h httpapi.Operation) bool {
+	w := newModel(now, "acme", "other")
+	draw := rapid.Custom(func(t *rapid.T) request {
+		r, _ := o.draw(t, w, w.organizations[0])
+		return r.of("acme")
+	})
+	for seed := range 20 {
+		r := draw.Example(seed)
+		if _, e := routed(r.method, r.path); e.String() == h.Method+" "+h.Path {
+			return true
+		}
+	}
+	return false
 }

@@ -28,7 +28,6 @@ import (
 	"github.com/marketmeter/marketmeter/internal/seedtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
-	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // Clients page by offset, each with its own key, and by cursor, all with one key. Meanwhile others
@@ -42,7 +41,7 @@ func TestList_UnderChangeAndFaults(t *testing.T) {
 	client, tableName := tabletest.Client(t)
 	total := walks{}
 	for round := 0; round < 2 || time.Now().Before(end) && !t.Failed(); round++ {
-		c := newBusyCrowd(client, tableName, rand.New(rand.NewPCG(seeds.Uint64(), 0)), round%2 == 1)
+		c := newCrowd(client, tableName, rand.New(rand.NewPCG(seeds.Uint64(), 0)), round%2 == 1)
 		wrong, err := c.run(t.Context(), &total)
 		if err != nil {
 			t.Fatal(err)
@@ -56,8 +55,8 @@ func TestList_UnderChangeAndFaults(t *testing.T) {
 
 type walks struct{ walks, groups, pages, repeats, midnights int }
 
-// busyCrowd is an organization whose groups are created and changed while its lists are read.
-type busyCrowd struct {
+// crowd is an organization whose groups are created and changed while its lists are read.
+type crowd struct {
 	faulty *table.Table
 	late   tabletest.Late
 	hasty  bool // DynamoDB reads few groups per response, and a list is read no longer than for one
@@ -75,16 +74,16 @@ type busyCrowd struct {
 
 // member is a group with the real times of its events, which are zero if an event did not happen.
 type member struct {
-	created           time.Time // on the service's clock
-	buyer             string
-	coming, came      time.Time // before the import, and after it
+	created           time.Time         // on the service's clock
+	is                map[string]string // by the parameters of a list, but for its status
+	coming, came      time.Time         // before the import, and after it
 	deleting, deleted time.Time
 }
 
 var midnight = time.Date(2099, 7, 30, 0, 0, 0, 0, time.UTC)
 
-func newBusyCrowd(client *dynamodb.Client, tableName string, r *rand.Rand, hasty bool) *busyCrowd {
-	c := &busyCrowd{hasty: hasty, org: string(auth.New()), began: time.Now(), random: r, members: map[string]*member{}, turns: make(chan int64, 1000)}
+func newCrowd(client *dynamodb.Client, tableName string, r *rand.Rand, hasty bool) *crowd {
+	c := &crowd{hasty: hasty, org: string(auth.New()), began: time.Now(), random: r, members: map[string]*member{}, turns: make(chan int64, 1000)}
 	kinds := append(slices.Clone(tabletest.Kinds), c.late.Kind())
 	// Checkpoints that can't be stored: the faults of the next attempts, all of one kind, since
 	// with several kinds one attempt might store the checkpoint after all.
@@ -124,7 +123,7 @@ func placeIn(request *http.Request) string {
 	return put.Item.PK.S + put.Item.SK.S
 }
 
-func (c *busyCrowd) dice(n int) int {
+func (c *crowd) dice(n int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.random.IntN(n)
@@ -133,7 +132,7 @@ func (c *busyCrowd) dice(n int) int {
 // now follows the real time, except that the time before midnight and the waits of clients pass at
 // once. It spans less than a minute: no request arrives later than that, and one that did could
 // move a page (the table's maxLate).
-func (c *busyCrowd) now() time.Time {
+func (c *crowd) now() time.Time {
 	at := midnight.Add(-45 * time.Second)
 	if c.passed.Load() {
 		at = midnight
@@ -141,7 +140,7 @@ func (c *busyCrowd) now() time.Time {
 	return at.Add(time.Since(c.began)).Add(time.Duration(c.waited.Load()) * time.Second)
 }
 
-func (c *busyCrowd) run(ctx context.Context, total *walks) (wrong []string, err error) {
+func (c *crowd) run(ctx context.Context, total *walks) (wrong []string, err error) {
 	var before errgroup.Group
 	before.SetLimit(8)
 	for range 24 {
@@ -156,7 +155,7 @@ func (c *busyCrowd) run(ctx context.Context, total *walks) (wrong []string, err 
 	for client := range 4 {
 		clients.Go(func() error {
 			for range 2 {
-				w := &walk{busyCrowd: c, key: string(auth.New()), filter: filters[c.dice(len(filters))]}
+				w := &walk{crowd: c, key: string(auth.New()), filter: filters[c.dice(len(filters))]}
 				if client%2 == 1 {
 					w.key, w.byCursor = shared, true
 				}
@@ -200,7 +199,7 @@ func (total *walks) add(w *walk) {
 }
 
 // change imports a group or deletes one, and delivers late requests.
-func (c *busyCrowd) change(ctx context.Context) error {
+func (c *crowd) change(ctx context.Context) error {
 	if c.dice(3) == 0 {
 		if _, err := c.late.Arrive(); err != nil {
 			return err
@@ -233,9 +232,12 @@ func (c *busyCrowd) change(ctx context.Context) error {
 }
 
 // bring imports a group with the current time or a past one.
-func (c *busyCrowd) bring(ctx context.Context) error {
+func (c *crowd) bring(ctx context.Context) error {
 	c.mu.Lock()
-	m := &member{created: c.now(), buyer: fmt.Sprint("b", c.random.IntN(2)), coming: time.Now()}
+	m := &member{created: c.now(), coming: time.Now(), is: map[string]string{
+		"buyerId": fmt.Sprint("b", c.random.IntN(2)), "entitlementId": fmt.Sprint("e", c.random.IntN(2)), "source": []string{"API", "LAGO"}[c.random.IntN(2)],
+		"metaInfo": rareRecord[c.random.IntN(3)],
+	}}
 	const day = 24 * 60 // minutes
 	switch c.random.IntN(3) {
 	case 1:
@@ -247,14 +249,18 @@ func (c *busyCrowd) bring(ctx context.Context) error {
 	id := fmt.Sprintf("g%d-%d", c.random.IntN(10), len(c.members))
 	c.members[id] = m
 	c.mu.Unlock()
-	group, err := wire.DecodeGroup(fmt.Appendf(nil, `{"id": %q, "buyerID": %q, "entitlementID": "e", "partner": "AWS", "status": "CREATED", "creationTime": %q}`,
-		id, m.buyer, metering.FormatTime(m.created)))
+	metaInfo := doc{"source": m.is["source"]}
+	if m.is["metaInfo"] != "" {
+		metaInfo["billableRecords"] = []any{doc{"key": "rare", "quantity": 1}}
+	}
+	group, err := decodeGroup(c.org, group(id, doc{
+		"buyerID": m.is["buyerId"], "entitlementID": m.is["entitlementId"], "creationTime": metering.FormatTime(m.created), "metaInfo": metaInfo,
+	}))
 	if err != nil {
 		return err
 	}
-	group.OrganizationID = c.org
 	err = patiently(func() error {
-		_, err := c.faulty.Put(ctx, &group)
+		_, err := c.faulty.Put(ctx, group)
 		return err
 	})
 	c.mu.Lock()
@@ -272,13 +278,19 @@ func patiently(try func() error) error {
 	return errors.New("unavailable 100 times")
 }
 
-// filters are the filters of lists: without an index, with each index, and with a condition that is
-// evaluated beside the index.
-var filters = []url.Values{{}, {}, {"status": {"CREATED"}}, {"status": {"DELETED"}}, {"buyerId": {"b1"}}, {"buyerId": {"b1"}, "status": {"DELETED"}}}
+// filters are the filters of lists: without an index, with each index, with a condition that is
+// evaluated beside the index, and with one that only the code evaluates.
+var filters = []url.Values{
+	{}, {}, {"status": {"CREATED"}}, {"status": {"DELETED"}}, {"buyerId": {"b1"}}, {"buyerId": {"b1"}, "status": {"DELETED"}},
+	{"entitlementId": {"e1"}}, {"entitlementId": {"e1"}, "status": {"DELETED"}}, {"source": {"LAGO"}}, {"metaInfo": {rareRecord[0]}},
+}
+
+// rareRecord is the filter for groups with a rare record, of which one in three has one.
+var rareRecord = [3]string{`{"billableRecords":[{"key":"rare"}]}`}
 
 // walk is a client that reads a list from its first page to its last.
 type walk struct {
-	*busyCrowd
+	*crowd
 	key      string
 	byCursor bool
 	filter   url.Values
@@ -293,7 +305,7 @@ type walk struct {
 }
 
 // now is the time by the clock of the function.
-func (w *walk) now() time.Time { return w.busyCrowd.now().Add(w.ahead) }
+func (w *walk) now() time.Time { return w.crowd.now().Add(w.ahead) }
 
 func (w *walk) read(ctx context.Context) error {
 	api := &httpapi.API{
@@ -402,7 +414,7 @@ func (m *member) String() string {
 	if m == nil {
 		return "never imported"
 	}
-	return fmt.Sprintf("created %s, buyer %s, imported %s to %s, deleted %s to %s", metering.FormatTime(m.created), m.buyer,
+	return fmt.Sprintf("created %s, %v, imported %s to %s, deleted %s to %s", metering.FormatTime(m.created), m.is,
 		m.coming.Format(time.StampMicro), m.came.Format(time.StampMicro), m.deleting.Format(time.StampMicro), m.deleted.Format(time.StampMicro))
 }
 
@@ -426,10 +438,16 @@ func (w *walk) isIn(m *member, i int) bool {
 }
 
 func (w *walk) matches(m *member, status string) bool {
-	given := func(parameter, value string) bool {
-		return !w.filter.Has(parameter) || w.filter.Get(parameter) == value
+	for parameter := range w.filter {
+		wanted := w.filter.Get(parameter)
+		if parameter == "limit" || parameter == "offset" || parameter == "cursor" {
+			continue
+		}
+		if parameter == "status" && wanted != status || parameter != "status" && wanted != m.is[parameter] {
+			return false
+		}
 	}
-	return given("status", status) && given("buyerId", m.buyer)
+	return true
 }
 
 // A checkpoint write that was given up, and arrives when the client has the page from another
