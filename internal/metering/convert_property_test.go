@@ -601,5 +601,12 @@ func TestConvertHour_DoesNotDependOnGroups(t *testing.T) {
 		if !reflect.DeepEqual(one, several) {
 			t.Fatalf("%+v\nand in parts\n%+v", one, several)
 		}
+		for _, p := range one.Problems {
+			switch p.Code {
+			case ProblemMappingUnreadable, ProblemMetricUnknown, ProblemNoPrice, ProblemQuantityPrecision:
+			default:
+				t.Fatalf("a rule for new usage is checked again: %+v", p)
+			}
+		}
 	})
 }

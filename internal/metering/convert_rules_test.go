@@ -313,6 +313,34 @@ func TestConvertHour_NamesAMetricThatDoesNotExist(t *testing.T) {
 	}
 }
 
+// Usage that was accepted by a metric is reported after the metric was deleted.
+func TestConvertHour_TakesDeletedMetrics(t *testing.T) {
+	terms := &Terms{Entitlement: &Entitlement{Partner: "AWS"}, Metrics: []BillableMetric{{ID: "m", Name: "calls", Status: MetricDeleted, AggregationType: AggregateCount}}}
+	hour := terms.ConvertHour([]Group{{MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m"}}}}})
+	if len(hour.Problems) > 0 || hour.Records["calls"] != quantityOf(1) || hour.Aggregates["m"] != quantityOf(1) {
+		t.Errorf("%+v", hour)
+	}
+}
+
+func TestConvertHour_OrdersProblems(t *testing.T) {
+	most, _ := ParseQuantity("9999999999999999999")
+	records := map[string]Quantity{}
+	var want []string
+	for i := range 9 {
+		key := fmt.Sprintf("d%d", i)
+		records[key] = most
+		want = append(want, key)
+	}
+	terms := &Terms{Entitlement: &Entitlement{Partner: "AWS"}}
+	var got []string
+	for _, p := range terms.ConvertHour([]Group{{Records: records}, {Records: records}}).Problems {
+		got = append(got, strings.Split(p.Message, `"`)[1])
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+}
+
 // For all quantities, sums and products are exact, whatever their signs and sizes.
 func TestSum_IsExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

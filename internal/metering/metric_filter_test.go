@@ -174,3 +174,13 @@ func TestAggregate_CountsDistinctValues(t *testing.T) {
 		t.Errorf("null is counted: %s", count())
 	}
 }
+
+func TestAggregate_MaxOfNegativeQuantities(t *testing.T) {
+	a := aggregation{metric: &BillableMetric{AggregationType: AggregateMax}}
+	for _, text := range []string{"-5", "-1.5", "-7"} {
+		a.add(quantity(t, text), nil)
+	}
+	if total := a.total(); total.String() != "-1.5" {
+		t.Errorf("%s", &total)
+	}
+}
