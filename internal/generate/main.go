@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/marketmeter/marketmeter/internal/auth"
@@ -204,9 +205,37 @@ var (
 	outputRows    = regexp.MustCompile(`(?m)(?:^  \w+FunctionName:\n    Description: .*\n    Value: !Ref \w+Function\n?)+`)
 )
 
-// metricsPerAlarm is how many metrics CloudWatch accepts in an alarm. The rows of further functions
-// are in a second alarm, the next block of such rows in the file.
+// metricsPerAlarm is how many metrics CloudWatch accepts in an alarm. Further functions are in a
+// copy of the alarm, ErrorsAlarm2 and so on.
 const metricsPerAlarm = 10
+
+// copyAlarms writes as many copies of the alarms over functions as the functions need, and their
+// names for CodeDeploy, which rolls a deployment back by the errors, and for the dashboard.
+func copyAlarms(text string, functions int) (string, error) {
+	onDashboard := ""
+	for _, name := range []string{"ErrorsAlarm", "ThrottlesAlarm", "DurationAlarm"} {
+		alarm := regexp.MustCompile(`(?m)^  ` + name + `:\n(?:    .*\n)+`).FindString(text)
+		if alarm == "" {
+			return "", fmt.Errorf("it has no %s", name)
+		}
+		copies, references := []string{}, []string{}
+		for n := 1; n == 1 || (n-1)*metricsPerAlarm < functions; n++ {
+			copied := name
+			if n > 1 {
+				copied += strconv.Itoa(n)
+			}
+			copies = append(copies, strings.Replace(alarm, name, copied, 1))
+			references = append(references, "!Ref "+copied)
+			onDashboard += `"${` + copied + `.Arn}", `
+		}
+		all := regexp.MustCompile(`(?m)(?:^  ` + name + `\d*:\n(?:    .*\n)+\n)+`)
+		text = all.ReplaceAllLiteralString(text, strings.Join(copies, "\n")+"\n")
+		rollback := regexp.MustCompile(`!Ref ` + name + `\d*(?:, !Ref ` + name + `\d*)*\]`)
+		text = rollback.ReplaceAllLiteralString(text, strings.Join(references, ", ")+"]")
+	}
+	rows := regexp.MustCompile(`(?:"\$\{(?:Errors|Throttles|Duration)Alarm\d*\.Arn\}", ?)+`)
+	return rows.ReplaceAllLiteralString(text, strings.TrimSuffix(onDashboard, " ")), nil
+}
 
 // template writes a row for each of its functions, in their order, in the alarms over functions, on
 // the dashboard and in the outputs.
@@ -223,6 +252,10 @@ func template(text string) (string, error) {
 	if len(functions) == 0 {
 		return "", errors.New("it has no functions")
 	}
+	text, err := copyAlarms(text, len(functions))
+	if err != nil {
+		return "", err
+	}
 	rows := func(of *regexp.Regexp, most int, separator, end string, row func(old string, f declaredFunction) string) error {
 		written := map[string]int{} // number of functions, by the row of the first function
 		text = of.ReplaceAllStringFunc(text, func(old string) string {
@@ -234,14 +267,11 @@ func template(text string) (string, error) {
 				}
 			}
 			written[first] += len(all)
-			if len(all) == 0 {
-				return old
-			}
 			return strings.Join(all, separator) + end
 		})
 		for first, n := range written {
 			if n < len(functions) {
-				return fmt.Errorf("it has rows for %d functions and %d are declared: copy the alarm that has %s for the rest", n, len(functions), strings.TrimSpace(first))
+				return fmt.Errorf("it has rows for %d functions and %d are declared, of %s", n, len(functions), strings.TrimSpace(first))
 			}
 		}
 		if len(written) == 0 {
@@ -267,7 +297,7 @@ func template(text string) (string, error) {
 	}); err != nil {
 		return "", err
 	}
-	err := rows(outputRows, all, "\n", "\n", func(_ string, f declaredFunction) string {
+	err = rows(outputRows, all, "\n", "\n", func(_ string, f declaredFunction) string {
 		return fmt.Sprintf("  %sName:\n    Description: %s\n    Value: !Ref %s", f.resource, f.serves(), f.resource)
 	})
 	return text, err
