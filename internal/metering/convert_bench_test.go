@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// benchTerms are those of an entitlement of 50 dimensions with prices and names, and of a config that
-// maps some sources: by quantity, by amount, and to two dimensions.
+// benchTerms are those of an entitlement of 50 dimensions with prices and names, and of a config
+// that maps some sources: by quantity, by amount, and to two dimensions.
 func benchTerms() *Terms {
 	info := EntitlementInfo{DimensionsKnown: true}
 	for i := range 50 {

@@ -112,7 +112,7 @@ func (r *metricRule) extra(properties map[string]any) (names []string) {
 // failing returns the index of the first filter group of which no filter holds.
 func (r *metricRule) failing(properties map[string]any) (index int, fails bool) {
 	for i, group := range r.groups {
-		holds := len(group) == 0
+		holds := false
 		for j := range group {
 			if holds = group[j].holds(properties[group[j].name]); holds {
 				break

@@ -80,7 +80,6 @@ func TestMetricRule_SaysWhichPropertiesARecordHas(t *testing.T) {
 		FilterGroups: []FilterGroup{
 			{Filters: []MetricFilter{filter("plan", "IS", `"pro"`), filter("region", "IS", `"eu"`)}},
 			{Filters: []MetricFilter{filter("test", "NOT_EXISTS", `null`)}},
-			{},
 		},
 		GroupBys: []string{"team", "user"}, PropertyUniqueOn: "user",
 	}}
@@ -105,6 +104,9 @@ func TestMetricRule_SaysWhichPropertiesARecordHas(t *testing.T) {
 		if got := fmt.Sprintf("%v %v %s", rule.missing(document), rule.extra(document), failing); got != want {
 			t.Errorf("%s: %s, want %s", properties, got, want)
 		}
+	}
+	if _, fails := (&metricRule{groups: [][]filterRule{{}}}).failing(nil); !fails {
+		t.Error("a filter of a group without filters holds")
 	}
 	if missing := rule.missing(nil); len(missing) != 4 {
 		t.Errorf("without properties: %v", missing)
