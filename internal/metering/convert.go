@@ -195,7 +195,7 @@ func (w *conversion) aggregationOf(id string, index int) *aggregation {
 	a := &aggregation{first: index, metric: w.terms.metrics[id]}
 	w.aggregations[id] = a
 	if a.metric != nil {
-		a.rule = newMetricRule(a.metric)
+		a.rule = w.terms.ruleOf(a.metric)
 	}
 	problem := func(code ProblemCode, hint, format string, args ...any) {
 		path, label := "", ""

@@ -376,3 +376,37 @@ func TestSum_IsExact(t *testing.T) {
 		}
 	})
 }
+
+// A batch judges groups of one entitlement at the same time, by the same terms.
+func TestConvert_AtTheSameTime(t *testing.T) {
+	terms := benchTerms()
+	groups := []*NewGroup{recordsOf("Dimension 7", "mapped", "spend", "twice"), billableRecords(5), recordsOf("dimension_1", "unknown")}
+	type result struct {
+		records  map[string]Quantity
+		problems []Problem
+	}
+	var want []result
+	for _, g := range groups {
+		records, _, _, problems := benchTerms().convert(g)
+		want = append(want, result{records, problems})
+	}
+	results := make(chan result)
+	for i := range 30 {
+		go func() {
+			records, _, _, problems := terms.convert(groups[i%len(groups)])
+			results <- result{records, problems}
+		}()
+	}
+	counts := make([]int, len(want))
+	for range 30 {
+		got := <-results
+		for i := range want {
+			if maps.Equal(got.records, want[i].records) && slices.Equal(got.problems, want[i].problems) {
+				counts[i]++
+			}
+		}
+	}
+	if !slices.Equal(counts, []int{10, 10, 10}) {
+		t.Error(counts)
+	}
+}

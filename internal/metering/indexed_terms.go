@@ -18,6 +18,9 @@ type indexedTerms struct {
 
 	names     map[string]*Dimension // by name; nil if several have the name
 	namesOnce sync.Once             // most usage is reported by keys
+
+	rules      map[*BillableMetric]*metricRule
+	rulesMutex sync.Mutex
 }
 
 // indexed returns the index of the terms, which it makes once.
@@ -86,6 +89,21 @@ func (x *indexedTerms) metricNamed(name string) (id string) {
 		}
 	}
 	return ""
+}
+
+// ruleOf returns what a metric of the terms demands of its records, which is compiled once.
+func (x *indexedTerms) ruleOf(m *BillableMetric) *metricRule {
+	x.rulesMutex.Lock()
+	defer x.rulesMutex.Unlock()
+	rule := x.rules[m]
+	if rule == nil {
+		if x.rules == nil {
+			x.rules = map[*BillableMetric]*metricRule{}
+		}
+		rule = newMetricRule(m)
+		x.rules[m] = rule
+	}
+	return rule
 }
 
 // maxNearest is for how many unknown keys of a group the one that was meant is looked for.
