@@ -65,7 +65,7 @@ func readAgain(t *Terms, g *NewGroup) *reading {
 		var values []any
 		for _, name := range names {
 			v2, _ := entry[configMappingV2].(map[string]any)
-			if array, _ := v2[name].([]any); len(array) > 0 {
+			if array, ok := v2[name].([]any); ok {
 				values = array
 				break
 			}

@@ -214,16 +214,16 @@ func unknownMember(object map[string]any, known []string) (first string) {
 	return first
 }
 
-// mapping is how the config maps a source.
+// mapping is how the config maps a source. The zero value is none.
 type mapping struct {
 	name   string // configMapping or configMappingV2
 	key    string
-	values []any
+	values []any  // an empty array maps the source to nothing
 	fault  string // why it can't be read; empty if it can
 }
 
 // absent reports whether the source is not mapped.
-func (m *mapping) absent() bool { return len(m.values) == 0 && m.fault == "" }
+func (m *mapping) absent() bool { return m.name == "" }
 
 // placeOf names the i-th value in a message.
 func (m *mapping) placeOf(i int) string {
@@ -235,16 +235,15 @@ func (m *mapping) placeOf(i int) string {
 
 func (m *mapping) place() string { return m.name + "[" + Quote(m.key) + "]" }
 
-// mappingOf returns the mapping of a source. A V2 mapping that has values takes precedence.
+// mappingOf returns the mapping of a source. A V2 mapping takes precedence, also if it is empty.
 func (x *indexedTerms) mappingOf(key string) mapping {
 	if stored := x.mappingV2[key]; stored != nil {
+		m := mapping{name: configMappingV2, key: key}
 		values, ok := stored.([]any)
-		switch {
-		case !ok:
-			return mapping{name: configMappingV2, key: key, fault: "it is not an array"}
-		case len(values) > 0:
-			return mapping{name: configMappingV2, key: key, values: values}
+		if m.values = values; !ok {
+			m.fault = "it is not an array"
 		}
+		return m
 	}
 	if stored := x.mapping[key]; stored != nil {
 		return mapping{name: configMapping, key: key, values: []any{stored}}
