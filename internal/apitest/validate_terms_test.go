@@ -267,7 +267,7 @@ func TestValidate_ManyEntitlements(t *testing.T) {
 		for i := range n {
 			id := fmt.Sprintf("many-%d", i)
 			if stored(i) { // the others do not exist
-				want(t, a.do(t, entitled(id).of("acme")), http.StatusOK)
+				want(t, a.do(t, withEntitlement(id).of("acme")), http.StatusOK)
 			}
 			groups = append(groups, fmt.Sprintf(`{"entitlementID": %q, "records": {"cpu": 1}}`, id))
 		}

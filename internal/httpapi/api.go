@@ -28,6 +28,9 @@ import (
 type Table interface {
 	List(ctx context.Context, org metering.OrgID, request metering.ListRequest, buffer []byte,
 		encode func(groups []byte, page metering.GroupPage) error) (laterBy time.Duration, err error)
+	Report(ctx context.Context, org metering.OrgID, report *metering.Report) ([]metering.Group, error)
+	Group(ctx context.Context, org metering.OrgID, id metering.GroupID) (metering.Group, error)
+	Retry(ctx context.Context, org metering.OrgID, id metering.GroupID, retry metering.Retry) (metering.Group, error)
 	Delete(ctx context.Context, org metering.OrgID, id metering.GroupID, created metering.Day, now time.Time) (metering.Group, error)
 	TermsOf(ctx context.Context, org metering.OrgID, ids []metering.EntitlementID, billable bool) (metering.TermsByEntitlement, error)
 	Config(ctx context.Context, org metering.OrgID) (metering.ConfigVersion, error)

@@ -17,9 +17,9 @@ func (a *API) deleteGroup(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, err := metering.ParseGroupID(r.PathValue("usageRecordGroupId"))
+	id, err := groupID(r)
 	if err != nil {
-		return metering.Errorf(metering.NotFound, "there is no usage record group %s", metering.Quote(r.PathValue("usageRecordGroupId")))
+		return err
 	}
 	group, err := a.Table.Delete(r.Context(), organization(r), id, created, a.Now())
 	if metering.CodeOf(err) == metering.Conflict {

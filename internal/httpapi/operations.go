@@ -56,6 +56,28 @@ func Operations() []Operation {
 			handle: (*API).deleteGroup,
 		},
 		{
+			ID: "getUsageRecordGroup", Method: "GET", Path: "/org/{orgId}/usageRecordGroup/{usageRecordGroupId}", Scopes: auth.Read,
+			Function: "get", Table: []Access{{Actions: []string{"GetItem"}, Partitions: "ORG#*"}},
+			handle: (*API).getGroup,
+		},
+		{
+			ID: "retryUsageRecordGroup", Method: "POST", Path: "/org/{orgId}/usageRecordGroup/{usageRecordGroupId}/retry", Scopes: auth.Write,
+			Function: "retry", Memory: 1024, Table: []Access{{Actions: []string{"GetItem", "BatchGetItem", "Query", "UpdateItem"}, Partitions: "ORG#*"}},
+			handle: (*API).retryGroup,
+		},
+		{
+			ID: "reportUsageRecordGroup", Method: "POST", Path: "/org/{orgId}/entitlement/{entitlementId}/usageRecordGroup", Scopes: auth.Write,
+			Function: "report", Memory: 1024, Table: []Access{{Actions: []string{"PutItem", "UpdateItem", "GetItem", "BatchGetItem", "Query"}, Partitions: "ORG#*"}},
+			handle: (*API).reportGroup,
+		},
+		{
+			ID: "batchCreateUsageRecordGroups", Method: "POST", Path: "/org/{orgId}/batchCreateUsageRecordGroups", Scopes: auth.Write,
+			// A thousand groups, in one partition of each index. API Gateway waits for 30 s.
+			Function: "batchcreate", Memory: 1024, Timeout: 29 * time.Second,
+			Table:  []Access{{Actions: []string{"PutItem", "UpdateItem", "GetItem", "BatchGetItem", "Query"}, Partitions: "ORG#*"}},
+			handle: (*API).batchCreateGroups,
+		},
+		{
 			ID: "batchValidateUsageRecordGroups", Method: "POST", Path: "/org/{orgId}/batchValidateUsageRecordGroups", Scopes: auth.Read | auth.Write,
 			Function: "validate", Memory: 1024, Table: []Access{{Actions: []string{"BatchGetItem", "Query"}, Partitions: "ORG#*"}},
 			handle: (*API).validateGroups,

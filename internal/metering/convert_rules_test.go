@@ -402,7 +402,7 @@ func TestConvert_AtTheSameTime(t *testing.T) {
 	for range 30 {
 		got := <-results
 		for i := range want {
-			if maps.Equal(got.records, want[i].records) && slices.Equal(got.problems, want[i].problems) {
+			if maps.Equal(got.records, want[i].records) && reflect.DeepEqual(got.problems, want[i].problems) {
 				counts[i]++
 			}
 		}

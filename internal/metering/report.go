@@ -3,10 +3,12 @@ package metering
 import (
 	"crypto/sha1" //nolint:gosec // UUIDv5 is made with it; it protects nothing
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -24,9 +26,6 @@ type Report struct {
 
 // RequestHash identifies the operation, path and body of a request with an Idempotency-Key.
 type RequestHash [16]byte
-
-// KeyHash identifies an Idempotency-Key of a retry in the group that it belongs to.
-type KeyHash [16]byte
 
 // keyNamespace is the namespace of the ids of groups that were reported with an Idempotency-Key.
 var keyNamespace = [16]byte{0x6d, 0x61, 0x72, 0x6b, 0x65, 0x74, 0x4d, 0x65, 0xb4, 0x65, 0x72, 0x2d, 0x6b, 0x65, 0x79, 0x73}
@@ -77,19 +76,47 @@ func (g *NewGroup) Group(org OrgID, id GroupID, terms *Terms, judged *Judgement,
 		skip := true
 		group.MetaInfo.SkipValidation = &skip
 	}
-	return group, group.judge(terms, judged, now)
+	if !terms.exist() {
+		group.keepSent(g)
+	}
+	return group, group.Judged(terms, judged, now)
 }
 
-// judge gives the group the status, quantities, owner and problems of a judgement.
-func (g *Group) judge(terms *Terms, judged *Judgement, now time.Time) error {
+// keepSent keeps what was sent of usage that can't be converted, for a retry.
+func (g *Group) keepSent(sent *NewGroup) {
+	if len(sent.Records) > 0 {
+		g.MetaInfo.OriginRecords = make(map[string]Quantity, len(sent.Records))
+	}
+	for _, r := range sent.Records {
+		g.MetaInfo.OriginRecords[r.Key], _ = ParseQuantity(r.Quantity) // Check has read it
+	}
+	billable, _ := sent.billable()
+	for _, r := range billable {
+		record := BillableRecord{Key: r.Key, Properties: r.Properties}
+		if r.Quantity != "" {
+			record.Quantity, _ = ParseQuantity(r.Quantity)
+		}
+		g.MetaInfo.BillableRecords = append(g.MetaInfo.BillableRecords, record)
+	}
+}
+
+// Judged gives the group the status, quantities, owner and problems of a judgement, of a report or a
+// retry. If the entitlement does not exist, the group keeps what it had of it. It returns Invalid
+// if the group could not be stored so.
+func (g *Group) Judged(terms *Terms, judged *Judgement, now time.Time) error {
 	if e := terms.Entitlement; e != nil {
 		g.BuyerID, g.ProductID, g.Partner = string(e.BuyerID), string(e.ProductID), e.Partner
 	}
-	g.Records, g.MetaInfo.OriginRecords, g.MetaInfo.BillableRecords = judged.Records, judged.OriginRecords, judged.Billable
-	if g.Records == nil {
-		g.Records = map[string]Quantity{}
+	if !terms.exist() && g.MetaInfo.OriginRecords == nil && len(g.MetaInfo.BillableRecords) == 0 {
+		g.MetaInfo.OriginRecords = g.Records // imported without them
 	}
-	g.ReportBy = judged.ReportBy
+	g.Records, g.ReportBy = map[string]Quantity{}, judged.ReportBy
+	if terms.exist() {
+		g.MetaInfo.OriginRecords, g.MetaInfo.BillableRecords = judged.OriginRecords, judged.Billable
+		if judged.Records != nil {
+			g.Records = judged.Records
+		}
+	}
 	g.UsageRecordReportID, g.ReportedTime = "", time.Time{}
 	g.LastUpdateTime = now.UTC().Truncate(time.Millisecond)
 	g.Status, g.Problems = StatusCreated, nil
@@ -128,6 +155,9 @@ func (g *Group) keepProblems(problems []Problem) {
 
 // sizeOfOthers is the room for the number of problems that are not stored.
 const sizeOfOthers = 100
+
+// Exist reports whether usage for the entitlement is accepted: it exists and is not DELETED.
+func (t *Terms) Exist() bool { return t.exist() }
 
 // AsReported returns the usage of a stored group as it was reported, to judge it again.
 func (g *Group) AsReported() NewGroup {
@@ -235,4 +265,60 @@ func sameDocument(a, b any) bool {
 		}
 		return a == b
 	}
+}
+
+// Check returns Invalid if the report can't be stored, whatever is stored already: a group that Check
+// refuses, or that names no entitlement, or two groups with one id. Of a batch it names the index;
+// if every quantity is zero, the index of each such group.
+func (r *Report) Check(org OrgID) error {
+	var zero []int
+	first := map[string]int{}
+	for i := range r.Groups {
+		g := &r.Groups[i]
+		err := g.Check(org)
+		earlier, repeated := first[g.ID]
+		switch {
+		case r.Batch && errors.Is(err, ErrAllZero):
+			zero = append(zero, i)
+			continue
+		case err != nil:
+		case g.EntitlementID == "":
+			err = errors.New("entitlementID is missing: it must be the entitlement of the usage")
+		case g.ID == "":
+		case r.Key != "":
+			err = fmt.Errorf("id is %s: with an Idempotency-Key the service makes the ids; send the key or ids", Quote(g.ID))
+		case repeated:
+			err = fmt.Errorf("id is %s, as at index %d: an id names one group", Quote(g.ID), earlier)
+		default:
+			first[g.ID] = i
+		}
+		if err != nil {
+			return r.Refuse(i, err)
+		}
+	}
+	if len(zero) > 0 {
+		return Errorf(Invalid, "%s: %v", Indexes(zero), ErrAllZero)
+	}
+	return nil
+}
+
+// Refuse returns the Invalid of the i-th group.
+func (r *Report) Refuse(i int, reason error) *Error {
+	if !r.Batch {
+		return Errorf(Invalid, "%v", reason)
+	}
+	return Errorf(Invalid, "index %d: %v", i, reason)
+}
+
+// Indexes names indexes for a message: index 3; indexes 0, 3 and 4.
+func Indexes(indexes []int) string {
+	texts := make([]string, len(indexes))
+	for i, index := range indexes {
+		texts[i] = strconv.Itoa(index)
+	}
+	last := len(texts) - 1
+	if last == 0 {
+		return "index " + texts[0]
+	}
+	return "indexes " + strings.Join(texts[:last], ", ") + " and " + texts[last]
 }

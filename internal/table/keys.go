@@ -27,6 +27,10 @@ const (
 	attrDeletion    = "_deletion" // of the delete of the group
 	attrWork        = "_work"     // keys of byWork, while the group waits to be reported
 	attrDue         = "_due"
+	attrConfig      = "_config"  // the version of the config that converted the group
+	attrRequest     = "_request" // the hash of a request with an Idempotency-Key that stored the group
+	attrRetry       = "_retry"   // of the last retry of the group
+	attrRetryKeys   = "_retries" // the hashes of the Idempotency-Keys of its retries
 	attrPosition    = "position"
 	attrExpiry      = "expiresAt" // time to live
 	attrWritten     = "writtenAt" // of a checkpoint or empty range: when its request was received

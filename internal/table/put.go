@@ -26,18 +26,34 @@ func (t *Table) PutAs(ctx context.Context, operation Operation, g *metering.Grou
 	if err := g.CheckStorable(); err != nil {
 		return false, metering.Errorf(metering.Invalid, "%v", err)
 	}
-	stored, err = t.putNew(ctx, operation, groupItem(g))
+	found, err := t.putGroup(ctx, operation, groupItem(g))
+	return err == nil && (found == nil || isMine(found, attrOperation, operation)), err
+}
+
+// putGroup is putOrFind for a group.
+func (t *Table) putGroup(ctx context.Context, operation Operation, item map[string]types.AttributeValue) (found map[string]types.AttributeValue, err error) {
+	found, err = t.putOrFind(ctx, operation, item)
 	if message, ok := invalid(err); ok { // for a reason that CheckStorable does not know
-		return false, &metering.Error{Code: metering.Invalid, Message: "DynamoDB refuses this group", Cause: errors.New(message)}
+		return nil, &metering.Error{Code: metering.Invalid, Message: "DynamoDB refuses this group", Cause: errors.New(message)}
 	}
 	if err != nil {
-		return false, storageError("put group", err)
+		return nil, storageError("put group", err)
 	}
-	return stored, nil
+	return found, nil
 }
 
 // putNew stores an item if its key does not exist yet; it reports false if it exists.
 func (t *Table) putNew(ctx context.Context, operation Operation, item map[string]types.AttributeValue) (bool, error) {
+	found, err := t.putOrFind(ctx, operation, item)
+	if err != nil {
+		return false, err
+	}
+	return found == nil || isMine(found, attrOperation, operation), nil
+}
+
+// putOrFind stores an item if its key does not exist yet; else it returns the item that exists, which
+// may be the operation's own.
+func (t *Table) putOrFind(ctx context.Context, operation Operation, item map[string]types.AttributeValue) (found map[string]types.AttributeValue, err error) {
 	item[attrOperation] = operation.value()
 	out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{
 		TableName:                           &t.name,
@@ -48,10 +64,10 @@ func (t *Table) putNew(ctx context.Context, operation Operation, item map[string
 	})
 	if err == nil {
 		countWrite(ctx, out.ConsumedCapacity)
-		return true, nil
+		return nil, nil
 	}
 	if found, ok := failedCondition(err); ok {
-		return isMine(found, attrOperation, operation), nil
+		return found, nil
 	}
-	return false, err
+	return nil, err
 }

@@ -32,6 +32,7 @@ type Table struct {
 	name   string
 
 	serials serials
+	terms   termsCache
 
 	answers sync.Pool // of *[]byte, for List: allocating a megabyte costs as much as reading it
 }

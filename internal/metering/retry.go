@@ -1,0 +1,40 @@
+package metering
+
+import (
+	"crypto/sha256"
+	"slices"
+	"time"
+)
+
+// Retry is a request to validate and convert a group again.
+type Retry struct {
+	Created Day      // the day on which the group must have been created; empty is any
+	Key     *KeyHash // of the Idempotency-Key; nil is none
+	Now     time.Time
+}
+
+// KeyHash identifies an Idempotency-Key of a retry in the group that it belongs to.
+type KeyHash [16]byte
+
+// HashKey returns the hash of an Idempotency-Key.
+func HashKey(key string) KeyHash {
+	sum := sha256.Sum256([]byte(key))
+	return KeyHash(sum[:16])
+}
+
+// CheckRetry returns Conflict, with the status, if the group can't be retried, and Invalid if it has
+// had all the retries with a key that it can have. keys is how many it has had.
+func (g *Group) CheckRetry(keys int, retry Retry) error {
+	if !slices.Contains(Retryable, g.Status) {
+		return Errorf(Conflict, "usage record group %s is %s: only a group that is INVALID or REPORT_FAILED can be retried", Quote(g.ID), g.Status)
+	}
+	for _, p := range g.Problems {
+		if g.Status == StatusReportFailed && (p.Code == ProblemConflict || p.Code == ProblemOutcomeUnknown) {
+			return Errorf(Conflict, "usage record group %s has the problem %s at %s: it may be billed, so it can be retried only when that is resolved", Quote(g.ID), p.Code, p.Path)
+		}
+	}
+	if retry.Key != nil && keys >= MaxRetryKeys {
+		return Errorf(Invalid, "usage record group %s was retried with %d different Idempotency-Keys, which is the most: retry it without one", Quote(g.ID), keys)
+	}
+	return nil
+}
