@@ -22,9 +22,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// entitlement is an entitlement of AWS with the dimensions cpu, of the unit price 0.5, and ram, as a
+// soldAs is an entitlement of AWS with the dimensions cpu, of the unit price 0.5, and ram, as a
 // client sends it.
-func entitlement(id string, members ...doc) doc {
+func soldAs(id string, members ...doc) doc {
 	sum := sha256.Sum256([]byte(id))
 	e := doc{
 		"partner": "AWS", "buyerID": "buyer-of-" + id, "productID": "product-1",
@@ -40,10 +40,10 @@ func entitlement(id string, members ...doc) doc {
 	return e
 }
 
-// entitled is an operator's change of an entitlement.
-func entitled(id string, members ...doc) request {
+// sold is an operator's change of an entitlement.
+func sold(id string, members ...doc) request {
 	return request{operator: func(ctx context.Context, tbl *table.Table, org string) error {
-		body, err := json.Marshal(entitlement(id, members...))
+		body, err := json.Marshal(soldAs(id, members...))
 		if err != nil {
 			return err
 		}
@@ -141,7 +141,7 @@ func (a *api) work(t testing.TB, org, id string) string {
 
 func TestReport_StoresWhatTheEntitlementMakesOfIt(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"))
+		a.give(t, "acme", sold("e1"))
 		want(t, a.send(t, "PUT", configPath("acme"), `{"partnerUsageMeteringConfigs":[{"partner":"AWS","enableDimensionMapping":true,
 			"dimensionMapping":{"vcpu":{"dimensionKey":"cpu","convertionMultiplier":0.25}}}]}`), http.StatusOK)
 
@@ -212,7 +212,7 @@ func sizeOfValue(value types.AttributeValue) (size int) {
 
 func TestReport_InvalidUsageIsStoredAndRetried(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"))
+		a.give(t, "acme", sold("e1"))
 		got := a.report(t, "acme", "e1", `{"records":{"cpuu":1.5,"ram":2}}`)
 		want(t, got, http.StatusOK)
 		g := asGroup(t, parse(t, got.body))
@@ -256,7 +256,7 @@ func TestReport_InvalidUsageIsStoredAndRetried(t *testing.T) {
 
 func TestReport_UnreadableUsageIsRefused(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"))
+		a.give(t, "acme", sold("e1"))
 		for body, says := range map[string]string{
 			``: "", `[]`: "object", `{}`: "both empty", `{"records":{"cpu":0}}`: "every quantity is 0", `{"records":{"cpu":"1"}}`: "number",
 			`{"records":{"cpu":1},"billableRecords":[{"key":"m","quantity":1}]}`: "both filled", `{"record":{"cpu":1}}`: "records",
@@ -283,7 +283,7 @@ func TestReport_UnreadableUsageIsRefused(t *testing.T) {
 
 func TestReport_RulesThatFailMakeItInvalid(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"), entitled("suspended", doc{"status": "SUSPENDED"}), entitled("bare", doc{"marketplace": doc{}}))
+		a.give(t, "acme", sold("e1"), sold("suspended", doc{"status": "SUSPENDED"}), sold("bare", doc{"marketplace": doc{}}))
 		for _, c := range []struct{ entitlement, body, code string }{
 			{"e1", `{"records":{"cpu":-1}}`, "QUANTITY_NEGATIVE"},
 			{"e1", `{"records":{"disk":1}}`, "DIMENSION_UNKNOWN"},
@@ -322,7 +322,7 @@ func TestReport_RulesThatFailMakeItInvalid(t *testing.T) {
 
 func TestReport_ManyProblemsAreStored(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"))
+		a.give(t, "acme", sold("e1"))
 		records := doc{}
 		for i := range 2000 {
 			records[fmt.Sprintf("unknown-%04d", i)] = 1
@@ -343,7 +343,7 @@ func TestReport_ManyProblemsAreStored(t *testing.T) {
 
 func TestReport_IDOfTheClient(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"), entitled("e2"))
+		a.give(t, "acme", sold("e1"), sold("e2"))
 		const first = `{"id":"u1","records":{"cpu":1.50,"ram":2},"timestamp":"2024-07-29T15:00:00Z","metaInfo":{"lagoAmount":3.0,"source":"LAGO"}}`
 		want(t, a.report(t, "acme", "e1", first), http.StatusOK)
 		for _, same := range []string{
@@ -370,7 +370,7 @@ func TestReport_IDOfTheClient(t *testing.T) {
 
 func TestReport_SkipValidationSentAsFalseIsContent(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"))
+		a.give(t, "acme", sold("e1"))
 		want(t, a.report(t, "acme", "e1", `{"id":"u1","records":{"cpu":1},"metaInfo":{"SkipValidation":true}}`), http.StatusOK)
 		wantError(t, a.report(t, "acme", "e1", `{"id":"u1","records":{"cpu":1}}`), http.StatusConflict, "same content")
 		wantError(t, a.report(t, "acme", "e1", `{"id":"u1","records":{"cpu":1},"metaInfo":{"SkipValidation":false}}`), http.StatusConflict, "other content")
@@ -379,7 +379,7 @@ func TestReport_SkipValidationSentAsFalseIsContent(t *testing.T) {
 
 func TestReport_IdempotencyKey(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"), entitled("e2"))
+		a.give(t, "acme", sold("e1"), sold("e2"))
 		const body = `{"records":{"cpu":1}}`
 		key := []string{"Idempotency-Key", "k, 1"}
 		first := a.report(t, "acme", "e1", body, key...)
@@ -403,7 +403,7 @@ func TestReport_IdempotencyKey(t *testing.T) {
 		wantError(t, a.report(t, "acme", "e1", `{"id":"u1","records":{"cpu":1}}`, key...), http.StatusBadRequest, "Idempotency-Key")
 		// Only what was stored is remembered.
 		wantError(t, a.report(t, "acme", "e9", body, "Idempotency-Key", "k2"), http.StatusNotFound)
-		a.give(t, "acme", entitled("e9"))
+		a.give(t, "acme", sold("e9"))
 		want(t, a.report(t, "acme", "e9", body, "Idempotency-Key", "k2"), http.StatusOK)
 
 		// Whatever happens in between, the response is the group as it is now.
@@ -418,7 +418,7 @@ func TestReport_IdempotencyKey(t *testing.T) {
 		want(t, again, http.StatusOK)
 		wantSame(t, id, asGroup(t, parse(t, again.body))["id"])
 		// Another organization's key is another key.
-		a.give(t, "other", entitled("e1"))
+		a.give(t, "other", sold("e1"))
 		elsewhere := a.report(t, "other", "e1", body, key...)
 		want(t, elsewhere, http.StatusOK)
 		if asGroup(t, parse(t, elsewhere.body))["id"] == id {
@@ -438,7 +438,7 @@ func (a *api) deleteEntitlement(t testing.TB, org, id string) {
 
 func TestBatchCreate_StoresAllInOrder(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"), entitled("e2", doc{"partner": "GCP", "marketplace": doc{"usageReportingID": "r2", "serviceName": "s.example.com"}}))
+		a.give(t, "acme", sold("e1"), sold("e2", doc{"partner": "GCP", "marketplace": doc{"usageReportingID": "r2", "serviceName": "s.example.com"}}))
 		body := []any{}
 		for i := range 250 {
 			body = append(body, doc{"entitlementID": []string{"e1", "e2"}[i%2], "records": doc{"cpu": i + 1}})
@@ -462,7 +462,7 @@ func TestBatchCreate_StoresAllInOrder(t *testing.T) {
 
 func TestBatchCreate_RefusedBatchStoresNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"))
+		a.give(t, "acme", sold("e1"))
 		for _, c := range []struct {
 			body   string
 			status int
@@ -484,7 +484,7 @@ func TestBatchCreate_RefusedBatchStoresNothing(t *testing.T) {
 
 func TestBatchCreate_IDsOfTheClient(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"))
+		a.give(t, "acme", sold("e1"))
 		item := func(id string, quantity int) doc { return doc{"id": id, "entitlementID": "e1", "records": doc{"cpu": quantity}} }
 		want(t, a.batch(t, "acme", toJSON(t, []any{item("u1", 1), item("u2", 2)})), http.StatusOK)
 		want(t, a.delete(t, "acme", "u1", ""), http.StatusOK)
@@ -507,7 +507,7 @@ func TestBatchCreate_IDsOfTheClient(t *testing.T) {
 
 func TestBatchCreate_IdempotencyKey(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"), entitled("e2"))
+		a.give(t, "acme", sold("e1"), sold("e2"))
 		body := []any{}
 		for i := range 120 {
 			body = append(body, doc{"entitlementID": []string{"e1", "e2"}[i%2], "records": doc{"cpu": i + 1}})
@@ -524,7 +524,7 @@ func TestBatchCreate_IdempotencyKey(t *testing.T) {
 		for _, i := range []int{1, 7, 119} {
 			a.removeGroup(t, "acme", groups.([]any)[i].(doc)["id"].(string))
 		}
-		a.give(t, "acme", entitled("e2", doc{"status": "SUSPENDED"}))
+		a.give(t, "acme", sold("e2", doc{"status": "SUSPENDED"}))
 		a.clock.set(now.Add(5 * time.Second))
 		again := a.batch(t, "acme", text, "Idempotency-Key", "k1")
 		want(t, again, http.StatusOK)
@@ -542,14 +542,14 @@ func TestBatchCreate_IdempotencyKey(t *testing.T) {
 
 func TestRetry_IdempotencyKeyNeverRetriesTwice(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"), entitled("e2"))
+		a.give(t, "acme", sold("e1"), sold("e2"))
 		report := func() string {
 			return asGroup(t, parse(t, a.report(t, "acme", "e1", `{"records":{"disk":1}}`).body))["id"].(string)
 		}
 		id := report()
 		first := a.retry(t, "acme", id, "", "Idempotency-Key", "r1")
 		want(t, first, http.StatusOK)
-		a.give(t, "acme", entitled("e1", doc{"info": doc{"dimensions": []any{doc{"key": "disk"}}}}))
+		a.give(t, "acme", sold("e1", doc{"info": doc{"dimensions": []any{doc{"key": "disk"}}}}))
 		wantSame(t, parse(t, first.body), parse(t, a.retry(t, "acme", id, "", "Idempotency-Key", "r1").body))
 		second := a.retry(t, "acme", id, "", "Idempotency-Key", "r2")
 		want(t, second, http.StatusOK)
@@ -560,7 +560,7 @@ func TestRetry_IdempotencyKeyNeverRetriesTwice(t *testing.T) {
 		wantError(t, a.retry(t, "acme", id, "", "Idempotency-Key", "r3"), http.StatusBadRequest, "CREATED")
 		wantError(t, a.retry(t, "acme", id, "creationDate=2024-07-28", "Idempotency-Key", "r2"), http.StatusNotFound)
 
-		a.give(t, "acme", entitled("e1"))
+		a.give(t, "acme", sold("e1"))
 		a.clock.set(now.Add(5 * time.Second))
 		other := report() // a key belongs to its group
 		for i := range metering.MaxRetryKeys {
@@ -574,7 +574,7 @@ func TestRetry_IdempotencyKeyNeverRetriesTwice(t *testing.T) {
 
 func TestRetry_OfAGroupThatFailed(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"))
+		a.give(t, "acme", sold("e1"))
 		failed := doc{
 			"status": "REPORT_FAILED", "entitlementID": "e1", "usageRecordReportID": "report-1", "reportedTime": "2024-07-29T15:00:00Z", "productID": "old",
 			"records": doc{"cpu": 2}, "metaInfo": doc{"timestamp": "2024-07-29T14:00:00Z", "originRecords": doc{"cpu": 2}}, "creationTime": "2024-07-29T14:30:00Z",
@@ -642,7 +642,7 @@ func TestWork_IsOfReportsAlone(t *testing.T) {
 // A report by terms that are held costs one write and no read.
 func TestReport_WarmIsOnePut(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.give(t, "acme", entitled("e1"))
+		a.give(t, "acme", sold("e1"))
 		cold := a.report(t, "acme", "e1", `{"records":{"cpu":1}}`)
 		want(t, cold, http.StatusOK)
 		warm := a.report(t, "acme", "e1", `{"records":{"cpu":1}}`)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,16 +39,36 @@ func (t *Table) catalogItem(ctx context.Context, org metering.OrgID, sk string) 
 	return out.Item, nil
 }
 
+const attrVersion = "version" // how often the object was written
+
+// versionOf is the version of an object; 0 if it was never written.
+func versionOf(item map[string]types.AttributeValue) int {
+	r := itemReader{item: item}
+	version, err := strconv.Atoi(r.number(attrVersion))
+	if err != nil {
+		return 0
+	}
+	return version
+}
+
+// condition is a condition expression, with its names and values.
+type condition struct {
+	text   string
+	names  map[string]string
+	values map[string]types.AttributeValue
+}
+
 // unchangedSince is the condition that an object is still the item that was read; nil means that
 // none existed.
-func unchangedSince(item map[string]types.AttributeValue) (condition *string, values map[string]types.AttributeValue) {
+func unchangedSince(item map[string]types.AttributeValue) condition {
 	if item == nil {
-		return aws.String("attribute_not_exists(PK)"), nil
+		return condition{text: "attribute_not_exists(PK)"}
 	}
-	if item[attrOperation] == nil { // no version writes such an item
-		return aws.String("attribute_not_exists(" + attrOperation + ")"), nil
+	c := condition{text: "attribute_exists(PK) AND attribute_not_exists(#op)", names: map[string]string{"#op": attrOperation}}
+	if item[attrOperation] != nil { // no version writes an item without
+		c.text, c.values = "#op = :read", map[string]types.AttributeValue{":read": item[attrOperation]}
 	}
-	return aws.String(attrOperation + " = :read"), map[string]types.AttributeValue{":read": item[attrOperation]}
+	return c
 }
 
 // catalogWrite is a write of an object, and other writes that succeed or fail with it.
@@ -65,10 +86,12 @@ type catalogWrite struct {
 func (t *Table) write(ctx context.Context, w catalogWrite) (written bool, err error) {
 	operation := NewOperation()
 	w.item[attrOperation] = operation.value()
-	condition, values := unchangedSince(w.read)
+	w.item[attrVersion] = number(strconv.Itoa(versionOf(w.read) + 1))
+	unchanged := unchangedSince(w.read)
 	if len(w.other) == 0 {
 		out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{
-			TableName: &t.name, Item: w.item, ConditionExpression: condition, ExpressionAttributeValues: values,
+			TableName: &t.name, Item: w.item, ConditionExpression: &unchanged.text,
+			ExpressionAttributeNames: unchanged.names, ExpressionAttributeValues: unchanged.values,
 			ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 			ReturnConsumedCapacity:              wantUnits(ctx),
 		})
@@ -83,7 +106,8 @@ func (t *Table) write(ctx context.Context, w catalogWrite) (written bool, err er
 	}
 	out, err := t.client.TransactWriteItems(ctx, &dynamodb.TransactWriteItemsInput{
 		TransactItems: append([]types.TransactWriteItem{{Put: &types.Put{
-			TableName: &t.name, Item: w.item, ConditionExpression: condition, ExpressionAttributeValues: values,
+			TableName: &t.name, Item: w.item, ConditionExpression: &unchanged.text,
+			ExpressionAttributeNames: unchanged.names, ExpressionAttributeValues: unchanged.values,
 			ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 		}}}, w.other...),
 		ReturnConsumedCapacity: wantUnits(ctx),
@@ -266,11 +290,17 @@ func checkSize(what string, json []byte) error {
 	return nil
 }
 
+// isThere reports whether the item has an object in the attribute. One whose object was deleted for
+// good has none.
+func isThere(item map[string]types.AttributeValue, attribute string) bool {
+	return item[attribute] != nil
+}
+
 // readCatalog reads the object in an attribute of an item. asClientsGetIt is the JSON that clients
 // get of it, or nil for what is stored.
 func readCatalog[O any](item map[string]types.AttributeValue, attribute string, decode func([]byte) (O, error), asClientsGetIt func(*O) []byte) metering.Stored[O] {
-	var s metering.Stored[O]
-	if item == nil {
+	s := metering.Stored[O]{Version: versionOf(item)}
+	if !isThere(item, attribute) {
 		return s
 	}
 	r := itemReader{item: item}
