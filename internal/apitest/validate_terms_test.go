@@ -267,7 +267,7 @@ func TestValidate_ManyEntitlements(t *testing.T) {
 		for i := range n {
 			id := fmt.Sprintf("many-%d", i)
 			if stored(i) { // the others do not exist
-				want(t, a.do(t, withEntitlement(id).of("acme")), http.StatusOK)
+				a.give(t, "acme", sold(id))
 			}
 			groups = append(groups, fmt.Sprintf(`{"entitlementID": %q, "records": {"cpu": 1}}`, id))
 		}
