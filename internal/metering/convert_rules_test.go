@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -401,7 +402,7 @@ func TestConvert_AtTheSameTime(t *testing.T) {
 	for range 30 {
 		got := <-results
 		for i := range want {
-			if maps.Equal(got.records, want[i].records) && slices.Equal(got.problems, want[i].problems) {
+			if reflect.DeepEqual(got, want[i]) {
 				counts[i]++
 			}
 		}
