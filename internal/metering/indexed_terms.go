@@ -107,15 +107,20 @@ func (x *indexedTerms) ruleOf(m *BillableMetric) *metricRule {
 }
 
 // maxNearest is for how many unknown keys of a group the one that was meant is looked for.
-const maxNearest = 10
+const maxNearest = 5
 
 // nearest returns a hint with the dimension of which key is most likely a misspelling: one that is
 // equal but for case and for one place. It is empty if no dimension is.
 func (x *indexedTerms) nearest(key string) string {
 	best, length := "", 0
+	lower := strings.ToLower(key)
 	for i := range x.entitlement.Info.Dimensions {
 		known := x.entitlement.Info.Dimensions[i].Key
-		if same := alike(strings.ToLower(key), strings.ToLower(known)); same > length && 3*same >= 2*max(len(key), len(known)) {
+		least := (2*max(len(key), len(known)) + 2) / 3
+		if min(len(key), len(known)) < least {
+			continue
+		}
+		if same := alike(lower, strings.ToLower(known)); same > length && same >= least {
 			best, length = known, same
 		}
 	}
