@@ -237,6 +237,7 @@ func (s *service) compare(t *rapid.T, o *organization, r request, want reply, go
 		return
 	}
 	body := values(got.body)
+	want.adopt(body)
 	if sentence, ok := body.(string); want.body == nil && (!ok || sentence == "" || !strings.Contains(sentence, want.says)) {
 		t.Fatalf("it is no sentence with %q", want.says)
 	}

@@ -95,6 +95,7 @@ func (a act) step(o *organization, out outcome) (after []any) {
 	}
 	for _, o := range a.before(o) {
 		want := a.rule(o, nil)
+		want.adopt(out.body)
 		tag := ""
 		if want.tags != nil {
 			tag = want.tags.seen[want.version]

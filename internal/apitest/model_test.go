@@ -83,7 +83,9 @@ type reply struct {
 	tags    *tags  // of what the response has an ETag of; nil means none
 	version int    // of it
 	next    *place // the position of the next page, if there is one
-	then    func() // the changes; nil means none
+
+	numbered []doc  // those groups in body whose serialID the service has chosen
+	then     func() // the changes; nil means none
 }
 
 // model is the whole state.
@@ -480,3 +482,19 @@ func day(at time.Time, later int) string { return at.UTC().AddDate(0, 0, later).
 
 // errIsThere is the error of an import of a group whose id exists.
 var errIsThere = errors.New("it is there already")
+
+// adopt takes the serial numbers that the service has chosen.
+func (r reply) adopt(body any) {
+	groups, isList := body.([]any)
+	if !isList {
+		groups = []any{body}
+	}
+	for _, value := range groups {
+		got, _ := value.(doc)
+		for _, g := range r.numbered {
+			if g["id"] == got["id"] {
+				g["serialID"] = got["serialID"]
+			}
+		}
+	}
+}

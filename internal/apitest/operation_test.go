@@ -86,6 +86,7 @@ type effect struct {
 	again  int  // the status if it is requested again after it was done
 	steady bool // the last writer wins: to do it again at the same time changes nothing, and later only a little
 	reads  bool // it writes nothing but checkpoints of its list; its next pages show whether those are right
+	parts  bool // after a failure, a part may be stored of what is written
 	hasty  bool // DynamoDB reads one group per response, and a list is read no longer than for one
 }
 

@@ -311,7 +311,7 @@ func TestReport_RulesThatFailMakeItInvalid(t *testing.T) {
 		// SkipValidation skips what the entitlement says, and what can't be converted stays INVALID.
 		for body, status := range map[string]string{
 			`{"records":{"disk":1},"timestamp":"2020-01-01T00:00:00Z","metaInfo":{"SkipValidation":true}}`: "CREATED",
-			`{"records":{"cpu":-1},"metaInfo":{"SkipValidation":true}}`:                                   "INVALID",
+			`{"records":{"cpu":-1},"metaInfo":{"SkipValidation":true}}`:                                    "INVALID",
 		} {
 			g := asGroup(t, parse(t, a.report(t, "acme", "suspended", body).body))
 			wantSame(t, status, g["status"])
@@ -485,7 +485,9 @@ func TestBatchCreate_RefusedBatchStoresNothing(t *testing.T) {
 func TestBatchCreate_IDsOfTheClient(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.give(t, "acme", sold("e1"))
-		item := func(id string, quantity int) doc { return doc{"id": id, "entitlementID": "e1", "records": doc{"cpu": quantity}} }
+		item := func(id string, quantity int) doc {
+			return doc{"id": id, "entitlementID": "e1", "records": doc{"cpu": quantity}}
+		}
 		want(t, a.batch(t, "acme", toJSON(t, []any{item("u1", 1), item("u2", 2)})), http.StatusOK)
 		want(t, a.delete(t, "acme", "u1", ""), http.StatusOK)
 

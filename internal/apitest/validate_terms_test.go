@@ -126,7 +126,7 @@ func TestExplain_Preview(t *testing.T) {
 			`{"entitlementID": "aws-1", "timestamp": "2024-07-29T15:51:28Z", "records": {"gb": 1, "nothing": 2}}`: `{"partner": "AWS", "reportBy": "2024-07-30T15:00:00.000Z",
 				"originRecords": {"gb": 1, "nothing": 2}, "records": {"gb": 1, "nothing": 2}, "requests": []}`,
 			`{"entitlementID": "nobody", "records": {"gb": 1}}`: `null`,
-			`{"records": {"gb": 1}}`:                           `null`,
+			`{"records": {"gb": 1}}`:                            `null`,
 		} {
 			groups, _ := a.explained(t, "["+group+"]")
 			got, _ := groups[0].(map[string]any)
