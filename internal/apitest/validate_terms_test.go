@@ -239,7 +239,8 @@ func TestExplain_Large(t *testing.T) {
 	})
 }
 
-// What a newer version has stored of an entitlement does not change how this version reads the rest.
+// What a newer version has stored of an entitlement does not change how this version reads the
+// rest.
 func TestValidate_ReadsWhatANewerVersionHasStored(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.sellers(t)
