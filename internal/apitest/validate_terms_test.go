@@ -92,6 +92,7 @@ func TestValidate_ObeysAChangeAtOnce(t *testing.T) {
 			{"PUT", "/usageMeteringConfigInfo", `{}`, http.StatusInternalServerError},
 			{"PUT", "/entitlement/azure-1", `{"partner": "AZURE", "buyerID": "b", "info": {"dimensions": [{"key": "seats"}]}, "marketplace": {"resourceID": "2f8a4b0e-6c1d-4e57-9a3b-0d1e2f3a4b5c", "planID": "gold"}}`, http.StatusOK},
 			{"PUT", "/entitlement/azure-1", `{"partner": "AZURE", "buyerID": "b", "status": "SUSPENDED", "info": {"dimensions": [{"key": "seats"}]}, "marketplace": {"resourceID": "2f8a4b0e-6c1d-4e57-9a3b-0d1e2f3a4b5c", "planID": "gold"}}`, http.StatusInternalServerError},
+			{"PUT", "/entitlement/azure-1", `{"partner": "AZURE", "buyerID": "b", "info": {"dimensions": [{"key": "seats"}]}, "marketplace": {"resourceID": "2f8a4b0e-6c1d-4e57-9a3b-0d1e2f3a4b5c", "planID": "gold"}}`, http.StatusOK},
 			{"DELETE", "/entitlement/azure-1", "", http.StatusInternalServerError},
 		} {
 			if c.method == "PUT" {
@@ -101,6 +102,38 @@ func TestValidate_ObeysAChangeAtOnce(t *testing.T) {
 			}
 			if got := a.validate(t, body); got.status != c.status {
 				t.Errorf("after %s %s %s: %d %s", c.method, c.path, c.body, got.status, got.body)
+			}
+		}
+	})
+}
+
+// A connection that is put, changed and deleted is noticed at once: without one usage waits, and
+// with lateUsage CARRY old usage is accepted.
+func TestValidate_ObeysAConnectionAtOnce(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.sellers(t)
+		recent, old := `[{"entitlementID": "aws-1", "records": {"gb": 1}}]`, `[{"entitlementID": "aws-1", "timestamp": "2024-07-01T00:00:00Z", "records": {"gb": 1}}]`
+		for _, c := range []struct {
+			method, body string
+			status       int // of old usage
+			warned       bool
+		}{
+			{"", "", http.StatusInternalServerError, false},
+			{"PUT", `{"roleArn": "arn:aws:iam::123456789012:role/metering", "lateUsage": "CARRY"}`, http.StatusOK, false},
+			{"DELETE", "", http.StatusInternalServerError, true},
+			{"PUT", `{"roleArn": "arn:aws:iam::123456789012:role/metering", "lateUsage": "FAIL"}`, http.StatusInternalServerError, false},
+		} {
+			if c.method == "PUT" {
+				a.catalogPut(t, "/connection/AWS", c.body)
+			} else if c.method == "DELETE" {
+				want(t, a.do(t, request{method: "DELETE", path: "/org/acme/connection/AWS"}), http.StatusOK)
+			}
+			groups, _ := a.explained(t, recent)
+			if got := strings.Contains(toJSON(t, groups), "NO_CONNECTION"); got != c.warned {
+				t.Errorf("after %s %s: %s", c.method, c.body, toJSON(t, groups))
+			}
+			if got := a.validate(t, old); got.status != c.status {
+				t.Errorf("after %s %s: %d %s", c.method, c.body, got.status, got.body)
 			}
 		}
 	})
