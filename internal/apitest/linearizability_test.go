@@ -187,12 +187,18 @@ func record(t *testing.T, s *service, random *rand.Rand) map[string][]porcupine.
 		return out
 	}
 
+	sell, _ := drawSeller(s.model)
+	sell.key = s.model.keys[0]
+	if got, _, err := s.send(t.Context(), o, sell); err != nil || got.status != http.StatusOK {
+		t.Fatal(got, err)
+	}
 	s.network.fail(storms(rand.New(rand.NewPCG(random.Uint64(), 0))))
 	var wait sync.WaitGroup
 	for client := range clients {
 		random := rand.New(rand.NewPCG(random.Uint64(), 0))
 		wait.Go(func() {
 			seen := newOrganization(o.name) // what this client knows of it
+			seen.all("entitlement")[seller] = doc{}
 			for range acts {
 				ctx, cancel := context.WithCancel(t.Context())
 				if random.IntN(8) == 0 { // and goes away, whether or not the request was done

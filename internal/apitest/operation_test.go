@@ -83,11 +83,12 @@ type effect struct {
 	prepare func(ctx context.Context, w *world) error                     // what no request of given does
 	do      func(ctx context.Context, w *world, over *table.Table) answer // instead of one request
 
-	again  int  // the status if it is requested again after it was done
-	steady bool // the last writer wins: to do it again at the same time changes nothing, and later only a little
-	reads  bool // it writes nothing but checkpoints of its list; its next pages show whether those are right
-	parts  bool // after a failure, a part may be stored of what is written
-	hasty  bool // DynamoDB reads one group per response, and a list is read no longer than for one
+	again   int  // the status if it is requested again after it was done
+	steady  bool // the last writer wins: to do it again at the same time changes nothing, and later only a little
+	reads   bool // it writes nothing but checkpoints of its list; its next pages show whether those are right
+	numbers bool // it takes serial numbers, of which a lost response costs some
+	parts   bool // after a failure, a part may be stored of what is written
+	hasty   bool // DynamoDB reads one group per response, and a list is read no longer than for one
 }
 
 var declared = map[string]operation{}

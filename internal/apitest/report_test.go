@@ -658,5 +658,19 @@ func TestReport_WarmIsOnePut(t *testing.T) {
 		}
 		wantSame(t, []string{"BatchGetItem", "PutItem", "Query", "UpdateItem"}, actions(cold))
 		wantSame(t, []string{"PutItem"}, actions(warm))
+
+		// docs/data-model.md has these units.
+		units := func(got answer) []any {
+			want(t, got, http.StatusOK)
+			lines := a.log.all(t)
+			return []any{lines[len(lines)-1]["operation"], lines[len(lines)-1]["writeUnits"]}
+		}
+		id := asGroup(t, parse(t, warm.body))["id"].(string)
+		wantSame(t, []any{"reportUsageRecordGroup", 6.0}, units(a.report(t, "acme", "e1", `{"records":{"cpu":1}}`)))
+		wantSame(t, []any{"deleteUsageRecordGroup", 7.0}, units(a.delete(t, "acme", id, "")))
+		invalid := asGroup(t, parse(t, a.report(t, "acme", "e1", `{"records":{"disk":1}}`).body))["id"].(string)
+		wantSame(t, []any{"retryUsageRecordGroup", 5.0}, units(a.retry(t, "acme", invalid, "")))
+		a.give(t, "acme", sold("e1", doc{"info": doc{"dimensions": []any{doc{"key": "disk"}}}}))
+		wantSame(t, []any{"retryUsageRecordGroup", 7.0}, units(a.retry(t, "acme", invalid, "")))
 	})
 }

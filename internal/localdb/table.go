@@ -17,9 +17,10 @@ import (
 )
 
 // CreateTable creates the table that the CloudFormation template defines, under the given name, and
-// returns when it can be used. An existing table of that name is not changed (created is false). It
-// is an error if its keys or indexes are not the template's, or if the template's table has a
-// property that this package does not know: no property is ignored silently.
+// returns when it can be used. To an existing table of that name (created is false), indexes of the
+// template that it lacks are added; nothing else of it is changed. It is an error if its keys or
+// indexes are other than the template's, or if the template's table has a property that this package
+// does not know: no property is ignored silently.
 func CreateTable(ctx context.Context, client *dynamodb.Client, template []byte, name string) (created bool, err error) {
 	want, err := readTable(template)
 	if err != nil {
@@ -29,7 +30,7 @@ func CreateTable(ctx context.Context, client *dynamodb.Client, template []byte, 
 	made, err := client.CreateTable(ctx, &want.CreateTableInput)
 	var status types.TableStatus
 	if _, exists := errors.AsType[*types.ResourceInUseException](err); exists {
-		status, err = compareTable(ctx, client, want)
+		status, err = updateTable(ctx, client, want)
 	} else if err == nil {
 		created, status = true, made.TableDescription.TableStatus
 	}
@@ -111,17 +112,75 @@ func decodeStrictly(properties *yaml.Node, table *definition) error {
 	return d.Decode(table)
 }
 
-func compareTable(ctx context.Context, client *dynamodb.Client, want definition) (types.TableStatus, error) {
-	answer, err := client.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: want.CreateTableInput.TableName})
-	if err != nil {
-		return "", err
+// The time to add an index, and the pause before the table is looked at again.
+const (
+	indexTimeout = time.Minute
+	indexPause   = 50 * time.Millisecond
+)
+
+// updateTable adds the indexes that the table lacks, one after the other, as DynamoDB requires, and
+// returns when they can be used. A table that differs otherwise is an error.
+func updateTable(ctx context.Context, client *dynamodb.Client, want definition) (types.TableStatus, error) {
+	within, cancel := context.WithTimeout(ctx, indexTimeout)
+	defer cancel()
+	var refused error
+	for {
+		answer, err := client.DescribeTable(within, &dynamodb.DescribeTableInput{TableName: want.CreateTableInput.TableName})
+		if err != nil {
+			return "", errors.Join(refused, err)
+		}
+		lacks, err := lacking(answer.Table, want)
+		if err != nil {
+			return "", err
+		}
+		made := !slices.ContainsFunc(answer.Table.GlobalSecondaryIndexes, func(i types.GlobalSecondaryIndexDescription) bool {
+			return i.IndexStatus != types.IndexStatusActive
+		})
+		if made && len(lacks) == 0 {
+			return answer.Table.TableStatus, nil
+		}
+		if made && answer.Table.TableStatus == types.TableStatusActive {
+			// If the response is lost, or another process adds it too, the next look shows it.
+			_, refused = client.UpdateTable(within, &dynamodb.UpdateTableInput{
+				TableName:            want.CreateTableInput.TableName,
+				AttributeDefinitions: attributesOf(lacks[0].KeySchema, want.AttributeDefinitions),
+				GlobalSecondaryIndexUpdates: []types.GlobalSecondaryIndexUpdate{{Create: &types.CreateGlobalSecondaryIndexAction{
+					IndexName: lacks[0].IndexName, KeySchema: lacks[0].KeySchema, Projection: lacks[0].Projection,
+				}}},
+			})
+		}
+		select {
+		case <-time.After(indexPause):
+		case <-within.Done():
+			return "", errors.Join(refused, within.Err())
+		}
 	}
+}
+
+// attributesOf are the definitions of the attributes in keys.
+func attributesOf(keys []types.KeySchemaElement, all []types.AttributeDefinition) (of []types.AttributeDefinition) {
+	for _, a := range all {
+		if slices.ContainsFunc(keys, func(key types.KeySchemaElement) bool { return *key.AttributeName == *a.AttributeName }) {
+			of = append(of, a)
+		}
+	}
+	return of
+}
+
+// lacking returns the indexes of the template that the table lacks. It is an error if the table has
+// anything that the template does not have, or other keys.
+func lacking(table *types.TableDescription, want definition) (indexes []types.GlobalSecondaryIndex, err error) {
 	wanted := outline(want.KeySchema, want.AttributeDefinitions, want.GlobalSecondaryIndexes)
-	has := outlineOf(answer.Table)
-	if slices.Equal(wanted, has) {
-		return answer.Table.TableStatus, nil
+	has := outlineOf(table)
+	if !slices.ContainsFunc(has, func(line string) bool { return !slices.Contains(wanted, line) }) {
+		for _, index := range want.GlobalSecondaryIndexes {
+			if line := outline(want.KeySchema, want.AttributeDefinitions, []types.GlobalSecondaryIndex{index}); !slices.Contains(has, line[0]) {
+				indexes = append(indexes, index)
+			}
+		}
+		return indexes, nil
 	}
-	return "", fmt.Errorf("it exists, and is not the template's: it has %s; the template has %s. "+
+	return nil, fmt.Errorf("it exists, and is not the template's: it has %s; the template has %s. "+
 		"Keep what it holds with `marketmeter export`, then delete it (the local one: the folder .local/dynamodb), "+
 		"or set TABLE_NAME to another name", missing(has, wanted), missing(wanted, has))
 }

@@ -36,6 +36,7 @@ func TestTableIsTheTemplates(t *testing.T) {
 		"byStatus":      "_status _time ALL",
 		"byBuyer":       "_buyer _time ALL",
 		"byEntitlement": "_entitlement _time ALL",
+		"byWork":        "_work _due KEYS_ONLY",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("keys and indexes (-want +got):\n%s", diff)
@@ -63,6 +64,58 @@ func TestCreateTableLeavesAnExistingOne(t *testing.T) {
 	created, err := localdb.CreateTable(t.Context(), client, marketmeter.Template, name)
 	if created || err != nil {
 		t.Errorf("CreateTable of an existing table: %v, %v; want false, nil", created, err)
+	}
+}
+
+// A table of an older version, with data, gets the indexes that it lacks.
+func TestCreateTable_AddsMissingIndexes(t *testing.T) {
+	t.Parallel()
+	client, name := localdb.NewClient(os.Getenv("DYNAMODB_ENDPOINT")), "test-"+rand.Text()
+	t.Cleanup(func() {
+		if _, err := client.DeleteTable(context.WithoutCancel(t.Context()), &dynamodb.DeleteTableInput{TableName: &name}); err != nil {
+			t.Errorf("deleting the table of this test: %v", err)
+		}
+	})
+	key := func(attribute string, kind types.KeyType) types.KeySchemaElement {
+		return types.KeySchemaElement{AttributeName: &attribute, KeyType: kind}
+	}
+	var attributes []types.AttributeDefinition
+	for _, attribute := range []string{"PK", "SK", "_time"} {
+		attributes = append(attributes, types.AttributeDefinition{AttributeName: aws.String(attribute), AttributeType: types.ScalarAttributeTypeS})
+	}
+	_, err := client.CreateTable(t.Context(), &dynamodb.CreateTableInput{
+		TableName: &name, BillingMode: types.BillingModePayPerRequest, AttributeDefinitions: attributes,
+		KeySchema: []types.KeySchemaElement{key("PK", types.KeyTypeHash), key("SK", types.KeyTypeRange)},
+		GlobalSecondaryIndexes: []types.GlobalSecondaryIndex{{
+			IndexName: aws.String("byTime"), Projection: &types.Projection{ProjectionType: types.ProjectionTypeAll},
+			KeySchema: []types.KeySchemaElement{key("PK", types.KeyTypeHash), key("_time", types.KeyTypeRange)},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	item := map[string]types.AttributeValue{}
+	for _, attribute := range []string{"PK", "SK", "_work", "_due"} {
+		item[attribute] = &types.AttributeValueMemberS{Value: "a"}
+	}
+	if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &name, Item: item}); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 2 { // two programs at once
+		all.Go(func() {
+			if created, err := localdb.CreateTable(t.Context(), client, marketmeter.Template, name); created || err != nil {
+				t.Errorf("CreateTable: %v, %v; want false, nil", created, err)
+			}
+		})
+	}
+	all.Wait()
+	found, err := client.Query(t.Context(), &dynamodb.QueryInput{
+		TableName: &name, IndexName: aws.String("byWork"), KeyConditionExpression: aws.String("#work = :a"), ExpressionAttributeNames: map[string]string{"#work": "_work"},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":a": item["PK"]},
+	})
+	if err != nil || found.Count != 1 {
+		t.Errorf("byWork has %d items, %v; want the one that was stored before", found.Count, err)
 	}
 }
 
