@@ -10,7 +10,7 @@ import (
 
 var _ = declare(operation{
 	id: "batchValidateUsageRecordGroups", scopes: "read write",
-	given:   []request{entitled("validate-e")},
+	given:   []request{sold("validate-e")},
 	example: validating(`[{"entitlementID": "validate-e", "records": {"cpu": 1}}]`),
 	draw:    drawValidate, odds: 2,
 	shows: []exchange{
@@ -32,13 +32,6 @@ func explaining(body string) request {
 	r := validating(body)
 	r.query = "explain=true"
 	return r
-}
-
-// entitled is the PUT of an entitlement with one dimension, cpu.
-func entitled(id string) request {
-	return request{method: "PUT", path: "/entitlement/" + id, headers: map[string]string{"Content-Type": "application/json"}, body: `{"partner": "AWS", "buyerID": "b",
-		"marketplace": {"customerAWSAccountID": "123456789012", "licenseArn": "arn:aws:license-manager::123456789012:license:l-` + id + `"},
-		"info": {"dimensions": [{"key": "cpu"}]}}`}
 }
 
 func drawValidate(t *rapid.T, w *model, o *organization) (request, rule) {

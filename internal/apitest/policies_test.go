@@ -197,7 +197,7 @@ var policyEdits = []struct{ what, old, new, told string }{
 	{"every action of a kind", "Action: dynamodb:Query", "Action: dynamodb:Q*", "Action"},
 	{"all but an action", "Action: dynamodb:Query", "NotAction: dynamodb:Scan", "NotAction"},
 	{"a managed policy", "      Policies:\n", "      Policies:\n        - AmazonDynamoDBFullAccess\n", "Policies"},
-	{"a policy by its name alone", "      Policies:\n        - Version: \"2012-10-17\"\n", "      Policies: AmazonDynamoDBFullAccess\n      Layers:\n        - Version: \"2012-10-17\"\n", "Policies"},
+	{"a policy by its name alone", "      Policies:\n        - Version: \"2012-10-17\"\n", "      Policies: AmazonDynamoDBFullAccess\n      Tags:\n        - Version: \"2012-10-17\"\n", "Policies"},
 	{"a policy template", "      Policies:\n", "      Policies:\n        - DynamoDBCrudPolicy:\n            TableName: !Ref Table\n", "Policies"},
 	{"a role", "CodeUri: functions/list\n", "CodeUri: functions/list\n      Role: arn:aws:iam::123456789012:role/admin\n", "Role"},
 	{"a URL past the API", "CodeUri: functions/list\n", "CodeUri: functions/list\n      FunctionUrlConfig: {AuthType: NONE}\n", "FunctionUrlConfig"},

@@ -31,7 +31,7 @@ func (a *api) sellers(t testing.TB) {
 	a.catalogPut(t, "/entitlement/gcp-1", `{"partner": "GCP", "buyerID": "b", `+dimensions+`, "marketplace": {"usageReportingID": "project_number:1", "serviceName": "acme.example.com"}}`)
 	a.catalogPut(t, "/usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": true,
 		"dimensionMapping": {"cpu_minutes": {"dimensionKey": "cpu_hours", "convertionMultiplier": 0.5}, "spend": {"dimensionKey": "gb", "mappingMode": "AMOUNT"}}}]}`)
-	a.catalogPut(t, "/connection/AWS", `{}`)
+	a.catalogPut(t, "/connection/AWS", `{"roleArn": "arn:aws:iam::123456789012:role/metering"}`)
 }
 
 // explained returns the response to an explained validation.
@@ -92,6 +92,7 @@ func TestValidate_ObeysAChangeAtOnce(t *testing.T) {
 			{"PUT", "/usageMeteringConfigInfo", `{}`, http.StatusInternalServerError},
 			{"PUT", "/entitlement/azure-1", `{"partner": "AZURE", "buyerID": "b", "info": {"dimensions": [{"key": "seats"}]}, "marketplace": {"resourceID": "2f8a4b0e-6c1d-4e57-9a3b-0d1e2f3a4b5c", "planID": "gold"}}`, http.StatusOK},
 			{"PUT", "/entitlement/azure-1", `{"partner": "AZURE", "buyerID": "b", "status": "SUSPENDED", "info": {"dimensions": [{"key": "seats"}]}, "marketplace": {"resourceID": "2f8a4b0e-6c1d-4e57-9a3b-0d1e2f3a4b5c", "planID": "gold"}}`, http.StatusInternalServerError},
+			{"PUT", "/entitlement/azure-1", `{"partner": "AZURE", "buyerID": "b", "info": {"dimensions": [{"key": "seats"}]}, "marketplace": {"resourceID": "2f8a4b0e-6c1d-4e57-9a3b-0d1e2f3a4b5c", "planID": "gold"}}`, http.StatusOK},
 			{"DELETE", "/entitlement/azure-1", "", http.StatusInternalServerError},
 		} {
 			if c.method == "PUT" {
@@ -101,6 +102,38 @@ func TestValidate_ObeysAChangeAtOnce(t *testing.T) {
 			}
 			if got := a.validate(t, body); got.status != c.status {
 				t.Errorf("after %s %s %s: %d %s", c.method, c.path, c.body, got.status, got.body)
+			}
+		}
+	})
+}
+
+// A connection that is put, changed and deleted is noticed at once: without one usage waits, and
+// with lateUsage CARRY old usage is accepted.
+func TestValidate_ObeysAConnectionAtOnce(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.sellers(t)
+		recent, old := `[{"entitlementID": "aws-1", "records": {"gb": 1}}]`, `[{"entitlementID": "aws-1", "timestamp": "2024-07-01T00:00:00Z", "records": {"gb": 1}}]`
+		for _, c := range []struct {
+			method, body string
+			status       int // of old usage
+			warned       bool
+		}{
+			{"", "", http.StatusInternalServerError, false},
+			{"PUT", `{"roleArn": "arn:aws:iam::123456789012:role/metering", "lateUsage": "CARRY"}`, http.StatusOK, false},
+			{"DELETE", "", http.StatusInternalServerError, true},
+			{"PUT", `{"roleArn": "arn:aws:iam::123456789012:role/metering", "lateUsage": "FAIL"}`, http.StatusInternalServerError, false},
+		} {
+			if c.method == "PUT" {
+				a.catalogPut(t, "/connection/AWS", c.body)
+			} else if c.method == "DELETE" {
+				want(t, a.do(t, request{method: "DELETE", path: "/org/acme/connection/AWS"}), http.StatusOK)
+			}
+			groups, _ := a.explained(t, recent)
+			if got := strings.Contains(toJSON(t, groups), "NO_CONNECTION"); got != c.warned {
+				t.Errorf("after %s %s: %s", c.method, c.body, toJSON(t, groups))
+			}
+			if got := a.validate(t, old); got.status != c.status {
+				t.Errorf("after %s %s: %d %s", c.method, c.body, got.status, got.body)
 			}
 		}
 	})
@@ -239,7 +272,8 @@ func TestExplain_Large(t *testing.T) {
 	})
 }
 
-// What a newer version has stored of an entitlement does not change how this version reads the rest.
+// What a newer version has stored of an entitlement does not change how this version reads the
+// rest.
 func TestValidate_ReadsWhatANewerVersionHasStored(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.sellers(t)
@@ -262,21 +296,22 @@ func TestValidate_ReadsWhatANewerVersionHasStored(t *testing.T) {
 func TestValidate_ManyEntitlements(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		const n = 230
+		stored := func(i int) bool { return i%99 == 0 }
 		groups := make([]string, 0, n+1)
 		for i := range n {
 			id := fmt.Sprintf("many-%d", i)
-			if i%2 == 0 { // the others do not exist
-				want(t, a.do(t, entitled(id).of("acme")), http.StatusOK)
+			if stored(i) { // the others do not exist
+				a.give(t, "acme", sold(id))
 			}
 			groups = append(groups, fmt.Sprintf(`{"entitlementID": %q, "records": {"cpu": 1}}`, id))
 		}
 		explained, _ := a.explained(t, "["+strings.Join(groups, ",")+"]")
 		for i, group := range explained {
-			if valid := group.(map[string]any)["valid"]; valid != (i%2 == 0) {
+			if valid := group.(map[string]any)["valid"]; valid != stored(i) {
 				t.Errorf("group %d is valid: %v", i, valid)
 			}
 		}
-		wantError(t, a.validate(t, "["+strings.Join(groups, ",")+"]"), http.StatusInternalServerError, "index 1", "115 of 230")
+		wantError(t, a.validate(t, "["+strings.Join(groups, ",")+"]"), http.StatusInternalServerError, "index 1", "227 of 230")
 	})
 }
 

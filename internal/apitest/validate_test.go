@@ -366,4 +366,3 @@ func TestValidate_Takes4MiBInChunks(t *testing.T) {
 		}
 	}
 }
-

@@ -66,7 +66,7 @@ func TestTemplate_EachTenFunctionsHaveTheirAlarms(t *testing.T) {
 		"MetricName: Errors, Dimensions: [{Name: FunctionName, Value: !Ref More26Function}]": 1,
 		"MetricName: Errors, Dimensions: [{Name: FunctionName, Value: !Ref ListFunction}]":   1,
 		"  ErrorsAlarm2:": 1, "  ThrottlesAlarm3:": 1, "  DurationAlarm4:": 1,
-		"!Ref InternalErrorsAlarm, !Ref ErrorsAlarm, !Ref ErrorsAlarm2, !Ref ErrorsAlarm3, !Ref ErrorsAlarm4]": 1, `"${DurationAlarm4.Arn}",`: 1,
+		"!Ref InternalErrorsAlarm, !Ref ErrorsAlarm, !Ref ErrorsAlarm2, !Ref ErrorsAlarm3, !Ref ErrorsAlarm4": 1, `"${DurationAlarm4.Arn}",`: 1,
 	} {
 		if n := strings.Count(got, row); n != want {
 			t.Errorf("%d times %s, want %d", n, row, want)

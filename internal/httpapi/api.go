@@ -45,6 +45,14 @@ type Table interface {
 	StoredConnection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Stored[metering.Connection], error)
 	PutConnection(ctx context.Context, org metering.OrgID, change *metering.ConnectionChange) (after metering.Stored[metering.Connection], written bool, err error)
 	DeleteConnection(ctx context.Context, org metering.OrgID, partner metering.Partner, conditions metering.Conditions) (metering.Stored[metering.Connection], error)
+
+	MetricList(ctx context.Context, org metering.OrgID, status metering.MetricStatus) ([][]byte, error)
+	Metric(ctx context.Context, org metering.OrgID, id metering.MetricID) (metering.Stored[metering.BillableMetric], error)
+	AddMetric(ctx context.Context, m *metering.BillableMetric) ([]byte, error)
+	ChangeMetric(ctx context.Context, org metering.OrgID, id metering.MetricID, now time.Time, patch metering.MetricPatch) (json []byte, written bool, err error)
+
+	ConfigVersions(ctx context.Context, org metering.OrgID, offset, limit, size int) (page []metering.ConfigVersion, more bool, err error)
+	ConfigVersion(ctx context.Context, org metering.OrgID, version int) (metering.ConfigVersion, error)
 }
 
 // API serves Operations.

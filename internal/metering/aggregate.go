@@ -9,7 +9,7 @@ import (
 // aggregation is the records of a billable metric, as they become one quantity.
 type aggregation struct {
 	metric *BillableMetric // nil if it does not exist
-	rule   metricRule
+	rule   *metricRule
 	first  int  // the index of the metric's first record
 	usable bool // if not, there is a problem and no record is counted
 

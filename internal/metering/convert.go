@@ -183,8 +183,8 @@ func (w *conversion) addBillable(sent []NewBillableRecord) (origin map[string]Qu
 	return w.routeAggregates(), billable
 }
 
-// aggregationOf returns the aggregation for the metric of a record. If the metric can't be used, the
-// first record of it has a problem.
+// aggregationOf returns the aggregation for the metric of a record. If the metric can't be used,
+// its first record has a problem.
 func (w *conversion) aggregationOf(id string, index int) *aggregation {
 	if a := w.aggregations[id]; a != nil {
 		return a
@@ -195,7 +195,7 @@ func (w *conversion) aggregationOf(id string, index int) *aggregation {
 	a := &aggregation{first: index, metric: w.terms.metrics[id]}
 	w.aggregations[id] = a
 	if a.metric != nil {
-		a.rule = newMetricRule(a.metric)
+		a.rule = w.terms.ruleOf(a.metric)
 	}
 	problem := func(code ProblemCode, hint, format string, args ...any) {
 		path, label := "", ""

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// benchTerms are those of an entitlement of 50 dimensions with prices and names, and of a config that
-// maps some sources: by quantity, by amount, and to two dimensions.
+// benchTerms are those of an entitlement of 50 dimensions with prices and names, and of a config
+// that maps some sources: by quantity, by amount, and to two dimensions.
 func benchTerms() *Terms {
 	info := EntitlementInfo{DimensionsKnown: true}
 	for i := range 50 {
@@ -100,6 +100,19 @@ func BenchmarkConvert(b *testing.B) {
 			}
 		})
 	}
+	b.Run("fan-out-8000", func(b *testing.B) { // as many as a config of 400 KB has
+		values := make([]any, 8000)
+		for i := range values {
+			values[i] = map[string]any{mappingDimensionKey: fmt.Sprintf("d%d", i), mappingMultiplier: Numeral("2")}
+		}
+		terms := benchTerms()
+		terms.Config.Config = Config{configEntries: []any{map[string]any{configPartner: "AWS", configEnableMapping: true, configMappingV2: map[string]any{"s": values}}}}
+		terms.Entitlement.Info.DimensionsKnown = false
+		b.ReportAllocs()
+		for b.Loop() {
+			terms.convert(recordsOf("s"))
+		}
+	})
 	b.Run("index-50-dimensions", func(b *testing.B) {
 		b.ReportAllocs()
 		terms := benchTerms()

@@ -65,7 +65,7 @@ func readAgain(t *Terms, g *NewGroup) *reading {
 		var values []any
 		for _, name := range names {
 			v2, _ := entry[configMappingV2].(map[string]any)
-			if array, _ := v2[name].([]any); len(array) > 0 {
+			if array, ok := v2[name].([]any); ok {
 				values = array
 				break
 			}
@@ -600,6 +600,13 @@ func TestConvertHour_DoesNotDependOnGroups(t *testing.T) {
 		one, several := terms.ConvertHour(whole), terms.ConvertHour(parts)
 		if !reflect.DeepEqual(one, several) {
 			t.Fatalf("%+v\nand in parts\n%+v", one, several)
+		}
+		for _, p := range one.Problems {
+			switch p.Code {
+			case ProblemMappingUnreadable, ProblemMetricUnknown, ProblemNoPrice, ProblemQuantityPrecision:
+			default:
+				t.Fatalf("a rule for new usage is checked again: %+v", p)
+			}
 		}
 	})
 }

@@ -314,6 +314,34 @@ func TestConvertHour_NamesAMetricThatDoesNotExist(t *testing.T) {
 	}
 }
 
+// Usage that was accepted by a metric is reported after the metric was deleted.
+func TestConvertHour_TakesDeletedMetrics(t *testing.T) {
+	terms := &Terms{Entitlement: &Entitlement{Partner: "AWS"}, Metrics: []BillableMetric{{ID: "m", Name: "calls", Status: MetricDeleted, AggregationType: AggregateCount}}}
+	hour := terms.ConvertHour([]Group{{MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m"}}}}})
+	if len(hour.Problems) > 0 || hour.Records["calls"] != quantityOf(1) || hour.Aggregates["m"] != quantityOf(1) {
+		t.Errorf("%+v", hour)
+	}
+}
+
+func TestConvertHour_OrdersProblems(t *testing.T) {
+	most, _ := ParseQuantity("9999999999999999999")
+	records := map[string]Quantity{}
+	var want []string
+	for i := range 9 {
+		key := fmt.Sprintf("d%d", i)
+		records[key] = most
+		want = append(want, key)
+	}
+	terms := &Terms{Entitlement: &Entitlement{Partner: "AWS"}}
+	var got []string
+	for _, p := range terms.ConvertHour([]Group{{Records: records}, {Records: records}}).Problems {
+		got = append(got, strings.Split(p.Message, `"`)[1])
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+}
+
 // For all quantities, sums and products are exact, whatever their signs and sizes.
 func TestSum_IsExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -348,4 +376,38 @@ func TestSum_IsExact(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A batch judges groups of one entitlement at the same time, by the same terms.
+func TestConvert_AtTheSameTime(t *testing.T) {
+	terms := benchTerms()
+	groups := []*NewGroup{recordsOf("Dimension 7", "mapped", "spend", "twice"), billableRecords(5), recordsOf("dimension_1", "unknown")}
+	type result struct {
+		records  map[string]Quantity
+		problems []Problem
+	}
+	var want []result
+	for _, g := range groups {
+		records, _, _, problems := benchTerms().convert(g)
+		want = append(want, result{records, problems})
+	}
+	results := make(chan result)
+	for i := range 30 {
+		go func() {
+			records, _, _, problems := terms.convert(groups[i%len(groups)])
+			results <- result{records, problems}
+		}()
+	}
+	counts := make([]int, len(want))
+	for range 30 {
+		got := <-results
+		for i := range want {
+			if maps.Equal(got.records, want[i].records) && reflect.DeepEqual(got.problems, want[i].problems) {
+				counts[i]++
+			}
+		}
+	}
+	if !slices.Equal(counts, []int{10, 10, 10}) {
+		t.Error(counts)
+	}
 }

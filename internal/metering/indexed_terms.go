@@ -18,6 +18,9 @@ type indexedTerms struct {
 
 	names     map[string]*Dimension // by name; nil if several have the name
 	namesOnce sync.Once             // most usage is reported by keys
+
+	rules      map[*BillableMetric]*metricRule
+	rulesMutex sync.Mutex
 }
 
 // indexed returns the index of the terms, which it makes once.
@@ -88,16 +91,36 @@ func (x *indexedTerms) metricNamed(name string) (id string) {
 	return ""
 }
 
+// ruleOf returns what a metric of the terms demands of its records, which is compiled once.
+func (x *indexedTerms) ruleOf(m *BillableMetric) *metricRule {
+	x.rulesMutex.Lock()
+	defer x.rulesMutex.Unlock()
+	rule := x.rules[m]
+	if rule == nil {
+		if x.rules == nil {
+			x.rules = map[*BillableMetric]*metricRule{}
+		}
+		rule = newMetricRule(m)
+		x.rules[m] = rule
+	}
+	return rule
+}
+
 // maxNearest is for how many unknown keys of a group the one that was meant is looked for.
-const maxNearest = 10
+const maxNearest = 5
 
 // nearest returns a hint with the dimension of which key is most likely a misspelling: one that is
 // equal but for case and for one place. It is empty if no dimension is.
 func (x *indexedTerms) nearest(key string) string {
 	best, length := "", 0
+	lower := strings.ToLower(key)
 	for i := range x.entitlement.Info.Dimensions {
 		known := x.entitlement.Info.Dimensions[i].Key
-		if same := alike(strings.ToLower(key), strings.ToLower(known)); same > length && 3*same >= 2*max(len(key), len(known)) {
+		least := (2*max(len(key), len(known)) + 2) / 3
+		if min(len(key), len(known)) < least {
+			continue
+		}
+		if same := alike(lower, strings.ToLower(known)); same > length && same >= least {
 			best, length = known, same
 		}
 	}
@@ -196,16 +219,16 @@ func unknownMember(object map[string]any, known []string) (first string) {
 	return first
 }
 
-// mapping is how the config maps a source.
+// mapping is how the config maps a source. The zero value is none.
 type mapping struct {
 	name   string // configMapping or configMappingV2
 	key    string
-	values []any
+	values []any  // an empty array maps the source to nothing
 	fault  string // why it can't be read; empty if it can
 }
 
 // absent reports whether the source is not mapped.
-func (m *mapping) absent() bool { return len(m.values) == 0 && m.fault == "" }
+func (m *mapping) absent() bool { return m.name == "" }
 
 // placeOf names the i-th value in a message.
 func (m *mapping) placeOf(i int) string {
@@ -217,16 +240,15 @@ func (m *mapping) placeOf(i int) string {
 
 func (m *mapping) place() string { return m.name + "[" + Quote(m.key) + "]" }
 
-// mappingOf returns the mapping of a source. A V2 mapping that has values takes precedence.
+// mappingOf returns the mapping of a source. A V2 mapping takes precedence, also if it is empty.
 func (x *indexedTerms) mappingOf(key string) mapping {
 	if stored := x.mappingV2[key]; stored != nil {
+		m := mapping{name: configMappingV2, key: key}
 		values, ok := stored.([]any)
-		switch {
-		case !ok:
-			return mapping{name: configMappingV2, key: key, fault: "it is not an array"}
-		case len(values) > 0:
-			return mapping{name: configMappingV2, key: key, values: values}
+		if m.values = values; !ok {
+			m.fault = "it is not an array"
 		}
+		return m
 	}
 	if stored := x.mapping[key]; stored != nil {
 		return mapping{name: configMapping, key: key, values: []any{stored}}

@@ -28,8 +28,8 @@ type filterRule struct {
 
 // newMetricRule compiles the metric. Properties must have a value for each name in the filters,
 // groupBys and propertyUniqueOn. A name that only NOT_EXISTS filters have may be absent.
-func newMetricRule(m *BillableMetric) metricRule {
-	rule := metricRule{names: map[string]bool{}}
+func newMetricRule(m *BillableMetric) *metricRule {
+	rule := &metricRule{names: map[string]bool{}}
 	unknown := func(in string, members map[string]any) {
 		if len(members) > 0 && rule.fault == "" {
 			rule.fault = fmt.Sprintf("%s has the member %s, which this version does not know", in, Quote(slices.Min(slices.Collect(maps.Keys(members)))))
@@ -112,7 +112,7 @@ func (r *metricRule) extra(properties map[string]any) (names []string) {
 // failing returns the index of the first filter group of which no filter holds.
 func (r *metricRule) failing(properties map[string]any) (index int, fails bool) {
 	for i, group := range r.groups {
-		holds := len(group) == 0
+		holds := false
 		for j := range group {
 			if holds = group[j].holds(properties[group[j].name]); holds {
 				break

@@ -80,7 +80,6 @@ func TestMetricRule_SaysWhichPropertiesARecordHas(t *testing.T) {
 		FilterGroups: []FilterGroup{
 			{Filters: []MetricFilter{filter("plan", "IS", `"pro"`), filter("region", "IS", `"eu"`)}},
 			{Filters: []MetricFilter{filter("test", "NOT_EXISTS", `null`)}},
-			{},
 		},
 		GroupBys: []string{"team", "user"}, PropertyUniqueOn: "user",
 	}}
@@ -105,6 +104,9 @@ func TestMetricRule_SaysWhichPropertiesARecordHas(t *testing.T) {
 		if got := fmt.Sprintf("%v %v %s", rule.missing(document), rule.extra(document), failing); got != want {
 			t.Errorf("%s: %s, want %s", properties, got, want)
 		}
+	}
+	if _, fails := (&metricRule{groups: [][]filterRule{{}}}).failing(nil); !fails {
+		t.Error("a filter of a group without filters holds")
 	}
 	if missing := rule.missing(nil); len(missing) != 4 {
 		t.Errorf("without properties: %v", missing)
@@ -172,5 +174,15 @@ func TestAggregate_CountsDistinctValues(t *testing.T) {
 	a.add(Quantity{}, nil)
 	if count() != before {
 		t.Errorf("null is counted: %s", count())
+	}
+}
+
+func TestAggregate_MaxOfNegativeQuantities(t *testing.T) {
+	a := aggregation{metric: &BillableMetric{AggregationType: AggregateMax}}
+	for _, text := range []string{"-5", "-1.5", "-7"} {
+		a.add(quantity(t, text), nil)
+	}
+	if total := a.total(); total.String() != "-1.5" {
+		t.Errorf("%s", &total)
 	}
 }

@@ -33,6 +33,7 @@ type Table struct {
 
 	serials serials
 	terms   termsCache
+	parsed  parsedTerms
 
 	answers sync.Pool // of *[]byte, for List: allocating a megabyte costs as much as reading it
 }
