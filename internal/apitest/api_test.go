@@ -58,6 +58,11 @@ type request struct {
 	headers             map[string]string
 	again               map[string]string // the same headers a second time, with these values
 	body                string
+
+	// operator is what an operator does instead, such as an import.
+	operator func(ctx context.Context, tbl *table.Table, org string) error
+	touches  string    // the one thing that it reads or changes, such as "config"; see linearizability_test.go
+	key      *modelKey // in the model; nil means any
 }
 
 type answer struct {
@@ -339,6 +344,7 @@ func (o *overHTTP) send(ctx context.Context, r request) (answer, error) {
 		return answer{}, err
 	}
 	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // the client goes away
 	handled := make(chan []tabletest.Request, 1)
 	o.waiting.Store(conn.LocalAddr().String(), handled)
 	got, err := roundTrip(conn, r)

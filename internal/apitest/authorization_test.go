@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,15 +26,9 @@ import (
 
 var scopeNames = []string{"read", "write", "config", "admin"}
 
-// admitting are, for each operation, the scopes of which a key needs one; admin is enough for all.
-var admitting = map[string][]string{
-	"listUsageRecordGroups": {"read"}, "deleteUsageRecordGroup": {"write"}, validating: {"read", "write"},
-	"getUsageMeteringConfigInfo": {"read", "config"}, "replaceUsageMeteringConfigInfo": {"config"}, "updateUsageMeteringConfigInfo": {"config"},
-}
-
 // Every operation with every set of scopes: it is done if the set has a scope that admits to it.
 // Otherwise it is refused, and nothing is requested from the table.
-func TestEveryScopeSetOnEveryOperation(t *testing.T) {
+func TestScopes_EverySetOnEveryOperation(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for set := 1; set < 16; set++ {
 			names := []string{}
@@ -44,33 +37,28 @@ func TestEveryScopeSetOnEveryOperation(t *testing.T) {
 					names = append(names, name)
 				}
 			}
-			key := a.newKey(t, "acme", allScopes)
+			org := fmt.Sprint("acme ", set)
+			a.giveAll(t, org)
+			key := a.newKey(t, org, allScopes)
 			a.setAttribute(t, key, "scopes", strings.Join(names, ","))
-			group := group(fmt.Sprintf("g%d", set))
-			a.put(t, "acme", group)
-			admits := func(operation string) bool {
-				return slices.ContainsFunc(append([]string{"admin"}, admitting[operation]...), func(name string) bool { return slices.Contains(names, name) })
-			}
-			requests := everyOperation("acme")
 			before := a.dump(t)
-			for operation, r := range requests {
-				if r.path = strings.ReplaceAll(r.path, "/g1", "/"+group["id"].(string)); admits(operation) {
-					requests[operation] = r
+			for _, o := range operations() {
+				if o.admits(names...) {
 					continue
 				}
-				got := a.do(t, r.with(key))
-				message := wantError(t, got, http.StatusForbidden, append([]string{"admin", strings.Join(names, ",")}, admitting[operation]...)...)
+				got := a.do(t, o.example.of(org).with(key))
+				message := wantError(t, got, http.StatusForbidden, append([]string{"admin", strings.Join(names, ",")}, strings.Fields(o.scopes)...)...)
 				if t.Failed() || len(got.operation) > 0 {
-					t.Fatalf("%s with %s: %s, after %s", operation, names, message, shapes(got.operation))
+					t.Fatalf("%s with %s: %s, after %s", o.id, names, message, shapes(got.operation))
 				}
 			}
 			wantSame(t, before, a.dump(t))
-			for operation, r := range requests {
-				if !admits(operation) {
+			for _, o := range operations() {
+				if !o.admits(names...) {
 					continue
 				}
-				if got := a.do(t, r.with(key)); got.status != http.StatusOK {
-					t.Errorf("%s with %s: %d %s", operation, names, got.status, got.body)
+				if got := a.do(t, o.example.of(org).with(key)); got.status != http.StatusOK {
+					t.Errorf("%s with %s: %d %s", o.id, names, got.status, got.body)
 				}
 			}
 		}
@@ -107,8 +95,7 @@ func TestAnotherOrganizationIsRefusedWhetherThereIsOneOrNot(t *testing.T) {
 		}
 		for _, org := range []string{"other", "Acme", "acm", "acmee", "acme#STATUS#CREATED", "*", strings.Repeat("o", 64)} {
 			before := refusals(org)
-			a.put(t, org, group("g1"))
-			want(t, a.sendConfig(t, "PUT", org, wholeConfig, nil), http.StatusOK)
+			a.giveAll(t, org)
 			stored := a.dump(t)
 			wantSame(t, before, refusals(org))
 			if wantSame(t, stored, a.dump(t)); t.Failed() {
@@ -142,8 +129,9 @@ func TestAnOrganizationIsComparedAsItIs(t *testing.T) {
 func TestAnAPIThatCantTellWhoAsksAnswersNobody(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
-	putGroups(t, tbl, "acme", group("g1"))
 	a := serve(t, "http", tbl, tbl)
+	a.table = tbl
+	a.giveAll(t, "acme")
 	key := a.newKey(t, "acme", allScopes)
 	handler := (&httpapi.API{Table: tbl, Log: slog.New(slog.DiscardHandler), Now: a.clock.now, CountUnits: table.CountUnits}).Handler()
 	for operation, r := range everyOperation("acme") {
@@ -164,7 +152,7 @@ func TestAnAPIThatCantTellWhoAsksAnswersNobody(t *testing.T) {
 func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
-	a.put(t, "acme", group("g1"))
+	a.giveAll(t, "acme")
 	with := func(change told) doc {
 		context := told{"organization": "acme", "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}
 		maps.Copy(context, change)
@@ -206,15 +194,21 @@ func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
 			}
 		}
 	}
-	for operation, status := range map[string]int{"listUsageRecordGroups": http.StatusOK, "getUsageMeteringConfigInfo": http.StatusOK, "replaceUsageMeteringConfigInfo": http.StatusForbidden, "deleteUsageRecordGroup": http.StatusForbidden} {
-		if got := a.invoke(t, everyOperation("acme")[operation], with(told{"scopes": "read,everything"})); got.status != status {
-			t.Errorf("%s with one that is known: %d %s; want %d", operation, got.status, got.body, status)
-		}
-	}
 	wantSame(t, before, a.dump(t))
-	for operation, r := range everyOperation("acme") { // the control: with the whole context it responds
-		if got := a.invoke(t, r, with(told{"expiryTime": "2024-07-29T15:51:28.072Z"})); got.status != http.StatusOK {
-			t.Errorf("%s: %d %s", operation, got.status, got.body)
+	for _, c := range []struct {
+		change told
+		known  string
+	}{
+		{told{"scopes": "read,everything"}, "read"},
+		{told{"expiryTime": "2024-07-29T15:51:28.072Z"}, "admin"}, // the control: with the whole context it responds
+	} {
+		for _, o := range operations() {
+			got := a.invoke(t, o.example.of("acme"), with(c.change))
+			if o.admits(c.known) {
+				want(t, got, http.StatusOK)
+			} else {
+				wantError(t, got, http.StatusForbidden)
+			}
 		}
 	}
 }
@@ -238,7 +232,7 @@ func (a *api) invoke(t testing.TB, r request, authorizer doc) answer {
 func TestAKeyThatExpiresWhileItsAnswerIsKeptIsRefused(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
-	a.put(t, "acme", group("g1"))
+	a.giveAll(t, "acme")
 	key := a.newKey(t, "acme", allScopes, func(r *auth.Record) { r.ExpiryTime = now.Add(time.Minute) })
 	context, refusal, err := a.way.(overLambda).authorize(t.Context(), request{method: "GET", path: listPath("acme")}.with(key))
 	if err != nil || refusal.status != 0 {
@@ -331,12 +325,13 @@ func forgedHeaders(t testing.TB, org string) map[string]string {
 // the same as without them.
 func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.put(t, "acme", group("g1"))
-		a.put(t, "other", group("g1"))
+		a.giveAll(t, "acme")
+		a.giveAll(t, "other")
 		key, reading := a.newKey(t, "other", allScopes), a.newKey(t, "acme", auth.Read)
 		forged := forgedHeaders(t, "acme")
 		before := a.dump(t)
-		for operation, r := range everyOperation("acme") {
+		for _, o := range operations() {
+			r := o.example.of("acme")
 			r.headers = maps.Clone(r.headers)
 			if r.headers == nil {
 				r.headers = map[string]string{}
@@ -344,7 +339,7 @@ func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 			maps.Copy(r.headers, forged)
 			a.wantNoKey(t, r.authorized(""), 0)
 			wantError(t, a.do(t, r.with(key)), http.StatusForbidden)
-			if !slices.Contains(admitting[operation], "read") {
+			if !o.admits("read") {
 				wantError(t, a.do(t, r.with(reading)), http.StatusForbidden)
 			}
 			if _, direct := a.way.(overLambda); !direct {
@@ -354,7 +349,7 @@ func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 			for _, authorizer := range []doc{nil, {}, {"lambda": told{}}} {
 				got := a.invoke(t, r.authorized("Key "+string(a.newKey(t, "acme", allScopes))), authorizer)
 				if wantError(t, got, http.StatusUnauthorized); len(got.operation) > 0 {
-					t.Errorf("%s asked the table %s", operation, shapes(got.operation))
+					t.Errorf("%s asked the table %s", o.id, shapes(got.operation))
 				}
 			}
 			// With the context of one organization and the headers of another, the context counts.
@@ -432,7 +427,7 @@ func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 // request without a valid key, it names nothing that the client claims.
 func TestTheLogTellsWhoAsked(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.put(t, "acme", group("g1"))
+		a.giveAll(t, "acme")
 		key, other := a.newKey(t, "acme", allScopes), a.newKey(t, "other", auth.Read)
 		last := func() doc {
 			lines := a.log.all(t)

@@ -1,7 +1,6 @@
 package apitest
 
 import (
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -89,31 +88,6 @@ func TestIfNoneMatch_ChangeOfAnExcludedConfigIs412(t *testing.T) {
 			want(t, a.sendConfig(t, method, org, configOn, map[string]string{"If-None-Match": "*"}), http.StatusOK)
 			wantError(t, a.sendConfig(t, method, org, configOff, map[string]string{"If-None-Match": "*"}), http.StatusPreconditionFailed)
 			wantError(t, a.sendConfig(t, method, "nobody", configOn, map[string]string{"If-None-Match": etagOf(0, `{"partnerUsageMeteringConfigs":[]}`)}), http.StatusPreconditionFailed)
-		}
-	})
-}
-
-// Of many requests that each require to be the first, one succeeds.
-func TestIfNoneMatch_OneOfManyFirstConfigsSucceeds(t *testing.T) {
-	eachWay(t, func(t *testing.T, a *api) {
-		statuses := make(chan int, 8)
-		for range cap(statuses) {
-			go func() {
-				got, _, err := a.exchange(t.Context(), request{
-					method: "PUT", path: configPath("acme"), body: configOn, headers: map[string]string{"If-None-Match": "*", "Content-Type": "application/json"},
-				})
-				if err != nil {
-					t.Error(err)
-				}
-				statuses <- got.status
-			}()
-		}
-		counts := map[int]int{}
-		for range cap(statuses) {
-			counts[<-statuses]++
-		}
-		if !maps.Equal(counts, map[int]int{200: 1, 412: cap(statuses) - 1}) {
-			t.Errorf("statuses: %v", counts)
 		}
 	})
 }

@@ -70,7 +70,7 @@ func TestACursorIsGoodForItsListAlone(t *testing.T) {
 		d := newDice(5)
 		for i := 0; i < len(cursor); i += 4 {
 			other := strings.Replace(alphabet, cursor[i:i+1], "", 1)
-			altered := []string{cursor[:i] + pick(d, strings.Split(other, "")) + cursor[i+1:], cursor[:i] + pick(d, []string{"A", "=", "~", "\n", "\r", " ", "\x00", "ü"}) + cursor[i:]}
+			altered := []string{cursor[:i] + choose(d, strings.Split(other, "")) + cursor[i+1:], cursor[:i] + choose(d, []string{"A", "=", "~", "\n", "\r", " ", "\x00", "ü"}) + cursor[i:]}
 			if i > 0 {
 				altered = append(altered, cursor[:i])
 			}
@@ -243,4 +243,12 @@ func TestALinkIsWhereAPageFollows(t *testing.T) {
 			}
 		}
 	})
+}
+
+// allOf returns the parameters with a window that holds the groups around later.
+func allOf(parameters url.Values) url.Values {
+	all := maps.Clone(parameters)
+	all.Set("startDate", "2099-07-01")
+	all.Set("endDate", "2099-08-31")
+	return all
 }

@@ -22,19 +22,21 @@ import (
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
-// tableRequests holds a valid request for each operation that needs the table.
-var tableRequests = map[string]request{
-	"listUsageRecordGroups":          {method: "GET", path: listPath("acme")},
-	"deleteUsageRecordGroup":         {method: "DELETE", path: groupPath("acme", "g1")},
-	"getUsageMeteringConfigInfo":     {method: "GET", path: configPath("acme")},
-	"replaceUsageMeteringConfigInfo": {method: "PUT", path: configPath("acme"), body: `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`},
-	"updateUsageMeteringConfigInfo":  {method: "PATCH", path: configPath("acme"), body: `{"partnerUsageMeteringConfigs": [{"partner": "GCP"}]}`},
+// onTable returns the example of each operation that needs the table.
+func onTable(org string) map[string]request {
+	all := everyOperation(org)
+	for _, o := range operations() {
+		if !o.usesTable() {
+			delete(all, o.id)
+		}
+	}
+	return all
 }
 
 func TestAPanicIsA500ThatLeaksNothing(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) { // no table: using it panics
-		for operation, r := range tableRequests {
+		for operation, r := range onTable("acme") {
 			line := a.wantInternalError(t, operation, r)
 			if text, _ := line["error"].(string); !strings.Contains(text, "nil pointer") || !strings.Contains(text, ".go:") {
 				t.Errorf("%s: the log does not tell the panic and where it was: %v", operation, line)
@@ -46,29 +48,34 @@ func TestAPanicIsA500ThatLeaksNothing(t *testing.T) {
 
 func TestStoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.put(t, "acme", group("g1"), group("g2"))
+		a.giveAll(t, "acme")
+		a.put(t, "acme", group("g2"))
 		if _, err := a.client.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
-			TableName: &a.tableName, Key: key("ORG#acme", "GROUP#g1"), UpdateExpression: aws.String("SET serialID = :nonsense"),
+			TableName: &a.tableName, Key: itemKeyOf("ORG#acme", "GROUP#g1"), UpdateExpression: aws.String("SET serialID = :nonsense"),
 			ExpressionAttributeValues: map[string]types.AttributeValue{":nonsense": text("secret-nonsense")},
 		}); err != nil {
 			t.Fatal(err)
 		}
-		config := key("ORG#acme", "CONFIG#0000000001")
+		config := itemKeyOf("ORG#acme", "CONFIG#0000000001")
 		config["config"] = text(`{"partnerUsageMeteringConfigs": [{"partner": "secret-nonsense"`)
 		if _, err := a.client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &a.tableName, Item: config}); err != nil {
 			t.Fatal(err)
 		}
-		for operation, r := range tableRequests {
-			if operation == "replaceUsageMeteringConfigInfo" {
+		for _, o := range operations() {
+			if !o.usesTable() || o.blind {
 				continue
 			}
-			line := a.wantInternalError(t, operation, r)
+			line := a.wantInternalError(t, o.id, o.example.of("acme"))
 			if text, _ := line["error"].(string); !strings.Contains(text, "serialID") && !strings.Contains(text, "config") {
-				t.Errorf("%s: the log does not tell what is wrong: %v", operation, line)
+				t.Errorf("%s: the log does not tell what is wrong: %v", o.id, line)
 			}
 		}
 		want(t, a.delete(t, "acme", "g2", ""), http.StatusOK)
-		want(t, a.do(t, tableRequests["replaceUsageMeteringConfigInfo"]), http.StatusOK) // a replacement need not read the config
+		for _, o := range operations() {
+			if o.blind {
+				want(t, a.do(t, o.example.of("acme")), http.StatusOK)
+			}
+		}
 	})
 }
 
@@ -95,10 +102,6 @@ func (a *api) wantInternalError(t *testing.T, operation string, r request) doc {
 
 func text(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
 
-func key(pk, sk string) map[string]types.AttributeValue {
-	return map[string]types.AttributeValue{"PK": text(pk), "SK": text(sk)}
-}
-
 func TestATableOutOfReachIsA503(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -120,7 +123,7 @@ func TestAThrottledTableIsA503(t *testing.T) {
 
 func wantUnavailable(t *testing.T, client *dynamodb.Client) {
 	eachWayOver(t, table.New(client, "secret-table"), func(t *testing.T, a *api) {
-		for operation, r := range tableRequests {
+		for operation, r := range onTable("acme") {
 			t.Run(operation, func(t *testing.T) {
 				t.Parallel()
 				got := a.do(t, r)
@@ -145,7 +148,7 @@ func TestASlowTableIsA503InTime(t *testing.T) {
 		Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
 	})
 	a := serve(t, "lambda", table.New(client, "table"), tabletest.New(t))
-	for operation, r := range tableRequests {
+	for operation, r := range onTable("acme") {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
 			event, err := eventOf(r, lambdaContext("acme"))
@@ -165,7 +168,7 @@ func TestASlowTableIsA503InTime(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() {
-		if got, least := asked.Load(), int64(len(tableRequests)); got < least {
+		if got, least := asked.Load(), int64(len(onTable("acme"))); got < least {
 			t.Errorf("the table was asked %d times by %d operations", got, least)
 		}
 	})
@@ -199,56 +202,52 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 // One line per request states the client, the request, its result and its cost.
 func TestEveryRequestIsOneLogLine(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		a.put(t, "acme", group("g1"))
+		a.giveAll(t, "acme")
 		want(t, a.sendConfig(t, "PUT", "acme", wholeConfig, nil), http.StatusOK) // a read that finds nothing costs nothing here
-		for _, c := range []struct {
-			operation   string
-			request     request
-			status      float64
-			reads, puts bool
-		}{
-			{"listUsageRecordGroups", tableRequests["listUsageRecordGroups"], 200, true, false},
-			{"listUsageRecordGroups", request{method: "GET", path: listPath("acme"), query: "limit=0"}, 400, false, false},
-			{"deleteUsageRecordGroup", tableRequests["deleteUsageRecordGroup"], 200, false, true},
-			{"deleteUsageRecordGroup", tableRequests["deleteUsageRecordGroup"], 400, false, false},
-			{validating, request{method: "POST", path: validatePath("acme"), body: `[{"records": {"cpu": 1}}]`}, 200, false, false},
-			{validating, request{method: "POST", path: validatePath("acme"), body: `[{}]`}, 500, false, false},
-			{"getUsageMeteringConfigInfo", tableRequests["getUsageMeteringConfigInfo"], 200, true, false},
-			{"replaceUsageMeteringConfigInfo", tableRequests["replaceUsageMeteringConfigInfo"], 200, true, true},
-			{"updateUsageMeteringConfigInfo", tableRequests["updateUsageMeteringConfigInfo"], 200, true, true},
-			{"none", request{method: "GET", path: "/nowhere"}, 404, false, false},
-		} {
+		check := func(operation, org string, r request) {
+			t.Helper()
 			before := len(a.log.all(t))
-			a.do(t, c.request)
+			got := a.do(t, r)
 			lines := a.log.all(t)[before:]
 			if len(lines) != 1 {
-				t.Fatalf("%s: %d log lines: %v", c.operation, len(lines), lines)
+				t.Fatalf("%s: %d log lines: %v", operation, len(lines), lines)
 			}
 			line := lines[0]
-			org := "acme"
-			if c.operation == "none" {
-				org = ""
-			}
-			if line["operation"] != c.operation || line["organization"] != org || line["status"] != c.status || line["method"] != c.request.method {
-				t.Errorf("%s: %v", c.operation, line)
+			if line["operation"] != operation || line["organization"] != org || line["status"] != float64(got.status) || line["method"] != r.method {
+				t.Errorf("%s: %v", operation, line)
 			}
 			if id, _ := line["requestId"].(string); id == "" {
-				t.Errorf("%s: no requestId: %v", c.operation, line)
+				t.Errorf("%s: no requestId: %v", operation, line)
+			}
+			reads, writes := false, false
+			for _, asked := range got.operation {
+				isRead := asked.Action == "Query" || asked.Action == "GetItem"
+				reads, writes = reads || isRead, writes || !isRead
 			}
 			_, hasDuration := line["durationMs"].(float64)
 			read, hasRead := line["readUnits"].(float64)
 			write, hasWrite := line["writeUnits"].(float64)
-			if !hasDuration || !hasRead || !hasWrite || (c.reads && read <= 0) || (c.puts && write <= 0) {
-				t.Errorf("%s: duration and units: %v", c.operation, line)
+			if !hasDuration || !hasRead || !hasWrite || got.status == 200 && (reads && read <= 0 || writes && write <= 0) {
+				t.Errorf("%s: duration and units: %v", operation, line)
 			}
-			if _, hasError := line["error"]; hasError != (c.status >= 400) {
-				t.Errorf("%s: error: %v", c.operation, line)
+			if _, hasError := line["error"]; hasError != (got.status >= 400) {
+				t.Errorf("%s: error: %v", operation, line)
 			}
 			// The 500 of a validating request is required by the contract, and must raise no alarm.
 			if line["level"] != "INFO" {
-				t.Errorf("%s: level %v", c.operation, line["level"])
+				t.Errorf("%s: level %v", operation, line["level"])
 			}
 		}
+		for _, o := range operations() {
+			for range 2 { // the second time, some are refused or change nothing
+				check(o.id, "acme", o.example.of("acme"))
+			}
+			unknown := o.example.of("acme")
+			unknown.query = "unknown=1"
+			check(o.id, "acme", unknown)
+		}
+		check("batchValidateUsageRecordGroups", "acme", validating(`[{}]`).of("acme"))
+		check("none", "", request{method: "GET", path: "/nowhere"})
 	})
 }
 

@@ -1,12 +1,9 @@
 package apitest
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"math/big"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,31 +29,9 @@ type exact string
 // parse reads one JSON value, every number in it exact.
 func parse(t testing.TB, text string) any {
 	t.Helper()
-	decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
-	decoder.UseNumber()
-	var value any
-	if err := decoder.Decode(&value); err != nil {
+	value := values(text)
+	if err, ok := value.(error); ok {
 		t.Fatalf("%v: %.300s", err, text)
-	}
-	return withExactNumbers(t, value)
-}
-
-func withExactNumbers(t testing.TB, value any) any {
-	switch value := value.(type) {
-	case json.Number:
-		r, ok := new(big.Rat).SetString(value.String())
-		if !ok {
-			t.Fatalf("%s is no number", value)
-		}
-		return exact(r.RatString())
-	case []any:
-		for i := range value {
-			value[i] = withExactNumbers(t, value[i])
-		}
-	case doc:
-		for name := range value {
-			value[name] = withExactNumbers(t, value[name])
-		}
 	}
 	return value
 }
@@ -129,7 +104,7 @@ func putGroup(t testing.TB, tbl *table.Table, org string, g doc) error {
 	}
 	isNew, err := tbl.Put(t.Context(), stored)
 	if err == nil && !isNew {
-		err = errors.New("it is there already")
+		err = errIsThere
 	}
 	if err != nil {
 		return fmt.Errorf("put group %v: %w", g["id"], err)
@@ -309,17 +284,12 @@ func (a *api) listAll(t testing.TB, org string, parameters url.Values) []doc {
 
 func idsOf(groups []doc) []string { return page{groups: groups}.ids() }
 
-func listPath(org string) string { return "/org/" + url.PathEscape(org) + "/usageRecordGroup" }
+func orgPath(org string) string { return "/org/" + url.PathEscape(org) }
+
+func listPath(org string) string { return orgPath(org) + "/usageRecordGroup" }
 
 func groupPath(org, id string) string { return listPath(org) + "/" + url.PathEscape(id) }
 
-// validating is the ID of the operation that validates groups, and the end of its path.
-const validating = "batchValidateUsageRecordGroups"
+func validatePath(org string) string { return orgPath(org) + "/batchValidateUsageRecordGroups" }
 
-func validatePath(org string) string {
-	return "/org/" + url.PathEscape(org) + "/" + validating
-}
-
-func configPath(org string) string {
-	return "/org/" + url.PathEscape(org) + "/usageMeteringConfigInfo"
-}
+func configPath(org string) string { return orgPath(org) + "/usageMeteringConfigInfo" }

@@ -50,6 +50,13 @@ func (k *keyring) of(ctx context.Context, org string) (auth.Key, error) {
 	return key, k.table.AddAPIKey(ctx, recordOf(key, org, allScopes))
 }
 
+// add records that the key was made for the organization.
+func (k *keyring) add(key auth.Key, org string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.organizations[key] = org
+}
+
 // newKey stores a key; change may give its record other values.
 func (a *api) newKey(t testing.TB, org string, scopes auth.Scopes, change ...func(*auth.Record)) auth.Key {
 	t.Helper()
@@ -58,9 +65,7 @@ func (a *api) newKey(t testing.TB, org string, scopes auth.Scopes, change ...fun
 	for _, c := range change {
 		c(record)
 	}
-	a.keys.mu.Lock()
-	a.keys.organizations[key] = org
-	a.keys.mu.Unlock()
+	a.keys.add(key, org)
 	if err := a.keys.table.AddAPIKey(t.Context(), record); err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ func TestLimits_AreInTheDescription(t *testing.T) {
 			t.Errorf("%s has a maxLength of %v, want %d", name, got, want)
 		}
 	}
-	body := at(description, "paths", "/org/{orgId}/"+validating, "post", "requestBody", "content", "application/json", "schema", "maxItems")
+	body := at(description, "paths", "/org/{orgId}/batchValidateUsageRecordGroups", "post", "requestBody", "content", "application/json", "schema", "maxItems")
 	if body != metering.MaxBatch {
 		t.Errorf("a batch has %v groups at most, want %d", body, metering.MaxBatch)
 	}

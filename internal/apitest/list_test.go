@@ -1,10 +1,10 @@
 package apitest
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -19,52 +19,34 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// stored is a group and what the API must return for it.
-type stored struct{ group, answered doc }
+// storedGroup is a group and what the API must return for it.
+type storedGroup struct{ group, answered doc }
 
-func storedIn(t testing.TB, org string, groups []doc) []stored {
+func storedIn(t testing.TB, org string, groups []doc) []storedGroup {
 	t.Helper()
-	all := []stored{}
+	all := []storedGroup{}
 	for _, g := range groups {
-		all = append(all, stored{g, answered(t, org, g)})
+		all = append(all, storedGroup{g, answered(t, org, g)})
 	}
 	return all
 }
 
-// listed is a plain filter in memory: what a list with these parameters must hold, in its order.
-// Absent parameters mean their defaults; the caller applies limit and offset.
-func listed(t testing.TB, groups []stored, parameters url.Values) []doc {
+// listed is what the model lists of these groups, to the end.
+func listed(t testing.TB, groups []storedGroup, parameters url.Values) []doc {
 	t.Helper()
-	var metaInfo any = doc{}
-	if text := parameters.Get("metaInfo"); text != "" {
-		metaInfo = parse(t, text)
-	}
-	end := cmp.Or(parameters.Get("endDate"), milliseconds(now)[:10])
-	start := parameters.Get("startDate")
-	if start == "" {
-		start = parseTime(t, end+"T00:00:00Z").AddDate(0, 0, -30).Format(time.DateOnly)
-	}
-	same := func(parameter string, value any) bool {
-		wanted := parameters.Get(parameter)
-		return wanted == "" || value == wanted
-	}
-	matching := []doc{}
+	o := newOrganization("acme")
 	for _, s := range groups {
-		g, as := s.group, s.answered
-		day := as["creationTime"].(string)[:10]
-		if same("partner", g["partner"]) && same("productId", g["productID"]) && same("entitlementId", g["entitlementID"]) &&
-			same("buyerId", g["buyerID"]) && same("status", g["status"]) && same("source", as["metaInfo"].(doc)["source"]) &&
-			start <= day && day <= end && contains(as["metaInfo"], metaInfo) {
-			matching = append(matching, as)
-		}
+		id := s.group["id"].(string)
+		o.all("group")[id] = s.answered
+		o.products[id], _ = s.group["productID"].(string)
 	}
-	slices.SortFunc(matching, func(a, b doc) int {
-		return -cmp.Or(
-			parseTime(t, a["creationTime"].(string)).Compare(parseTime(t, b["creationTime"].(string))),
-			bytes.Compare([]byte(a["id"].(string)), []byte(b["id"].(string))),
-		)
-	})
-	return matching
+	all := maps.Clone(parameters)
+	all.Del("limit")
+	list := []doc{}
+	for _, g := range o.list(now, &modelKey{}, all).body.(doc)["usageRecordGroups"].([]any) {
+		list = append(list, g.(doc))
+	}
+	return list
 }
 
 // contains is the contract's rule: objects member by member, each wanted element of an array
@@ -100,7 +82,7 @@ func newDice(seed uint64) dice { return dice{rand.New(rand.NewPCG(seed, 7))} }
 
 func (d dice) chance(percent int) bool { return d.IntN(100) < percent }
 
-func pick[T any](d dice, from []T) T { return from[d.IntN(len(from))] }
+func choose[T any](d dice, from []T) T { return from[d.IntN(len(from))] }
 
 var (
 	partners     = []string{"AWS", "AZURE", "GCP"}
@@ -131,15 +113,15 @@ var (
 // group is a random group; i makes its id unique.
 func (d dice) group(i int) doc {
 	g := doc{
-		"id": fmt.Sprintf("%s%d", pick(d, idParts), i), "buyerID": pick(d, buyers), "entitlementID": pick(d, entitlements),
-		"partner": pick(d, partners), "status": pick(d, statuses), "creationTime": pick(d, times), "serialID": d.IntN(1 << 31),
+		"id": fmt.Sprintf("%s%d", choose(d, idParts), i), "buyerID": choose(d, buyers), "entitlementID": choose(d, entitlements),
+		"partner": choose(d, partners), "status": choose(d, statuses), "creationTime": choose(d, times), "serialID": d.IntN(1 << 31),
 		"usageRecordReportID": "", "records": d.quantities(), "metaInfo": d.metaInfo(),
 	}
 	if d.chance(50) {
 		at := now.Add(-time.Duration(d.Int64N(int64(44 * 24 * time.Hour))))
 		g["creationTime"] = at.Format("2006-01-02T15:04:05.999999Z07:00")
 	}
-	if product := pick(d, products); product != "" {
+	if product := choose(d, products); product != "" {
 		g["productID"] = product
 	}
 	if g["status"] == "REPORTED" {
@@ -151,7 +133,7 @@ func (d dice) group(i int) doc {
 func (d dice) quantities() doc {
 	q := doc{}
 	for range d.IntN(4) {
-		q[pick(d, names)] = json.Number(pick(d, quantities))
+		q[choose(d, names)] = json.Number(choose(d, quantities))
 	}
 	return q
 }
@@ -164,17 +146,17 @@ func (d dice) metaInfo() doc {
 		}
 	}
 	set(30, "SkipValidation", d.chance(50))
-	set(80, "source", pick(d, sources))
-	set(40, "timestamp", pick(d, times))
+	set(80, "source", choose(d, sources))
+	set(40, "timestamp", choose(d, times))
 	set(50, "originRecords", d.quantities())
-	set(20, "lagoAmount", json.Number(pick(d, numbers)))
-	set(20, "metronomeInvoiceID", pick(d, texts))
-	set(20, "stripeUsageRecordSummaryTotalUsage", json.Number(pick(d, []string{"0", "5", "5.0", "2147483647", "-2147483648", "1e3"})))
-	set(20, "lagoUsageStartTime", pick(d, times))
+	set(20, "lagoAmount", json.Number(choose(d, numbers)))
+	set(20, "metronomeInvoiceID", choose(d, texts))
+	set(20, "stripeUsageRecordSummaryTotalUsage", json.Number(choose(d, []string{"0", "5", "5.0", "2147483647", "-2147483648", "1e3"})))
+	set(20, "lagoUsageStartTime", choose(d, times))
 	if d.chance(60) {
 		records := []any{}
 		for range d.IntN(4) {
-			r := doc{"key": pick(d, names), "quantity": json.Number(pick(d, quantities))}
+			r := doc{"key": choose(d, names), "quantity": json.Number(choose(d, quantities))}
 			if d.chance(80) {
 				r["properties"] = d.object(3)
 			}
@@ -188,7 +170,7 @@ func (d dice) metaInfo() doc {
 func (d dice) object(depth int) doc {
 	o := doc{}
 	for range d.IntN(4) {
-		o[pick(d, names)] = d.value(depth - 1)
+		o[choose(d, names)] = d.value(depth - 1)
 	}
 	return o
 }
@@ -204,9 +186,9 @@ func (d dice) value(depth int) any {
 	case 1:
 		return d.chance(50)
 	case 2:
-		return pick(d, texts)
+		return choose(d, texts)
 	case 3, 4:
-		return json.Number(pick(d, numbers))
+		return json.Number(choose(d, numbers))
 	case 5:
 		array := []any{}
 		for range d.IntN(4) {
@@ -254,16 +236,16 @@ func (d dice) respelled(n json.Number) json.Number {
 	case hasExponent:
 		return json.Number(strings.ReplaceAll(text, "e", "E"))
 	case strings.Contains(text, "."):
-		return json.Number(text + pick(d, []string{"", "0", "e0", "00E+00"}))
+		return json.Number(text + choose(d, []string{"", "0", "e0", "00E+00"}))
 	default:
-		return json.Number(text + pick(d, []string{"", ".0", "e0", "e-0", ".000E0"}))
+		return json.Number(text + choose(d, []string{"", ".0", "e0", "e-0", ".000E0"}))
 	}
 }
 
 // parameters are a valid combination of the list's parameters, which usually matches some group.
-func (d dice) parameters(t testing.TB, groups []stored) url.Values {
+func (d dice) parameters(t testing.TB, groups []storedGroup) url.Values {
 	p := url.Values{}
-	like := pick(d, groups).group
+	like := choose(d, groups).group
 	set := func(percent int, name string, value any) {
 		if text, ok := value.(string); ok && d.chance(percent) {
 			p.Set(name, text)
@@ -289,7 +271,7 @@ func (d dice) parameters(t testing.TB, groups []stored) url.Values {
 			set(100, "metaInfo", toJSON(t, wanted))
 		}
 	}
-	from, to := pick(d, days), pick(d, days)
+	from, to := choose(d, days), choose(d, days)
 	if from > to {
 		from, to = to, from
 	}
@@ -339,14 +321,14 @@ func TestListIsAPlainFilter(t *testing.T) {
 		g["id"] = acme[i]["id"]
 		other = append(other, g)
 	}
-	orgs := map[string][]stored{"acme": storedIn(t, "acme", acme), "acme#1": storedIn(t, "acme#1", other)}
+	orgs := map[string][]storedGroup{"acme": storedIn(t, "acme", acme), "acme#1": storedIn(t, "acme#1", other)}
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", acme...)
 		a.put(t, "acme#1", other...)
 		d := newDice(seed + uint64(len(t.Name()))) // different in each way
 		matches := 0
 		for range 50 {
-			org := pick(d, []string{"acme", "acme", "acme", "acme#1"})
+			org := choose(d, []string{"acme", "acme", "acme", "acme#1"})
 			parameters := d.parameters(t, orgs[org])
 			expected := listed(t, orgs[org], parameters)
 			matches += min(len(expected), 1)
@@ -364,7 +346,7 @@ func TestListIsAPlainFilter(t *testing.T) {
 // wantPages requests the list page by page, with varying sizes, and one page at a random offset.
 func wantPages(t *testing.T, a *api, d dice, org string, parameters url.Values, expected []doc) {
 	t.Helper()
-	limit := pick(d, []int{0, 0, 1000, 1 + len(expected)/2, 1 + len(expected)/3, len(expected), max(1, len(expected)-1)})
+	limit := choose(d, []int{0, 0, 1000, 1 + len(expected)/2, 1 + len(expected)/3, len(expected), max(1, len(expected)-1)})
 	if limit > 0 {
 		parameters.Set("limit", fmt.Sprint(limit))
 	}
@@ -744,7 +726,7 @@ func TestListByMetaInfo(t *testing.T) {
 func TestListReadsOnAcrossQueries(t *testing.T) {
 	groups := []doc{}
 	for i := range 28 { // 1.1 MB: two Queries
-		status := pick(newDice(uint64(i)), statuses)
+		status := choose(newDice(uint64(i)), statuses)
 		groups = append(groups, group(fmt.Sprintf("g%02d", i), doc{"status": status, "metaInfo": doc{"metronomeInvoiceID": strings.Repeat("x", 40_000)}}))
 	}
 	all := storedIn(t, "acme", groups)

@@ -19,7 +19,6 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 	"go.yaml.in/yaml/v3"
-	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/auth"
@@ -90,32 +89,6 @@ func TestOperations(t *testing.T) {
 			}
 		}
 	})
-}
-
-// The tests that draw requests for every operation cover all of them.
-func TestEveryOperation_IsTested(t *testing.T) {
-	t.Parallel()
-	ids := []string{}
-	for _, o := range httpapi.Operations() {
-		ids = append(ids, o.ID)
-	}
-	slices.Sort(ids)
-	wantSame(t, ids, slices.Sorted(maps.Keys(everyOperation("acme"))))
-	wantSame(t, ids, slices.Sorted(maps.Keys(admitting)))
-
-	scenario := genScenario().Example(1)
-	steps, isolated := rapid.Custom(scenario.genStep), map[string]bool{}
-	for seed := range 1000 {
-		r := steps.Example(seed).Request
-		if _, e := routed(r.method, r.path); e.path != "" {
-			isolated[e.String()] = true
-		}
-	}
-	for _, o := range httpapi.Operations() {
-		if !isolated[o.Method+" "+o.Path] {
-			t.Errorf("no step of isolation_test.go is a request of %s", o.ID)
-		}
-	}
 }
 
 // template.yaml gives each function what its operations need: memory, time, and access to the
@@ -448,7 +421,7 @@ func plain(node *yaml.Node) any {
 
 // The function of its operation, and no other function, responds to each event in events/ with 200,
 // for the client in the event's authorizer context.
-func TestTheEventsAreAnswered(t *testing.T) {
+func TestEvents_AreServed(t *testing.T) {
 	t.Parallel()
 	functions := map[string]string{}
 	for _, o := range httpapi.Operations() {
@@ -464,8 +437,10 @@ func TestTheEventsAreAnswered(t *testing.T) {
 			tbl := tabletest.New(t)
 			event := readEvent(t, operation)
 			org := event.PathParameters["orgId"]
-			id := cmp.Or(event.PathParameters["usageRecordGroupId"], "g1")
-			putGroups(t, tbl, org, group(id))
+			a := serve(t, "http", tbl, tbl)
+			a.table = tbl
+			a.giveAll(t, org)
+			a.give(t, org, imported(group(cmp.Or(event.PathParameters["usageRecordGroupId"], "g1"))))
 			log := slog.New(slog.NewJSONHandler(&logLines{}, nil))
 			api := &httpapi.API{
 				Table: tbl, Log: log, Now: func() time.Time { return now }, Authenticate: lambdahost.Principal, CountUnits: table.CountUnits,
@@ -486,7 +461,7 @@ func TestTheEventsAreAnswered(t *testing.T) {
 
 // The authorizer's event is the same request as the list's event. The context in the list's event
 // is what the authorizer returns.
-func TestTheAuthorizersEventIsAnswered(t *testing.T) {
+func TestEvents_AuthorizersIsServed(t *testing.T) {
 	t.Parallel()
 	var event events.APIGatewayV2CustomAuthorizerV2Request
 	if err := json.Unmarshal(readFile(t, "events/"+httpapi.AuthorizerFunction+".json"), &event); err != nil {

@@ -14,16 +14,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
-	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -155,232 +151,10 @@ func (r *reader) readAll(t testing.TB) []string {
 	return r.ids
 }
 
-// crowd is an organization whose groups are created and changed while its lists are read. It
-// records what such a list may hold, and what it must hold.
-type crowd struct {
-	a    *api
-	org  string
-	mu   sync.Mutex
-	d    dice
-	made int
-	is   map[string]doc // the groups in their current state
-
-	// Since begin: all groups that existed at some time, and those that were created or changed.
-	was     []doc
-	touched map[string]bool
-}
-
-// crowdLists are lists of a crowd.
-var crowdLists = []url.Values{
-	{},
-	{"status": {"CREATED"}},
-	{"status": {"DELETED"}},
-	{"buyerId": {"b#1"}},
-	{"buyerId": {"b#1"}, "status": {"CREATED"}},
-	{"entitlementId": {"e"}, "status": {"DELETED"}},
-	{"source": {"LAGO"}},
-	{"metaInfo": {`{"billableRecords": [{"key": "rare"}]}`}},
-}
-
-func newCrowd(t testing.TB, a *api, org string, seed uint64, n int) *crowd {
-	t.Helper()
-	c := &crowd{a: a, org: org, d: newDice(seed), is: map[string]doc{}}
-	groups := []doc{}
-	for range n {
-		g := c.group(time.Duration(c.d.IntN(40)) * time.Hour) // some with equal times
-		groups = append(groups, g)
-		c.is[g["id"].(string)] = g
-	}
-	a.put(t, org, groups...)
-	return c
-}
-
-func (c *crowd) group(before time.Duration) doc {
-	c.made++
-	return at(pick(c.d, idParts)+strconv.Itoa(c.made), before, doc{
-		"status": pick(c.d, []string{"CREATED", "CREATED", "CREATED", "INVALID", "REPORTED", "DELETED"}), "buyerID": pick(c.d, []string{"b", "b#1"}),
-		"entitlementID": pick(c.d, []string{"e", "e#1"}), "metaInfo": doc{
-			"source": pick(c.d, []string{"API", "LAGO"}), "billableRecords": []any{doc{"key": pick(c.d, []string{"usual", "usual", "rare"}), "quantity": 1}},
-		},
-	})
-}
-
-func (c *crowd) begin() {
-	c.was, c.touched = slices.Collect(maps.Values(c.is)), map[string]bool{}
-}
-
-// change imports a group, newer than all others or with a past time, or deletes one.
-func (c *crowd) change(t testing.TB, ctx context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	deletable := []string{}
-	for id, g := range c.is {
-		if g["status"] == "CREATED" || g["status"] == "INVALID" {
-			deletable = append(deletable, id)
-		}
-	}
-	slices.Sort(deletable)
-	var g doc
-	switch kind := c.d.IntN(4); {
-	case kind < 2 && len(deletable) > 0:
-		g = maps.Clone(c.is[pick(c.d, deletable)])
-		g["status"] = "DELETED"
-		if _, err := c.a.table.Delete(ctx, metering.OrgID(c.org), metering.GroupID(g["id"].(string)), "", later); err != nil {
-			return err
-		}
-	case kind == 2:
-		g = c.group(time.Duration(c.d.IntN(40)) * time.Hour)
-	default:
-		g = c.group(-time.Duration(c.made) * time.Second)
-	}
-	id := g["id"].(string)
-	if _, there := c.is[id]; !there {
-		if err := putGroup(t, c.a.table, c.org, g); err != nil {
-			return err
-		}
-	}
-	c.is[id], c.touched[id] = g, true
-	c.was = append(c.was, g)
-	return nil
-}
-
-// wrong reports the errors of a list that was read since begin.
-func (c *crowd) wrong(t testing.TB, parameters url.Values, ids []string) (wrong []string) {
-	order := slices.Compact(idsOf(listed(t, storedIn(t, c.org, c.was), parameters)))
-	before := -1
-	for _, id := range ids {
-		i := slices.Index(order, id)
-		switch {
-		case i < 0:
-			wrong = append(wrong, id+" has never matched")
-		case i <= before:
-			wrong = append(wrong, id+" is there twice or out of order")
-		}
-		before = i
-	}
-	for _, id := range order {
-		if !c.touched[id] && !slices.Contains(ids, id) {
-			wrong = append(wrong, id+" is missing")
-		}
-	}
-	return wrong
-}
-
-// allOf returns the parameters with a window that holds the whole crowd.
-func allOf(parameters url.Values) url.Values {
-	all := maps.Clone(parameters)
-	all.Set("startDate", "2099-07-01")
-	all.Set("endDate", "2099-08-31")
-	return all
-}
-
-// pagingWays runs test for each way in two cases: over a DynamoDB that reads few groups at once,
-// with each list read for no longer than one response, and over an unchanged DynamoDB.
-func pagingWays(t *testing.T, test func(t *testing.T, a *api)) {
-	t.Run("whole", func(t *testing.T) { eachWay(t, test) })
-	if samURL == "" {
-		t.Run("in haste", func(t *testing.T) { eachWayInHaste(t, 4, test) })
-	}
-}
-
 // eachWayInHaste is eachWay with a DynamoDB that reads n groups per response, and lists that are
 // read for no longer than that takes.
 func eachWayInHaste(t *testing.T, n int, test func(t *testing.T, a *api)) {
 	eachWayWith(t, tabletest.ShortPages(tabletest.Watched(t), n), func(a *httpapi.API) { a.ListFor = time.Nanosecond }, test)
-}
-
-// A single client that follows nextOffset misses no group and gets none twice, whatever is created
-// or changed meanwhile.
-func TestALoneClientMissesNothing(t *testing.T) {
-	pagingWays(t, func(t *testing.T, a *api) {
-		a.clock.set(later)
-		seeds := 4
-		if a.isSAM() {
-			seeds = 1
-		}
-		for seed := range seeds {
-			c := newCrowd(t, a, fmt.Sprint("acme-", seed), uint64(seed), 28)
-			for i := range len(crowdLists) / 2 {
-				parameters := allOf(crowdLists[(2*i+seed/2)%len(crowdLists)])
-				c.begin()
-				r := a.reader(c.org, parameters)
-				var meanwhile *errgroup.Group
-				for !r.ended {
-					if seed%2 == 0 {
-						for range c.d.IntN(4) {
-							if err := c.change(t, t.Context()); err != nil {
-								t.Fatal(err)
-							}
-						}
-					} else if meanwhile == nil {
-						meanwhile = new(errgroup.Group)
-						meanwhile.Go(func() error { return c.changeTimes(t, 20) })
-					}
-					if err := r.read(t.Context(), 1+len(r.ids)*7%9); err != nil {
-						t.Fatalf("seed %d, %v: %v", seed, parameters, err)
-					}
-				}
-				if meanwhile != nil {
-					if err := meanwhile.Wait(); err != nil {
-						t.Fatal(err)
-					}
-				}
-				if wrong := c.wrong(t, parameters, r.ids); wrong != nil {
-					t.Fatalf("seed %d, %v: %q: %q", seed, parameters, wrong, r.ids)
-				}
-			}
-		}
-	})
-}
-
-func (c *crowd) changeTimes(t testing.TB, n int) error {
-	for range n {
-		if err := c.change(t, t.Context()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Clients that read one list at the same time are each served as if alone: with one key if they
-// follow the Link header, with a key each if they follow nextOffset.
-func TestManyClientsMissNothing(t *testing.T) {
-	pagingWays(t, func(t *testing.T, a *api) {
-		a.clock.set(later)
-		for _, byLink := range []bool{true, false} {
-			const seed = 11
-			c := newCrowd(t, a, fmt.Sprint("by link ", byLink), seed, 28)
-			for _, parameters := range []url.Values{crowdLists[0], crowdLists[4], crowdLists[7]} {
-				parameters = allOf(parameters)
-				c.begin()
-				readers := make([]*reader, 3)
-				var all errgroup.Group
-				for i := range readers {
-					r := a.reader(c.org, parameters)
-					r.byLink = byLink
-					if !byLink {
-						r.key = a.newKey(t, c.org, auth.Read)
-					}
-					readers[i] = r
-					all.Go(func() (err error) {
-						for !r.ended && err == nil {
-							err = r.read(t.Context(), 1+len(r.ids)*(i+3)%(5+i))
-						}
-						return err
-					})
-				}
-				all.Go(func() error { return c.changeTimes(t, 20) })
-				if err := all.Wait(); err != nil {
-					t.Fatalf("by link %v, %v: %v", byLink, parameters, err)
-				}
-				for i, r := range readers {
-					if wrong := c.wrong(t, parameters, r.ids); wrong != nil {
-						t.Fatalf("by link %v, %v: client %d: %q: %q", byLink, parameters, i, wrong, r.ids)
-					}
-				}
-			}
-		}
-	})
 }
 
 // A list that began before midnight continues with the days of its first page.
@@ -541,7 +315,7 @@ func asked(t testing.TB, requests []tabletest.Request) (all []string) {
 func TestWhatAPageAsks(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
-		a.put(t, "acme", series(40, func(i int) doc { return doc{"partner": pick(newDice(uint64(i)), partners)} })...)
+		a.put(t, "acme", series(40, func(i int) doc { return doc{"partner": choose(newDice(uint64(i)), partners)} })...)
 		for _, filter := range []url.Values{{}, {"buyerId": {"buyer-1"}}, {"partner": {"AWS"}}, {"metaInfo": {`{"source":"API"}`}}} {
 			ask := func(parameter string, value any) (asks []string, got answer) {
 				parameters := maps.Clone(filter)
@@ -574,7 +348,7 @@ func TestAColdOffsetIsCounted(t *testing.T) {
 	const n, size = 40, 7
 	groups := series(n, func(i int) doc {
 		d := newDice(uint64(i))
-		return doc{"metaInfo": doc{"source": pick(d, []string{"API", "LAGO"}), "billableRecords": []any{doc{"key": pick(d, []string{"a", "b", "c"}), "quantity": 1}}}}
+		return doc{"metaInfo": doc{"source": choose(d, []string{"API", "LAGO"}), "billableRecords": []any{doc{"key": choose(d, []string{"a", "b", "c"}), "quantity": 1}}}}
 	})
 	all := storedIn(t, "acme", groups)
 	at := func(a *api, filter url.Values, offset, limit int) answer {

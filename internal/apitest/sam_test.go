@@ -13,7 +13,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -224,6 +226,10 @@ func TestTheRealClock(t *testing.T) {
 // TestMain runs all tests, or over sam those that can run that way.
 func TestMain(m *testing.M) {
 	if samURL == "" {
+		if err := overlap(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		os.Exit(m.Run())
 	}
 	status, err := runOverSAM(m)
@@ -232,6 +238,17 @@ func TestMain(m *testing.M) {
 		status = 1
 	}
 	os.Exit(status)
+}
+
+// overlap runs four tests per processor at once, unless -parallel is given: most wait for a timeout
+// or for DynamoDB Local.
+func overlap() error {
+	flag.Parse()
+	parallel := flag.Lookup("test.parallel").Value
+	if parallel.String() != strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		return nil
+	}
+	return parallel.Set(strconv.Itoa(4 * runtime.GOMAXPROCS(0)))
 }
 
 // runOverSAM runs the tests that can run this way, those that -run selects or else all, each with

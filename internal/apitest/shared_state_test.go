@@ -19,9 +19,9 @@ var mutable = regexp.MustCompile(`\b(sync|atomic|expvar)\.|\bchan\b|\bnew\(|\bma
 // madeOnce are variables that the first request makes of constants, the same whatever it asks.
 var madeOnce = map[string]bool{"wire.byName": true}
 
-// The worlds of TestNoOrganizationCanTellOfAnother run in one process: what one request leaves in a
-// package variable for another organization's request would be visible in each of them. Therefore
-// no such variable may exist: the variables of packages never change.
+// The worlds of TestOrganizations_CannotDetectEachOther run in one process: what one request leaves
+// in a package variable for another organization's request would be visible in each of them.
+// Therefore no such variable may exist: the variables of packages never change.
 func TestPackagesKeepNothingOfARequest(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"httpapi", "auth", "table", "metering", "wire", "lambdahost", "lambdahost/tablehost", "dynamoclient"} {

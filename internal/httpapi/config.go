@@ -75,9 +75,10 @@ func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, replace bool,
 
 // contentLocation says that the body of a response is the config as GET returns it, so that its
 // ETag is that of this body, not of what was sent (RFC 9110, 8.7). It is relative: the path that
-// the client sees may have a stage in front of ours.
+// the client sees may have a stage in front of ours. A colon would make what is before it a scheme.
 func contentLocation(r *http.Request) string {
-	return r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+	path := r.URL.EscapedPath()
+	return strings.ReplaceAll(path[strings.LastIndexByte(path, '/')+1:], ":", "%3A")
 }
 
 func writeConfig(w http.ResponseWriter, v metering.ConfigVersion) {

@@ -11,6 +11,7 @@ import (
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
@@ -20,11 +21,11 @@ import (
 func TestWhatDynamoDBLocalLoses(t *testing.T) {
 	t.Parallel()
 	const writers = 8
-	r := random(t)
+	r := seedtest.Random(t)
 	data := t.TempDir()
 	var mu sync.Mutex
 	acknowledged, lost, kills, unasked := map[string]bool{}, 0, 0, 0
-	for deadline := until(2 * time.Second); kills < 2 || time.Now().Before(deadline); kills++ {
+	for deadline := seedtest.Until(2 * time.Second); kills < 2 || time.Now().Before(deadline); kills++ {
 		db := startDatabase(t, data)
 		pid := databaseOver(t, data)
 		stored := table.New(db.Client(), "marketmeter")

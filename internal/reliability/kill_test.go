@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 )
 
 // victims are the processes that a kill -9 hits. Both are killed when a machine runs out of memory;
@@ -50,7 +52,7 @@ var victims = []struct {
 // complete.
 func TestAKillLosesNothing(t *testing.T) {
 	t.Parallel()
-	r := random(t)
+	r := seedtest.Random(t)
 	order := r.Perm(len(victims)) // each is used by at least one of the two
 	for _, test := range []struct {
 		name  string
@@ -65,7 +67,7 @@ func TestAKillLosesNothing(t *testing.T) {
 			i := install(t, "ADDR="+freeAddress(t), "SANDBOX_ADDR=127.0.0.1:0")
 			var h history
 			kills, demo, orphan := 0, "", func() bool { return false }
-			for deadline := until(3 * time.Second); kills < test.kills || time.Now().Before(deadline); kills++ {
+			for deadline := seedtest.Until(3 * time.Second); kills < test.kills || time.Now().Before(deadline); kills++ {
 				victim := victims[order[(test.from+kills)%len(order)]]
 				i.killOnTheWayUp(t, r, args)
 				server := i.serve(t, args...)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/programtest"
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -35,7 +36,7 @@ const (
 func TestOverloadIsShed(t *testing.T) {
 	t.Parallel()
 	const overload = 15 * time.Second
-	r := random(t)
+	r := seedtest.Random(t)
 	client, name := tabletest.Client(t)
 	load := &load{groups: 1200}
 	load.fill(t, table.New(client, name))
@@ -212,7 +213,7 @@ func (l *load) one(ctx context.Context, kind int, n uint64) (got httpAnswer, err
 		got, err = send(ctx, l.client, "PATCH", org+"/usageMeteringConfigInfo", l.key, body)
 	default: // 100 KB of groups
 		body := "[" + string(slices.Repeat([]byte(`{"records":{"cpu":1.5}},`), 999)) + `{"records":{"cpu":1.5}}]`
-		got, err = send(ctx, l.client, "POST", org+"/"+validating, l.key, body)
+		got, err = send(ctx, l.client, "POST", org+"/batchValidateUsageRecordGroups", l.key, body)
 	}
 	return got, err
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/bench/lambda"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -77,7 +78,7 @@ func TestAFunctionAnswersWhateverItsTableDoes(t *testing.T) {
 		for failure, handler := range failures {
 			times, events := 2, operations
 			switch {
-			case *long:
+			case *seedtest.Long:
 				times = 30
 			case failure == "silent":
 				times, events = 1, operations[:1] // each takes long, and begins with the same read

@@ -38,16 +38,24 @@ func (t *Table) catalogItem(ctx context.Context, org metering.OrgID, sk string) 
 	return out.Item, nil
 }
 
+// condition is a condition expression, with its names and values.
+type condition struct {
+	text   string
+	names  map[string]string
+	values map[string]types.AttributeValue
+}
+
 // unchangedSince is the condition that an object is still the item that was read; nil means that
 // none existed.
-func unchangedSince(item map[string]types.AttributeValue) (condition *string, values map[string]types.AttributeValue) {
+func unchangedSince(item map[string]types.AttributeValue) condition {
 	if item == nil {
-		return aws.String("attribute_not_exists(PK)"), nil
+		return condition{text: "attribute_not_exists(PK)"}
 	}
-	if item[attrOperation] == nil { // no version writes such an item
-		return aws.String("attribute_not_exists(" + attrOperation + ")"), nil
+	c := condition{text: "attribute_exists(PK) AND attribute_not_exists(#op)", names: map[string]string{"#op": attrOperation}}
+	if item[attrOperation] != nil { // no version writes an item without
+		c.text, c.values = "#op = :read", map[string]types.AttributeValue{":read": item[attrOperation]}
 	}
-	return aws.String(attrOperation + " = :read"), map[string]types.AttributeValue{":read": item[attrOperation]}
+	return c
 }
 
 // catalogWrite is a write of an object, and other writes that succeed or fail with it.
@@ -65,10 +73,11 @@ type catalogWrite struct {
 func (t *Table) write(ctx context.Context, w catalogWrite) (written bool, err error) {
 	operation := NewOperation()
 	w.item[attrOperation] = operation.value()
-	condition, values := unchangedSince(w.read)
+	unchanged := unchangedSince(w.read)
 	if len(w.other) == 0 {
 		out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{
-			TableName: &t.name, Item: w.item, ConditionExpression: condition, ExpressionAttributeValues: values,
+			TableName: &t.name, Item: w.item, ConditionExpression: &unchanged.text,
+			ExpressionAttributeNames: unchanged.names, ExpressionAttributeValues: unchanged.values,
 			ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 			ReturnConsumedCapacity:              wantUnits(ctx),
 		})
@@ -83,7 +92,8 @@ func (t *Table) write(ctx context.Context, w catalogWrite) (written bool, err er
 	}
 	out, err := t.client.TransactWriteItems(ctx, &dynamodb.TransactWriteItemsInput{
 		TransactItems: append([]types.TransactWriteItem{{Put: &types.Put{
-			TableName: &t.name, Item: w.item, ConditionExpression: condition, ExpressionAttributeValues: values,
+			TableName: &t.name, Item: w.item, ConditionExpression: &unchanged.text,
+			ExpressionAttributeNames: unchanged.names, ExpressionAttributeValues: unchanged.values,
 			ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 		}}}, w.other...),
 		ReturnConsumedCapacity: wantUnits(ctx),

@@ -131,12 +131,13 @@ func (t *Table) DeleteConnection(ctx context.Context, org metering.OrgID, partne
 		if err != nil {
 			return metering.Stored[metering.Connection]{}, err
 		}
-		condition, values := unchangedSince(read)
+		unchanged := unchangedSince(read)
 		out, err := t.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{
 			TableName:                 &t.name,
 			Key:                       itemKey(orgKey(org), connectionItemKey(partner)),
-			ConditionExpression:       aws.String("attribute_not_exists(PK) OR " + *condition),
-			ExpressionAttributeValues: values,
+			ConditionExpression:       aws.String("attribute_not_exists(PK) OR " + unchanged.text),
+			ExpressionAttributeNames:  unchanged.names,
+			ExpressionAttributeValues: unchanged.values,
 			ReturnConsumedCapacity:    wantUnits(ctx),
 		})
 		if err == nil {

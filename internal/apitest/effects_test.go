@@ -1,8 +1,10 @@
-package reliability
+package apitest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -21,110 +23,30 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
-	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// operation is a request of a client or an operator.
-type operation struct {
-	name    string
-	prepare func(ctx context.Context, w *world) error
-	do      func(ctx context.Context, w *world, over *table.Table) answer
-
-	again  int  // the status if it is requested again after it was done
-	steady bool // the last writer wins: to do it again at the same time changes nothing, and later only a little
-	reads  bool // it writes nothing but checkpoints of its list; its next pages show whether those are right
-	hasty  bool // DynamoDB reads one group per response, and a list is read no longer than for one
+// effects returns those of all operations, and what else operators do.
+func effects() (all []effect) {
+	for _, o := range operations() {
+		all = append(all, o.effects...)
+	}
+	return append(all, operatorEffects...)
 }
 
-// answer is the API's response. An operation directly on the table returns the response that the
-// API would return.
-type answer struct {
-	status int
-	body   string
-}
-
-var operations = []operation{
-	{
-		name:    "DELETE group",
-		prepare: func(ctx context.Context, w *world) error { return w.put(ctx, w.table, "g1").err() },
-		do: func(ctx context.Context, w *world, over *table.Table) answer {
-			return w.send(ctx, over, "DELETE", "usageRecordGroup/g1", "")
-		},
-		again: http.StatusBadRequest,
-	},
-	{
-		name: "PATCH config",
-		prepare: func(ctx context.Context, w *world) error {
-			return w.send(ctx, w.table, "PUT", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`).err()
-		},
-		do: func(ctx context.Context, w *world, over *table.Table) answer {
-			return w.send(ctx, over, "PATCH", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"GCP"}]}`)
-		},
-		again: http.StatusOK,
-	},
-	{
-		name: "PATCH config with If-Match",
-		prepare: func(ctx context.Context, w *world) error {
-			return w.send(ctx, w.table, "PUT", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`).err()
-		},
-		do: func(ctx context.Context, w *world, over *table.Table) answer {
-			return w.sendIf(ctx, over, etagOf(1, `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`), "PATCH", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"GCP"}]}`)
-		},
-		again: http.StatusPreconditionFailed,
-	},
-	{
-		name:    "PUT config",
-		prepare: nothing,
-		do: func(ctx context.Context, w *world, over *table.Table) answer {
-			return w.send(ctx, over, "PUT", "usageMeteringConfigInfo", `{"partnerUsageMeteringConfigs":[{"partner":"AWS"}]}`)
-		},
-		again: http.StatusOK,
-	},
-	{
-		name:    "GET a page that another follows",
-		prepare: func(ctx context.Context, w *world) error { return w.put(ctx, w.table, "g1", "g2", "g3").err() },
-		do: func(ctx context.Context, w *world, over *table.Table) answer {
-			return w.send(ctx, over, "GET", "usageRecordGroup?limit=2", "")
-		},
-		again: http.StatusOK, steady: true,
-	},
-	{
-		// Two responses hold nothing of the list: the first request stores an empty range, the
-		// second a longer one. The third skips it, stores the checkpoint of its page and makes the
-		// range expire. Then a page with the other group follows, and the end.
-		name: "GET all pages of a list that is read in vain at first",
-		prepare: func(ctx context.Context, w *world) error {
-			if err := w.put(ctx, w.table, "g1", "g2", "g3", "g4").err(); err != nil {
-				return err
-			}
-			for _, id := range []string{"g1", "g2"} {
-				if err := w.send(ctx, w.table, "DELETE", "usageRecordGroup/"+id, "").err(); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-		do: func(ctx context.Context, w *world, over *table.Table) answer {
-			return w.readOn(ctx, over, "buyerId=b&status=CREATED")
-		},
-		again: http.StatusOK, steady: true, reads: true, hasty: true,
-	},
-	{
-		name:    "GET config",
-		prepare: nothing,
-		do: func(ctx context.Context, w *world, over *table.Table) answer {
-			return w.send(ctx, over, "GET", "usageMeteringConfigInfo", "")
-		},
-		again: http.StatusOK, reads: true,
-	},
+var operatorEffects = []effect{
 	{
 		// As the program does it for each line, except that a program repeats it as the same
 		// operation. That the lines of an import and their counts agree with what is stored,
 		// whatever its requests return, is tested by TestEachFaultOfAnImport in cmd.
-		name:    "import a group",
-		prepare: nothing,
-		do:      func(ctx context.Context, w *world, over *table.Table) answer { return w.put(ctx, over, "g1") },
-		again:   http.StatusOK,
+		name: "import a group",
+		do: func(ctx context.Context, w *world, over *table.Table) answer {
+			g, err := decodeGroup(w.org, group("g1"))
+			if err != nil {
+				return answerOf(nil, err)
+			}
+			return answerOf(over.Put(ctx, g))
+		},
+		again: http.StatusOK,
 	},
 	{
 		name:    "raise the serial counter",
@@ -135,8 +57,7 @@ var operations = []operation{
 		again: http.StatusOK,
 	},
 	{
-		name:    "make an API key",
-		prepare: nothing,
+		name: "make an API key",
 		do: func(ctx context.Context, w *world, over *table.Table) answer {
 			return answerOf(nil, over.AddAPIKey(ctx, w.record(0)))
 		},
@@ -183,28 +104,25 @@ var operations = []operation{
 	},
 }
 
-func nothing(context.Context, *world) error { return nil }
-
+// answerOf is the response that the API would return to what an operator did.
 func answerOf(result any, err error) answer {
-	if err != nil {
-		status, known := map[metering.Code]int{
-			metering.Unavailable: http.StatusServiceUnavailable, metering.NotFound: http.StatusNotFound, metering.Invalid: http.StatusBadRequest,
-		}[metering.CodeOf(err)]
-		if !known {
-			status = http.StatusInternalServerError
-		}
-		return answer{status, err.Error()}
+	body, failure := json.Marshal(result)
+	switch err = errors.Join(err, failure); {
+	case err == nil:
+		return answer{status: http.StatusOK, body: string(body)}
+	case errors.Is(err, errIsThere):
+		return answer{status: http.StatusConflict, body: err.Error()}
 	}
-	body, err := json.Marshal(result)
-	if err != nil {
-		return answer{http.StatusInternalServerError, err.Error()}
+	statuses := map[metering.Code]int{
+		metering.Unavailable: http.StatusServiceUnavailable, metering.NotFound: http.StatusNotFound, metering.Invalid: http.StatusBadRequest,
 	}
-	return answer{http.StatusOK, string(body)}
+	return answer{status: cmp.Or(statuses[metering.CodeOf(err)], http.StatusInternalServerError), body: err.Error()}
 }
 
-func (a answer) err() error {
-	if a.status != http.StatusOK {
-		return fmt.Errorf("%d %s", a.status, a.body)
+// err is an error unless the status is 200.
+func (got answer) err() error {
+	if got.status != http.StatusOK {
+		return fmt.Errorf("%d %s", got.status, got.body)
 	}
 	return nil
 }
@@ -218,8 +136,8 @@ type world struct {
 	keys      [2]auth.Hash
 	times     []time.Time // of its clock, the last being now
 	requests  func() []tabletest.Request
-	operation operation // that is tested in it
-	read      []string  // by readOn
+	effect    effect   // that is tested in it
+	read      []string // by readOn
 }
 
 // begins is the time at which every world starts: late enough that DynamoDB Local, which uses the
@@ -241,20 +159,18 @@ func (w *world) record(i int) *auth.Record {
 	}
 }
 
-// put imports groups and returns which of them were stored.
-func (w *world) put(ctx context.Context, over *table.Table, ids ...string) answer {
-	stored := map[string]bool{}
-	for i, id := range ids {
-		group, err := wire.DecodeGroup(fmt.Appendf(nil, `{"id": %q, "organizationID": %q, "buyerID": "b", "entitlementID": "e", "partner": "AWS", "status": "CREATED", "creationTime": %q}`,
-			id, w.org, metering.FormatTime(begins.Add(-time.Duration(i)*time.Minute))))
-		if err == nil {
-			stored[id], err = over.Put(ctx, &group)
-		}
-		if err != nil {
-			return answerOf(nil, err)
+// prepare stores what the effect needs.
+func (w *world) prepare(ctx context.Context, e effect) error {
+	for _, r := range e.given {
+		got := w.do(ctx, w.table, r)
+		if err := got.err(); err != nil {
+			return err
 		}
 	}
-	return answerOf(stored, nil)
+	if e.prepare != nil {
+		return e.prepare(ctx, w)
+	}
+	return nil
 }
 
 // readOn reads a list to its end, as a client does that repeats a request a second later if it has
@@ -262,7 +178,7 @@ func (w *world) put(ctx context.Context, over *table.Table, ids ...string) answe
 func (w *world) readOn(ctx context.Context, over *table.Table, filter string) answer {
 	w.times = append(w.times, w.now().Add(time.Second))
 	for {
-		got := w.send(ctx, over, "GET", "usageRecordGroup?"+filter+"&offset="+strconv.Itoa(len(w.read)), "")
+		got := w.send(ctx, over, listing(filter+"&offset="+strconv.Itoa(len(w.read))))
 		if got.err() != nil {
 			return got
 		}
@@ -285,33 +201,36 @@ func (w *world) readOn(ctx context.Context, over *table.Table, filter string) an
 	}
 }
 
-// send sends a request to the API on that table, with a key that has all permissions.
-func (w *world) send(ctx context.Context, over *table.Table, method, path, body string) answer {
-	return w.sendIf(ctx, over, "", method, path, body)
+// do sends a request, or does what an operator does.
+func (w *world) do(ctx context.Context, over *table.Table, r request) answer {
+	if r.operator != nil {
+		return answerOf(nil, r.operator(ctx, over, w.org))
+	}
+	return w.send(ctx, over, r)
 }
 
-// sendIf is send with If-Match, unless ifMatch is empty.
-func (w *world) sendIf(ctx context.Context, over *table.Table, ifMatch, method, path, body string) answer {
+// send sends a request to the API on that table, with a key that has all permissions.
+func (w *world) send(ctx context.Context, over *table.Table, r request) answer {
 	api := &httpapi.API{
 		Table: over, Log: slog.New(slog.DiscardHandler), Now: w.now, CountUnits: table.CountUnits,
 		Authenticate: func(*http.Request) (auth.Principal, error) {
 			return auth.Principal{Organization: metering.OrgID(w.org), KeyID: "0123456789abcdef", Scopes: auth.Admin}, nil
 		},
 	}
-	if w.operation.hasty {
+	if w.effect.hasty {
 		api.ListFor = time.Nanosecond
 	}
-	request := httptest.NewRequestWithContext(ctx, method, "/org/"+w.org+"/"+path, strings.NewReader(body))
-	request.Header.Set("Content-Type", "application/json")
-	if ifMatch != "" {
-		request.Header.Set("If-Match", ifMatch)
+	r = r.of(w.org)
+	request := httptest.NewRequestWithContext(ctx, r.method, r.path+"?"+r.query, strings.NewReader(r.body))
+	for name, value := range r.headers {
+		request.Header.Set(name, value)
 	}
 	got := httptest.NewRecorder()
 	api.Handler().ServeHTTP(got, request)
 	if got.Code == http.StatusServiceUnavailable && got.Header().Get("Retry-After") == "" {
-		return answer{http.StatusInternalServerError, "a 503 without Retry-After"}
+		return answer{status: http.StatusInternalServerError, body: "a 503 without Retry-After"}
 	}
-	return answer{got.Code, got.Header().Get("ETag") + got.Body.String()}
+	return answer{status: got.Code, body: got.Header().Get("ETag") + got.Body.String()}
 }
 
 // items are all that is stored in the partitions requested so far; for an operation that only
@@ -327,7 +246,7 @@ func (w *world) items(ctx context.Context) (map[string]string, error) {
 	}
 	all := map[string]string{}
 	for partition, ofTable := range partitions {
-		if !ofTable || w.operation.reads && strings.Contains(partition, "#PAGE#") {
+		if !ofTable || w.effect.reads && strings.Contains(partition, "#PAGE#") {
 			continue
 		}
 		out, err := w.client.Query(ctx, &dynamodb.QueryInput{

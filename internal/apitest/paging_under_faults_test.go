@@ -1,4 +1,4 @@
-package reliability
+package apitest
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,9 +25,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
-	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // Clients page by offset, each with its own key, and by cursor, all with one key. Meanwhile others
@@ -36,9 +35,9 @@ import (
 // is returned twice, none that existed unchanged from the first page to the last is missed, and
 // none is returned that does not belong to the list. Each request is served by its own function,
 // whose clock is up to a quarter of a second wrong.
-func TestListsUnderChange(t *testing.T) {
+func TestList_UnderChangeAndFaults(t *testing.T) {
 	t.Parallel()
-	seeds, end := random(t), until(6*time.Second)
+	seeds, end := seedtest.Random(t), seedtest.Until(6*time.Second)
 	client, tableName := tabletest.Client(t)
 	total := walks{}
 	for round := 0; round < 2 || time.Now().Before(end) && !t.Failed(); round++ {
@@ -75,9 +74,9 @@ type crowd struct {
 
 // member is a group with the real times of its events, which are zero if an event did not happen.
 type member struct {
-	created           time.Time // on the service's clock
-	buyer             string
-	coming, came      time.Time // before the import, and after it
+	created           time.Time         // on the service's clock
+	is                map[string]string // by the parameters of a list, but for its status
+	coming, came      time.Time         // before the import, and after it
 	deleting, deleted time.Time
 }
 
@@ -235,7 +234,10 @@ func (c *crowd) change(ctx context.Context) error {
 // bring imports a group with the current time or a past one.
 func (c *crowd) bring(ctx context.Context) error {
 	c.mu.Lock()
-	m := &member{created: c.now(), buyer: fmt.Sprint("b", c.random.IntN(2)), coming: time.Now()}
+	m := &member{created: c.now(), coming: time.Now(), is: map[string]string{
+		"buyerId": fmt.Sprint("b", c.random.IntN(2)), "entitlementId": fmt.Sprint("e", c.random.IntN(2)), "source": []string{"API", "LAGO"}[c.random.IntN(2)],
+		"metaInfo": rareRecord[c.random.IntN(3)],
+	}}
 	const day = 24 * 60 // minutes
 	switch c.random.IntN(3) {
 	case 1:
@@ -247,14 +249,18 @@ func (c *crowd) bring(ctx context.Context) error {
 	id := fmt.Sprintf("g%d-%d", c.random.IntN(10), len(c.members))
 	c.members[id] = m
 	c.mu.Unlock()
-	group, err := wire.DecodeGroup(fmt.Appendf(nil, `{"id": %q, "buyerID": %q, "entitlementID": "e", "partner": "AWS", "status": "CREATED", "creationTime": %q}`,
-		id, m.buyer, metering.FormatTime(m.created)))
+	metaInfo := doc{"source": m.is["source"]}
+	if m.is["metaInfo"] != "" {
+		metaInfo["billableRecords"] = []any{doc{"key": "rare", "quantity": 1}}
+	}
+	group, err := decodeGroup(c.org, group(id, doc{
+		"buyerID": m.is["buyerId"], "entitlementID": m.is["entitlementId"], "creationTime": metering.FormatTime(m.created), "metaInfo": metaInfo,
+	}))
 	if err != nil {
 		return err
 	}
-	group.OrganizationID = c.org
 	err = patiently(func() error {
-		_, err := c.faulty.Put(ctx, &group)
+		_, err := c.faulty.Put(ctx, group)
 		return err
 	})
 	c.mu.Lock()
@@ -272,9 +278,15 @@ func patiently(try func() error) error {
 	return errors.New("unavailable 100 times")
 }
 
-// filters are the filters of lists: without an index, with each index, and with a condition that is
-// evaluated beside the index.
-var filters = []url.Values{{}, {}, {"status": {"CREATED"}}, {"status": {"DELETED"}}, {"buyerId": {"b1"}}, {"buyerId": {"b1"}, "status": {"DELETED"}}}
+// filters are the filters of lists: without an index, with each index, with a condition that is
+// evaluated beside the index, and with one that only the code evaluates.
+var filters = []url.Values{
+	{}, {}, {"status": {"CREATED"}}, {"status": {"DELETED"}}, {"buyerId": {"b1"}}, {"buyerId": {"b1"}, "status": {"DELETED"}},
+	{"entitlementId": {"e1"}}, {"entitlementId": {"e1"}, "status": {"DELETED"}}, {"source": {"LAGO"}}, {"metaInfo": {rareRecord[0]}},
+}
+
+// rareRecord is the filter for groups with a rare record, of which one in three has one.
+var rareRecord = [3]string{`{"billableRecords":[{"key":"rare"}]}`}
 
 // walk is a client that reads a list from its first page to its last.
 type walk struct {
@@ -294,8 +306,6 @@ type walk struct {
 
 // now is the time by the clock of the function.
 func (w *walk) now() time.Time { return w.crowd.now().Add(w.ahead) }
-
-var nextLink = regexp.MustCompile(`^<(\?[^<>]*)>; rel="next"$`)
 
 func (w *walk) read(ctx context.Context) error {
 	api := &httpapi.API{
@@ -344,7 +354,7 @@ func (w *walk) read(ctx context.Context) error {
 		for _, g := range page.UsageRecordGroups {
 			w.ids = append(w.ids, g.ID)
 		}
-		switch link := nextLink.FindStringSubmatch(got.Header().Get("Link")); {
+		switch link := linkForm.FindStringSubmatch(got.Header().Get("Link")); {
 		case page.NextOffset == 0 && link == nil:
 			w.end, w.ends = time.Now(), w.now()
 			return nil
@@ -404,7 +414,7 @@ func (m *member) String() string {
 	if m == nil {
 		return "never imported"
 	}
-	return fmt.Sprintf("created %s, buyer %s, imported %s to %s, deleted %s to %s", metering.FormatTime(m.created), m.buyer,
+	return fmt.Sprintf("created %s, %v, imported %s to %s, deleted %s to %s", metering.FormatTime(m.created), m.is,
 		m.coming.Format(time.StampMicro), m.came.Format(time.StampMicro), m.deleting.Format(time.StampMicro), m.deleted.Format(time.StampMicro))
 }
 
@@ -428,16 +438,22 @@ func (w *walk) isIn(m *member, i int) bool {
 }
 
 func (w *walk) matches(m *member, status string) bool {
-	given := func(parameter, value string) bool {
-		return !w.filter.Has(parameter) || w.filter.Get(parameter) == value
+	for parameter := range w.filter {
+		wanted := w.filter.Get(parameter)
+		if parameter == "limit" || parameter == "offset" || parameter == "cursor" {
+			continue
+		}
+		if parameter == "status" && wanted != status || parameter != "status" && wanted != m.is[parameter] {
+			return false
+		}
 	}
-	return given("status", status) && given("buyerId", m.buyer)
+	return true
 }
 
 // A checkpoint write that was given up, and arrives when the client has the page from another
 // attempt, changes nothing: the next page begins at the end of that page. The client has waited for
 // the Retry-After, and the clocks of the two functions differ by no more than is allowed.
-func TestAPlaceThatArrivesLateMovesNothing(t *testing.T) {
+func TestCheckpoint_LateMovesNothing(t *testing.T) {
 	t.Parallel()
 	client, tableName := tabletest.Client(t)
 	for _, ahead := range []time.Duration{-499 * time.Millisecond, 0, 499 * time.Millisecond} { // the second function's clock
@@ -454,13 +470,13 @@ func TestAPlaceThatArrivesLateMovesNothing(t *testing.T) {
 			w := newWorld(client, tableName)
 			page := func(query string, status int) string {
 				t.Helper()
-				got := w.send(t.Context(), over, "GET", "usageRecordGroup?limit=2"+query, "")
+				got := w.send(t.Context(), over, listing("limit=2"+query))
 				if got.status != status {
 					t.Fatalf("%v, want %d", got, status)
 				}
 				return got.body
 			}
-			if err := w.put(t.Context(), w.table, "g0", "g1", "g2", "g3").err(); err != nil {
+			if err := w.prepare(t.Context(), effect{given: dated("g0", "g1", "g2", "g3")}); err != nil {
 				t.Fatal(err)
 			}
 			page("&status=CREATED", http.StatusServiceUnavailable) // its checkpoint would have been after g1

@@ -1,4 +1,4 @@
-package reliability
+package apitest
 
 import (
 	"bytes"
@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
@@ -27,7 +28,7 @@ import (
 // its result. Each response on the way is checked against what is stored then, read without the
 // faults.
 type trial struct {
-	operation operation
+	effect    effect
 	client    *dynamodb.Client // without the faults
 	tableName string
 	expected  *course // nil to find out what is expected
@@ -55,10 +56,10 @@ const usualPatience = 20 * time.Second
 // run returns what was wrong, or "".
 func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 	w := newWorld(tr.client, tr.tableName)
-	w.operation = tr.operation
+	w.effect = tr.effect
 	ctx, w.requests = tabletest.Record(ctx)
-	if err := tr.operation.prepare(ctx, w); err != nil {
-		return nil, "", fmt.Errorf("%s: preparing it: %w", tr.operation.name, err)
+	if err := w.prepare(ctx, tr.effect); err != nil {
+		return nil, "", fmt.Errorf("%s: preparing it: %w", tr.effect.name, err)
 	}
 	before, err := w.items(ctx)
 	if err != nil {
@@ -66,7 +67,7 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 	}
 	faults := tabletest.Planned(tr.plan)
 	var transport http.RoundTripper = faults
-	if tr.operation.hasty {
+	if tr.effect.hasty {
 		transport = tabletest.ShortPages(faults, 1)
 	}
 	faulty := tabletest.NewClient(tabletest.Recorded(transport))
@@ -78,7 +79,7 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 	state, done := before, tr.expected != nil && len(tr.expected.changed) == 0
 	for attempt := 0; ; attempt++ {
 		tr.attempt.Store(int64(attempt))
-		if attempt > 0 && !tr.operation.steady {
+		if attempt > 0 && !tr.effect.steady {
 			w.times = append(w.times, w.now().Add(time.Minute))
 		}
 		patience := tr.patience
@@ -86,7 +87,7 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 			patience = usualPatience
 		}
 		asking, cancel := context.WithTimeout(ctx, patience)
-		got := tr.operation.do(asking, w, over)
+		got := tr.effect.do(asking, w, over)
 		cancel()
 		now, err := w.items(ctx)
 		if err != nil {
@@ -99,7 +100,7 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 				continue
 			}
 			if !final {
-				return nil, "", fmt.Errorf("%s: it does not end: %v", tr.operation.name, got)
+				return nil, "", fmt.Errorf("%s: it does not end: %v", tr.effect.name, got)
 			}
 			return &course{w.plainText(got.body), changed, faults.Tries(), attempt}, "", nil
 		}
@@ -118,7 +119,7 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 			return nil, fmt.Sprintf("attempt %d: 200 and nothing is stored", attempt), nil
 		case got.status == http.StatusOK && (done != wasDone || len(changed) == 0) && w.plainText(got.body) != tr.expected.body:
 			return nil, fmt.Sprintf("attempt %d: the answer is other than what was done: -want +got\n%s", attempt, cmp.Diff(tr.expected.body, w.plainText(got.body))), nil
-		case got.status != http.StatusOK && (!wasDone || got.status != tr.operation.again):
+		case got.status != http.StatusOK && (!wasDone || got.status != tr.effect.again):
 			return nil, fmt.Sprintf("attempt %d, where it was done before: %v: answered %v", attempt, wasDone, got), nil
 		}
 
@@ -173,7 +174,7 @@ func newNetwork(t *testing.T) *network {
 	t.Helper()
 	n := &network{courses: map[string]*course{}}
 	n.client, n.tableName = tabletest.Client(t)
-	for _, o := range operations {
+	for _, o := range effects() {
 		tr := n.trial(o)
 		tr.plan = func(int, *http.Request) tabletest.Fault { return nil }
 		c, _, err := tr.run(t.Context())
@@ -188,8 +189,8 @@ func newNetwork(t *testing.T) *network {
 	return n
 }
 
-func (n *network) trial(o operation) *trial {
-	tr := &trial{operation: o, client: n.client, tableName: n.tableName, expected: n.courses[o.name], patience: usualPatience}
+func (n *network) trial(o effect) *trial {
+	tr := &trial{effect: o, client: n.client, tableName: n.tableName, expected: n.courses[o.name], patience: usualPatience}
 	tr.began.Store(-1)
 	return tr
 }
@@ -248,11 +249,11 @@ func (tr *trial) goesWrong(point int, always bool, kinds ...tabletest.Kind) {
 // before. A 503 means that it was done or not, but never in part. A client that repeats the request
 // ends with exactly one effect. If one or two attempts go wrong, the client's own retries are
 // enough.
-func TestEachFaultAtEachPoint(t *testing.T) {
+func TestFaults_EachAtEachRequest(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
 	first := []int{slices.IndexFunc(tabletest.Kinds, func(k tabletest.Kind) bool { return k.Name == "lost" })}
-	if *long {
+	if *seedtest.Long {
 		first = nil
 		for i := range new(trial).kinds() {
 			first = append(first, i)
@@ -261,7 +262,7 @@ func TestEachFaultAtEachPoint(t *testing.T) {
 	var all errgroup.Group
 	all.SetLimit(24)
 	trials := 0
-	try := func(o operation, point int, always bool, kinds ...int) {
+	try := func(o effect, point int, always bool, kinds ...int) {
 		tr, names := n.trial(o), []string{}
 		chosen := make([]tabletest.Kind, len(kinds))
 		for i, kind := range kinds {
@@ -278,7 +279,7 @@ func TestEachFaultAtEachPoint(t *testing.T) {
 			return err
 		})
 	}
-	for _, o := range operations {
+	for _, o := range effects() {
 		for point := range n.courses[o.name].tries {
 			for kind := range new(trial).kinds() {
 				try(o, point, false, kind)
@@ -296,16 +297,17 @@ func TestEachFaultAtEachPoint(t *testing.T) {
 }
 
 // Any faults in any order, of several clients at once.
-func TestFaultsAtRandom(t *testing.T) {
+func TestFaults_AtRandom(t *testing.T) {
 	t.Parallel()
-	n, seeds, end := newNetwork(t), random(t), until(4*time.Second)
+	n, seeds, end := newNetwork(t), seedtest.Random(t), seedtest.Until(4*time.Second)
+	every := effects()
 	var trials atomic.Int64
 	var all errgroup.Group
 	for range 8 {
 		r := rand.New(rand.NewPCG(seeds.Uint64(), 0))
 		all.Go(func() error {
 			for time.Now().Before(end) && !t.Failed() {
-				tr, went := n.trial(operations[r.IntN(len(operations))]), []string{}
+				tr, went := n.trial(every[r.IntN(len(every))]), []string{}
 				share, kinds := 0.9*r.Float64(), new(trial).kinds()
 				tr.plan = func(_ int, request *http.Request) tabletest.Fault {
 					if r.Float64() > share || tr.attempt.Load() > 5 {
@@ -321,7 +323,7 @@ func TestFaultsAtRandom(t *testing.T) {
 					return err
 				}
 				if wrong != "" {
-					t.Errorf("%s: the tries were %q: %s", tr.operation.name, went, wrong)
+					t.Errorf("%s: the tries were %q: %s", tr.effect.name, went, wrong)
 				}
 				trials.Add(1)
 			}
@@ -335,7 +337,7 @@ func TestFaultsAtRandom(t *testing.T) {
 }
 
 // The trials above would fail without the operation ids or without the check of responses.
-func TestTrialsTellWhatIsMissing(t *testing.T) {
+func TestFaults_MissingProtectionIsReported(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
 	for _, c := range []struct {
@@ -344,12 +346,12 @@ func TestTrialsTellWhatIsMissing(t *testing.T) {
 		faults  []string // at least one of which must be reported for each operation
 		told    []string
 	}{
-		{"operation ids", withoutOperationIDs, []string{"lost", "cut", "short", "flipped", "empty", "500 and done all the same"}, []string{"DELETE group", "PATCH config with If-Match", "import a group"}},
-		{"checked answers", withoutCheck, []string{"cut", "short", "flipped", "empty"}, []string{"DELETE group", "PATCH config"}},
+		{"operation ids", withoutOperationIDs, []string{"lost", "cut", "short", "flipped", "empty", "500 and done all the same"}, []string{"deleteUsageRecordGroup", "updateUsageMeteringConfigInfo with If-Match", "import a group"}},
+		{"checked answers", withoutCheck, []string{"cut", "short", "flipped", "empty"}, []string{"deleteUsageRecordGroup", "updateUsageMeteringConfigInfo"}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			t.Parallel()
-			for _, o := range operations {
+			for _, o := range effects() {
 				if !slices.Contains(c.told, o.name) {
 					continue
 				}

@@ -1,15 +1,12 @@
-package reliability
+package apitest
 
 import (
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"log/slog"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"slices"
@@ -25,28 +22,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/marketmeter/marketmeter/internal/auth"
-	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/seedtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
 // For all that clients and operators do, at any time, with any key, and over a network that
 // sometimes fails: every response is the model's, and what is stored is what the model holds.
-func TestTheServiceIsItsModel(t *testing.T) {
+func TestService_IsItsModel(t *testing.T) {
 	t.Parallel()
-	r := random(t)
+	r := seedtest.Random(t)
 	rapidSeed := flag.Lookup("rapid.seed").Value
 	given := rapidSeed.String() != "0" // as rapid reports it on a failure
-	end := until(16 * time.Second)
-	_, tableName := tabletest.Client(t)
+	end := seedtest.Until(16 * time.Second)
 	answers := map[string]int{} // by operation and status
-	steps, failing := 0, false
-	next := slices.Repeat([]string{timePasses}, 2)
-	for _, name := range slices.Sorted(maps.Keys(actions)) {
-		next = append(next, slices.Repeat([]string{name}, actions[name].odds)...)
-	}
+	count, failing := 0, false
+	next := append(append(operationSteps(), otherSteps...), step{name: timePasses, odds: 2})
+	a, network := newFailingAPI(t)
 	for first := true; first || time.Now().Before(end); first = false {
 		if !given {
 			if err := rapidSeed.Set(strconv.FormatUint(r.Uint64(), 10)); err != nil {
@@ -58,15 +51,15 @@ func TestTheServiceIsItsModel(t *testing.T) {
 				return
 			}
 			defer func() { failing = failing || t.Failed() }() // rapid runs on after a failure, to shrink it
-			s := serve(t, tableName)
+			s := newService(t, a, network)
 			step := func(t *rapid.T) {
-				name := pick(t, "operation", next...)
-				if name == timePasses {
+				next := drawStep(t, next)
+				if next.name == timePasses {
 					s.timePasses(t)
 					return
 				}
-				answers[fmt.Sprint(name, " ", s.step(t, actions[name]))]++
-				steps++
+				answers[fmt.Sprint(next.name, " ", s.step(t, next))]++
+				count++
 			}
 			for range 3 { // rapid's own runs, of some 30 steps, are too short to fill an organization
 				t.Repeat(map[string]func(*rapid.T){"step": step})
@@ -74,7 +67,7 @@ func TestTheServiceIsItsModel(t *testing.T) {
 			s.compareStored(t) // effects of time alone would not be seen before
 		})
 	}
-	t.Logf("%d steps", steps)
+	t.Logf("%d steps", count)
 	for _, answer := range slices.Sorted(maps.Keys(answers)) {
 		t.Logf("%6d %s", answers[answer], answer)
 	}
@@ -82,48 +75,43 @@ func TestTheServiceIsItsModel(t *testing.T) {
 
 const timePasses = "time passes"
 
-// service is the real service, over HTTP, beside its model.
+// service is the real service, over HTTP and a network that may fail, beside its model.
 type service struct {
 	model   *model
-	table   *table.Table
+	api     *api
+	faulty  *table.Table // over the network, for operators
 	network *badNetwork
-	clock   atomic.Pointer[time.Time]
-	url     string
 }
 
 // tester is a *testing.T or a *rapid.T.
 type tester interface {
-	Cleanup(func())
 	Context() context.Context
 	Fatal(...any)
 }
 
-var worlds atomic.Int64 // each has its own organizations
+var services atomic.Int64 // each has its own organizations
 
-func serve(t tester, tableName string) *service {
-	s := &service{network: &badNetwork{}, model: &model{
-		// A time that is in the future for DynamoDB Local: it may delete items that have expired by
-		// the real time.
-		now: time.Date(2099, 7, 29, 15, 51, 28, 71_500_000, time.UTC),
-	}}
-	s.clock.Store(&s.model.now)
-	s.table = table.New(s.network.client(), tableName)
-	now := func() time.Time { return *s.clock.Load() }
-	log := slog.New(slog.DiscardHandler)
-	api := &httpapi.API{
-		Table: s.table, Log: log, Now: now, CountUnits: table.CountUnits,
-		Authenticate: httpapi.ByKey(&auth.Authenticator{Records: s.table, Log: log, Now: now}),
-	}
-	server := httptest.NewServer(api.Handler())
-	t.Cleanup(server.Close)
-	s.url = server.URL
+// newFailingAPI returns the API over a network that may fail.
+func newFailingAPI(t *testing.T) (*api, *badNetwork) {
+	t.Helper()
+	network := &badNetwork{}
+	client, tableName := tabletest.Client(t)
+	faulty := table.New(network.client(), tableName)
+	a := serveWith(t, "http", faulty, faulty, newKeyring(table.New(client, tableName)))
+	a.client, a.tableName, a.table = client, tableName, a.keys.table
+	return a, network
+}
 
-	n := worlds.Add(1)
-	for _, name := range []string{"acme %d", "acme#%d ü"} {
-		o := newOrganization(fmt.Sprintf(name, n))
+// newService returns the API with two organizations of its own.
+func newService(t tester, a *api, network *badNetwork) *service {
+	n := services.Add(1)
+	s := &service{api: a, network: network, faulty: table.New(network.client(), a.tableName), model: newModel(begins.Add(time.Millisecond/2), fmt.Sprint("acme ", n), fmt.Sprintf("acme#%d ü", n))}
+	a.clock.set(s.model.now)
+	a.log.take()
+	for _, o := range s.model.organizations {
 		k := s.model.newKey(o, "admin")
-		s.model.organizations, s.model.keys = append(s.model.organizations, o), append(s.model.keys, k)
-		if err := s.table.AddAPIKey(t.Context(), k.record()); err != nil {
+		s.model.keys = append(s.model.keys, k)
+		if err := a.table.AddAPIKey(t.Context(), k.record()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -135,12 +123,11 @@ func (s *service) timePasses(t *rapid.T) {
 	midnight := now.Truncate(24*time.Hour).AddDate(0, 0, 1).Add(now.Sub(now.Truncate(time.Second)))
 	s.model.now = pick(t, "now", now.Add(time.Second), now.Add(20*time.Minute), now.Add(59*time.Minute), now.Add(time.Hour),
 		midnight.Add(-time.Second), midnight, now.AddDate(0, 0, 1))
-	now = s.model.now
-	s.clock.Store(&now)
+	s.api.clock.set(s.model.now)
 }
 
 // step does one operation on the service and on the model, and returns its status.
-func (s *service) step(t *rapid.T, op action) int {
+func (s *service) step(t *rapid.T, op step) int {
 	o := s.model.organizations[max(0, roll(t, "organization", 4)-2)] // mostly the first
 	r, rule := op.draw(t, s.model, o)
 	if r.key == nil {
@@ -151,16 +138,16 @@ func (s *service) step(t *rapid.T, op action) int {
 		want.status = s.model.refusal(r.key, o, op.scopes)
 	}
 	if want.status == 0 || op.scopes == "" {
-		want = rule(r.key)
+		want = rule(o, r.key)
 	}
 
 	out := s.network.drawFaults(t)
 	got := s.do(t, o, r)
-	t.Logf("%s %s?%s %s %s: %d %s, after %d requests to DynamoDB", r.method, r.path, r.query.Encode(), r.headers, r.body, got.status, got.body, s.network.heal())
+	t.Logf("%s %s?%s %s %s: %d %s, after %d requests to DynamoDB", r.method, r.path, r.query, r.headers, r.body, got.status, got.body, s.network.heal())
 	if got.status == http.StatusServiceUnavailable && out {
 		if r.operator == nil {
-			if seconds, err := strconv.Atoi(got.header.Get("Retry-After")); err != nil || seconds < 1 {
-				t.Fatalf("a 503 with Retry-After %q", got.header.Get("Retry-After"))
+			if seconds, err := strconv.Atoi(got.headers.Get("Retry-After")); err != nil || seconds < 1 {
+				t.Fatalf("a 503 with Retry-After %q", got.headers.Get("Retry-After"))
 			}
 		}
 		if want.then != nil && r.method != http.MethodGet {
@@ -203,59 +190,39 @@ func (s *service) findOut(t *rapid.T, o *organization, change reply) {
 	}
 }
 
-// received is the result of a request. For an operator's request, the status is the one that a
-// client would receive.
-type received struct {
-	status int
-	header http.Header
-	body   string
-}
-
-func (s *service) do(t *rapid.T, o *organization, r request) received {
-	if r.operator != nil {
-		err := r.operator(t.Context(), s.table)
-		status := map[metering.Code]int{metering.Unavailable: 503, metering.NotFound: 404, metering.Invalid: 400}[metering.CodeOf(err)]
-		switch {
-		case err == nil:
-			status = http.StatusOK
-		case errors.Is(err, errIsThere):
-			status = http.StatusConflict
-		case status == 0:
-			t.Fatal(err)
-		}
-		return received{status: status}
-	}
-	got, err := sendTo(t.Context(), s.url, o.name, r)
+// do sends a request with its key, or does what an operator does. An operator's request gets the
+// status that a client would receive.
+func (s *service) do(t *rapid.T, o *organization, r request) answer {
+	got, wrong, err := s.send(t.Context(), o, r)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, what := range wrong {
+		t.Errorf("%s", what)
 	}
 	return got
 }
 
-// plain follows no redirect.
-var plain = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-
-func sendTo(ctx context.Context, server, organization string, r request) (received, error) {
-	request, err := http.NewRequestWithContext(ctx, r.method, server+"/org/"+url.PathEscape(organization)+r.path+"?"+r.query.Encode(), strings.NewReader(r.body))
-	if err != nil {
-		return received{}, err
+func (s *service) send(ctx context.Context, o *organization, r request) (got answer, wrong []string, err error) {
+	if r.operator != nil {
+		got = answerOf(nil, r.operator(ctx, s.faulty, o.name))
+		if got.status == http.StatusInternalServerError {
+			err = errors.New(got.body)
+		}
+		return got, nil, err
 	}
-	for name, value := range r.headers {
-		request.Header.Set(name, value)
+	if k := r.key; k.secret == "" {
+		r = r.authorized("")
+	} else {
+		if k.organization != nil {
+			s.api.keys.add(k.secret, k.organization.name)
+		}
+		r = r.with(k.secret)
 	}
-	if r.key != nil && r.key.secret != "" {
-		request.Header.Set("Authorization", "Key "+string(r.key.secret))
-	}
-	response, err := plain.Do(request)
-	if err != nil {
-		return received{}, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return received{response.StatusCode, response.Header, string(body)}, err
+	return s.api.exchange(ctx, r.of(o.name))
 }
 
-func (s *service) compare(t *rapid.T, o *organization, r request, want reply, got received) {
+func (s *service) compare(t *rapid.T, o *organization, r request, want reply, got answer) {
 	if got.status != want.status {
 		t.Fatalf("status %d, the model says %d", got.status, want.status)
 	}
@@ -263,10 +230,10 @@ func (s *service) compare(t *rapid.T, o *organization, r request, want reply, go
 		return
 	}
 	if got.status == http.StatusNotModified {
-		if got.body != "" || got.header.Get("Content-Type") != "" {
-			t.Fatalf("a 304 has the body %q and the Content-Type %q", got.body, got.header.Get("Content-Type"))
+		if got.body != "" || got.headers.Get("Content-Type") != "" {
+			t.Fatalf("a 304 has the body %q and the Content-Type %q", got.body, got.headers.Get("Content-Type"))
 		}
-		o.see(t, want.version, got.header.Get("ETag"))
+		want.tags.see(t, want.version, got.headers.Get("ETag"))
 		return
 	}
 	body := values(got.body)
@@ -277,85 +244,92 @@ func (s *service) compare(t *rapid.T, o *organization, r request, want reply, go
 		t.Fatalf("-model +service\n%s", diff)
 	}
 	for name, there := range map[string]bool{
-		"Content-Type": true, "ETag": want.status == 200 && strings.HasPrefix(r.path, "/usageMeteringConfigInfo"), "Link": want.next != nil,
+		"Content-Type": true, "ETag": want.tags != nil && want.status == 200, "Link": want.next != nil,
 		"WWW-Authenticate": want.status == 401, "Allow": want.status == 405, "Retry-After": false,
 		"Content-Location": want.status == 200 && (r.method == "PUT" || r.method == "PATCH"), "Accept-Encoding": false,
 		"Accept-Patch": want.status == 415 && r.method == "PATCH",
 	} {
-		if has := got.header.Get(name); (has != "") != there || name == "Content-Type" && has != "application/json; charset=utf-8" {
+		if has := got.headers.Get(name); (has != "") != there || name == "Content-Type" && has != "application/json; charset=utf-8" {
 			t.Fatalf("the header %s is %q", name, has)
 		}
 	}
-	if etag := got.header.Get("ETag"); etag != "" {
-		o.see(t, want.version, etag)
+	if etag := got.headers.Get("ETag"); etag != "" {
+		want.tags.see(t, want.version, etag)
 	}
 	if want.next != nil {
-		o.follow(t, r, *want.next, got.header.Get("Link"))
+		o.follow(t, r, *want.next, got.headers.Get("Link"))
 	}
 }
 
 var etagForm = regexp.MustCompile(`^"[^"]*"$`)
 
 // see records the ETag of a version: strong, always the same, and different from all others.
-func (o *organization) see(t *rapid.T, version int, etag string) {
-	if o.etags[version] == "" {
-		o.etags[version] = etag
+func (g *tags) see(t *rapid.T, version int, etag string) {
+	if g.seen[version] == "" {
+		g.seen[version] = etag
 	}
-	for v, seen := range o.etags {
+	for v, seen := range g.seen {
 		if !etagForm.MatchString(etag) || (seen == etag) != (v == version) {
 			t.Fatalf("the ETag of version %d is %s, that of version %d %s", version, etag, v, seen)
 		}
 	}
 }
 
-var linkForm = regexp.MustCompile(`^<\?([^<>]*)>; rel="next"$`)
-
 // follow records the two ways to the next page.
 func (o *organization) follow(t *rapid.T, r request, next place, link string) {
-	r.query = maps.Clone(r.query)
-	byOffset, byCursor := r, r
 	parts := linkForm.FindStringSubmatch(link)
-	if parts == nil {
+	if parts == nil || !strings.HasPrefix(parts[1], "?") {
 		t.Fatalf("Link is %q", link)
 	}
-	var err error
-	if byCursor.query, err = url.ParseQuery(parts[1]); err != nil {
-		t.Fatal(err)
-	}
-	cursor := byCursor.query.Get("cursor")
-	r.query.Del("offset")
-	r.query.Set("cursor", cursor)
-	if cursor == "" || !equal(r.query, byCursor.query) {
-		t.Fatalf("Link is %q, for the query %s", link, r.query.Encode())
+	linked, query := parsedQuery(parts[1][1:]), parsedQuery(r.query)
+	cursor := linked.Get("cursor")
+	query.Del("offset")
+	query.Set("cursor", cursor)
+	if cursor == "" || !equal(query, linked) {
+		t.Fatalf("Link is %q, for the query %s", link, query.Encode())
 	}
 	o.cursors[cursor] = next
-	byOffset.query = maps.Clone(r.query)
-	byOffset.query.Del("cursor")
-	byOffset.query.Set("offset", strconv.Itoa(next.offset))
+	byOffset, byCursor := r, r
+	byCursor.query = query.Encode()
+	query.Del("cursor")
+	query.Set("offset", strconv.Itoa(next.offset))
+	byOffset.query = query.Encode()
 	o.next = append(o.next, byOffset, byCursor)
 }
 
+func parsedQuery(query string) url.Values {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		panic(err)
+	}
+	return values
+}
+
 // stored reads what model.stored returns.
-func (s *service) stored(t *rapid.T, o *organization) object {
-	read := func(path string, query url.Values) object {
-		k := s.model.keys[slices.Index(s.model.organizations, o)]
+func (s *service) stored(t *rapid.T, o *organization) doc {
+	k := s.model.keys[slices.Index(s.model.organizations, o)]
+	read := func(path, query string) doc {
 		got := s.do(t, o, request{method: "GET", path: path, query: query, key: k})
 		if got.status != http.StatusOK {
 			t.Fatalf("%s: %d %s", path, got.status, got.body)
 		}
-		return values(got.body).(object)
+		return values(got.body).(doc)
 	}
-	groups := read("/usageRecordGroup", url.Values{"startDate": {"2000-01-01"}, "endDate": {"2199-01-01"}})["usageRecordGroups"].([]any)
-	slices.SortFunc(groups, func(a, b any) int { return strings.Compare(a.(object)["id"].(string), b.(object)["id"].(string)) })
-	keys := object{}
-	records, err := s.table.APIKeys(t.Context(), metering.OrgID(o.name))
+	keys := doc{}
+	records, err := s.faulty.APIKeys(t.Context(), metering.OrgID(o.name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range records {
 		keys[r.Hash.ID()] = fmt.Sprint(r.Scopes, r.CreationTime, r.ExpiryTime, r.RevocationTime, r.ReplacedBy)
 	}
-	return object{"groups": groups, "config": read("/usageMeteringConfigInfo", nil), "keys": keys}
+	all := doc{"keys": keys}
+	for _, op := range operations() {
+		if op.stored != nil {
+			all[op.id] = op.stored.service(read)
+		}
+	}
+	return all
 }
 
 // badNetwork is the network between the SDK and DynamoDB. It fails as planned.
@@ -410,7 +384,7 @@ func (n *badNetwork) hasWritten() (wrote bool) {
 // client is a real client that doesn't wait between its attempts, and whose calls share no retry
 // budget: the result of a step must depend on that step alone.
 func (n *badNetwork) client() *dynamodb.Client {
-	options := tabletest.NewClient(tabletest.Planned(n.plan)).Options()
+	options := tabletest.NewClient(tabletest.Recorded(tabletest.Planned(n.plan))).Options()
 	options.Retryer = eager{options.Retryer.(aws.RetryerV2)}
 	return dynamodb.New(options)
 }
