@@ -313,7 +313,7 @@ func (s *service) stored(t *rapid.T, o *organization) doc {
 		if got.status != http.StatusOK {
 			t.Fatalf("%s: %d %s", path, got.status, got.body)
 		}
-		return values(got.body).(doc)
+		return object(values(got.body))
 	}
 	keys := doc{}
 	records, err := s.faulty.APIKeys(t.Context(), metering.OrgID(o.name))

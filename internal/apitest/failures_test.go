@@ -61,12 +61,20 @@ func TestStoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
 		if _, err := a.client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &a.tableName, Item: config}); err != nil {
 			t.Fatal(err)
 		}
+		for sk, attribute := range map[string]string{
+			"ENTITLEMENT#ent-8f3a61c2": "entitlement", "ENTITLEMENT#ent-unused": "entitlement",
+			"CONNECTION#AWS": "connection", "CONNECTION#AZURE": "connection", "CONNECTION#GCP": "connection",
+		} {
+			item := itemKeyOf("ORG#acme", sk)
+			item[attribute] = &types.AttributeValueMemberN{Value: "5"}
+			a.putItem(t, item)
+		}
 		for _, o := range operations() {
 			if !o.usesTable() || o.blind {
 				continue
 			}
 			line := a.wantInternalError(t, o.id, o.example.of("acme"))
-			if text, _ := line["error"].(string); !strings.Contains(text, "serialID") && !strings.Contains(text, "config") {
+			if text, _ := line["error"].(string); !slices.ContainsFunc([]string{"serialID", "config", "attribute entitlement", "attribute connection", "attribute creationTime"}, func(said string) bool { return strings.Contains(text, said) }) {
 				t.Errorf("%s: the log does not tell what is wrong: %v", o.id, line)
 			}
 		}

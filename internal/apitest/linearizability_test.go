@@ -221,7 +221,7 @@ func record(t *testing.T, s *service, random *rand.Rand) map[string][]porcupine.
 					if want(t, got, http.StatusOK); err != nil {
 						t.Fatal(err)
 					}
-					return values(got.body).(doc)
+					return object(values(got.body))
 				}
 				return outcome{status: http.StatusOK, body: only(touched, op.stored.service(read))}, nil
 			})

@@ -446,6 +446,14 @@ var bits = rapid.Custom(func(t *rapid.T) (n int) {
 
 func pick[T any](t *rapid.T, label string, of ...T) T { return of[roll(t, label, len(of))] }
 
+// object returns an object of a response. A response that is an array becomes the member list.
+func object(value any) doc {
+	if list, ok := value.([]any); ok {
+		return doc{"list": list}
+	}
+	return value.(doc)
+}
+
 func equal(a, b any) bool { return reflect.DeepEqual(a, b) }
 
 func exactNumbers(value any) any {

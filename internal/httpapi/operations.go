@@ -123,7 +123,7 @@ func Operations() []Operation {
 		},
 		{
 			ID: "deleteConnection", Method: "DELETE", Path: "/org/{orgId}/connection/{partner}", Scopes: auth.Config,
-			Function: "connection", Table: []Access{{Actions: []string{"GetItem", "DeleteItem"}, Partitions: "ORG#*"}},
+			Function: "connection", Table: []Access{{Actions: []string{"GetItem", "PutItem"}, Partitions: "ORG#*"}},
 			handle: (*API).deleteConnection,
 		},
 		{

@@ -4,24 +4,27 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
+	"strconv"
 )
 
 // Stored is an object of the catalog, such as an entitlement, as it is stored.
 type Stored[O any] struct {
-	JSON  []byte // as clients get it; nil if nothing is stored
-	Value O      // what JSON says
-	Err   error  // why what is stored can't be read; Value is zero then
+	Version int    // 1 is the first; it grows with each write, also over a deletion
+	JSON    []byte // as clients get it; nil if nothing is stored
+	Value   O      // what JSON says
+	Err     error  // why what is stored can't be read; Value is zero then
 }
 
 // Exists reports whether anything is stored.
 func (s *Stored[O]) Exists() bool { return s.JSON != nil }
 
-// Tag names the content. Other content never has the same tag. It is empty if nothing is stored.
+// Tag names the version and its content. Other content never has the same tag, also not after a
+// restore of the table. It is empty if nothing is stored.
 func (s *Stored[O]) Tag() string {
 	if !s.Exists() {
 		return ""
 	}
-	return hashOf(s.JSON)
+	return strconv.Itoa(s.Version) + "-" + hashOf(s.JSON)
 }
 
 // hashOf is a text of 32 characters that no other content has.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,6 +37,18 @@ func (t *Table) catalogItem(ctx context.Context, org metering.OrgID, sk string) 
 	}
 	countRead(ctx, out.ConsumedCapacity)
 	return out.Item, nil
+}
+
+const attrVersion = "version" // how often the object was written
+
+// versionOf is the version of an object; 0 if it was never written.
+func versionOf(item map[string]types.AttributeValue) int {
+	r := itemReader{item: item}
+	version, err := strconv.Atoi(r.number(attrVersion))
+	if err != nil {
+		return 0
+	}
+	return version
 }
 
 // condition is a condition expression, with its names and values.
@@ -73,6 +86,7 @@ type catalogWrite struct {
 func (t *Table) write(ctx context.Context, w catalogWrite) (written bool, err error) {
 	operation := NewOperation()
 	w.item[attrOperation] = operation.value()
+	w.item[attrVersion] = number(strconv.Itoa(versionOf(w.read) + 1))
 	unchanged := unchangedSince(w.read)
 	if len(w.other) == 0 {
 		out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{
@@ -276,11 +290,17 @@ func checkSize(what string, json []byte) error {
 	return nil
 }
 
+// isThere reports whether the item has an object in the attribute. One whose object was deleted for
+// good has none.
+func isThere(item map[string]types.AttributeValue, attribute string) bool {
+	return item[attribute] != nil
+}
+
 // readCatalog reads the object in an attribute of an item. asClientsGetIt is the JSON that clients
 // get of it, or nil for what is stored.
 func readCatalog[O any](item map[string]types.AttributeValue, attribute string, decode func([]byte) (O, error), asClientsGetIt func(*O) []byte) metering.Stored[O] {
-	var s metering.Stored[O]
-	if item == nil {
+	s := metering.Stored[O]{Version: versionOf(item)}
+	if !isThere(item, attribute) {
 		return s
 	}
 	r := itemReader{item: item}

@@ -30,7 +30,7 @@ func (t *Table) Connection(ctx context.Context, org metering.OrgID, partner mete
 // StoredConnection is Connection with the JSON that clients get, which has the defaults.
 func (t *Table) StoredConnection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Stored[metering.Connection], error) {
 	item, err := t.catalogItem(ctx, org, connectionItemKey(partner))
-	if err == nil && item == nil {
+	if err == nil && !isThere(item, attrConnection) {
 		err = noSuchConnection(partner)
 	}
 	if err != nil {
@@ -75,7 +75,9 @@ func (t *Table) Connections(ctx context.Context, org metering.OrgID) (list [][]b
 		if stored.Err != nil {
 			return nil, stored.Err
 		}
-		list = append(list, stored.JSON)
+		if stored.Exists() {
+			list = append(list, stored.JSON)
+		}
 	}
 	return list, nil
 }
@@ -94,13 +96,14 @@ func (t *Table) PutConnection(ctx context.Context, org metering.OrgID, change *m
 			return catalogWrite{}, err
 		}
 		json := wire.AppendConnection(nil, &c)
-		after = metering.Stored[metering.Connection]{JSON: effective(&c), Value: c}
+		after = metering.Stored[metering.Connection]{Version: stored.Version, JSON: effective(&c), Value: c}
 		if isStored(read, attrConnection, json) {
 			return catalogWrite{}, nil
 		}
 		if err := checkSize("the connection", json); err != nil {
 			return catalogWrite{}, err
 		}
+		after.Version++
 		item := itemKey(orgKey(org), key)
 		item[attrConnection] = text(string(json))
 		return catalogWrite{item: item}, nil
@@ -109,46 +112,21 @@ func (t *Table) PutConnection(ctx context.Context, org metering.OrgID, change *m
 }
 
 // DeleteConnection deletes the connection and returns it as it was. It returns NotFound, or
-// PreconditionFailed if it does not meet the conditions.
+// PreconditionFailed if it does not meet the conditions. The item stays, without the connection, so
+// that its versions go on.
 //
-//	GetItem     as Connection
-//	DeleteItem  the same, if its operation is the one read or it is gone   1 round trip, 1 write unit per KB
-//
-// A retry whose first response was lost finds that the connection is gone, and succeeds.
-func (t *Table) DeleteConnection(ctx context.Context, org metering.OrgID, partner metering.Partner, conditions metering.Conditions) (metering.Stored[metering.Connection], error) {
-	for attempt := 0; ; attempt++ {
-		read, err := t.catalogItem(ctx, org, connectionItemKey(partner))
-		if err == nil && read == nil {
-			err = noSuchConnection(partner)
+//	GetItem  as Connection
+//	PutItem  the same, if its operation is the one read   1 round trip, 1 write unit per KB
+func (t *Table) DeleteConnection(ctx context.Context, org metering.OrgID, partner metering.Partner, conditions metering.Conditions) (was metering.Stored[metering.Connection], err error) {
+	key := connectionItemKey(partner)
+	_, err = t.changeCatalog(ctx, org, key, "the connection", func(read map[string]types.AttributeValue) (catalogWrite, error) {
+		if was = readConnection(read); !isThere(read, attrConnection) {
+			return catalogWrite{}, noSuchConnection(partner)
 		}
-		stored := readConnection(read)
-		if err == nil {
-			err = metering.CheckConditions(conditions, "the connection", &stored)
+		if err := metering.CheckConditions(conditions, "the connection", &was); err != nil {
+			return catalogWrite{}, err
 		}
-		if err == nil {
-			err = stored.Err
-		}
-		if err != nil {
-			return metering.Stored[metering.Connection]{}, err
-		}
-		unchanged := unchangedSince(read)
-		out, err := t.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{
-			TableName:                 &t.name,
-			Key:                       itemKey(orgKey(org), connectionItemKey(partner)),
-			ConditionExpression:       aws.String("attribute_not_exists(PK) OR " + unchanged.text),
-			ExpressionAttributeNames:  unchanged.names,
-			ExpressionAttributeValues: unchanged.values,
-			ReturnConsumedCapacity:    wantUnits(ctx),
-		})
-		if err == nil {
-			countWrite(ctx, out.ConsumedCapacity)
-			return stored, nil
-		}
-		if _, changed := failedCondition(err); !changed {
-			return metering.Stored[metering.Connection]{}, storageError("delete the connection", err)
-		}
-		if err := pause(ctx, attempt); err != nil {
-			return metering.Stored[metering.Connection]{}, contended("the connection", err)
-		}
-	}
+		return catalogWrite{item: itemKey(orgKey(org), key)}, was.Err
+	})
+	return was, err
 }

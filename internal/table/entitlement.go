@@ -79,13 +79,13 @@ func (t *Table) PutEntitlement(ctx context.Context, change *metering.Entitlement
 		if err != nil {
 			return catalogWrite{}, err
 		}
-		after = metering.Stored[metering.Entitlement]{JSON: wire.AppendEntitlement(nil, &e), Value: e}
+		after = metering.Stored[metering.Entitlement]{Version: stored.Version, JSON: wire.AppendEntitlement(nil, &e), Value: e}
 		owned, wanted := identityOf(read), e.IdentityKey()
 		if isStored(read, attrJSON, after.JSON) && owned == wanted {
 			return catalogWrite{}, nil
 		}
 		e.LastUpdateTime = change.Now
-		after = metering.Stored[metering.Entitlement]{JSON: wire.AppendEntitlement(nil, &e), Value: e}
+		after = metering.Stored[metering.Entitlement]{Version: versionOf(read) + 1, JSON: wire.AppendEntitlement(nil, &e), Value: e}
 		if err := checkSize("the entitlement", after.JSON); err != nil {
 			return catalogWrite{}, err
 		}
@@ -150,7 +150,7 @@ func (t *Table) DeleteEntitlement(ctx context.Context, org metering.OrgID, id me
 				"the entitlement has usage that is not settled: usage record group %s is %s; delete the groups that are CREATED, or wait until they are reported",
 				metering.Quote(r.text("id")), r.text("status"))
 		}
-		after = metering.Stored[metering.Entitlement]{JSON: wire.AppendEntitlement(nil, &e), Value: e}
+		after = metering.Stored[metering.Entitlement]{Version: versionOf(read) + 1, JSON: wire.AppendEntitlement(nil, &e), Value: e}
 		w := catalogWrite{}
 		owned := identityOf(read)
 		if owned != "" {
