@@ -23,7 +23,7 @@ func (a *API) listMetrics(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.writeList(w, r, list)
+	return a.writeList(w, r, list, "this list has no limit and no offset: ask for the metrics of one status with status, or for one by its id")
 }
 
 func (a *API) createMetric(w http.ResponseWriter, r *http.Request) error {
@@ -70,7 +70,7 @@ func (a *API) patchMetric(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body, err := readBody(w, r, metering.MaxReportBody, "application/json", "application/merge-patch+json")
+	body, err := readBody(w, r, metering.MaxReportBody, "application/json")
 	if err != nil {
 		return err
 	}
