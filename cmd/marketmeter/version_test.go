@@ -79,9 +79,7 @@ func inside(t *testing.T, dir, name string, args ...string) string {
 }
 
 func TestMake_StampsTheCommit(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it compiles the program twice")
-	}
+	programtest.Long(t)
 	t.Parallel()
 	dir, commit := repository(t)
 	inside(t, dir, "make", "bin/marketmeter")
