@@ -3,6 +3,8 @@ package apitest
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -231,7 +233,13 @@ func (w *world) send(ctx context.Context, over *table.Table, r request) answer {
 	if got.Code == http.StatusServiceUnavailable && got.Header().Get("Retry-After") == "" {
 		return answer{status: http.StatusInternalServerError, body: "a 503 without Retry-After"}
 	}
-	return answer{status: got.Code, body: got.Header().Get("ETag") + got.Body.String()}
+	return answer{status: got.Code, body: plainTag(got.Header().Get("ETag"), got.Body.Bytes()) + got.Body.String()}
+}
+
+// plainTag is the ETag with BODY for the hash of the body, which may name the organization.
+func plainTag(etag string, body []byte) string {
+	sum := sha256.Sum256(body)
+	return strings.Replace(etag, hex.EncodeToString(sum[:16]), "BODY", 1)
 }
 
 // items are all that is stored in the partitions requested so far; for an operation that only
@@ -303,7 +311,7 @@ func (w *world) plain(items map[string]string) map[string]string {
 var serials = regexp.MustCompile(`"serialID":\d+`)
 
 func (w *world) plainText(text string) string {
-	pairs := []string{w.org, "ORGANIZATION"}
+	pairs := []string{externalIDOf(w.org), "EXTERNALID", w.org, "ORGANIZATION"}
 	for i, key := range w.keys {
 		inJSON := strings.ReplaceAll(fmt.Sprintf("%d", key[:]), " ", ",")
 		pairs = append(pairs, key.String(), fmt.Sprint("KEY", i), key.ID(), fmt.Sprint("ID", i), inJSON, fmt.Sprint("HASH", i))

@@ -94,7 +94,8 @@ func externalIDOf(org string) string {
 }
 
 // storedConnections are the connections by partner, each with its partner as id.
-func storedConnections(o *organization) (list []any) {
+func storedConnections(o *organization) []any {
+	list := []any{}
 	for _, partner := range slices.Sorted(maps.Keys(o.all("connection"))) {
 		c := maps.Clone(o.all("connection")[partner])
 		c["id"] = partner
@@ -103,7 +104,12 @@ func storedConnections(o *organization) (list []any) {
 	return list
 }
 
-func drawConnectionList(*rapid.T, *model, *organization) (request, rule) {
+func drawConnectionList(t *rapid.T, _ *model, _ *organization) (request, rule) {
+	if roll(t, "wrong", 8) == 7 {
+		wrong := listingConnections
+		wrong.query = "partner=AWS"
+		return wrong, func(*organization, *modelKey) reply { return reply{status: 400} }
+	}
 	return listingConnections, func(o *organization, _ *modelKey) reply {
 		list := []any{}
 		for _, partner := range slices.Sorted(maps.Keys(o.all("connection"))) {
@@ -143,7 +149,7 @@ func drawConnectionPut(t *rapid.T, _ *model, o *organization) (request, rule) {
 	}
 	r.body = toText(body)
 	return r, func(o *organization, _ *modelKey) reply {
-		before, exists := o.all("connection")[partner]
+		_, exists := o.all("connection")[partner]
 		if !o.meetsExisting(r.touches, r, exists) {
 			return reply{status: 412}
 		}
@@ -153,12 +159,15 @@ func drawConnectionPut(t *rapid.T, _ *model, o *organization) (request, rule) {
 		} else {
 			after["lockMinutes"] = exact("10")
 		}
-		maps.Copy(after, values(r.body).(doc))
+		sent := values(r.body).(doc)
+		maps.Copy(after, sent)
 		tags := o.tags(r.touches)
 		answer := reply{status: 200, body: after, tags: tags, version: tags.version}
-		if !exists || !equal(after, before) {
+		if !exists || !equal(sent, o.all("connection as sent")[partner]) { // a default that is sent is stored
 			answer.version++
-			answer.then = func() { o.all("connection")[partner], tags.version = after, answer.version }
+			answer.then = func() {
+				o.all("connection")[partner], o.all("connection as sent")[partner], tags.version = after, sent, answer.version
+			}
 		}
 		return answer
 	}

@@ -98,8 +98,7 @@ func (a *API) deleteEntitlement(w http.ResponseWriter, r *http.Request) error {
 	if written {
 		exchangeOf(r).change = slog.Group("change", "item", "entitlement", "id", id, "tag", after.Tag())
 	}
-	writeChanged(w, r, after.JSON, after.Tag())
-	return nil
+	return writeStored(w, "the entitlement", &after, metering.Conditions{})
 }
 
 // entitlementRequest reads a request without a body for the entitlement of the path.
