@@ -91,8 +91,8 @@ func AppendConfig(b []byte, c metering.Config) []byte {
 	return appendValue(b, map[string]any(c))
 }
 
-// appendMembers appends an object of the members that o has and of those that this version could not
-// read, in the order of their names.
+// appendMembers appends an object of the members that o has and of those that this version could
+// not read, in the order of their names.
 func appendMembers[O any](b []byte, members []metering.Member[O], o *O, unknown map[string]any) []byte {
 	type named struct {
 		name  string
