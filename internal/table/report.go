@@ -357,15 +357,15 @@ func (r *reporting) putOne(ctx context.Context, i int, serial int32) (existed bo
 	if err != nil || found == nil {
 		return false, err
 	}
+	if isMine(found, attrOperation, r.operation) { // the response to the first attempt was lost
+		return false, nil
+	}
 	stored, err := itemGroup(found)
 	if err != nil {
 		return false, err
 	}
 	same := r.Groups[i].Reports(&stored)
 	switch {
-	case isMine(found, attrOperation, r.operation):
-		*group = stored
-		return false, nil
 	case r.Key != "" && r.isMine(i, &stored, found), r.Key == "" && r.Batch && same:
 		*group = stored
 		return true, nil
