@@ -200,7 +200,13 @@ func (o *organization) same(stored doc, records doc) bool {
 // reported is the reply to a report that is stored.
 func (o *organization) reported(w *model, id string, records doc) reply {
 	g := o.newGroup(w, id, records)
-	return reply{status: 200, body: g, numbered: []doc{g}, then: func() { o.all("group")[id], o.products[id] = g, "p1" }}
+	return reply{status: 200, body: g, numbered: []doc{g}, then: func() { o.keep(g) }}
+}
+
+// keep stores a group that was reported.
+func (o *organization) keep(g doc) {
+	id := g["id"].(string)
+	o.all("group")[id], o.products[id] = g, "p1"
 }
 
 func (o *organization) newGroup(w *model, id string, records doc) doc {
@@ -262,8 +268,7 @@ func drawBatch(t *rapid.T, w *model, o *organization) (request, rule) {
 		}
 		return reply{status: 200, body: groups, numbered: news, then: func() {
 			for _, g := range news {
-				id := g["id"].(string)
-				o.all("group")[id], o.products[id] = g, "p1"
+				o.keep(g)
 			}
 		}}
 	}

@@ -110,9 +110,8 @@ func (t *Table) updateRetried(ctx context.Context, group *metering.Group, read m
 	if !ok {
 		return metering.Group{}, false, storageError("retry group", err)
 	}
-	if isMine(found, attrRetry, operation) {
-		after, err = itemGroup(found)
-		return after, true, err
+	if isMine(found, attrRetry, operation) { // the response to the first attempt was lost
+		return *group, true, nil
 	}
 	return metering.Group{}, false, nil
 }
