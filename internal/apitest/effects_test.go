@@ -312,5 +312,5 @@ func (w *world) plainText(text string) string {
 			pairs = append(pairs, metering.FormatTime(at.Add(later)), metering.FormatTime(begins.Add(later)))
 		}
 	}
-	return strings.NewReplacer(pairs...).Replace(text)
+	return madeMetricID.ReplaceAllString(strings.NewReplacer(pairs...).Replace(text), "METRIC")
 }

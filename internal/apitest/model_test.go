@@ -84,6 +84,10 @@ type reply struct {
 	version int    // of it
 	next    *place // the position of the next page, if there is one
 	then    func() // the changes; nil means none
+
+	// made is the operation whose stored list has the object of body, if the service makes its id:
+	// body has the id once the response or, if that was lost, the list has been read.
+	made string
 }
 
 // model is the whole state.
