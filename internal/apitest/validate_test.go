@@ -367,52 +367,6 @@ func TestValidate_Takes4MiBInChunks(t *testing.T) {
 	}
 }
 
-func TestValidate_TakesJSONAlone(t *testing.T) {
-	t.Parallel()
-	eachWayOver(t, nil, func(t *testing.T, a *api) {
-		for contentType, status := range map[string]int{
-			"application/json":                     http.StatusOK,
-			"application/json; charset=utf-8":      http.StatusOK,
-			"application/json;charset=UTF-8":       http.StatusOK,
-			"Application/JSON":                     http.StatusOK,
-			"application/json; charset=iso-8859-1": http.StatusUnsupportedMediaType,
-			"application/merge-patch+json":         http.StatusUnsupportedMediaType,
-			"application/jsonl":                    http.StatusUnsupportedMediaType,
-			"application/x-www-form-urlencoded":    http.StatusUnsupportedMediaType,
-			"text/plain":                           http.StatusUnsupportedMediaType,
-			"text/json":                            http.StatusUnsupportedMediaType,
-			"*/*":                                  http.StatusUnsupportedMediaType,
-			"application/json, text/plain":         http.StatusUnsupportedMediaType,
-			"json":                                 http.StatusUnsupportedMediaType,
-		} {
-			got := a.do(t, request{
-				method: "POST", path: validatePath("acme"), body: `[{"records": {"cpu": 1}}]`, headers: map[string]string{"Content-Type": contentType},
-			})
-			if got.status != status {
-				t.Errorf("%s: %d %s", contentType, got.status, got.body)
-			}
-			if status != http.StatusOK {
-				wantError(t, got, status, "application/json")
-			}
-		}
-	})
-}
-
-func TestBodiesAreSentAsTheyAre(t *testing.T) {
-	eachWay(t, func(t *testing.T, a *api) {
-		for path, method := range map[string]string{validatePath("acme"): "POST", configPath("acme"): "PUT"} {
-			for encoding, body := range map[string]string{"gzip": "\x1f\x8b", "br": "\x0b\x02\x80", "deflate": "x", "identity, gzip": "{}"} {
-				r := request{method: method, path: path, body: body, headers: map[string]string{
-					"Content-Type": "application/json", "Content-Encoding": encoding,
-				}}
-				if a.carries(r) {
-					wantError(t, a.do(t, r), http.StatusUnsupportedMediaType, encoding)
-				}
-			}
-		}
-	})
-}
-
 func TestValidate_TakesNoParameters(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {

@@ -90,8 +90,8 @@ func AppendConfigVersion(b []byte, v *metering.ConfigVersion) []byte {
 	return append(b, '}')
 }
 
-// appendMembers appends an object of the members that o has and of those that this version could not
-// read, in the order of their names.
+// appendMembers appends an object of the members that o has and of those that this version could
+// not read, in the order of their names.
 func appendMembers[O any](b []byte, members []metering.Member[O], o *O, unknown map[string]any) []byte {
 	type named struct {
 		name  string
