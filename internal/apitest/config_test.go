@@ -157,7 +157,7 @@ func TestPatchIsRFC7396(t *testing.T) {
 				r := configured([]string{"PUT", "PATCH", "PATCH"}[step%3], drawConfig(rt, o))
 				r.headers["Content-Type"] = "application/json"
 				before := o.tags("config").version
-				expected := ruleOfChange(r)(o, nil)
+				expected := ruleOfChange(now, r)(o, nil)
 				got := a.do(t, r.of(o.name))
 				if expected.status != http.StatusOK {
 					refused++

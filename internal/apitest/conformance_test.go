@@ -184,6 +184,14 @@ func (s *service) findOut(t *rapid.T, o *organization, change reply) {
 	if equal(stored, s.model.stored(o)) {
 		return
 	}
+	if change.made != "" {
+		known, _ := s.model.stored(o)[change.made].([]any)
+		for _, object := range stored[change.made].([]any) {
+			if id := object.(doc)["id"]; !slices.ContainsFunc(known, func(k any) bool { return k.(doc)["id"] == id }) {
+				change.body.(doc)["id"] = id
+			}
+		}
+	}
 	change.then()
 	if diff := cmp.Diff(s.model.stored(o), stored); diff != "" {
 		t.Fatalf("a change that was answered with 503 has happened otherwise: -model +service\n%s", diff)
@@ -238,6 +246,9 @@ func (s *service) compare(t *rapid.T, o *organization, r request, want reply, go
 	}
 	body := values(got.body)
 	want.adopt(body)
+	if made, ok := body.(doc); ok && want.made != "" {
+		want.body.(doc)["id"] = made["id"]
+	}
 	if sentence, ok := body.(string); want.body == nil && (!ok || sentence == "" || !strings.Contains(sentence, want.says)) {
 		t.Fatalf("it is no sentence with %q", want.says)
 	}

@@ -64,6 +64,7 @@ func TestStoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
 		for sk, attribute := range map[string]string{
 			"ENTITLEMENT#ent-8f3a61c2": "entitlement", "ENTITLEMENT#ent-unused": "entitlement",
 			"CONNECTION#AWS": "connection", "CONNECTION#AZURE": "connection", "CONNECTION#GCP": "connection",
+			"METRIC#metric-1": "metric", "METRIC#metric-2": "metric",
 		} {
 			item := itemKeyOf("ORG#acme", sk)
 			item[attribute] = &types.AttributeValueMemberN{Value: "5"}
@@ -74,7 +75,7 @@ func TestStoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
 				continue
 			}
 			line := a.wantInternalError(t, o.id, o.example.of("acme"))
-			if text, _ := line["error"].(string); !slices.ContainsFunc([]string{"serialID", "config", "attribute entitlement", "attribute connection", "attribute creationTime"}, func(said string) bool { return strings.Contains(text, said) }) {
+			if text, _ := line["error"].(string); !slices.ContainsFunc([]string{"serialID", "config", "attribute entitlement", "attribute connection", "attribute metric", "attribute creationTime"}, func(said string) bool { return strings.Contains(text, said) }) {
 				t.Errorf("%s: the log does not tell what is wrong: %v", o.id, line)
 			}
 		}

@@ -74,6 +74,10 @@ type API struct {
 	// it.
 	CountUnits func(context.Context) (context.Context, func() (read, write float64))
 
+	// NewMetricID makes the id of a new billable metric of the organization. If it is nil, ids are
+	// random.
+	NewMetricID func(metering.OrgID) metering.MetricID
+
 	// SandboxURL is the only endpoint that a connection may have. If it is empty, as in a deployed
 	// stack, a connection may have none.
 	SandboxURL string

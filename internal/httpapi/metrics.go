@@ -23,7 +23,7 @@ func (a *API) listMetrics(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.writeList(w, r, list)
+	return a.writeList(w, r, list, "this list has no limit and no offset: ask for the metrics of one status with status, or for one by its id")
 }
 
 func (a *API) createMetric(w http.ResponseWriter, r *http.Request) error {
@@ -38,7 +38,7 @@ func (a *API) createMetric(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id := metering.MetricID("bm-" + strings.ToLower(rand.Text()))
+	id := a.newMetricID(organization(r))
 	metric, err := metering.NewMetric(organization(r), id, &sent, a.Now())
 	if err != nil {
 		return err
@@ -50,6 +50,13 @@ func (a *API) createMetric(w http.ResponseWriter, r *http.Request) error {
 	exchangeOf(r).change = slog.Group("change", "item", "billableMetric", "id", id)
 	writeJSON(w, http.StatusOK, json)
 	return nil
+}
+
+func (a *API) newMetricID(org metering.OrgID) metering.MetricID {
+	if a.NewMetricID != nil {
+		return a.NewMetricID(org)
+	}
+	return metering.MetricID("bm-" + strings.ToLower(rand.Text()))
 }
 
 func (a *API) getMetric(w http.ResponseWriter, r *http.Request) error {
@@ -70,7 +77,7 @@ func (a *API) patchMetric(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body, err := readBody(w, r, metering.MaxReportBody, "application/json", "application/merge-patch+json")
+	body, err := readBody(w, r, metering.MaxReportBody, "application/json")
 	if err != nil {
 		return err
 	}
@@ -85,6 +92,7 @@ func (a *API) patchMetric(w http.ResponseWriter, r *http.Request) error {
 	if written {
 		exchangeOf(r).change = slog.Group("change", "item", "billableMetric", "id", id)
 	}
+	w.Header().Set("Content-Location", contentLocation(r))
 	writeJSON(w, http.StatusOK, json)
 	return nil
 }

@@ -150,7 +150,8 @@ func Operations() []Operation {
 		},
 		{
 			ID: "listBillableMetrics", Method: "GET", Path: "/org/{orgId}/billableMetric", Scopes: auth.Read,
-			Function: "metrics", Table: []Access{{Actions: []string{"Query"}, Partitions: "ORG#*"}},
+			// All metrics of the organization are read, and sorted in memory.
+			Function: "metrics", Memory: 1024, Timeout: 29 * time.Second, Table: []Access{{Actions: []string{"Query"}, Partitions: "ORG#*"}},
 			handle: (*API).listMetrics,
 		},
 		{

@@ -73,9 +73,10 @@ func unchangedSince(item map[string]types.AttributeValue) condition {
 
 // catalogWrite is a write of an object, and other writes that succeed or fail with it.
 type catalogWrite struct {
-	read  map[string]types.AttributeValue // the item that the change was made from; nil if none existed
-	item  map[string]types.AttributeValue // the item to store
-	other []types.TransactWriteItem
+	read   map[string]types.AttributeValue // the item that the change was made from; nil if none existed
+	item   map[string]types.AttributeValue // the item to store
+	other  []types.TransactWriteItem
+	exists error // of a write that is made once: what is wrong if the object exists
 }
 
 // write reports false if the object was changed since it was read, or if another transaction
@@ -100,7 +101,10 @@ func (t *Table) write(ctx context.Context, w catalogWrite) (written bool, err er
 			return true, nil
 		}
 		if found, ok := failedCondition(err); ok {
-			return isMine(found, attrOperation, operation), nil
+			if isMine(found, attrOperation, operation) {
+				return true, nil
+			}
+			return false, w.exists
 		}
 		return false, storageError("write the catalog", err)
 	}
@@ -127,7 +131,7 @@ func (t *Table) write(ctx context.Context, w catalogWrite) (written bool, err er
 		return true, nil // a retry whose first attempt was applied, and DynamoDB no longer knows it
 	}
 	if isReason(reasons[0], conditionFailed) {
-		return false, nil
+		return false, w.exists
 	}
 	for i := range w.other {
 		if isReason(reasons[i+1], conditionFailed) {

@@ -70,12 +70,16 @@ func readConfig(org metering.OrgID, item map[string]types.AttributeValue) (meter
 //
 //	GetItem  PK = ORG#<org>, SK = CONFIG#<n>   1 round trip, 1 read unit per 4 KB
 func (t *Table) ConfigVersion(ctx context.Context, org metering.OrgID, version int) (metering.ConfigVersion, error) {
+	none := metering.Errorf(metering.NotFound, "the config has no version %d", version)
+	if version > maxConfigVersion {
+		return metering.ConfigVersion{}, none
+	}
 	item, err := t.catalogItem(ctx, org, configKey(version))
 	if err != nil {
 		return metering.ConfigVersion{}, err
 	}
 	if item == nil {
-		return metering.ConfigVersion{}, metering.Errorf(metering.NotFound, "the config has no version %d", version)
+		return metering.ConfigVersion{}, none
 	}
 	return readConfig(org, item)
 }

@@ -81,7 +81,7 @@ func readMetric(item map[string]types.AttributeValue) metering.Stored[metering.B
 }
 
 // AddMetric stores a new metric and returns its JSON. It returns Conflict if an ACTIVE metric of the
-// organization has the name.
+// organization has the name, or if the id exists.
 //
 //	TransactWriteItems  the metric and its name, neither of which exists   1 round trip, 2 write units
 //	                                                                       per KB and item
@@ -92,6 +92,7 @@ func (t *Table) AddMetric(ctx context.Context, m *metering.BillableMetric) ([]by
 	if err != nil {
 		return nil, err
 	}
+	w.exists = metering.Errorf(metering.Conflict, "the billable metric %s exists", metering.Quote(m.ID))
 	for attempt := 0; ; attempt++ {
 		written, err := t.write(ctx, w)
 		switch {
@@ -174,6 +175,9 @@ func nameTaken(err error, name string) error {
 	failed, ok := errors.AsType[*otherConditionError](err)
 	if !ok {
 		return err
+	}
+	if failed.found == nil { // what release does not delete belongs to another
+		return storageError("release the name of a billable metric", err)
 	}
 	return metering.Errorf(metering.Conflict, "the billable metric %s has the name %s and is %s: the name of an %s metric must be unique in the organization",
 		metering.Quote(ownerIn(failed.found)), metering.Quote(name), metering.MetricActive, metering.MetricActive)

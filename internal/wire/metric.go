@@ -3,7 +3,7 @@ package wire
 import "github.com/marketmeter/marketmeter/internal/metering"
 
 // DecodeMetric reads the body that creates a billable metric. Members, types and sets of values are
-// checked; metering.NewMetricCreation checks the rest.
+// checked; metering.NewMetric checks the rest.
 func DecodeMetric(body []byte) (metering.BillableMetric, error) {
 	return decode(body, (*decoder).metric)
 }
