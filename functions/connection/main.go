@@ -1,4 +1,5 @@
-// Command connection serves GET, PUT and DELETE /org/{orgId}/connection/{partner} as a Lambda function.
+// Command connection serves GET, PUT and DELETE /org/{orgId}/connection/{partner} as a Lambda
+// function.
 package main
 
 import "github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"

@@ -100,7 +100,7 @@ func TestEntitlement_PutIsReadBack(t *testing.T) {
 	})
 }
 
-// What is sent decides what is stored: nothing is kept of the entitlement before but creationTime.
+// What is sent decides what is stored: of the entitlement before, only creationTime stays.
 func TestEntitlement_PutReplacesAndKeepsCreationTime(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		first := a.putEntitlement(t, "acme", "e", entitlement(doc{"name": "one", "productID": "p"}))

@@ -11,8 +11,8 @@ import (
 )
 
 // The model of entitlements: o.all("entitlement") has them as the API returns them, by id.
-// o.all("identity") has the owner of each identity, by its key, and o.all("owned") the identity that
-// an entitlement owns, by its id.
+// o.all("identity") has the owner of each identity, by its key, and o.all("owned") the identity
+// that an entitlement owns, by its id.
 
 // drawnCatalog are the ids of entitlements. Of the first two, groups are drawn too.
 var drawnCatalog = append(slices.Clone(drawnEntitlements), "e#1", "ü 2")
@@ -159,7 +159,8 @@ func (o *organization) wasSent(entitlement string) bool {
 	return o.hasGroup(entitlement, "CREATED", "REPORT_PENDING", "REPORTED", "REPORT_FAILED")
 }
 
-// identityIn is the identity of an entitlement with the licences of AWS, the only one that is drawn.
+// identityIn is the identity of an entitlement with the licences of AWS, the only one that is
+// drawn.
 func identityIn(e doc) string {
 	ids, _ := e["marketplace"].(doc)
 	licenseArn, _ := ids["licenseArn"].(string)

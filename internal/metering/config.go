@@ -56,8 +56,8 @@ func (v ConfigVersion) Tag() string {
 // organization that never set one.
 func (v ConfigVersion) Matches(c Conditions) bool { return c.Matches(v.Tag(), true) }
 
-// NoneMatches reports whether If-None-Match holds for the config. "*" matches any that was set: with
-// it, a change succeeds only if it is the first.
+// NoneMatches reports whether If-None-Match holds for the config. "*" matches any that was set:
+// with it, a change succeeds only if it is the first.
 func (v ConfigVersion) NoneMatches(c Conditions) bool { return c.NoneMatches(v.Tag(), v.Version > 0) }
 
 // ConfigChange is a change of a config, and the conditions under which it is made.

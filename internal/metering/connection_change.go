@@ -122,8 +122,8 @@ func (c *Connection) checkCredentials(rules ConnectionRules) error {
 	}
 }
 
-// Apply returns the connection to store in place of the stored one. It returns PreconditionFailed if
-// the stored one does not meet the conditions, and Invalid if the client sent another externalID
+// Apply returns the connection to store in place of the stored one. It returns PreconditionFailed
+// if the stored one does not meet the conditions, and Invalid if the client sent another externalID
 // than the service's.
 func (c *ConnectionChange) Apply(stored *Stored[Connection]) (Connection, error) {
 	if err := CheckConditions(c.Conditions, "the connection", stored); err != nil {

@@ -12,8 +12,8 @@ type EntitlementChange struct {
 	Now         time.Time
 }
 
-// NewEntitlementChange checks what a client sent for the entitlement of the path. It returns Invalid
-// with the path of the member and what is accepted.
+// NewEntitlementChange checks what a client sent for the entitlement of the path. It returns
+// Invalid with the path of the member and what is accepted.
 func NewEntitlementChange(org OrgID, id EntitlementID, sent *Entitlement, conditions Conditions, now time.Time) (EntitlementChange, error) {
 	e := *sent
 	switch {
@@ -84,8 +84,8 @@ func (e *Entitlement) check() error {
 }
 
 // Apply returns the entitlement to store in place of the stored one. Its LastUpdateTime is the
-// stored one's, so that an unchanged entitlement is equal to it. Apply returns PreconditionFailed if
-// the stored one does not meet the conditions.
+// stored one's, so that an unchanged entitlement is equal to it. Apply returns PreconditionFailed
+// if the stored one does not meet the conditions.
 func (c *EntitlementChange) Apply(stored *Stored[Entitlement]) (Entitlement, error) {
 	if err := CheckConditions(c.Conditions, "the entitlement", stored); err != nil {
 		return Entitlement{}, err
@@ -110,8 +110,8 @@ type EntitlementDeletion struct {
 	Now        time.Time
 }
 
-// Apply returns the stored entitlement as DELETED. It returns PreconditionFailed if it does not meet
-// the conditions, and its error if it can't be read.
+// Apply returns the stored entitlement as DELETED. It returns PreconditionFailed if it does not
+// meet the conditions, and its error if it can't be read.
 func (d *EntitlementDeletion) Apply(stored *Stored[Entitlement]) (Entitlement, error) {
 	if err := CheckConditions(d.Conditions, "the entitlement", stored); err != nil {
 		return Entitlement{}, err

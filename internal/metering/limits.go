@@ -95,8 +95,8 @@ const (
 	// none. Source: the contract.
 	DefaultAWSRegion = "us-east-1"
 
-	// MaxCatalogItem is how many bytes a stored entitlement or billable metric may have. Source: the
-	// contract.
+	// MaxCatalogItem is how many bytes a stored entitlement or billable metric may have. Source:
+	// the contract.
 	MaxCatalogItem = 32 << 10
 
 	// MaxResourceURI is how many bytes the resourceURI of an entitlement may have. Source: ours; a

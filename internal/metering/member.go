@@ -29,9 +29,9 @@ const (
 )
 
 // Member is a member of O: an object of the API that is stored, or a part of one. The list of its
-// members, such as GroupMembers, drives all code that reads and writes the object: stored items, the
-// copier of lists, the API's JSON, import and export, and the stored size. A new member is a field of
-// the struct and an entry of its list.
+// members, such as GroupMembers, drives all code that reads and writes the object: stored items,
+// the copier of lists, the API's JSON, import and export, and the stored size. A new member is a
+// field of the struct and an entry of its list.
 type Member[O any] struct {
 	Name string // in the API's JSON, in a stored item and in a CSV file
 	Kind Kind

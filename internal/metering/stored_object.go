@@ -58,8 +58,8 @@ func (c Conditions) Matches(tag string, exists bool) bool {
 	}
 }
 
-// NoneMatches reports whether If-None-Match holds for the object with that tag. "*" matches any that
-// exists.
+// NoneMatches reports whether If-None-Match holds for the object with that tag. "*" matches any
+// that exists.
 func (c Conditions) NoneMatches(tag string, exists bool) bool {
 	switch {
 	case c.IfNoneMatch == nil:

@@ -60,16 +60,18 @@ func readEntitlement(item map[string]types.AttributeValue) metering.Stored[meter
 }
 
 // PutEntitlement applies the change, stores the entitlement and returns it. If the change changes
-// nothing, nothing is written and written is false. It returns Conflict if another entitlement of the
-// organization owns the marketplace identifiers. An error of the change is returned as it is.
+// nothing, nothing is written and written is false. It returns Conflict if another entitlement of
+// the organization owns the marketplace identifiers. An error of the change is returned as it is.
 //
-//	GetItem             PK = ORG#<org>, SK = ENTITLEMENT#<id>   1 round trip, 1 read unit per 4 KB
-//	PutItem             the same, if its operation is the one read   1 round trip, 1 write unit per KB
+//	GetItem  PK = ORG#<org>, SK = ENTITLEMENT#<id>   1 round trip, 1 read unit per 4 KB
+//	PutItem  the same, if it is still as it was read   1 round trip, 1 write unit per KB
 //
 // If its marketplace identifiers differ from those that it owns, the second request is
 //
-//	TransactWriteItems  that put; a put of the new identity, if it has no other owner; a delete of the
-//	                    old one, if nothing was sent with it   1 round trip, 2 write units per KB and item
+//	TransactWriteItems  that put; a put of the new      1 round trip, 2 write units
+//	                    identity, if it has no owner; a   per KB and item
+//	                    delete of the old one, if
+//	                    nothing was sent with it
 //	2 Query             before, as wasSent
 func (t *Table) PutEntitlement(ctx context.Context, change *metering.EntitlementChange) (after metering.Stored[metering.Entitlement], written bool, err error) {
 	org, id := change.Entitlement.OrganizationID, change.Entitlement.ID
@@ -120,16 +122,16 @@ func identityTaken(found map[string]types.AttributeValue) error {
 }
 
 // DeleteEntitlement marks the entitlement DELETED and returns it. An entitlement that is DELETED
-// stays as it is. It returns NotFound, PreconditionFailed, or Conflict if the entitlement has groups
-// that are CREATED or REPORT_PENDING; it may miss groups of the last seconds.
+// stays as it is. It returns NotFound, PreconditionFailed, or Conflict if the entitlement has
+// groups that are CREATED or REPORT_PENDING; it may miss groups of the last seconds.
 //
-//	GetItem   PK = ORG#<org>, SK = ENTITLEMENT#<id>         1 round trip, 1 read unit per 4 KB
-//	Query     byEntitlement, of its groups                  1 round trip and 128 read units per 1 MB
-//	2 Query   as wasSent, if it owns an identity
-//	PutItem   the item, if its operation is the one read    1 round trip, 1 write unit per KB
+//	GetItem  as Entitlement
+//	Query    as groupOf
+//	2 Query  as wasSent, if it owns an identity
+//	PutItem  as PutEntitlement
 //
-// If the identity is released, the last request is a TransactWriteItems of the put and the identity's
-// delete.
+// If the identity is released, the last request is a TransactWriteItems of the put and the
+// identity's delete.
 func (t *Table) DeleteEntitlement(ctx context.Context, org metering.OrgID, id metering.EntitlementID, deletion metering.EntitlementDeletion) (after metering.Stored[metering.Entitlement], written bool, err error) {
 	written, err = t.changeCatalog(ctx, org, entitlementItemKey(id), "the entitlement", func(read map[string]types.AttributeValue) (catalogWrite, error) {
 		if read == nil {
@@ -201,8 +203,8 @@ func identityOf(item map[string]types.AttributeValue) string {
 // wasSent reports whether usage of the entitlement was, or may have been, sent to its marketplace:
 // if an hour exists, or a group that is or was on its way there.
 //
-//	Query  PK = ORG#<org>#BILL#<entitlement>, 1 item   1 round trip, 1 read unit
-//	Query  byEntitlement, of its groups                1 round trip and 128 read units per 1 MB
+//	Query  PK = ORG#<org>#BILL#<id>, 1 item   1 round trip, 1 read unit
+//	Query  as groupOf
 func (t *Table) wasSent(ctx context.Context, org metering.OrgID, id metering.EntitlementID) (bool, error) {
 	out, err := t.client.Query(ctx, &dynamodb.QueryInput{
 		TableName:                 &t.name,
@@ -229,8 +231,8 @@ func billKey(org metering.OrgID, id metering.EntitlementID) string {
 	return orgKey(org) + "#BILL#" + keyEscaper.Replace(string(id))
 }
 
-// groupOf returns the id and status of the entitlement's newest group in one of the statuses, or nil
-// if it has none.
+// groupOf returns the id and status of the entitlement's newest group in one of the statuses, or
+// nil if it has none.
 //
 //	Query  byEntitlement, backwards   1 round trip and 128 read units per 1 MB of its groups
 func (t *Table) groupOf(ctx context.Context, org metering.OrgID, id metering.EntitlementID, statuses ...metering.Status) (map[string]types.AttributeValue, error) {
@@ -257,8 +259,9 @@ func (t *Table) groupOf(ctx context.Context, org metering.OrgID, id metering.Ent
 	}
 }
 
-// Entitlements returns the JSON of the organization's entitlements that match the filter and are not
-// DELETED: newest first, ties by id, descending. It skips offset of them and returns at most limit.
+// Entitlements returns the JSON of the organization's entitlements that match the filter and are
+// not DELETED: newest first, ties by id, descending. It skips offset of them and returns at most
+// limit.
 //
 //	Query  as listCatalog, of ENTITLEMENT#
 func (t *Table) Entitlements(ctx context.Context, org metering.OrgID, filter metering.EntitlementFilter, offset, limit int) ([][]byte, error) {

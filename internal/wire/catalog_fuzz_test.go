@@ -12,8 +12,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// FuzzCatalog looks for a body of an entitlement or a connection that is accepted or refused against
-// its shape or misread, and for a stored one of which something is lost.
+// FuzzCatalog looks for a body of an entitlement or a connection that is accepted or refused
+// against its shape or misread, and for a stored one of which something is lost.
 func FuzzCatalog(f *testing.F) {
 	const times = `"creationTime":"2024-07-29T15:51:28.071Z","lastUpdateTime":"2024-07-29T15:51:28.071Z"`
 	for _, body := range []string{

@@ -8,8 +8,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// DecodeEntitlement reads the body of a PUT of an entitlement. Members, types and sets of values are
-// checked; Entitlement.Check checks the rest.
+// DecodeEntitlement reads the body of a PUT of an entitlement. Members, types and sets of values
+// are checked; Entitlement.Check checks the rest.
 func DecodeEntitlement(body []byte) (metering.Entitlement, error) {
 	return decode(body, (*decoder).entitlement)
 }
@@ -59,7 +59,7 @@ func AppendConnection(b []byte, c *metering.Connection) []byte {
 	return appendMembers(b, metering.ConnectionMembers, c, c.Unknown)
 }
 
-// storedDecoder reads what is stored: of a member that is there twice, the last one counts.
+// storedDecoder reads what is stored: of a member that is given twice, the last one counts.
 func storedDecoder(text []byte) *decoder {
 	return &decoder{json: jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)), stored: true}
 }
