@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -234,6 +235,7 @@ func (r *reporting) find(ctx context.Context) error {
 		}
 	})
 	if err == nil && len(others) > 0 {
+		slices.Sort(others)
 		err = metering.Errorf(metering.Conflict, "%s: a group with this id exists with other content, the first is %s; nothing new was stored",
 			metering.Indexes(others), metering.Quote(r.Groups[others[0]].ID))
 	}
@@ -340,6 +342,7 @@ func (r *reporting) put(ctx context.Context) error {
 		return r.inDoubt(failure)
 	}
 	if len(others) > 0 { // another request has stored them since they were read
+		slices.Sort(others)
 		return metering.Errorf(metering.Conflict, "%s: a group with this id exists with other content; the other groups are stored", metering.Indexes(others))
 	}
 	return nil
