@@ -198,7 +198,8 @@ var problemKinds = []ProblemKind{
 		Meaning: "At the marketplace, the buyer has no active subscription. The usage was attempted every hour until its window ended.",
 		Hint:    "Check the subscription at the marketplace, and the identifiers of the entitlement.",
 		Errors: []MarketplaceError{
-			{"AWS", []string{awsUnsubscribed}}, {"AZURE", []string{"ResourceNotActive"}},
+			{"AWS", []string{awsUnsubscribed}},
+			{"AZURE", []string{"ResourceNotActive"}},
 			{"GCP", []string{"BILLING_DISABLED", "SERVICE_NOT_ACTIVATED", "PROJECT_DELETED", "NOT_FOUND"}},
 		},
 	},
@@ -223,7 +224,8 @@ var problemKinds = []ProblemKind{
 		Meaning: "The usage was sent, and until its window ended no response said whether it is billed.",
 		Hint:    "Look it up at the marketplace, and resolve the dimension.",
 		Errors: []MarketplaceError{
-			{"AWS", []string{"InternalServiceErrorException"}}, {"AZURE", []string{"Error"}},
+			{"AWS", []string{"InternalServiceErrorException"}},
+			{"AZURE", []string{"Error"}},
 			{"GCP", []string{"DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"}},
 		},
 	},
