@@ -71,7 +71,6 @@ var notOverSAM = map[string]string{
 	"TestStoredNonsenseIsA500ThatLeaksNothing":        theirLog,
 	"TestTheLogTellsWhoAsked":                         theirLog,
 	"TestConnection_RefusedValuesAreNotQuoted":        theirLog,
-	"TestReport_WarmIsOnePut":                         theirAnswers,
 	"TestAColdOffsetIsCounted":                        theirAnswers,
 	"TestAFarOffsetIsComeTo":                          theirAnswers,
 	"TestAFreshListLooksAgain":                        theirAnswers,
@@ -86,12 +85,6 @@ var notOverSAM = map[string]string{
 	"TestNoPageWithoutItsPlace":                       theirDynamoDB,
 	"TestKeysThatCantBeReadAreNoRefusal":              theirDynamoDB,
 	"TestOtherMethodsAreNotAllowed":                   noRoute,
-	"TestEntitlement_PutIsReadBack":                   theirClock,
-	"TestEntitlement_PutReplacesAndKeepsCreationTime": theirClock,
-	"TestEntitlement_CancelTimeIsSetWhenCancelled":    theirClock,
-	"TestEntitlement_DeleteIsSoft":                    theirClock,
-	"TestEntitlement_OfANewerVersionIsKept":           theirClock,
-	"TestConnection_RefusedValuesAreNotQuoted":        theirLog,
 }
 
 const (
