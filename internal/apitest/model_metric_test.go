@@ -19,8 +19,8 @@ import (
 
 // The model of billable metrics: o.all("metric") has them as the API returns them, by id.
 
-// metricIDs are the ids that the service makes in tests: in each organization the same, whatever the
-// others do.
+// metricIDs are the ids that the service makes in tests: in each organization the same, whatever
+// the others do.
 type metricIDs struct {
 	mu   sync.Mutex
 	last map[metering.OrgID]int

@@ -76,8 +76,11 @@ func (m *Member[O]) Get(o *O) any {
 	case !m.Required && v.IsZero():
 		return nil
 	}
-	if m.Kind == KindText { // of any type of strings
+	switch m.Kind {
+	case KindText: // of any type of strings
 		return v.String()
+	case KindCount: // of any type of integers
+		return int32(v.Int()) //nolint:gosec // Set has set it
 	}
 	return v.Interface()
 }

@@ -218,9 +218,9 @@ func ownerIn(item map[string]types.AttributeValue) string {
 	return owner.Value
 }
 
-// listCatalog returns the JSON of the organization's objects whose sort keys begin with prefix: newest
-// first, ties by id, descending, at most the first end of them. The filter is by attribute; none has
-// the status without, if that is not empty.
+// listCatalog returns the JSON of the organization's objects whose sort keys begin with prefix:
+// newest first, ties by id, descending, at most the first end of them. The filter is by attribute;
+// none has the status without, if that is not empty.
 //
 //	Query  PK = ORG#<org>, begins_with(SK, prefix),   1 round trip per 1 MB of all such objects of the
 //	       consistent                                 organization, 1 read unit per 4 KB

@@ -84,9 +84,9 @@ func (t *Table) ConfigVersion(ctx context.Context, org metering.OrgID, version i
 	return readConfig(org, item)
 }
 
-// ConfigVersions returns the versions of the config, newest first, without the first offset of them:
-// at most limit, and at least one, but then no more than size bytes of JSON. more reports that others
-// follow.
+// ConfigVersions returns the versions of the config, newest first, without the first offset of
+// them: at most limit, and at least one, but then no more than size bytes of JSON. more reports
+// that others follow.
 //
 //	Query  as Config, to find the newest version, if there is an offset   1 round trip, 1 read unit per 4 KB
 //	Query  PK = ORG#<org>, SK from the first CONFIG# to the newest         1 round trip per 1 MB, 1 read unit

@@ -23,8 +23,8 @@ const (
 
 func metricItemKey(id metering.MetricID) string { return metricPrefix + keyEscaper.Replace(string(id)) }
 
-// metricNameKey is of the item that names the ACTIVE metric which has the name. It is hashed, since a
-// name may be longer than a sort key.
+// metricNameKey is of the item that names the ACTIVE metric which has the name. It is hashed, since
+// a name may be longer than a sort key.
 func metricNameKey(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return "METRICNAME#" + hex.EncodeToString(sum[:])
@@ -48,8 +48,8 @@ func (t *Table) Metrics(ctx context.Context, org metering.OrgID) ([]metering.Bil
 	return metrics, nil
 }
 
-// MetricList returns the JSON of the organization's metrics of that status, or of all if it is empty:
-// newest first, ties by id, descending.
+// MetricList returns the JSON of the organization's metrics of that status, or of all if it is
+// empty: newest first, ties by id, descending.
 //
 //	Query  as listCatalog, of METRIC#
 func (t *Table) MetricList(ctx context.Context, org metering.OrgID, status metering.MetricStatus) ([][]byte, error) {
@@ -80,8 +80,8 @@ func readMetric(item map[string]types.AttributeValue) metering.Stored[metering.B
 	return readCatalog(item, attrMetric, wire.DecodeStoredMetric, nil)
 }
 
-// AddMetric stores a new metric and returns its JSON. It returns Conflict if an ACTIVE metric of the
-// organization has the name, or if the id exists.
+// AddMetric stores a new metric and returns its JSON. It returns Conflict if an ACTIVE metric of
+// the organization has the name, or if the id exists.
 //
 //	TransactWriteItems  the metric and its name, neither of which exists   1 round trip, 2 write units
 //	                                                                       per KB and item

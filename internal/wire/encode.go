@@ -139,8 +139,6 @@ func appendValue(b []byte, value any) []byte {
 		return strconv.AppendInt(b, int64(value), 10)
 	case map[string]metering.Quantity:
 		return AppendQuantities(b, value)
-	case int:
-		return strconv.AppendInt(b, int64(value), 10)
 	case metering.Quantity:
 		return append(b, value.String()...)
 	case metering.MetaInfo:
