@@ -85,6 +85,7 @@ func withoutNames(value any) any {
 	switch value := value.(type) {
 	case doc:
 		delete(value, "TableName")
+		delete(value, "ClientRequestToken") // random
 		if _, binary := value["B"].(string); binary && len(value) == 1 {
 			return "binary"
 		}

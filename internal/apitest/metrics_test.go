@@ -319,7 +319,7 @@ func TestMetric_OfANewerVersionKeepsWhatThisOneDoesNotKnow(t *testing.T) {
 				doc{"name": "n", "operation": "MATCHES", "value": "x", "flags": []any{"i"}},
 			}}}},
 		}))
-		before := a.do(t, ofMetric("GET", "m", "").of("acme"))
+		before := a.undescribed(t, ofMetric("GET", "m", "").of("acme"))
 		for _, kept := range []string{`"unit":{"a":1.50e1}`, `"window":"P1D"`, `"mode":"any"`, `"operation":"MATCHES"`, `"flags":["i"]`} {
 			if !strings.Contains(before.body, kept) {
 				t.Errorf("GET leaves out %s: %s", kept, before.body)
@@ -328,7 +328,7 @@ func TestMetric_OfANewerVersionKeepsWhatThisOneDoesNotKnow(t *testing.T) {
 		item := a.item(t, "ORG#acme", "METRIC#m")
 		item["_new"] = &types.AttributeValueMemberS{Value: "of a newer version"}
 		a.putItem(t, item)
-		got := a.patchMetric(t, "m", `{"description": "d"}`)
+		got := a.undescribed(t, ofMetric("PATCH", "m", `{"description": "d"}`).of("acme"))
 		want(t, got, http.StatusOK)
 		after := strings.Replace(strings.Replace(got.body, `"description":"d",`, "", 1), "2024-07-29T15:51:28.071Z", "2024-07-28T00:00:00.000Z", 1)
 		wantSame(t, before.body, after)

@@ -92,7 +92,6 @@ func (a *API) patchMetric(w http.ResponseWriter, r *http.Request) error {
 	if written {
 		exchangeOf(r).change = slog.Group("change", "item", "billableMetric", "id", id)
 	}
-	w.Header().Set("Content-Location", contentLocation(r))
 	writeJSON(w, http.StatusOK, json)
 	return nil
 }

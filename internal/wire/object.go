@@ -285,7 +285,11 @@ func (d *decoder) value(kind metering.Kind, values func() []string) (any, error)
 		return readList(d, "an array of filters", "a filter, an object", metering.FilterMembers,
 			func(f *metering.MetricFilter) *map[string]any { return &f.Unknown })
 	case metering.KindTexts:
-		return listOf("an array of strings", (*decoder).text)(d)
+		list, err := listOf("an array of strings", (*decoder).text)(d)
+		if list == nil {
+			list = []string{} // as readList
+		}
+		return list, err
 	case metering.KindDocument:
 		return d.document(metering.MaxPropertiesDepth, func(text string) (any, error) { return metering.ParseNumber(text) })
 	default:
