@@ -231,9 +231,12 @@ func drawBatch(t *rapid.T, w *model, o *organization) (request, rule) {
 	}
 	if roll(t, "refused", 3) == 2 {
 		c := pick(t, "body", [][2]string{
-			{`[]`, ""}, {`[{}]`, "index 0"}, {`[{"entitlementID":"seller","records":{"hours":1}},{"records":{"hours":1}}]`, "index 1"},
+			{`[]`, ""},
+			{`[{}]`, "index 0"},
+			{`[{"entitlementID":"seller","records":{"hours":1}},{"records":{"hours":1}}]`, "index 1"},
 			{`[{"entitlementID":"nobody","records":{"hours":1}},{"entitlementID":"nobody","records":{"hours":1}}]`, "indexes 0 and 1"},
-			{`[{"entitlementID":"seller","records":{"hours":0}}]`, "every quantity is 0"}, {`[{"entitlementID":"seller"}]`, "index 0"},
+			{`[{"entitlementID":"seller","records":{"hours":0}}]`, "every quantity is 0"},
+			{`[{"entitlementID":"seller"}]`, "index 0"},
 		}...)
 		return batching(c[0]), func(*organization, *modelKey) reply { return reply{status: 400, says: c[1]} }
 	}

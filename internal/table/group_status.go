@@ -41,7 +41,7 @@ func (s groupStatus) attributes() map[string]types.AttributeValue {
 		attrStatus:       text(statusKey(s.org, s.status)),
 		"lastUpdateTime": text(metering.FormatTime(s.at)),
 	}
-	if len(s.problems) > 0 {
+	if s.problems != nil {
 		has["problems"] = attributeValue(s.problems)
 	}
 	if s.work != nil {

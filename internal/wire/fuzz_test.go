@@ -46,8 +46,10 @@ func FuzzNewGroups(f *testing.F) {
 		"records": orNull(mapOf(number)), "billableRecords": orNull(arrayOf(record.shape)), "metaInfo": orNull(metaInfo.shape),
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		groups, err := wire.DecodeNewGroups(body)
 		value, isJSON := read(body)
+		_, err := wire.DecodeNewGroup(body)
+		wantTaken(t, isJSON && asObject(value) != nil && group.shape(value), err)
+		groups, err := wire.DecodeNewGroups(body)
 		array, _ := value.([]any)
 		wantTaken(t, isJSON && len(array) >= 1 && len(array) <= 1000 && arrayOf(group.shape)(value), err)
 		if err != nil {
