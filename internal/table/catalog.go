@@ -222,8 +222,8 @@ func ownerIn(item map[string]types.AttributeValue) string {
 // newest first, ties by id, descending, at most the first end of them. The filter is by attribute;
 // none has the status without, if that is not empty.
 //
-//	Query  PK = ORG#<org>, begins_with(SK, prefix),   1 round trip per 1 MB of all such objects of the
-//	       consistent                                 organization, 1 read unit per 4 KB
+//	Query  PK = ORG#<org>,           1 round trip per 1 MB of all such objects of the
+//	       begins_with(SK, prefix)   organization, 1 read unit per 4 KB
 func (t *Table) listCatalog(ctx context.Context, org metering.OrgID, prefix, attribute string, filter map[string]string, without string, end int) ([][]byte, error) {
 	names := map[string]string{"#json": attribute, "#id": "id", "#time": "creationTime"}
 	values := map[string]types.AttributeValue{":org": text(orgKey(org)), ":prefix": text(prefix)}

@@ -83,8 +83,8 @@ func readMetric(item map[string]types.AttributeValue) metering.Stored[metering.B
 // AddMetric stores a new metric and returns its JSON. It returns Conflict if an ACTIVE metric of
 // the organization has the name, or if the id exists.
 //
-//	TransactWriteItems  the metric and its name, neither of which exists   1 round trip, 2 write units
-//	                                                                       per KB and item
+//	TransactWriteItems  the metric and its name,   1 round trip, 2 write units per KB and item
+//	                    neither of which exists
 //
 // The SDK marks the transaction, so DynamoDB recognizes a retry whose first response was lost.
 func (t *Table) AddMetric(ctx context.Context, m *metering.BillableMetric) ([]byte, error) {
@@ -112,7 +112,7 @@ func (t *Table) AddMetric(ctx context.Context, m *metering.BillableMetric) ([]by
 // metric of the organization has the name, or an error of the patch as it is.
 //
 //	GetItem             as Metric
-//	PutItem             the same, if its operation is the one read   1 round trip, 1 write unit per KB
+//	PutItem             the same, if unchanged   1 round trip, 1 write unit per KB
 //
 // If the name or the status changes, the second request is a TransactWriteItems of that put and of
 // the items of the names.
