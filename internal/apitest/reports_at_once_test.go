@@ -95,7 +95,7 @@ func TestReport_RacingReportersStoreOneGroup(t *testing.T) {
 }
 
 // What four clients have reported, one by one and in batches, is listed, is returned one by one,
-// and // adds up to the last digit; no two groups have a serial number.
+// and adds up to the last digit; no two groups have a serial number.
 func TestReport_ManyReportsAddUp(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		clients, each := 4, 125
