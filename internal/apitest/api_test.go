@@ -42,6 +42,7 @@ type api struct {
 	keyLog    *logLines // what the key check logs: the same over HTTP, the authorizer's own on AWS
 	clock     *clock
 	keys      *keyring
+	metricIDs *metricIDs
 	way       way
 }
 
@@ -160,11 +161,12 @@ func (p patient) APIKeyUsed(ctx context.Context, hash auth.Hash, hour time.Time)
 
 // serveWith is serve with keys that are looked up in records, and with change applied to the API.
 func serveWith(t testing.TB, way string, tbl httpapi.Table, records auth.Records, keys *keyring, change ...func(*httpapi.API)) *api {
-	a := &api{log: &logLines{}, clock: &clock{}, keys: keys}
+	a := &api{log: &logLines{}, clock: &clock{}, keys: keys, metricIDs: &metricIDs{}}
 	a.keyLog = a.log
 	log := slog.New(slog.NewJSONHandler(a.log, nil))
 	checker := &auth.Authenticator{Records: records, Log: log, Now: a.clock.now}
-	served := &httpapi.API{Table: tbl, Log: log, Now: a.clock.now, CountUnits: table.CountUnits}
+	// On a slow machine, a page must not end before it is full.
+	served := &httpapi.API{Table: tbl, Log: log, Now: a.clock.now, CountUnits: table.CountUnits, ListFor: time.Minute, NewMetricID: a.metricIDs.next}
 	for _, c := range change {
 		c(served)
 	}
@@ -366,7 +368,7 @@ func (o *overHTTP) send(ctx context.Context, r request) (answer, error) {
 
 // roundTrip writes the request as it is and reads the response.
 func roundTrip(conn net.Conn, r request) (answer, error) {
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 		return answer{}, err
 	}
 	var head bytes.Buffer

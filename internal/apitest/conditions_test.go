@@ -1,6 +1,8 @@
 package apitest
 
 import (
+	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,118 +17,130 @@ const (
 	configOff = `{"partnerUsageMeteringConfigs":[{"enableDimensionMapping":false,"partner":"AWS"}]}`
 )
 
-func (a *api) getConfigIf(t testing.TB, org string, headers map[string]string) answer {
-	t.Helper()
-	return a.do(t, request{method: "GET", path: configPath(org), headers: headers})
+// conditionCases are If-Match and If-None-Match, with the status of a GET and of a change. %c is
+// the current ETag, %o an earlier one, and %x the current one without quotes.
+var conditionCases = []struct {
+	ifMatch, ifNoneMatch string
+	get, change          int
+	unset                bool // no config was ever set
+}{
+	{ifNoneMatch: "%c", get: 304, change: 412},
+	{ifNoneMatch: "W/%c", get: 304, change: 412}, // If-None-Match compares weakly
+	{ifNoneMatch: `"x", %c`, get: 304, change: 412},
+	{ifNoneMatch: `"a,b",,W/%c ,`, get: 304, change: 412},
+	{ifNoneMatch: "*", get: 304, change: 412},
+	{ifNoneMatch: " * ", get: 304, change: 412},
+	{ifNoneMatch: "%c", get: 304, change: 412, unset: true},
+	{ifNoneMatch: "*", get: 200, change: 200, unset: true},
+	{ifNoneMatch: `"x"`, get: 200, change: 200, unset: true},
+	{ifNoneMatch: "%o", get: 200, change: 200},
+	{ifNoneMatch: `""`, get: 200, change: 200},
+	{ifNoneMatch: `"%xx"`, get: 200, change: 200},
+	{ifNoneMatch: `"*"`, get: 200, change: 200},
+	{ifNoneMatch: "%x", get: 400, change: 400},
+	{ifNoneMatch: "*, %c", get: 400, change: 400},
+	{ifNoneMatch: "%c %o", get: 400, change: 400},
+	{ifNoneMatch: "w/%c", get: 400, change: 400},
+
+	{ifMatch: "%c", get: 200, change: 200},
+	{ifMatch: " %c ", get: 200, change: 200},
+	{ifMatch: `"x", %c`, get: 200, change: 200},
+	{ifMatch: `%c,"x"`, get: 200, change: 200},
+	{ifMatch: `"x",W/"y" , %c`, get: 200, change: 200},
+	{ifMatch: `"a,b", %c`, get: 200, change: 200}, // an ETag may contain a comma
+	{ifMatch: `"x", , %c`, get: 200, change: 200},
+	{ifMatch: "*", get: 200, change: 200},
+	{ifMatch: " * ", get: 200, change: 200},
+	{ifMatch: "*", get: 200, change: 200, unset: true},
+	{ifMatch: "%c", get: 200, change: 200, unset: true},
+	{ifMatch: "%o", get: 412, change: 412},
+	{ifMatch: `"never"`, get: 412, change: 412},
+	{ifMatch: `""`, get: 412, change: 412},
+	{ifMatch: "W/%c", get: 412, change: 412}, // If-Match compares strongly
+	{ifMatch: `%o, "x", W/%c`, get: 412, change: 412},
+	{ifMatch: `"a,b"`, get: 412, change: 412},
+	{ifMatch: "%x", get: 400, change: 400},
+	{ifMatch: `"%x`, get: 400, change: 400},
+	{ifMatch: "w/%c", get: 400, change: 400},
+	{ifMatch: "W/", get: 400, change: 400},
+	{ifMatch: "*, %c", get: 400, change: 400},
+	{ifMatch: `"*`, get: 400, change: 400},
+	{ifMatch: "**", get: 400, change: 400},
+	{ifMatch: "%c %o", get: 400, change: 400},
+	{ifMatch: `"a"b"`, get: 400, change: 400},
+
+	// RFC 9110, 13.2.2: If-Match is evaluated first.
+	{"%o", "%c", 412, 412, false},
+	{"%o", "%o", 412, 412, false},
+	{"%c", "%c", 304, 412, false},
+	{"%c", "%o", 200, 200, false},
+	{"*", "*", 304, 412, false},
+	{"x", "*", 400, 400, false},
+	{"*", "x", 400, 400, false},
 }
 
-func TestIfNoneMatch_GetOfTheSameConfigIs304(t *testing.T) {
+// A request whose condition is not met, or not readable, is refused and writes nothing; any other
+// is as without a condition.
+func TestConditions_OnTheConfig(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		old := strongETag(t, a.sendConfig(t, "PUT", "acme", configOn, nil))
-		current := strongETag(t, a.sendConfig(t, "PUT", "acme", configOff, nil))
-		empty := etagOf(0, `{"partnerUsageMeteringConfigs":[]}`)
-		for _, c := range []struct {
-			org, ifNoneMatch string
-			status           int
-		}{
-			{"acme", current, 304},
-			{"acme", "W/" + current, 304}, // If-None-Match compares weakly
-			{"acme", `"x", ` + current, 304},
-			{"acme", `"a,b",,W/` + current + " ,", 304},
-			{"acme", "*", 304},
-			{"acme", " * ", 304},
-			{"acme", old, 200},
-			{"acme", `""`, 200},
-			{"acme", `"` + strings.ToUpper(strings.Trim(current, `"`)) + `x"`, 200},
-			{"acme", `"*"`, 200},
-			{"acme", strings.Trim(current, `"`), 400},
-			{"acme", "*, " + current, 400},
-			{"acme", current + " " + old, 400},
-			{"acme", "w/" + current, 400},
-			{"nobody", empty, 304},
-			{"nobody", "*", 200}, // no config was ever set
-			{"nobody", current, 200},
-		} {
-			got := a.getConfigIf(t, c.org, map[string]string{"If-None-Match": c.ifNoneMatch})
-			if got.status != c.status {
-				t.Errorf("%s, If-None-Match: %s: %d %s; want %d", c.org, c.ifNoneMatch, got.status, got.body, c.status)
-			}
-			if c.status == 400 {
-				wantError(t, got, 400, "If-None-Match", "in quotes")
-			} else if tag := map[string]string{"acme": current, "nobody": empty}[c.org]; strongETag(t, got) != tag {
-				t.Errorf("the ETag is %s, want %s", strongETag(t, got), tag)
+		want(t, a.sendConfig(t, "PUT", "acme", configOff, nil), http.StatusOK)
+		for i, c := range conditionCases {
+			for _, method := range []string{"GET", "PUT", "PATCH"} {
+				org, status := "acme", c.get
+				if c.unset {
+					org = fmt.Sprint("new ", i, method)
+				}
+				before, current := a.config(t, org)
+				spelled := strings.NewReplacer("%c", current, "%o", old, "%x", strings.Trim(current, `"`))
+				headers := map[string]string{}
+				for name, value := range map[string]string{"If-Match": c.ifMatch, "If-None-Match": c.ifNoneMatch} {
+					if value != "" {
+						headers[name] = spelled.Replace(value)
+					}
+				}
+				r := configured(method, "").of(org)
+				if method != "GET" {
+					r, status = configured(method, configOn).of(org), c.change
+				}
+				maps.Copy(r.headers, headers)
+				got := a.do(t, r)
+				if got.status != status {
+					t.Fatalf("%s of %s with %v: %d %s; want %d", method, org, headers, got.status, got.body, status)
+				}
+				after, etag := a.config(t, org)
+				switch {
+				case status >= 400:
+					texts := []string{"Match"}
+					if status == http.StatusBadRequest {
+						texts = append(texts, "in quotes")
+					} else if method != "GET" {
+						texts = append(texts, strings.Trim(current, `"`), "nothing was written")
+					}
+					wantError(t, got, status, texts...)
+					fallthrough
+				case method == "GET":
+					wantSame(t, before, after)
+					if etag != current || status < 400 && strongETag(t, got) != current {
+						t.Errorf("%s with %v: the ETag was %s and is %s", method, headers, current, etag)
+					}
+				default:
+					wantSame(t, parse(t, configOn), after)
+					want(t, a.sendConfig(t, "PUT", org, configOff, nil), http.StatusOK)
+				}
 			}
 		}
 		// A header that is sent twice is one list.
-		got := a.do(t, request{method: "GET", path: configPath("acme"), headers: map[string]string{"If-None-Match": old}, again: map[string]string{"If-None-Match": current}})
-		want(t, got, http.StatusNotModified)
-	})
-}
-
-func TestIfNoneMatch_ChangeOfAnExcludedConfigIs412(t *testing.T) {
-	eachWay(t, func(t *testing.T, a *api) {
-		old := strongETag(t, a.sendConfig(t, "PUT", "acme", configOn, nil))
-		current := strongETag(t, a.sendConfig(t, "PUT", "acme", configOff, nil))
-		for _, method := range []string{"PUT", "PATCH"} {
-			for _, ifNoneMatch := range []string{"*", current, "W/" + current, `"x", ` + current} {
-				for _, body := range []string{configOn, configOff} { // one that changes nothing, too
-					got := a.sendConfig(t, method, "acme", body, map[string]string{"If-None-Match": ifNoneMatch})
-					if wantError(t, got, http.StatusPreconditionFailed, "If-None-Match", strings.Trim(current, `"`), "nothing was written"); t.Failed() {
-						t.Fatalf("%s with If-None-Match: %s", method, ifNoneMatch)
-					}
-				}
-			}
-			wantError(t, a.sendConfig(t, method, "acme", configOn, map[string]string{"If-None-Match": "x"}), http.StatusBadRequest, "If-None-Match")
+		_, current := a.config(t, "acme")
+		twice := request{method: "GET", path: configPath("acme"), headers: map[string]string{"If-None-Match": old}, again: map[string]string{"If-None-Match": current}}
+		if a.carries(twice) {
+			want(t, a.do(t, twice), http.StatusNotModified)
 		}
-		if config, etag := a.config(t, "acme"); etag != current || len(versions(t, a.client, a.tableName, "acme")) != 2 {
-			t.Errorf("what was refused was written: %v %s", config, etag)
-		}
-		for _, method := range []string{"PUT", "PATCH"} {
-			want(t, a.sendConfig(t, method, "acme", configOff, map[string]string{"If-None-Match": old}), http.StatusOK)
-			// "*" means "only if no config was ever set".
-			org := "new by " + method
-			want(t, a.sendConfig(t, method, org, configOn, map[string]string{"If-None-Match": "*"}), http.StatusOK)
-			wantError(t, a.sendConfig(t, method, org, configOff, map[string]string{"If-None-Match": "*"}), http.StatusPreconditionFailed)
-			wantError(t, a.sendConfig(t, method, "nobody", configOn, map[string]string{"If-None-Match": etagOf(0, `{"partnerUsageMeteringConfigs":[]}`)}), http.StatusPreconditionFailed)
-		}
-	})
-}
-
-// RFC 9110, 13.2.2: If-Match is evaluated first.
-func TestConditions_IfMatchIsEvaluatedBeforeIfNoneMatch(t *testing.T) {
-	eachWay(t, func(t *testing.T, a *api) {
-		old := strongETag(t, a.sendConfig(t, "PUT", "acme", configOn, nil))
-		current := strongETag(t, a.sendConfig(t, "PUT", "acme", configOff, nil))
-		for _, c := range []struct {
-			ifMatch, ifNoneMatch string
-			get, change          int
-			says                 string
-		}{
-			{old, current, 412, 412, "If-Match"},
-			{old, old, 412, 412, "If-Match"},
-			{current, current, 304, 412, "If-None-Match"},
-			{current, old, 200, 200, ""},
-			{"*", "*", 304, 412, "If-None-Match"},
-			{"W/" + current, "", 412, 412, "If-Match"}, // If-Match compares strongly
-			{"x", "*", 400, 400, "If-Match"},
-			{"*", "x", 400, 400, "If-None-Match"},
-		} {
-			headers := map[string]string{"If-Match": c.ifMatch}
-			if c.ifNoneMatch != "" {
-				headers["If-None-Match"] = c.ifNoneMatch
-			}
-			for method, status := range map[string]int{"GET": c.get, "PUT": c.change, "PATCH": c.change} {
-				got := a.sendConfig(t, method, "acme", configOff, headers)
-				if status >= 400 {
-					wantError(t, got, status, c.says)
-				} else if got.status != status {
-					t.Errorf("%s %v: %d, want %d", method, headers, got.status, status)
-				}
-			}
-		}
+		// A condition that is not met refuses a change that changes nothing, too.
+		wantError(t, a.sendConfig(t, "PUT", "acme", configOff, map[string]string{"If-None-Match": current}), http.StatusPreconditionFailed)
 		// An invalid request is refused whatever its conditions are.
 		wantError(t, a.do(t, request{method: "GET", path: configPath("acme"), query: "x=1", headers: map[string]string{"If-None-Match": current}}), http.StatusBadRequest, "x")
-		wantError(t, a.sendConfig(t, "PUT", "acme", "x", map[string]string{"If-None-Match": "*"}), http.StatusBadRequest, "JSON")
+		wantError(t, a.sendConfig(t, "PUT", "acme", "x", map[string]string{"If-None-Match": "*", "If-Match": old}), http.StatusBadRequest, "JSON")
 	})
 }
 
@@ -165,7 +179,7 @@ func TestETag_OfARestoredTableIsNeverReused(t *testing.T) {
 		for _, method := range []string{"PUT", "PATCH"} {
 			wantError(t, a.sendConfig(t, method, "acme", configOn, map[string]string{"If-Match": lost}), http.StatusPreconditionFailed, "If-Match")
 		}
-		got := a.getConfigIf(t, "acme", map[string]string{"If-None-Match": lost})
+		got := a.do(t, request{method: "GET", path: configPath("acme"), headers: map[string]string{"If-None-Match": lost}})
 		if want(t, got, http.StatusOK); got.body != other {
 			t.Errorf("a stale ETag was taken for the config's: %s", got.body)
 		}
@@ -189,31 +203,55 @@ func (a *api) dropVersion(t testing.TB, org, sk string) {
 	}
 }
 
+// The body of every operation is JSON, uncompressed; that of a PATCH may also be a merge patch.
 func TestUnsupportedMediaType_NamesWhatIsAccepted(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
-		for _, c := range []struct{ method, path, body, patch string }{
-			{"PATCH", configPath("acme"), "{}", "application/json, application/merge-patch+json"},
-			{"PUT", configPath("acme"), "{}", ""},
-			{"POST", validatePath("acme"), `[{"records": {"cpu": 1}}]`, ""},
-		} {
-			send := func(headers map[string]string) answer {
-				return a.do(t, request{method: c.method, path: c.path, body: c.body, headers: headers})
+		a.giveAll(t, "acme")
+		for _, o := range operations() {
+			if o.example.body == "" {
+				continue
 			}
-			for _, contentType := range []string{"text/plain", "application/json-patch+json", "application/json; charset=latin1", "nonsense;;"} {
-				got := send(map[string]string{"Content-Type": contentType})
+			send := func(contentType, coding string) answer {
+				r := o.example.of("acme")
+				if r.headers = map[string]string{"Content-Type": contentType}; coding != "" {
+					r.headers["Content-Encoding"] = coding
+				}
+				return a.do(t, r)
+			}
+			accepted, patch := []string{"application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8", "Application/JSON"}, ""
+			refused := []string{
+				"text/plain", "text/json", "application/x-www-form-urlencoded", "application/json-patch+json", "application/jsonl", "json", "*/*",
+				"application/json; charset=iso-8859-1", "application/json; charset=utf-16", "application/json, text/plain", "nonsense;;",
+			}
+			if o.example.method == "PATCH" {
+				accepted, patch = append(accepted, "application/merge-patch+json"), "application/json, application/merge-patch+json"
+			} else {
+				refused = append(refused, "application/merge-patch+json")
+			}
+			for _, contentType := range refused {
+				got := send(contentType, "")
 				wantError(t, got, http.StatusUnsupportedMediaType, "Content-Type", "application/json")
-				if has := got.headers.Get("Accept-Patch"); has != c.patch || got.headers.Get("Accept-Encoding") != "" {
-					t.Errorf("%s of %s: Accept-Patch is %q, Accept-Encoding %q", c.method, contentType, has, got.headers.Get("Accept-Encoding"))
+				if has := got.headers.Get("Accept-Patch"); has != patch || got.headers.Get("Accept-Encoding") != "" {
+					t.Errorf("%s of %s: Accept-Patch is %q, Accept-Encoding %q", o.id, contentType, has, got.headers.Get("Accept-Encoding"))
 				}
 			}
-			for _, coding := range []string{"gzip", "br", "identity, gzip", "x"} {
-				got := send(map[string]string{"Content-Type": "application/json", "Content-Encoding": coding})
-				wantError(t, got, http.StatusUnsupportedMediaType, "Content-Encoding")
+			for _, coding := range []string{"gzip", "br", "deflate", "identity, gzip", "x"} {
+				got := send("application/json", coding)
+				wantError(t, got, http.StatusUnsupportedMediaType, "Content-Encoding", coding)
 				if has := got.headers.Get("Accept-Encoding"); has != "identity" || got.headers.Get("Accept-Patch") != "" {
-					t.Errorf("%s of %s: Accept-Encoding is %q, Accept-Patch %q", c.method, coding, has, got.headers.Get("Accept-Patch"))
+					t.Errorf("%s of %s: Accept-Encoding is %q, Accept-Patch %q", o.id, coding, has, got.headers.Get("Accept-Patch"))
 				}
 			}
-			want(t, send(map[string]string{"Content-Type": "application/json", "Content-Encoding": "Identity"}), http.StatusOK)
+			for _, got := range []answer{send("application/json", "Identity"), send("application/json", "identity")} {
+				if got.status == http.StatusUnsupportedMediaType {
+					t.Errorf("%s, not encoded: %s", o.id, got.body)
+				}
+			}
+			for _, contentType := range accepted {
+				if got := send(contentType, ""); got.status == http.StatusUnsupportedMediaType {
+					t.Errorf("%s of %s: %s", o.id, contentType, got.body)
+				}
+			}
 		}
 	})
 }

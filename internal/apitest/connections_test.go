@@ -186,8 +186,10 @@ func TestConnection_RefusedValuesAreNotQuoted(t *testing.T) {
 			partner, missing string
 			body             doc
 		}{
-			{"AWS", "roleArn is missing", doc{}}, {"AZURE", "tenantID, clientID and secretArn", azureConnection(doc{"clientID": nil})},
-			{"AZURE", "tenantID, clientID and secretArn", doc{"secretArn": someSecret}}, {"GCP", "workloadIdentity or secretArn", doc{}},
+			{"AWS", "roleArn is missing", doc{}},
+			{"AZURE", "tenantID, clientID and secretArn", azureConnection(doc{"clientID": nil})},
+			{"AZURE", "tenantID, clientID and secretArn", doc{"secretArn": someSecret}},
+			{"GCP", "workloadIdentity or secretArn", doc{}},
 		} {
 			wantError(t, a.putConnection(t, "acme", credentials.partner, credentials.body), http.StatusBadRequest, credentials.missing)
 		}

@@ -326,5 +326,6 @@ func (w *world) plainText(text string) string {
 			pairs = append(pairs, metering.FormatTime(at.Add(later)), metering.FormatTime(begins.Add(later)))
 		}
 	}
-	return strings.NewReplacer(pairs...).Replace(serials.ReplaceAllString(text, `"serialID":1`))
+	text = strings.NewReplacer(pairs...).Replace(serials.ReplaceAllString(text, `"serialID":1`))
+	return madeMetricID.ReplaceAllString(text, "METRIC")
 }

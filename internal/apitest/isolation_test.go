@@ -166,6 +166,7 @@ func (s *scenario) run(ctx context.Context, a *api, present ...int) (w *played, 
 	a.log.take()
 	a.keyLog.take()
 	a.clock.set(now)
+	a.metricIDs.reset()
 	for _, actor := range present {
 		if err := s.prepare(ctx, a, actor); err != nil {
 			return nil, nil, err

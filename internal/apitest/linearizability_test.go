@@ -304,7 +304,7 @@ func TestHistories_ThatMustNotBeAreReported(t *testing.T) {
 	}
 	changes := func(method, mapping string, ifMatch ...string) act {
 		r := configured(method, `{"partnerUsageMeteringConfigs":[{"partner":"AWS","dimensionMapping":{`+mapping+`}}]}`, ifMatch...)
-		return act{request: r, rule: ruleOfChange(r)}
+		return act{request: r, rule: ruleOfChange(now, r)}
 	}
 	config := func(mapping string) any { return values(changes("PUT", mapping).request.body) }
 	// The group as the model has it after the acts.

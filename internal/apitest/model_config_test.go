@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -28,19 +29,19 @@ func configBody(entries []any) doc {
 }
 
 // drawChange draws a change of the config by PUT or PATCH.
-func drawChange(t *rapid.T, o *organization, method string) (request, rule) {
+func drawChange(t *rapid.T, w *model, o *organization, method string) (request, rule) {
 	r := configured(method, drawConfig(t, o))
 	r.headers["Content-Type"] = "application/json"
 	if roll(t, "other type", 10) == 9 {
 		r.headers["Content-Type"] = "application/merge-patch+json"
 	}
 	o.drawConditions(t, "config", r.headers)
-	return r, ruleOfChange(r)
+	return r, ruleOfChange(w.now, r)
 }
 
 // ruleOfChange is the rule for a change of the config.
-func ruleOfChange(r request) rule {
-	return func(o *organization, _ *modelKey) reply {
+func ruleOfChange(now time.Time, r request) rule {
+	return func(o *organization, k *modelKey) reply {
 		match, noneMatch := o.meets("config", r.headers)
 		switch {
 		case r.method == "PUT" && r.headers["Content-Type"] != "application/json":
@@ -61,7 +62,10 @@ func ruleOfChange(r request) rule {
 		answer := reply{status: 200, body: configBody(entries), tags: tags, version: tags.version}
 		if !equal(answer.body, configBody(o.config)) { // otherwise nothing is written
 			answer.version++
-			answer.then = func() { o.config, tags.version = entries, answer.version }
+			answer.then = func() {
+				o.config, tags.version = entries, answer.version
+				o.addVersion(now, k)
+			}
 		}
 		return answer
 	}

@@ -86,6 +86,10 @@ type reply struct {
 
 	numbered []doc  // those groups in body whose serialID the service has chosen
 	then     func() // the changes; nil means none
+
+	// made is the operation whose stored list has the object of body, if the service makes its id:
+	// body has the id once the response or, if that was lost, the list has been read.
+	made string
 }
 
 // model is the whole state.

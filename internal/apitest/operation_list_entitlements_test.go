@@ -55,8 +55,10 @@ func drawEntitlementList(t *rapid.T, _ *model, _ *organization) (request, rule) 
 		parameter, member string
 		values            []string
 	}{
-		{"partner", "partner", []string{"", "", "AWS", "AZURE"}}, {"productId", "productID", []string{"", "", "", "p1"}},
-		{"buyerId", "buyerID", []string{"", "", "b1"}}, {"externalId", "externalID", []string{"", "", "", "x"}},
+		{"partner", "partner", []string{"", "", "AWS", "AZURE"}},
+		{"productId", "productID", []string{"", "", "", "p1"}},
+		{"buyerId", "buyerID", []string{"", "", "b1"}},
+		{"externalId", "externalID", []string{"", "", "", "x"}},
 	} {
 		if value := pick(t, filter.parameter, filter.values...); value != "" {
 			query.Set(filter.parameter, value)

@@ -9,7 +9,7 @@ import (
 var _ = declare(operation{
 	id: "replaceUsageMeteringConfigInfo", scopes: "config",
 	example: configured("PUT", oneConfig),
-	draw:    func(t *rapid.T, _ *model, o *organization) (request, rule) { return drawChange(t, o, "PUT") },
+	draw:    func(t *rapid.T, w *model, o *organization) (request, rule) { return drawChange(t, w, o, "PUT") },
 	odds:    2,
 	shows: []exchange{
 		{configured("PUT", oneConfig), http.StatusOK},

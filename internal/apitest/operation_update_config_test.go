@@ -9,7 +9,7 @@ import (
 var _ = declare(operation{
 	id: "updateUsageMeteringConfigInfo", scopes: "config",
 	given: []request{configured("PUT", oneConfig)}, example: configured("PATCH", otherConfig),
-	draw: func(t *rapid.T, _ *model, o *organization) (request, rule) { return drawChange(t, o, "PATCH") },
+	draw: func(t *rapid.T, w *model, o *organization) (request, rule) { return drawChange(t, w, o, "PATCH") },
 	odds: 5,
 	shows: []exchange{
 		{configured("PATCH", otherConfig, "*"), http.StatusOK},

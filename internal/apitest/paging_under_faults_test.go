@@ -281,8 +281,16 @@ func patiently(try func() error) error {
 // filters are the filters of lists: without an index, with each index, with a condition that is
 // evaluated beside the index, and with one that only the code evaluates.
 var filters = []url.Values{
-	{}, {}, {"status": {"CREATED"}}, {"status": {"DELETED"}}, {"buyerId": {"b1"}}, {"buyerId": {"b1"}, "status": {"DELETED"}},
-	{"entitlementId": {"e1"}}, {"entitlementId": {"e1"}, "status": {"DELETED"}}, {"source": {"LAGO"}}, {"metaInfo": {rareRecord[0]}},
+	{},
+	{},
+	{"status": {"CREATED"}},
+	{"status": {"DELETED"}},
+	{"buyerId": {"b1"}},
+	{"buyerId": {"b1"}, "status": {"DELETED"}},
+	{"entitlementId": {"e1"}},
+	{"entitlementId": {"e1"}, "status": {"DELETED"}},
+	{"source": {"LAGO"}},
+	{"metaInfo": {rareRecord[0]}},
 }
 
 // rareRecord is the filter for groups with a rare record, of which one in three has one.

@@ -45,6 +45,14 @@ type Table interface {
 	StoredConnection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Stored[metering.Connection], error)
 	PutConnection(ctx context.Context, org metering.OrgID, change *metering.ConnectionChange) (after metering.Stored[metering.Connection], written bool, err error)
 	DeleteConnection(ctx context.Context, org metering.OrgID, partner metering.Partner, conditions metering.Conditions) (metering.Stored[metering.Connection], error)
+
+	MetricList(ctx context.Context, org metering.OrgID, status metering.MetricStatus) ([][]byte, error)
+	Metric(ctx context.Context, org metering.OrgID, id metering.MetricID) (metering.Stored[metering.BillableMetric], error)
+	AddMetric(ctx context.Context, m *metering.BillableMetric) ([]byte, error)
+	ChangeMetric(ctx context.Context, org metering.OrgID, id metering.MetricID, now time.Time, patch metering.MetricPatch) (json []byte, written bool, err error)
+
+	ConfigVersions(ctx context.Context, org metering.OrgID, offset, limit, size int) (page []metering.ConfigVersion, more bool, err error)
+	ConfigVersion(ctx context.Context, org metering.OrgID, version int) (metering.ConfigVersion, error)
 }
 
 // API serves Operations.
@@ -65,6 +73,10 @@ type API struct {
 	// CountUnits returns a context and a function that returns the DynamoDB units consumed under
 	// it.
 	CountUnits func(context.Context) (context.Context, func() (read, write float64))
+
+	// NewMetricID makes the id of a new billable metric of the organization. If it is nil, ids are
+	// random.
+	NewMetricID func(metering.OrgID) metering.MetricID
 
 	// SandboxURL is the only endpoint that a connection may have. If it is empty, as in a deployed
 	// stack, a connection may have none.

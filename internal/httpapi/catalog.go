@@ -10,11 +10,11 @@ import (
 )
 
 // writeList writes objects as an array. It returns Invalid if Lambda could not return it: in the
-// envelope, quotes and backslashes take two bytes.
-func (a *API) writeList(w http.ResponseWriter, r *http.Request, list [][]byte) error {
+// envelope, quotes and backslashes take two bytes. instead says how a client gets them then.
+func (a *API) writeList(w http.ResponseWriter, r *http.Request, list [][]byte, instead string) error {
 	body := slices.Concat([]byte{'['}, bytes.Join(list, []byte{','}), []byte{']'})
 	if size := len(body) + bytes.Count(body, []byte{'"'}) + bytes.Count(body, []byte{'\\'}); size > metering.MaxListSize {
-		return metering.Errorf(metering.Invalid, "the list has %d objects of %d bytes in all, more than a response may have: ask for fewer with limit, and for the next ones with offset", len(list), size)
+		return metering.Errorf(metering.Invalid, "the list has %d objects of %d bytes in all, more than a response may have: %s", len(list), size, instead)
 	}
 	encoded, coding, err := a.compress(r, body)
 	if err != nil {

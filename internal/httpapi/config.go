@@ -60,7 +60,7 @@ func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, replace bool,
 	if err != nil {
 		return err
 	}
-	change := metering.ConfigChange{Conditions: conditions, Patch: patch, Replace: replace}
+	change := metering.ConfigChange{Conditions: conditions, Patch: patch, Replace: replace, KeyID: exchangeOf(r).keyID}
 	after, written, err := a.Table.ChangeConfig(r.Context(), organization(r), a.Now(), change)
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ func (a *API) listConnections(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.writeList(w, r, list)
+	return a.writeList(w, r, list, "delete the connections that are not needed")
 }
 
 func (a *API) getConnection(w http.ResponseWriter, r *http.Request) error {

@@ -36,7 +36,7 @@ func (a *API) listEntitlements(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.writeList(w, r, list)
+	return a.writeList(w, r, list, "ask for fewer with limit, and for the next ones with offset")
 }
 
 func (a *API) getEntitlement(w http.ResponseWriter, r *http.Request) error {

@@ -148,6 +148,38 @@ func Operations() []Operation {
 			Function: "connection", Table: []Access{{Actions: []string{"GetItem", "PutItem"}, Partitions: "ORG#*"}},
 			handle: (*API).deleteConnection,
 		},
+		{
+			ID: "listBillableMetrics", Method: "GET", Path: "/org/{orgId}/billableMetric", Scopes: auth.Read,
+			// All metrics of the organization are read, and sorted in memory.
+			Function: "metrics", Memory: 1024, Timeout: 29 * time.Second, Table: []Access{{Actions: []string{"Query"}, Partitions: "ORG#*"}},
+			handle: (*API).listMetrics,
+		},
+		{
+			ID: "createBillableMetric", Method: "POST", Path: "/org/{orgId}/billableMetric", Scopes: auth.Config,
+			Function: "metrics", Table: []Access{{Actions: []string{"PutItem"}, Partitions: "ORG#*"}},
+			handle: (*API).createMetric,
+		},
+		{
+			ID: "getBillableMetric", Method: "GET", Path: "/org/{orgId}/billableMetric/{billableMetricId}", Scopes: auth.Read,
+			Function: "metric", Table: []Access{{Actions: []string{"GetItem"}, Partitions: "ORG#*"}},
+			handle: (*API).getMetric,
+		},
+		{
+			ID: "updateBillableMetric", Method: "PATCH", Path: "/org/{orgId}/billableMetric/{billableMetricId}", Scopes: auth.Config,
+			Function: "metric", Table: []Access{{Actions: []string{"GetItem", "PutItem", "DeleteItem"}, Partitions: "ORG#*"}},
+			handle: (*API).patchMetric,
+		},
+		{
+			ID: "listUsageMeteringConfigInfoVersions", Method: "GET", Path: "/org/{orgId}/usageMeteringConfigInfo/versions", Scopes: auth.Read | auth.Config,
+			// A version has up to 400 KB, a response up to 6 MB.
+			Function: "configversions", Memory: 1024, Table: []Access{{Actions: []string{"Query"}, Partitions: "ORG#*"}},
+			handle: (*API).listConfigVersions,
+		},
+		{
+			ID: "getUsageMeteringConfigInfoVersion", Method: "GET", Path: "/org/{orgId}/usageMeteringConfigInfo/versions/{version}", Scopes: auth.Read | auth.Config,
+			Function: "configversion", Table: []Access{{Actions: []string{"GetItem"}, Partitions: "ORG#*"}},
+			handle: (*API).getConfigVersion,
+		},
 	}
 }
 

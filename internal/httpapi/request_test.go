@@ -77,16 +77,3 @@ func TestABodyTooLargeIsAnsweredBeforeItComes(t *testing.T) {
 		conn.Close()
 	}
 }
-
-func TestACompressedBodyIsUnsupported(t *testing.T) {
-	t.Parallel()
-	for encoding, want := range map[string]int{"gzip": 415, "identity": 200, "": 200} {
-		r := httptest.NewRequest(http.MethodPost, validation, strings.NewReader(`[{"records":{"a":1}}]`))
-		r.Header.Set("Content-Encoding", encoding)
-		w := httptest.NewRecorder()
-		validator().ServeHTTP(w, r)
-		if w.Code != want {
-			t.Errorf("%q: %d %s", encoding, w.Code, w.Body)
-		}
-	}
-}

@@ -127,15 +127,6 @@ func isJSONString(body string) bool {
 	return json.Unmarshal([]byte(body), &s) == nil && s != ""
 }
 
-func TestABase64BodyIsDecoded(t *testing.T) {
-	t.Parallel()
-	readBody := func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }
-	response, _ := invoke(t, readBody, event(t, "/", "", func(e map[string]any) { e["isBase64Encoded"], e["body"] = true, "W10=" }))
-	if response.Body != "[]" {
-		t.Error(response.Body)
-	}
-}
-
 func TestAPanicLeaksNothingAndIsLogged(t *testing.T) {
 	t.Parallel()
 	response, log := invoke(t, func(http.ResponseWriter, *http.Request) { panic("secret of the handler") }, event(t, "/", "", nil))

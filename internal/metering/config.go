@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // Config is an organization's usage metering config: how the usage it reports becomes usage that a
@@ -37,10 +38,12 @@ func (c Config) Equal(other Config) bool {
 
 // ConfigVersion is a version of an organization's config as it is stored.
 type ConfigVersion struct {
-	Version int    // 1 is the first that was set; 0 is the empty config of an organization that never set one
-	Stored  []byte // the JSON, as clients get it
-	Config  Config // what Stored says
-	Err     error  // why Stored can't be read; Config is nil then
+	Version int       // 1 is the first that was set; 0 is the empty config of an organization that never set one
+	Time    time.Time // when it was set
+	KeyID   string    // of the key that set it; empty if an earlier version of the service stored it
+	Stored  []byte    // the JSON, as clients get it
+	Config  Config    // what Stored says
+	Err     error     // why Stored can't be read; Config is nil then
 }
 
 // Tag names the version and its content. Other content never has the same tag, not even that of a
@@ -61,7 +64,8 @@ func (v ConfigVersion) NoneMatches(c Conditions) bool { return c.NoneMatches(v.T
 type ConfigChange struct {
 	Conditions Conditions
 	Patch      ConfigPatch
-	Replace    bool // Patch is the whole config, and the current one need not be readable
+	Replace    bool   // Patch is the whole config, and the current one need not be readable
+	KeyID      string // of the key that makes the change
 }
 
 // Apply returns the config after the change. It returns PreconditionFailed if current does not meet

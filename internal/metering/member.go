@@ -21,6 +21,11 @@ const (
 	KindEntitlementInfo             // EntitlementInfo
 	KindDimensions                  // []Dimension
 	KindMarketplaceIDs              // MarketplaceIDs
+	KindMetricInfo                  // MetricInfo
+	KindFilterGroups                // []FilterGroup
+	KindMetricFilters               // []MetricFilter
+	KindTexts                       // []string
+	KindDocument                    // any document but null
 )
 
 // Member is a member of O: an object of the API that is stored, or a part of one. The list of its
@@ -72,8 +77,11 @@ func (m *Member[O]) Get(o *O) any {
 	case !m.Required && v.IsZero():
 		return nil
 	}
-	if m.Kind == KindText { // of any type of strings
+	switch m.Kind {
+	case KindText: // of any type of strings
 		return v.String()
+	case KindCount: // of any type of integers
+		return int32(v.Int()) //nolint:gosec // Set has set it
 	}
 	return v.Interface()
 }
@@ -249,11 +257,52 @@ var ConnectionMembers = []Member[Connection]{
 	{Name: "endpoint", field: func(c *Connection) any { return &c.Endpoint }},
 }
 
+// MetricMembers are the members of a billable metric.
+var MetricMembers = []Member[BillableMetric]{
+	{Name: "id", Required: true, field: func(m *BillableMetric) any { return &m.ID }},
+	{Name: "organizationId", Required: true, field: func(m *BillableMetric) any { return &m.OrganizationID }},
+	{Name: "name", Required: true, field: func(m *BillableMetric) any { return &m.Name }},
+	{Name: "description", field: func(m *BillableMetric) any { return &m.Description }},
+	{Name: "aggregationType", Required: true, Values: aggregationTypes, field: func(m *BillableMetric) any { return &m.AggregationType }},
+	{Name: "status", Required: true, Values: metricStatuses, field: func(m *BillableMetric) any { return &m.Status }},
+	{Name: "info", Kind: KindMetricInfo, field: func(m *BillableMetric) any { return &m.Info }},
+	{Name: "creationTime", Kind: KindTime, Required: true, field: func(m *BillableMetric) any { return &m.CreationTime }},
+	{Name: "lastUpdateTime", Kind: KindTime, Required: true, field: func(m *BillableMetric) any { return &m.LastUpdateTime }},
+}
+
+// MetricInfoMembers are the members of a billable metric's info.
+var MetricInfoMembers = []Member[MetricInfo]{
+	{Name: "filterGroups", Kind: KindFilterGroups, field: func(i *MetricInfo) any { return &i.FilterGroups }},
+	{Name: "groupBys", Kind: KindTexts, field: func(i *MetricInfo) any { return &i.GroupBys }},
+	{Name: "propertyUniqueOn", field: func(i *MetricInfo) any { return &i.PropertyUniqueOn }},
+}
+
+// FilterGroupMembers are the members of a group of filters.
+var FilterGroupMembers = []Member[FilterGroup]{
+	{Name: "filters", Kind: KindMetricFilters, field: func(g *FilterGroup) any { return &g.Filters }},
+}
+
+// FilterMembers are the members of a filter of a billable metric.
+var FilterMembers = []Member[MetricFilter]{
+	{Name: "name", Required: true, field: func(f *MetricFilter) any { return &f.Name }},
+	{Name: "operation", Required: true, Values: filterOperations, field: func(f *MetricFilter) any { return &f.Operation }},
+	{Name: "value", Kind: KindDocument, field: func(f *MetricFilter) any { return &f.Value }},
+	{Name: "valueType", Values: filterValueTypes, field: func(f *MetricFilter) any { return &f.ValueType }},
+}
+
 func carried(m *MetaInfo) any { return &m.Carried }
 
 func entitlementStatuses() []string { return texts(EntitlementStatuses) }
 
 func lateUsages() []string { return texts(LateUsages) }
+
+func aggregationTypes() []string { return texts(AggregationTypes) }
+
+func metricStatuses() []string { return texts(MetricStatuses) }
+
+func filterOperations() []string { return texts(FilterOperations) }
+
+func filterValueTypes() []string { return texts(FilterValueTypes) }
 
 func partners() []string { return texts(Partners) }
 

@@ -14,6 +14,11 @@ func TestMembers_CoverEveryField(t *testing.T) {
 	coverEveryField(t, MetaInfoMembers, "Unknown")
 	coverEveryField(t, BillableMembers, "Unknown")
 	coverEveryField(t, ProblemMembers, "Unknown", "Severity")
+	coverEveryField(t, EntitlementMembers, "Unknown")
+	coverEveryField(t, EntitlementInfoMembers, "Unknown", "DimensionsKnown")
+	coverEveryField(t, DimensionMembers, "Unknown")
+	coverEveryField(t, MarketplaceMembers, "Unknown")
+	coverEveryField(t, ConnectionMembers, "Unknown")
 }
 
 func coverEveryField[O any](t *testing.T, members []Member[O], but ...string) {
@@ -24,7 +29,8 @@ func coverEveryField[O any](t *testing.T, members []Member[O], but ...string) {
 		KindText: "text", KindTime: time.UnixMilli(1_700_000_000_123).UTC(), KindAmount: NumberOf(7), KindCount: int32(7), KindFlag: true,
 		KindQuantity: quantity, KindQuantities: map[string]Quantity{"k": quantity}, KindProperties: map[string]any{"p": nil},
 		KindBillableRecords: []BillableRecord{{Key: "k"}}, KindMetaInfo: MetaInfo{Source: &source},
-		KindProblems: []Problem{{Code: ProblemTooOld}},
+		KindProblems:        []Problem{{Code: ProblemTooOld}},
+		KindEntitlementInfo: EntitlementInfo{Currency: "USD"}, KindDimensions: []Dimension{{Key: "k"}}, KindMarketplaceIDs: MarketplaceIDs{PlanID: "p"},
 	}
 	covered := map[string]string{}
 	names := map[string]bool{}

@@ -61,11 +61,14 @@ func again(t *testing.T, from uint64) string {
 	return fmt.Sprintf("again: bin/marketmeter with-dynamodb -- go test ./internal/%s -run '%s' -seed %d%s", filepath.Base(folder), pattern, from, more)
 }
 
-// Until returns when a randomized test stops: after the given time, or with -long after a hundred
-// times that.
+// Until returns when a randomized test stops: after the given time, with -long after a hundred
+// times that, and with -short after an eighth.
 func Until(short time.Duration) time.Time {
-	if *Long {
+	switch {
+	case *Long:
 		short *= 100
+	case testing.Short():
+		short /= 8
 	}
 	return time.Now().Add(short)
 }

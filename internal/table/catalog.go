@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -70,9 +73,10 @@ func unchangedSince(item map[string]types.AttributeValue) condition {
 
 // catalogWrite is a write of an object, and other writes that succeed or fail with it.
 type catalogWrite struct {
-	read  map[string]types.AttributeValue // the item that the change was made from; nil if none existed
-	item  map[string]types.AttributeValue // the item to store
-	other []types.TransactWriteItem
+	read   map[string]types.AttributeValue // the item that the change was made from; nil if none existed
+	item   map[string]types.AttributeValue // the item to store
+	other  []types.TransactWriteItem
+	exists error // of a write that is made once: what is wrong if the object exists
 }
 
 // write reports false if the object was changed since it was read, or if another transaction
@@ -97,7 +101,10 @@ func (t *Table) write(ctx context.Context, w catalogWrite) (written bool, err er
 			return true, nil
 		}
 		if found, ok := failedCondition(err); ok {
-			return isMine(found, attrOperation, operation), nil
+			if isMine(found, attrOperation, operation) {
+				return true, nil
+			}
+			return false, w.exists
 		}
 		return false, storageError("write the catalog", err)
 	}
@@ -124,7 +131,7 @@ func (t *Table) write(ctx context.Context, w catalogWrite) (written bool, err er
 		return true, nil // a retry whose first attempt was applied, and DynamoDB no longer knows it
 	}
 	if isReason(reasons[0], conditionFailed) {
-		return false, nil
+		return false, w.exists
 	}
 	for i := range w.other {
 		if isReason(reasons[i+1], conditionFailed) {
@@ -176,6 +183,99 @@ func (t *Table) changeCatalog(ctx context.Context, org metering.OrgID, sk, what 
 			return false, contended(what, err)
 		}
 	}
+}
+
+// take stores an item that names its owner, unless another owner has it. It keeps a value, such as
+// marketplace identifiers, unique in the organization.
+func (t *Table) take(org metering.OrgID, sk, owner string) types.TransactWriteItem {
+	item := itemKey(orgKey(org), sk)
+	item[attrOwner] = text(owner)
+	return types.TransactWriteItem{Put: &types.Put{
+		TableName: &t.name, Item: item,
+		ConditionExpression:                 aws.String("attribute_not_exists(PK) OR #owner = :id"),
+		ExpressionAttributeNames:            map[string]string{"#owner": attrOwner},
+		ExpressionAttributeValues:           map[string]types.AttributeValue{":id": text(owner)},
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	}}
+}
+
+// release deletes an item that take has stored for the owner, if it exists.
+func (t *Table) release(org metering.OrgID, sk, owner string) types.TransactWriteItem {
+	return types.TransactWriteItem{Delete: &types.Delete{
+		TableName: &t.name, Key: itemKey(orgKey(org), sk),
+		ConditionExpression:       aws.String("attribute_not_exists(PK) OR #owner = :id"),
+		ExpressionAttributeNames:  map[string]string{"#owner": attrOwner},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":id": text(owner)},
+	}}
+}
+
+// ownerIn returns the owner that an item of take names, or "".
+func ownerIn(item map[string]types.AttributeValue) string {
+	owner, _ := item[attrOwner].(*types.AttributeValueMemberS)
+	if owner == nil {
+		return ""
+	}
+	return owner.Value
+}
+
+// listCatalog returns the JSON of the organization's objects whose sort keys begin with prefix:
+// newest first, ties by id, descending, at most the first end of them. The filter is by attribute;
+// none has the status without, if that is not empty.
+//
+//	Query  PK = ORG#<org>, begins_with(SK, prefix),   1 round trip per 1 MB of all such objects of the
+//	       consistent                                 organization, 1 read unit per 4 KB
+func (t *Table) listCatalog(ctx context.Context, org metering.OrgID, prefix, attribute string, filter map[string]string, without string, end int) ([][]byte, error) {
+	names := map[string]string{"#json": attribute, "#id": "id", "#time": "creationTime"}
+	values := map[string]types.AttributeValue{":org": text(orgKey(org)), ":prefix": text(prefix)}
+	var conditions []string
+	if without != "" {
+		names["#status"], values[":without"] = "status", text(without)
+		conditions = append(conditions, "#status <> :without")
+	}
+	for _, name := range slices.Sorted(maps.Keys(filter)) {
+		if value := filter[name]; value != "" {
+			names["#"+name], values[":"+name] = name, text(value)
+			conditions = append(conditions, "#"+name+" = :"+name)
+		}
+	}
+	input := &dynamodb.QueryInput{
+		TableName:                 &t.name,
+		KeyConditionExpression:    aws.String("PK = :org AND begins_with(SK, :prefix)"),
+		ProjectionExpression:      aws.String("#id, #time, #json"),
+		ExpressionAttributeNames:  names,
+		ExpressionAttributeValues: values,
+		ConsistentRead:            aws.Bool(true),
+		ReturnConsumedCapacity:    wantUnits(ctx),
+	}
+	if len(conditions) > 0 {
+		input.FilterExpression = aws.String(strings.Join(conditions, " AND "))
+	}
+	type row struct{ position, json string }
+	var newest []row
+	for {
+		page, err := t.client.Query(ctx, input)
+		if err != nil {
+			return nil, storageError("list the catalog", err)
+		}
+		countRead(ctx, page.ConsumedCapacity)
+		for _, item := range page.Items {
+			r := itemReader{item: item}
+			newest = append(newest, row{r.text("creationTime") + "#" + r.text("id"), r.text(attribute)})
+			if r.err != nil {
+				return nil, r.storedError("an object in " + attribute)
+			}
+		}
+		slices.SortFunc(newest, func(a, b row) int { return strings.Compare(b.position, a.position) })
+		newest = newest[:min(len(newest), end)]
+		if input.ExclusiveStartKey = page.LastEvaluatedKey; input.ExclusiveStartKey == nil {
+			break
+		}
+	}
+	list := make([][]byte, len(newest))
+	for i, r := range newest {
+		list[i] = []byte(r.json)
+	}
+	return list, nil
 }
 
 // contended is the error of a change that lost every race until its time ran out.

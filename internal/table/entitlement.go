@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -19,13 +18,15 @@ const (
 	entitlementPrefix = "ENTITLEMENT#"
 	attrJSON          = "entitlement"
 	attrIdentity      = "_identity" // the identity that the entitlement owns; absent if it owns none
-	attrOwner         = "owner"     // of an identity: the id of the entitlement
+	attrOwner         = "owner"     // of an identity or a name: the id of the object that has it
 )
 
 func entitlementItemKey(id metering.EntitlementID) string {
 	return entitlementPrefix + keyEscaper.Replace(string(id))
 }
 
+// identityItemKey is of the item that names the entitlement which owns these marketplace
+// identifiers.
 func identityItemKey(key string) string { return "IDENTITY#" + key }
 
 // Entitlement returns the entitlement, DELETED or not, read consistently. It returns NotFound if it
@@ -92,7 +93,7 @@ func (t *Table) PutEntitlement(ctx context.Context, change *metering.Entitlement
 		}
 		w := catalogWrite{item: entitlementItem(&after, wanted)}
 		if wanted != "" && wanted != owned {
-			w.other = append(w.other, t.takeIdentity(org, id, wanted))
+			w.other = append(w.other, t.take(org, identityItemKey(wanted), string(id)))
 		}
 		if owned != "" && wanted != owned {
 			sent, err := t.wasSent(ctx, org, id)
@@ -100,7 +101,7 @@ func (t *Table) PutEntitlement(ctx context.Context, change *metering.Entitlement
 				return catalogWrite{}, err
 			}
 			if !sent {
-				w.other = append(w.other, t.releaseIdentity(org, id, owned))
+				w.other = append(w.other, t.release(org, identityItemKey(owned), string(id)))
 			}
 		}
 		return w, nil
@@ -112,12 +113,12 @@ func (t *Table) PutEntitlement(ctx context.Context, change *metering.Entitlement
 }
 
 func identityTaken(found map[string]types.AttributeValue) error {
-	owner, _ := found[attrOwner].(*types.AttributeValueMemberS)
-	if owner == nil {
+	owner := ownerIn(found)
+	if owner == "" {
 		return metering.Errorf(metering.Conflict, "another entitlement has these marketplace identifiers: usage of one would be taken for a duplicate of the other")
 	}
 	return metering.Errorf(metering.Conflict,
-		"the entitlement %s has these marketplace identifiers: usage of one would be taken for a duplicate of the other; change the identifiers of one of them", metering.Quote(owner.Value))
+		"the entitlement %s has these marketplace identifiers: usage of one would be taken for a duplicate of the other; change the identifiers of one of them", metering.Quote(owner))
 }
 
 // DeleteEntitlement marks the entitlement DELETED and returns it. An entitlement that is DELETED
@@ -160,7 +161,7 @@ func (t *Table) DeleteEntitlement(ctx context.Context, org metering.OrgID, id me
 				return catalogWrite{}, err
 			}
 			if !sent {
-				w.other = append(w.other, t.releaseIdentity(org, id, owned))
+				w.other = append(w.other, t.release(org, identityItemKey(owned), string(id)))
 				owned = ""
 			}
 		}
@@ -197,31 +198,6 @@ func identityOf(item map[string]types.AttributeValue) string {
 		return ""
 	}
 	return identity.Value
-}
-
-// An identity is an item of the organization that names the entitlement which owns these
-// marketplace identifiers.
-
-func (t *Table) takeIdentity(org metering.OrgID, id metering.EntitlementID, key string) types.TransactWriteItem {
-	item := itemKey(orgKey(org), identityItemKey(key))
-	item[attrOwner] = text(id)
-	return types.TransactWriteItem{Put: &types.Put{
-		TableName: &t.name, Item: item,
-		ConditionExpression:                 aws.String("attribute_not_exists(PK) OR #owner = :id"),
-		ExpressionAttributeNames:            map[string]string{"#owner": attrOwner},
-		ExpressionAttributeValues:           map[string]types.AttributeValue{":id": text(id)},
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-	}}
-}
-
-// releaseIdentity deletes an identity that the entitlement owns, if it exists.
-func (t *Table) releaseIdentity(org metering.OrgID, id metering.EntitlementID, key string) types.TransactWriteItem {
-	return types.TransactWriteItem{Delete: &types.Delete{
-		TableName: &t.name, Key: itemKey(orgKey(org), identityItemKey(key)),
-		ConditionExpression:       aws.String("attribute_not_exists(PK) OR #owner = :id"),
-		ExpressionAttributeNames:  map[string]string{"#owner": attrOwner},
-		ExpressionAttributeValues: map[string]types.AttributeValue{":id": text(id)},
-	}}
 }
 
 // wasSent reports whether usage of the entitlement was, or may have been, sent to its marketplace:
@@ -287,57 +263,10 @@ func (t *Table) groupOf(ctx context.Context, org metering.OrgID, id metering.Ent
 // not DELETED: newest first, ties by id, descending. It skips offset of them and returns at most
 // limit.
 //
-//	Query  PK = ORG#<org>,                 1 round trip per 1 MB of all entitlements
-//	       begins_with(SK, ENTITLEMENT#)   of the organization, 1 read unit per 4 KB
+//	Query  as listCatalog, of ENTITLEMENT#
 func (t *Table) Entitlements(ctx context.Context, org metering.OrgID, filter metering.EntitlementFilter, offset, limit int) ([][]byte, error) {
-	names := map[string]string{"#status": "status", "#json": attrJSON, "#id": "id", "#time": "creationTime"}
-	values := map[string]types.AttributeValue{
-		":org": text(orgKey(org)), ":prefix": text(entitlementPrefix), ":deleted": text(string(metering.EntitlementDeleted)),
-	}
-	conditions := []string{"#status <> :deleted"}
-	for _, f := range []struct{ name, value string }{
-		{"partner", string(filter.Partner)}, {"productID", string(filter.ProductID)}, {"buyerID", string(filter.BuyerID)}, {"externalID", filter.ExternalID},
-	} {
-		if f.value != "" {
-			names["#"+f.name], values[":"+f.name] = f.name, text(f.value)
-			conditions = append(conditions, "#"+f.name+" = :"+f.name)
-		}
-	}
-	input := &dynamodb.QueryInput{
-		TableName:                 &t.name,
-		KeyConditionExpression:    aws.String("PK = :org AND begins_with(SK, :prefix)"),
-		FilterExpression:          aws.String(strings.Join(conditions, " AND ")),
-		ProjectionExpression:      aws.String("#id, #time, #json"),
-		ExpressionAttributeNames:  names,
-		ExpressionAttributeValues: values,
-		ConsistentRead:            aws.Bool(true),
-		ReturnConsumedCapacity:    wantUnits(ctx),
-	}
-	type row struct{ position, json string }
-	var newest []row
-	end := offset + limit
-	for {
-		page, err := t.client.Query(ctx, input)
-		if err != nil {
-			return nil, storageError("list entitlements", err)
-		}
-		countRead(ctx, page.ConsumedCapacity)
-		for _, item := range page.Items {
-			r := itemReader{item: item}
-			newest = append(newest, row{r.text("creationTime") + "#" + r.text("id"), r.text(attrJSON)})
-			if r.err != nil {
-				return nil, r.storedError("an entitlement")
-			}
-		}
-		slices.SortFunc(newest, func(a, b row) int { return strings.Compare(b.position, a.position) })
-		newest = newest[:min(len(newest), end)]
-		if input.ExclusiveStartKey = page.LastEvaluatedKey; input.ExclusiveStartKey == nil {
-			break
-		}
-	}
-	var list [][]byte
-	for _, r := range newest[min(offset, len(newest)):] {
-		list = append(list, []byte(r.json))
-	}
-	return list, nil
+	list, err := t.listCatalog(ctx, org, entitlementPrefix, attrJSON, map[string]string{
+		"partner": string(filter.Partner), "productID": string(filter.ProductID), "buyerID": string(filter.BuyerID), "externalID": filter.ExternalID,
+	}, string(metering.EntitlementDeleted), offset+limit)
+	return list[min(offset, len(list)):], err
 }

@@ -91,6 +91,15 @@ func AppendConfig(b []byte, c metering.Config) []byte {
 	return appendValue(b, map[string]any(c))
 }
 
+// AppendConfigVersion appends a version of the config with its number, time and key.
+func AppendConfigVersion(b []byte, v *metering.ConfigVersion) []byte {
+	b = append(append(b, `{"config":`...), v.Stored...)
+	b = appendValue(append(b, `,"keyID":`...), v.KeyID)
+	b = appendValue(append(b, `,"time":`...), v.Time)
+	b = strconv.AppendInt(append(b, `,"version":`...), int64(v.Version), 10)
+	return append(b, '}')
+}
+
 // appendMembers appends an object of the members that o has and of those that this version could
 // not read, in the order of their names.
 func appendMembers[O any](b []byte, members []metering.Member[O], o *O, unknown map[string]any) []byte {
@@ -140,8 +149,6 @@ func appendValue(b []byte, value any) []byte {
 		return strconv.AppendInt(b, int64(value), 10)
 	case map[string]metering.Quantity:
 		return AppendQuantities(b, value)
-	case int:
-		return strconv.AppendInt(b, int64(value), 10)
 	case metering.Quantity:
 		return append(b, value.String()...)
 	case metering.MetaInfo:
@@ -152,6 +159,21 @@ func appendValue(b []byte, value any) []byte {
 		return appendList(b, metering.DimensionMembers, value, func(d *metering.Dimension) map[string]any { return d.Unknown })
 	case metering.MarketplaceIDs:
 		return appendMembers(b, metering.MarketplaceMembers, &value, value.Unknown)
+	case metering.MetricInfo:
+		return appendMembers(b, metering.MetricInfoMembers, &value, value.Unknown)
+	case []metering.FilterGroup:
+		return appendList(b, metering.FilterGroupMembers, value, func(g *metering.FilterGroup) map[string]any { return g.Unknown })
+	case []metering.MetricFilter:
+		return appendList(b, metering.FilterMembers, value, func(f *metering.MetricFilter) map[string]any { return f.Unknown })
+	case []string:
+		b = append(b, '[')
+		for i, text := range value {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = AppendText(b, text)
+		}
+		return append(b, ']')
 	case nil:
 		return append(b, "null"...)
 	case bool:

@@ -245,6 +245,59 @@ func FuzzObject(f *testing.F) {
 	})
 }
 
+// FuzzMetric looks for a body that creates a billable metric and is accepted or refused against its
+// shape, or misread, or that makes a metric that is not read as it is stored.
+func FuzzMetric(f *testing.F) {
+	for _, body := range []string{
+		``, `[]`, `{}`, `{"name":"a","aggregationType":"SUM","info":null,"id":null}`, `{"name":"a","name":"a"}`, `{"status":"ACTIVE"} x`,
+		`{"id":"i","organizationId":"o","name":"a","description":"d","aggregationType":"UNIQUE_COUNT","status":"ACTIVE","creationTime":"2024-07-29t17:51:28.0719+02:00",` +
+			`"lastUpdateTime":null,"info":{"propertyUniqueOn":"u","groupBys":["z"],"filterGroups":[{"filters":[{"name":"n","operation":"GT","value":1.50e1,"valueType":"FLOAT"},` +
+			`{"name":"x","operation":"EXISTS"},{"name":"y","operation":"EQ","value":{"a":[1,null,{"b":false}]},"valueType":null}]},{"filters":null}]}}`,
+	} {
+		f.Add([]byte(body))
+	}
+	document := func(value any) bool { return fits(value, 24) }
+	filter := members{
+		"name": orNull(text), "value": orNull(document), "valueType": orNull(oneOf("STRING", "FLOAT")),
+		"operation": orNull(oneOf("IS", "NOT_IS", "CONTAINS", "NOT_CONTAINS", "GT", "GTE", "LT", "LTE", "EQ", "NOT_EQ", "EXISTS", "NOT_EXISTS")),
+	}
+	group := members{"filters": orNull(arrayOf(filter.shape))}
+	info := members{"filterGroups": orNull(arrayOf(group.shape)), "groupBys": orNull(arrayOf(text)), "propertyUniqueOn": orNull(text)}
+	metric := members{
+		"id": orNull(text), "organizationId": orNull(text), "name": orNull(text), "description": orNull(text), "info": orNull(info.shape),
+		"aggregationType": orNull(oneOf("COUNT", "UNIQUE_COUNT", "SUM", "MAX", "LAST")), "status": orNull(oneOf("ACTIVE", "DELETED")),
+		"creationTime": orNull(instant), "lastUpdateTime": orNull(instant),
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		sent, err := wire.DecodeMetric(body)
+		value, isJSON := read(body)
+		wantTaken(t, isJSON && metric.shape(value), err)
+		if err != nil {
+			return
+		}
+		m, err := metering.NewMetric("o", "m", &sent, time.Unix(1_700_000_000, 0))
+		if err != nil {
+			wantInvalid(t, err)
+			return
+		}
+		stored := wire.AppendMetric(nil, &m)
+		written, isJSON := read(stored)
+		if !isJSON {
+			t.Fatalf("no JSON is written: %s", stored)
+		}
+		want := asObject(value)
+		want["id"], want["organizationId"], want["status"] = "m", "o", "ACTIVE"
+		want["creationTime"], want["lastUpdateTime"] = "2023-11-14T22:13:20Z", "2023-11-14T22:13:20Z"
+		if diff := cmp.Diff(withoutZeros(meaning(want)), withoutZeros(meaning(written))); diff != "" {
+			t.Fatalf("-sent +written\n%s", diff)
+		}
+		again, err := wire.DecodeStoredMetric(stored)
+		if rewritten := wire.AppendMetric(nil, &again); err != nil || !bytes.Equal(stored, rewritten) {
+			t.Fatalf("%s\nis read as\n%s, %v", stored, rewritten, err)
+		}
+	})
+}
+
 // read is the JSON value that body is, as encoding/json reads it. ok is false if body is not JSON,
 // or is JSON that the API always refuses: with a duplicate member, or with text that is not
 // Unicode.
@@ -414,20 +467,19 @@ var carried = func() members {
 }()
 
 // properties nest at most 24 levels deep, and DynamoDB can hold their numbers.
-func properties(value any) bool {
-	var fits func(value any, levels int) bool
-	fits = func(value any, levels int) bool {
-		switch value := value.(type) {
-		case json.Number:
-			return amount(value)
-		case []any:
-			return levels > 0 && arrayOf(func(element any) bool { return fits(element, levels-1) })(value)
-		case map[string]any:
-			return levels > 0 && mapOf(func(member any) bool { return fits(member, levels-1) })(value)
-		}
-		return true
+func properties(value any) bool { return asObject(value) != nil && fits(value, 24) }
+
+// fits reports whether a document nests at most so many levels deep, with such numbers.
+func fits(value any, levels int) bool {
+	switch value := value.(type) {
+	case json.Number:
+		return amount(value)
+	case []any:
+		return levels > 0 && arrayOf(func(element any) bool { return fits(element, levels-1) })(value)
+	case map[string]any:
+		return levels > 0 && mapOf(func(member any) bool { return fits(member, levels-1) })(value)
 	}
-	return asObject(value) != nil && fits(value, 24)
+	return true
 }
 
 // meaning returns a value that is the same for all spellings: numbers by value, times in UTC.

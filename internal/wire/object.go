@@ -135,7 +135,8 @@ func numeral(text string) (any, error) { return metering.Numeral(text), nil }
 // isNested reports whether a value of the kind has members of its own.
 func isNested(kind metering.Kind) bool {
 	switch kind {
-	case metering.KindEntitlementInfo, metering.KindDimensions, metering.KindMarketplaceIDs:
+	case metering.KindEntitlementInfo, metering.KindDimensions, metering.KindMarketplaceIDs,
+		metering.KindMetricInfo, metering.KindFilterGroups, metering.KindMetricFilters:
 		return true
 	default:
 		return false
@@ -144,10 +145,12 @@ func isNested(kind metering.Kind) bool {
 
 // nestedKind is how the JSON of a nested value begins.
 func nestedKind(kind metering.Kind) jsontext.Kind {
-	if kind == metering.KindDimensions {
+	switch kind {
+	case metering.KindDimensions, metering.KindFilterGroups, metering.KindMetricFilters:
 		return '['
+	default:
+		return '{'
 	}
-	return '{'
 }
 
 // storedValue is the value of a member whose kind is not nested. ok is false if the document has
@@ -172,8 +175,47 @@ func storedValue(kind metering.Kind, document any) (value any, ok bool) {
 		value, ok = q, err == nil
 	case metering.KindProperties:
 		value, ok = document.(map[string]any)
+	case metering.KindTexts:
+		list, isList := document.([]any)
+		texts := make([]string, len(list))
+		ok = isList
+		for i := range list {
+			text, isText := list[i].(string)
+			texts[i], ok = text, ok && isText
+		}
+		value = texts
+	case metering.KindDocument:
+		value, ok = numbersOf(document)
+		ok = ok && value != nil
 	}
 	return value, ok
+}
+
+// numbersOf returns the document with Numbers for its Numerals. ok is false if one does not fit.
+func numbersOf(document any) (_ any, ok bool) {
+	switch value := document.(type) {
+	case metering.Numeral:
+		n, err := metering.ParseNumber(string(value))
+		return n, err == nil
+	case []any:
+		list := make([]any, len(value))
+		for i := range value {
+			if list[i], ok = numbersOf(value[i]); !ok {
+				return nil, false
+			}
+		}
+		return list, true
+	case map[string]any:
+		object := make(map[string]any, len(value))
+		for name, member := range value {
+			if object[name], ok = numbersOf(member); !ok {
+				return nil, false
+			}
+		}
+		return object, true
+	default:
+		return document, true
+	}
 }
 
 // checkRequired returns an error if a stored object lacks a member without which it can't be read.
@@ -232,6 +274,24 @@ func (d *decoder) value(kind metering.Kind, values func() []string) (any, error)
 		var ids metering.MarketplaceIDs
 		err := readMembers(d, "an object", metering.MarketplaceMembers, &ids, &ids.Unknown)
 		return ids, err
+	case metering.KindMetricInfo:
+		var info metering.MetricInfo
+		err := readMembers(d, "an object", metering.MetricInfoMembers, &info, &info.Unknown)
+		return info, err
+	case metering.KindFilterGroups:
+		return readList(d, "an array of groups of filters", "a group of filters, an object", metering.FilterGroupMembers,
+			func(g *metering.FilterGroup) *map[string]any { return &g.Unknown })
+	case metering.KindMetricFilters:
+		return readList(d, "an array of filters", "a filter, an object", metering.FilterMembers,
+			func(f *metering.MetricFilter) *map[string]any { return &f.Unknown })
+	case metering.KindTexts:
+		list, err := listOf("an array of strings", (*decoder).text)(d)
+		if list == nil {
+			list = []string{} // as readList
+		}
+		return list, err
+	case metering.KindDocument:
+		return d.document(metering.MaxPropertiesDepth, func(text string) (any, error) { return metering.ParseNumber(text) })
 	default:
 		panic("wire: a member has a kind that can't be read")
 	}

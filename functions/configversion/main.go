@@ -1,0 +1,7 @@
+// Command configversion serves GET /org/{orgId}/usageMeteringConfigInfo/versions/{version} as a
+// Lambda function.
+package main
+
+import "github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
+
+func main() { tablehost.Run("configversion") }
