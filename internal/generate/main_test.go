@@ -12,8 +12,11 @@ func TestFiles_AreCurrent(t *testing.T) {
 	t.Parallel()
 	for name, generate := range files {
 		current := read(t, name)
-		if generated, err := generate(current); err != nil || generated != current {
-			t.Errorf("%s is not current at line %d, %v: run make generate", name, firstDifference(current, generated), err)
+		generated, err := generate(current)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if generated != current {
+			t.Errorf("%s is not current at line %d: run make generate", name, firstDifference(current, generated))
 		}
 	}
 }
@@ -32,9 +35,17 @@ func TestFiles_EditsAreUndone(t *testing.T) {
 		{"template.yaml", "Serves GET, PUT and PATCH", "Serves GET"},
 		{"template.yaml", "  ConfigFunctionName:\n", "  OtherFunctionName:\n"},
 	} {
-		current := read(t, c.file)
-		edited := strings.Replace(current, c.old, c.new, 1)
-		if generated, err := files[c.file](edited); edited == current || err != nil || generated != current {
+		text := read(t, c.file)
+		edited := strings.Replace(text, c.old, c.new, 1)
+		if edited == text {
+			t.Errorf("%s has no %q any more", c.file, c.old)
+			continue
+		}
+		current, err := files[c.file](text) // which text is, or TestFiles_AreCurrent reports it
+		if err != nil {
+			t.Fatal(err)
+		}
+		if generated, err := files[c.file](edited); err != nil || generated != current {
 			t.Errorf("%s with %q for %q is not undone: %v", c.file, c.new, c.old, err)
 		}
 	}
@@ -56,7 +67,7 @@ func TestTemplate_EleventhFunctionNeedsAnotherAlarm(t *testing.T) {
 	}
 	text = strings.Replace(text, "  Table:\n", more+"  Table:\n", 1)
 	if _, err := template(text); err == nil || !strings.Contains(err.Error(), "10 functions and 11 are declared") {
-		t.Errorf("eleven functions in one alarm: %v", err)
+		t.Errorf("eleven functions in one alarm: %v; with the functions that this test adds, template.yaml must have eleven", err)
 	}
 	for metric := range strings.FieldsSeq("Errors Throttles Duration") {
 		alarm := regexp.MustCompile(`(?m)^  ` + metric + `Alarm:\n(?:    .*\n|\n)+`).FindString(text)
