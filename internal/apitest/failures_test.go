@@ -243,7 +243,7 @@ func TestEveryRequestIsOneLogLine(t *testing.T) {
 			read, hasRead := line["readUnits"].(float64)
 			write, hasWrite := line["writeUnits"].(float64)
 			if !hasDuration || !hasRead || !hasWrite || got.status == 200 && (reads && read <= 0 || writes && write <= 0) {
-				t.Errorf("%s: duration and units: %v", operation, line)
+				t.Errorf("%s: no duration or units; a method of the table asks for units by wantUnits and counts them: %v", operation, line)
 			}
 			if _, hasError := line["error"]; hasError != (got.status >= 400) {
 				t.Errorf("%s: error: %v", operation, line)
