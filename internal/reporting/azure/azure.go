@@ -165,7 +165,7 @@ func (m *Marketplace) fetchToken(ctx context.Context) (exchange.Token, error) {
 	}
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, m.client.HTTP()))
 	if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok && refused.Response.StatusCode/100 == 4 && refused.ErrorCode != "" {
-		text := exchange.RedactText(refused.ErrorCode+": "+refused.ErrorDescription, secret, url.QueryEscape(secret))
+		text := exchange.RedactText(refused.ErrorCode+": "+refused.ErrorDescription, secret)
 		return exchange.Token{}, fmt.Errorf("%w: %s", errCredentials, text)
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -99,12 +100,20 @@ func (r *Reply) RetryAfter(now time.Time) time.Duration {
 
 const redacted = "(redacted)"
 
-// Redact returns the text without the secrets. A marketplace may repeat what it was sent: AWS shows
-// the headers of a request whose signature is wrong.
+// minSecret is the length from which a text is taken for a secret. Real ones are longer; a short one
+// of a test could be a part of the response's own form.
+const minSecret = 8
+
+// Redact returns the text without the secrets, as they are or escaped in a form or in JSON. A
+// marketplace may repeat what it was sent: AWS shows the headers of a request whose signature is
+// wrong.
 func Redact(text []byte, secrets ...string) []byte {
 	for _, secret := range secrets {
-		if secret != "" {
-			text = bytes.ReplaceAll(text, []byte(secret), []byte(redacted))
+		if len(secret) < minSecret {
+			continue
+		}
+		for _, form := range []string{secret, url.QueryEscape(secret), strings.ReplaceAll(secret, "/", `\/`)} {
+			text = bytes.ReplaceAll(text, []byte(form), []byte(redacted))
 		}
 	}
 	return text
@@ -112,10 +121,5 @@ func Redact(text []byte, secrets ...string) []byte {
 
 // RedactText is Redact for a string.
 func RedactText(text string, secrets ...string) string {
-	for _, secret := range secrets {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, redacted)
-		}
-	}
-	return text
+	return string(Redact([]byte(text), secrets...))
 }

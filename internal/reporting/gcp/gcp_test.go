@@ -324,6 +324,7 @@ func TestSend_OddResponses(t *testing.T) {
 		{"the second failed", 200, reports(failed(OperationID(&second), `{"code":3}`)), "billed done, refused done"},
 		{"another operation failed", 200, reports(failed("x", `{"code":3}`)), doubt},
 		{"another operation and one of ours", 200, reports(failed("x", `{"code":3}`), failed(OperationID(&first), `{"code":3}`)), "refused done, in doubt resend"},
+		{"errors in another spelling", 200, strings.Replace(reports(failed(OperationID(&second), `{"code":3}`)), "reportErrors", "report_errors", 1), "billed done, refused done"},
 		{"an error without a code", 200, reports(failed(OperationID(&first), `{}`)), "in doubt resend, billed done"},
 		{"an error twice", 200, reports(failed(OperationID(&first), `{"code":3}`), failed(OperationID(&first), `{"code":5}`)), "in doubt resend, billed done"},
 		{"an error without a form", 200, reports("7"), doubt},
@@ -584,4 +585,14 @@ func TestSend_SecretsAreRedacted(t *testing.T) {
 			}
 		}
 	}
+}
+
+// byPath has a canned response for each of the two methods.
+type byPath struct{ check, report *rt.Canned }
+
+func (p byPath) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.Contains(r.URL.Path, p.check.Path) {
+		return p.check.RoundTrip(r)
+	}
+	return p.report.RoundTrip(r)
 }

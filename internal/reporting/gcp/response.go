@@ -70,7 +70,9 @@ func readResults(call *reporting.Call, body []byte) {
 	var response struct {
 		ReportErrors []jsontext.Value `json:"reportErrors"`
 	}
-	if jsontext.Value(body).Kind() != '{' || json.Unmarshal(body, &response) != nil {
+	// What is not in reportErrors is billed: no spelling of it may be overlooked.
+	anySpelling := json.MatchCaseInsensitiveNames(true)
+	if jsontext.Value(body).Kind() != '{' || json.Unmarshal(body, &response, anySpelling) != nil {
 		call.Rest(reporting.Result{Reason: "Google's response is cut or no JSON object"})
 		return
 	}
