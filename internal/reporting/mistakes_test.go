@@ -66,7 +66,8 @@ func TestMistakes_UnprocessedRecordsIgnored(t *testing.T) {
 	want(t, "billed", b.Billed(), "d0=1 d1=2")
 }
 
-// Flexprice PR 2255, Red Hat rhsm-subscriptions PR 6496: every record in Results counts as reported.
+// Flexprice PR 2255, Red Hat rhsm-subscriptions PR 6496: every record in Results counts as
+// reported.
 func TestMistakes_ResultsWithoutReadingStatus(t *testing.T) {
 	b := rt.Start(t, sandbox.Options{})
 	b.Change(func(c *sandbox.Catalog) { c.AWS.Customers[0].Suspended = true })

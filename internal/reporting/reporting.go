@@ -48,14 +48,14 @@ type Marketplace interface {
 type Response struct {
 	Results []Result // one for each record, in their order
 
-	// Lane is what is wrong with the lane, if the call failed for a reason that is no record's. Then
-	// no record was processed, and each is refused with WaitForLane.
+	// Lane is what is wrong with the lane, if the call failed for a reason that is no record's.
+	// Then no record was processed, and each is refused with WaitForLane.
 	Lane       LaneFault
 	LaneReason string
 	RetryAfter time.Duration // what the marketplace asks for; 0 if nothing
 
-	// Request and Response are the bodies as they were on the wire, without secrets. They are nil if
-	// nothing was sent or received.
+	// Request and Response are the bodies as they were on the wire, without secrets. They are nil
+	// if nothing was sent or received.
 	Request, Response []byte
 	Status            int    // of HTTP; 0 if there was no response
 	RequestID         string // the marketplace's id of the call, for its support

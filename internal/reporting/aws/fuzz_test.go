@@ -13,8 +13,8 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// answered returns what Send makes of a response.
-func answered(status int, body string) reporting.Response {
+// received returns what Send makes of a response.
+func received(status int, body string) reporting.Response {
 	m := New(Options{
 		Credentials: static("AKIDEXAMPLE", "secret", ""), Sandbox: "http://aws.example", Now: func() time.Time { return rt.Now },
 		Transport: &rt.Canned{Status: status, Body: body},
@@ -27,9 +27,9 @@ func TestSend_EveryCutIsInDoubt(t *testing.T) {
 	b := rt.Start(t, sandbox.Options{})
 	b.Fault(sandbox.Fault{Fault: sandbox.Unprocessed, Records: []int{1}})
 	body := string(send(b, rt.AWS("d0", "1"), rt.AWS("d1", "2")).Response)
-	want(t, "whole", rt.Verdicts(answered(200, body)), "billed done, refused resend")
+	want(t, "whole", rt.Verdicts(received(200, body)), "billed done, refused resend")
 	for n := range len(body) {
-		want(t, body[:n], rt.Verdicts(answered(200, body[:n])), "in doubt resend, in doubt resend")
+		want(t, body[:n], rt.Verdicts(received(200, body[:n])), "in doubt resend, in doubt resend")
 	}
 }
 
@@ -50,7 +50,7 @@ func FuzzResponse(f *testing.F) {
 		if status < 200 || status > 599 {
 			return
 		}
-		got := answered(status, body)
+		got := received(status, body)
 		var response struct {
 			Results []struct {
 				UsageRecord struct{ Dimension string }
@@ -82,12 +82,12 @@ func FuzzResponse(f *testing.F) {
 		}
 		if status == 200 && readable && len(response.UnprocessedRecords) == 0 {
 			var parts struct{ Results []json.RawMessage }
-			if json.Unmarshal([]byte(body), &parts) != nil || rt.Verdicts(got) == rt.Verdicts(answered(200, "")) {
+			if json.Unmarshal([]byte(body), &parts) != nil || rt.Verdicts(got) == rt.Verdicts(received(200, "")) {
 				return
 			}
 			slices.Reverse(parts.Results)
 			reversed, _ := json.Marshal(parts)
-			want(t, "reversed", rt.Verdicts(answered(200, string(reversed))), rt.Verdicts(got))
+			want(t, "reversed", rt.Verdicts(received(200, string(reversed))), rt.Verdicts(got))
 		}
 	})
 }

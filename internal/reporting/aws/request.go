@@ -45,8 +45,8 @@ type usage struct {
 
 // Body returns the request for records of one lane. The same records give the same bytes.
 //
-// A licence determines the product: ProductCode beside LicenseArn is refused (marketplace: "Metering
-// for usage"; RedHatInsights/rhsm-subscriptions PR 6539 ran into it).
+// A licence determines the product: ProductCode beside LicenseArn is refused (marketplace:
+// "Metering for usage"; RedHatInsights/rhsm-subscriptions PR 6539 ran into it).
 func Body(records []reporting.Record) []byte {
 	b := batch{UsageRecords: make([]usage, 0, len(records))}
 	for i := range records {

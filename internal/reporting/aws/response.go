@@ -20,8 +20,8 @@ import (
 // leaves the record in doubt.
 var statuses = map[string]reporting.Rule{
 	"Success": {Verdict: reporting.Billed, Next: reporting.Done},
-	// AWS does not say what it accepted. Whether an identical record is Success or DuplicateRecord is
-	// not documented in one way.
+	// AWS does not say what it accepted. Whether an identical record is Success or DuplicateRecord
+	// is not documented in one way.
 	"DuplicateRecord": {Verdict: reporting.Duplicate, Next: reporting.Done, Problem: metering.ProblemConflict},
 	// The agreement may not be known yet, or be renewed.
 	"CustomerNotSubscribed": {Verdict: reporting.Refused, Next: reporting.Hourly, Problem: metering.ProblemNotSubscribed},

@@ -1,8 +1,8 @@
 // Package azure reports usage to the Azure marketplace by batchUsageEvent of its metering service,
 // and reads back by usageEvents what it has processed.
 //
-// No SDK for Go exists: it makes two calls and fetches a token. Source of the protocol: "Marketplace
-// metering service APIs" and its FAQ, version 2018-08-31.
+// No SDK for Go exists: it makes two calls and fetches a token. Source of the protocol:
+// "Marketplace metering service APIs" and its FAQ, version 2018-08-31.
 package azure
 
 import (

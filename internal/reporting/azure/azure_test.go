@@ -227,7 +227,8 @@ func TestTables_EachRowIsProduced(t *testing.T) {
 }
 
 // Azure carries the accepted event: a duplicate of another quantity is no success
-// (metered-billing-accelerator takes any Duplicate for one, Flexprice repeats it until it is too old).
+// (metered-billing-accelerator takes any Duplicate for one, Flexprice repeats it until it is too
+// old).
 func TestSend_DuplicateCarriesTheAcceptedEvent(t *testing.T) {
 	b := rt.Start(t, sandbox.Options{})
 	first := send(b, rt.Azure("d0", "0.1"), rt.Azure("d1", "5"))
@@ -375,8 +376,8 @@ func TestFit_IsAtMost25Events(t *testing.T) {
 	want(t, "verdicts", rt.Verdicts(send(b, all...)), strings.Repeat("billed done, ", 25)+strings.TrimSuffix(strings.Repeat("refused resend, ", 5), ", "))
 }
 
-// A token is fetched once for its lifetime. If it is refused before its end, one new one is fetched,
-// and the call repeated.
+// A token is fetched once for its lifetime. If it is refused before its end, one new one is
+// fetched, and the call repeated.
 func TestSend_TokenIsReused(t *testing.T) {
 	b := rt.Start(t, sandbox.Options{})
 	m := of(b, nil)

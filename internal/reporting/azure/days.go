@@ -23,8 +23,8 @@ type Day struct {
 	Count     int // of the submitted events
 }
 
-// Days returns the usage of the days from the first to the last. It proves a day, not an hour: a sum
-// does not show which of the hours it has. Source: "Metered billing retrieve usage events".
+// Days returns the usage of the days from the first to the last. It proves a day, not an hour: a
+// sum does not show which of the hours it has. Source: "Metered billing retrieve usage events".
 func (m *Marketplace) Days(ctx context.Context, first, last time.Time) ([]Day, error) {
 	ctx, cancel := m.client.Bound(ctx)
 	defer cancel()

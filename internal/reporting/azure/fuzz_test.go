@@ -14,8 +14,8 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// answered returns what Send makes of a response.
-func answered(status int, body string) reporting.Response {
+// received returns what Send makes of a response.
+func received(status int, body string) reporting.Response {
 	now := func() time.Time { return rt.Now }
 	m := New(Options{Sandbox: "http://azure.example", Now: now, Transport: &rt.Canned{Status: status, Body: body}})
 	m.tokens.Fetch = func(context.Context) (exchange.Token, error) {
@@ -29,9 +29,9 @@ func TestSend_EveryCutIsInDoubt(t *testing.T) {
 	b := rt.Start(t, sandbox.Options{})
 	send(b, rt.Azure("d1", "3"))
 	body := string(send(b, rt.Azure("d0", "1"), rt.Azure("d1", "2")).Response)
-	want(t, "whole", rt.Verdicts(answered(200, body)), "billed done, duplicate done")
+	want(t, "whole", rt.Verdicts(received(200, body)), "billed done, duplicate done")
 	for n := range len(body) {
-		want(t, body[:n], rt.Verdicts(answered(200, body[:n])), "in doubt resend, in doubt resend")
+		want(t, body[:n], rt.Verdicts(received(200, body[:n])), "in doubt resend, in doubt resend")
 	}
 }
 
@@ -53,7 +53,7 @@ func FuzzResponse(f *testing.F) {
 		if status < 200 || status > 599 {
 			return
 		}
-		got := answered(status, body)
+		got := received(status, body)
 		var response struct {
 			Result []struct {
 				Dimension string `json:"dimension"`
@@ -86,10 +86,10 @@ func FuzzResponse(f *testing.F) {
 		var parts struct {
 			Result []json.RawMessage `json:"result"`
 		}
-		if status == 200 && json.Unmarshal([]byte(body), &parts) == nil && rt.Verdicts(got) != rt.Verdicts(answered(200, "")) {
+		if status == 200 && json.Unmarshal([]byte(body), &parts) == nil && rt.Verdicts(got) != rt.Verdicts(received(200, "")) {
 			slices.Reverse(parts.Result)
 			reversed, _ := json.Marshal(parts)
-			want(t, "reversed", rt.Verdicts(answered(200, string(reversed))), rt.Verdicts(got))
+			want(t, "reversed", rt.Verdicts(received(200, string(reversed))), rt.Verdicts(got))
 		}
 	})
 }

@@ -43,9 +43,9 @@ func refused(problem metering.ProblemCode) reporting.Rule {
 var refusals = map[int]reporting.Rule{
 	400: reporting.SomeAtFault(metering.ProblemMarketplaceRefused),
 	401: reporting.LaneAtFault(reporting.CredentialsRefused, metering.ProblemNoConnection),
-	// The token is refused, or an event is for the resource of another publisher. Which of them, only
-	// bisecting shows: if both halves are refused, it is the lane. One event alone does not show it:
-	// it is sent again each hour.
+	// The token is refused, or an event is for the resource of another publisher. Which of them,
+	// only bisecting shows: if both halves are refused, it is the lane. One event alone does not
+	// show it: it is sent again each hour.
 	403: reporting.SomeAtFault(metering.ProblemMarketplaceRefused),
 	429: reporting.LaneAtFault(reporting.Throttled, metering.ProblemMarketplaceRefused),
 }
@@ -89,8 +89,8 @@ func readError(body []byte) (reason string, readable bool) {
 	return f.String(), true
 }
 
-// readResults reads the body of a 200. Events that it does not name stay as they are. Their order is
-// not promised.
+// readResults reads the body of a 200. Events that it does not name stay as they are. Their order
+// is not promised.
 func readResults(call *reporting.Call, body []byte) {
 	var response struct {
 		Result []jsontext.Value `json:"result"`

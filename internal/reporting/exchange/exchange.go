@@ -100,8 +100,8 @@ func (r *Reply) RetryAfter(now time.Time) time.Duration {
 
 const redacted = "(redacted)"
 
-// minSecret is the length from which a text is taken for a secret. Real ones are longer; a short one
-// of a test could be a part of the response's own form.
+// minSecret is the length from which a text is taken for a secret. Real ones are longer; a short
+// one of a test could be a part of the response's own form.
 const minSecret = 8
 
 // Redact returns the text without the secrets, as they are or escaped in a form or in JSON. A

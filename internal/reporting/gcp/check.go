@@ -13,8 +13,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/reporting"
 )
 
-// checkAge is for how long the result of a check is used. Source: "Configuring usage reports": cache
-// it for 60 seconds.
+// checkAge is for how long the result of a check is used. Source: "Configuring usage reports":
+// cache it for 60 seconds.
 const checkAge = 60 * time.Second
 
 // maxChecks is how many checks of a request run at once.

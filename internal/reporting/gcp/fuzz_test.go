@@ -14,8 +14,8 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// answered returns what Send makes of a response, to a check or to a report. The other succeeds.
-func answered(status int, body string, toCheck bool) reporting.Response {
+// received returns what Send makes of a response, to a check or to a report. The other succeeds.
+func received(status int, body string, toCheck bool) reporting.Response {
 	now := func() time.Time { return rt.Now }
 	first := rt.Google("d0", "1")
 	m := New(Options{Sandbox: "http://google.example", Now: now})
@@ -37,17 +37,17 @@ func answered(status int, body string, toCheck bool) reporting.Response {
 func TestSend_EveryCutIsInDoubt(t *testing.T) {
 	b := rt.Start(t, sandbox.Options{})
 	body := string(send(b, rt.Google("d0", "1"), rt.Google("none", "2")).Response)
-	want(t, "whole", rt.Verdicts(answered(200, strings.Replace(body, OperationID(ref(rt.Google("none", "1"))), OperationID(ref(rt.Google("d1", "1"))), 1), false)), "billed done, refused done")
+	want(t, "whole", rt.Verdicts(received(200, strings.Replace(body, OperationID(ref(rt.Google("none", "1"))), OperationID(ref(rt.Google("d1", "1"))), 1), false)), "billed done, refused done")
 	for n := range len(body) {
-		want(t, body[:n], rt.Verdicts(answered(200, body[:n], false)), "in doubt resend, in doubt resend")
+		want(t, body[:n], rt.Verdicts(received(200, body[:n], false)), "in doubt resend, in doubt resend")
 	}
 }
 
 func ref(r reporting.Record) *reporting.Record { return &r }
 
 // FuzzResponse looks for a response that is definite though it is none of Google's, that bills an
-// operation with an error, or that depends on the order of the errors; and for a response to a check
-// that bills or rejects anything.
+// operation with an error, or that depends on the order of the errors; and for a response to a
+// check that bills or rejects anything.
 func FuzzResponse(f *testing.F) {
 	first := OperationID(ref(rt.Google("d0", "1")))
 	failed := `{"operationId":"` + first + `","status":{"code":3,"message":"m"}}`
@@ -65,7 +65,7 @@ func FuzzResponse(f *testing.F) {
 		if status < 200 || status > 599 {
 			return
 		}
-		got := answered(status, body, toCheck)
+		got := received(status, body, toCheck)
 		object := json.Unmarshal([]byte(body), &map[string]json.RawMessage{}) == nil && strings.Contains(body, "{")
 		var response struct {
 			ReportErrors []struct {
@@ -98,10 +98,10 @@ func FuzzResponse(f *testing.F) {
 		var parts struct {
 			ReportErrors []json.RawMessage `json:"reportErrors"`
 		}
-		if !toCheck && status == 200 && json.Unmarshal([]byte(body), &parts) == nil && rt.Verdicts(got) != rt.Verdicts(answered(200, "", false)) {
+		if !toCheck && status == 200 && json.Unmarshal([]byte(body), &parts) == nil && rt.Verdicts(got) != rt.Verdicts(received(200, "", false)) {
 			slices.Reverse(parts.ReportErrors)
 			reversed, _ := json.Marshal(parts)
-			want(t, "reversed", rt.Verdicts(answered(200, string(reversed), false)), rt.Verdicts(got))
+			want(t, "reversed", rt.Verdicts(received(200, string(reversed), false)), rt.Verdicts(got))
 		}
 	})
 }

@@ -20,8 +20,8 @@ const maxBytes = 1_000_000 - 100
 
 var limits = reporting.Limits{Partner: "GCP", Bytes: maxBytes, Size: size, Check: checkHeld, Identity: OperationID}
 
-// operation is an Operation of Service Control v1. userLabels are not sent: this stage has none, and
-// check refuses them.
+// operation is an Operation of Service Control v1. userLabels are not sent: this stage has none,
+// and check refuses them.
 type operation struct {
 	OperationID     string     `json:"operationId"`
 	OperationName   string     `json:"operationName"`
@@ -83,8 +83,8 @@ func size(r *reporting.Record) int { return len(encoded(operationOf(r))) + 1 }
 var namespace = [16]byte{0x6f, 0x2c, 0x91, 0x0e, 0x3b, 0x57, 0x4d, 0x84, 0x9a, 0x1d, 0xc4, 0x70, 0x5e, 0xb8, 0x26, 0xf3}
 
 // OperationID is a UUID of version 5 (RFC 9562, 5.5), of organization, entitlement, hour and
-// dimension. Nothing in it is random or counted: by it Google finds that an operation is sent again.
-// No part holds a NUL.
+// dimension. Nothing in it is random or counted: by it Google finds that an operation is sent
+// again. No part holds a NUL.
 func OperationID(r *reporting.Record) string {
 	name := strings.Join([]string{"operation", string(r.Organization), string(r.Entitlement), metering.FormatTime(r.Hour()), r.Dimension}, "\x00")
 	sum := sha1.Sum(append(namespace[:], name...))

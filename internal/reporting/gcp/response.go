@@ -18,10 +18,10 @@ var accepted = reporting.Rule{Verdict: reporting.Billed, Next: reporting.Done}
 
 // reportErrors is what the code of an operation in reportErrors means.
 //
-// Sources: ReportResponse (each operation that failed has an error) and google.rpc.Code. A code that
-// is not here leaves the operation in doubt. So do those whose description in google.rpc.Code does
-// not exclude that it was done: 4 says that it may have been, 14 that repeating is not always safe,
-// and 13 says nothing.
+// Sources: ReportResponse (each operation that failed has an error) and google.rpc.Code. A code
+// that is not here leaves the operation in doubt. So do those whose description in google.rpc.Code
+// does not exclude that it was done: 4 says that it may have been, 14 that repeating is not always
+// safe, and 13 says nothing.
 var reportErrors = map[int]reporting.Rule{
 	3:  {Verdict: reporting.Refused, Next: reporting.Done, Problem: metering.ProblemMarketplaceRefused},   // INVALID_ARGUMENT
 	4:  {Verdict: reporting.InDoubt, Next: reporting.Resend},                                              // DEADLINE_EXCEEDED

@@ -63,8 +63,8 @@ func (m *Marketplace) fetchToken(ctx context.Context) (exchange.Token, error) {
 	return exchange.Token{Value: token.AccessToken, Expires: expires}, nil
 }
 
-// refusedStatus finds the status of a refusal in an error of the libraries, which is text for two of
-// the three calls.
+// refusedStatus finds the status of a refusal in an error of the libraries, which is text for two
+// of the three calls.
 var refusedStatus = regexp.MustCompile(`status code (4\d\d)`)
 
 // tokenFailure describes a failed fetch without the library's text, in which the response, and so

@@ -212,8 +212,8 @@ func record(dimension, quantity string, ids metering.MarketplaceIDs) reporting.R
 	}
 }
 
-// Canned is a transport that gives one response to every request whose path holds Path. Others go to
-// their server, as those for tokens do.
+// Canned is a transport that gives one response to every request whose path holds Path. Others go
+// to their server, as those for tokens do.
 type Canned struct {
 	Path   string
 	Status int
