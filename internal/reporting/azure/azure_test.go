@@ -316,6 +316,7 @@ func TestSend_OddResponses(t *testing.T) {
 	}{
 		{"another order, few members", 200, result(event("d1", accepted), event("d0", `"status":"Expired"`)), "refused done, billed done"},
 		{"upper case resource", 200, result(event("d0", accepted+`,"resourceId":"CCCCCCCC-0000-4000-8000-000000000001"`)), "billed done, in doubt resend"},
+		{"another resourceId beside ours", 200, result(event("d0", accepted+`,"resourceId":"`+rt.Foreign+`","resourceUri":"`+rt.Resource+`"`)), "billed done, in doubt resend"},
 		{"another resource", 200, result(event("d0", accepted+`,"resourceId":"`+rt.Foreign+`"`)), doubt},
 		{"another quantity", 200, result(event("d0", accepted+`,"quantity":2`), event("d1", accepted+`,"quantity":1.0e0`)), "in doubt resend, billed done"},
 		{"another hour", 200, result(`{"dimension":"d0","effectiveStartTime":"2026-11-18T12:00:00Z",` + accepted + `}`), doubt},

@@ -116,11 +116,12 @@ func readResults(call *reporting.Call, body []byte) {
 }
 
 // is reports whether the message is of the record. Identifiers that the response leaves out are not
-// compared: the others decide if only one record has them.
+// compared: the others decide if only one record has them. A managed application has a resourceId
+// beside its resourceUri, and the sources name either.
 func (m *message) is(r *reporting.Record) bool {
 	at, ok := readTime(m.EffectiveStartTime)
-	named := strings.ToLower(m.ResourceID + m.ResourceURI)
-	return m.Dimension == r.Dimension && ok && at.Truncate(time.Hour).Equal(r.Hour()) && (named == "" || named == resource(r))
+	same := m.ResourceID == "" && m.ResourceURI == "" || strings.EqualFold(m.ResourceID, resource(r)) || strings.EqualFold(m.ResourceURI, resource(r))
+	return m.Dimension == r.Dimension && ok && at.Truncate(time.Hour).Equal(r.Hour()) && same
 }
 
 func (m *message) result(sent *reporting.Record, raw []byte) reporting.Result {
