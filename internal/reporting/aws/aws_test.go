@@ -434,3 +434,17 @@ func TestSend_SecretsAreRedacted(t *testing.T) {
 		t.Errorf("the response has a secret: %s", s)
 	}
 }
+
+// A result that names no licence may be of either.
+func TestSend_AmbiguousResultIsInDoubt(t *testing.T) {
+	b := rt.Start(t, sandbox.Options{})
+	other := with(rt.AWS("d0", "1"), func(r *reporting.Record) { r.IDs.LicenseARN = rt.OtherLicence })
+	for body, verdicts := range map[string]string{
+		`{"Results":[{"UsageRecord":{"Timestamp":1794999600,"Dimension":"d0"},"Status":"Success"}]}`: "in doubt resend, in doubt resend",
+		`{"Results":[{"UsageRecord":{"Timestamp":1794999600,"Dimension":"d0","LicenseArn":"` + rt.OtherLicence +
+			`"},"Status":"Success"}]}`: "in doubt resend, billed done",
+	} {
+		m := of(b, &rt.Canned{Status: 200, Body: body})
+		want(t, body, rt.Verdicts(m.Send(context.Background(), records(rt.AWS("d0", "1"), other))), verdicts)
+	}
+}

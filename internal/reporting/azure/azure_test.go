@@ -515,3 +515,18 @@ func TestDays_AreDailySums(t *testing.T) {
 		}
 	}
 }
+
+// A message that names no resource may be of either.
+func TestSend_AmbiguousMessageIsInDoubt(t *testing.T) {
+	b := rt.Start(t, sandbox.Options{})
+	managed := rt.Azure("d0", "1")
+	managed.IDs.ResourceID, managed.IDs.ResourceURI = "", rt.ManagedApp
+	for body, verdicts := range map[string]string{
+		`{"result":[{"dimension":"d0","effectiveStartTime":"2026-11-18T11:00:00Z","status":"Accepted"}]}`: "in doubt resend, in doubt resend",
+		`{"result":[{"dimension":"d0","effectiveStartTime":"2026-11-18T11:00:00Z","status":"Accepted","resourceUri":"` +
+			strings.ToUpper(rt.ManagedApp) + `"}]}`: "in doubt resend, billed done",
+	} {
+		m := of(b, &rt.Canned{Path: "/api/", Status: 200, Body: body})
+		want(t, body, rt.Verdicts(m.Send(context.Background(), records(rt.Azure("d0", "1"), managed))), verdicts)
+	}
+}
