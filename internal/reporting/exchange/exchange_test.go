@@ -32,13 +32,13 @@ func serve(t *testing.T, handle http.HandlerFunc) string {
 
 func TestDo_RedirectIsNotFollowed(t *testing.T) {
 	for status := 301; status <= 308; status++ {
-		requests := 0
+		var requests atomic.Int32
 		url := serve(t, func(w http.ResponseWriter, r *http.Request) {
-			requests++
+			requests.Add(1)
 			http.Redirect(w, r, "/elsewhere", status)
 		})
-		if r := do(t, NewClient(nil, 0), url); r.Status != status || requests != 1 || r.Err != nil {
-			t.Errorf("%d: status %d, %d requests, %v", status, r.Status, requests, r.Err)
+		if r := do(t, NewClient(nil, 0), url); r.Status != status || requests.Load() != 1 || r.Err != nil {
+			t.Errorf("%d: status %d, %d requests, %v", status, r.Status, requests.Load(), r.Err)
 		}
 	}
 }
@@ -82,9 +82,9 @@ func TestDo_SaysWhetherTheRequestWasSent(t *testing.T) {
 // The connection that an earlier request has left open may be closed under the next one, after the
 // server has done it.
 func TestDo_ReusedConnectionMayHaveBeenUsed(t *testing.T) {
-	requests := 0
+	var requests atomic.Int32
 	url := serve(t, func(http.ResponseWriter, *http.Request) {
-		if requests++; requests > 1 {
+		if requests.Add(1) > 1 {
 			panic(http.ErrAbortHandler)
 		}
 	})
@@ -92,8 +92,8 @@ func TestDo_ReusedConnectionMayHaveBeenUsed(t *testing.T) {
 	if r := do(t, c, url); r.Err != nil {
 		t.Fatal(r.Err)
 	}
-	if r := do(t, c, url); !r.Sent || r.Err == nil || requests != 2 {
-		t.Errorf("%+v, %d requests", r, requests)
+	if r := do(t, c, url); !r.Sent || r.Err == nil || requests.Load() != 2 {
+		t.Errorf("%+v, %d requests", r, requests.Load())
 	}
 }
 
