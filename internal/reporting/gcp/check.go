@@ -41,8 +41,6 @@ type stop struct {
 // A check that fails without saying anything about the consumer leaves its last result as it is; a
 // consumer without one is taken for active: report refuses what is not billable.
 func (m *Marketplace) check(ctx context.Context, service string, records []reporting.Record) *stop {
-	ctx, cancel := m.client.Bound(ctx)
-	defer cancel()
 	var group errgroup.Group
 	group.SetLimit(maxChecks)
 	due := map[string]bool{}
@@ -84,6 +82,8 @@ func (m *Marketplace) lastCheck(service, id string) string {
 }
 
 func (m *Marketplace) checkOne(ctx context.Context, service string, r *reporting.Record) *stop {
+	ctx, cancel := m.client.Bound(ctx)
+	defer cancel()
 	reply, err := m.do(ctx, service, "check", checkBody(r))
 	if err != nil {
 		return &stop{reporting.LaneAtFault(faultOf(err), metering.ProblemNoConnection), err.Error(), 0}

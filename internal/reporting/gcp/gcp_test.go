@@ -596,3 +596,42 @@ func (p byPath) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	return p.report.RoundTrip(r)
 }
+
+// A response that does not repeat the operationId is not Google's response to the check.
+func TestSend_CheckOfAnotherOperationSaysNothing(t *testing.T) {
+	b := rt.Start(t, sandbox.Options{})
+	b.Change(func(c *sandbox.Catalog) { c.Google.Entitlements[0].State = sandbox.GoogleBillingDisabled })
+	m := of(b, nil)
+	want(t, "disabled", rt.Verdicts(m.Send(context.Background(), records(rt.Google("d0", "1")))), "refused hourly")
+	b.Set(rt.Now.Add(2 * time.Minute))
+	for _, body := range []string{"{}", `{"operationId":"x"}`, "", "null", "[]"} {
+		m.client = exchange.NewClient(&rt.Canned{Path: ":check", Status: 200, Body: body}, 0)
+		want(t, body, rt.Verdicts(m.Send(context.Background(), records(rt.Google("d0", "1")))), "refused hourly")
+	}
+	want(t, "billed", b.Billed(), "")
+}
+
+// Each consumer of a request is checked, however many there are.
+func TestSend_ManyConsumersAreChecked(t *testing.T) {
+	catalog := rt.Catalog()
+	var batch []reporting.Record
+	for i := range 100 {
+		id := fmt.Sprintf("project_number:%d", 100+i)
+		state := sandbox.GoogleActive
+		if i%10 == 3 {
+			state = sandbox.GoogleProjectDeleted
+		}
+		catalog.Google.Entitlements = append(catalog.Google.Entitlements, sandbox.GoogleEntitlement{UsageReportingID: id, Service: rt.Service, State: state})
+		batch = append(batch, with(rt.Google("d0", "1"), consumerIs(id)), with(rt.Google("d1", "1"), consumerIs(id)))
+	}
+	b := rt.Start(t, sandbox.Options{Catalog: catalog})
+	got := send(b, batch...)
+	for i, r := range got.Results {
+		if billed := r.Verdict == reporting.Billed; billed == (i/2%10 == 3) {
+			t.Fatalf("record %d: %+v", i, r)
+		}
+	}
+	if n := len(b.Calls("check")); n != 100 || len(b.Calls("report")) != 1 || len(b.Calls("token")) != 1 {
+		t.Errorf("%d checks, %d reports, %d tokens", n, len(b.Calls("report")), len(b.Calls("token")))
+	}
+}
