@@ -123,13 +123,13 @@ func (s *server) start(ctx context.Context) error {
 		s.say("The table " + at.Table + " exists")
 	}
 	s.tbl = at.Open(d)
-	if s.Sample {
-		if err := transfer.LoadSample(ctx, s.tbl.Table, time.Now(), s.say); err != nil {
-			return err
-		}
-	}
 	if err := s.startSandbox(); err != nil {
 		return err
+	}
+	if s.Sample {
+		if err := transfer.LoadSample(ctx, s.tbl.Table, transfer.SampleOptions{Now: time.Now(), SandboxURL: s.sandbox.url, Say: s.say}); err != nil {
+			return err
+		}
 	}
 	log := s.Log
 	if err := s.tell(ctx, at); err != nil {
@@ -141,6 +141,7 @@ func (s *server) start(ctx context.Context) error {
 		Now:          time.Now,
 		Authenticate: httpapi.ByKey(&auth.Authenticator{Records: s.tbl, Log: log, Now: time.Now}),
 		CountUnits:   table.CountUnits,
+		SandboxURL:   s.sandbox.url,
 	}
 	s.gate.open.Store(&opened{admit(api.Handler(), log), func(ctx context.Context) error {
 		err := s.check(ctx)
