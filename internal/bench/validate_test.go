@@ -97,8 +97,8 @@ func BenchmarkValidate(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	m := figure.InTurns(figure.Rounds(b, 101), figure.Milliseconds(validate("")), figure.Milliseconds(validate("?explain=true")), figure.Milliseconds(decode))
-	b.Logf("medians: validate %.2f ms, explained %.2f ms, decode %.2f ms; the body has %d KB", m.Median(0), m.Median(1), m.Median(2), len(body)>>10)
+	m := figure.InTurns(figure.Rounds(b, 31), cpuOf(4, validate("")), cpuOf(4, validate("?explain=true")), cpuOf(8, decode))
+	b.Logf("CPU, medians: validate %.2f ms, explained %.2f ms, decode %.2f ms; the body has %d KB", m.Median(0), m.Median(1), m.Median(2), len(body)>>10)
 	figure.Print("validate-vs-decode", m.Ratio(0, 2), "times", "<= 2")
 	figure.Print("explain-vs-decode", m.Ratio(1, 2), "times", "<= 4")
 }
