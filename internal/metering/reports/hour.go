@@ -57,16 +57,16 @@ func (h *Hour) Claims(status metering.Status, due time.Time) bool {
 	return h.State == StateOpen && status == metering.StatusCreated && due.Equal(h.Start)
 }
 
-// Begin stores an attempt of the dimensions' records that have no outcome and something to send. It
-// returns the dimensions that are to be sent, which may be none. The changed hour is written before
-// the call.
-func (h Hour) Begin(dimensions []string, now time.Time) (changed Hour, sent []string, err error) {
+// Begin stores an attempt of the dimensions' records that have no outcome, something to send, and an
+// open window. It returns the dimensions that are to be sent, which may be none. The changed hour is
+// written before the call.
+func (h Hour) Begin(dimensions []string, s *Schedule, now time.Time) (changed Hour, sent []string, err error) {
 	if h, err = h.changed(StateSealed); err != nil {
 		return h, nil, err
 	}
 	for i := range h.Sealed.Records {
 		r := &h.Sealed.Records[i]
-		if r.sends() && slices.Contains(dimensions, r.Dimension) {
+		if r.sends() && slices.Contains(dimensions, r.Dimension) && now.Before(r.sendUntil(s, h.Start)) {
 			r.Attempts = append(slices.Clip(r.Attempts), Attempt{Time: now})
 			sent = append(sent, r.Dimension)
 		}
@@ -93,9 +93,9 @@ func (h Hour) Respond(dimension string, attempt int, response Response) (Hour, e
 }
 
 // Decide makes the outcomes that the history allows, and returns what they have in escrow to the
-// ledger. over reports whether the window has ended. The hour is DECIDED once each record has an
-// outcome. Hour and ledger are written in one transaction.
-func (h Hour) Decide(ledger Ledger, over bool) (Hour, Ledger, error) {
+// ledger. The hour is DECIDED once each record has an outcome. Hour and ledger are written in one
+// transaction.
+func (h Hour) Decide(ledger Ledger, s *Schedule, now time.Time) (Hour, Ledger, error) {
 	h, err := h.changed(StateSealed)
 	if err != nil {
 		return h, ledger, err
@@ -107,7 +107,7 @@ func (h Hour) Decide(ledger Ledger, over bool) (Hour, Ledger, error) {
 		if r.Outcome.Kind != Undecided {
 			continue
 		}
-		if r.Outcome = r.outcome(over); r.Outcome.Kind == Undecided {
+		if r.Outcome = r.outcome(!now.Before(r.sendUntil(s, h.Start))); r.Outcome.Kind == Undecided {
 			undecided++
 		}
 		after.giveBack(r)
@@ -172,7 +172,7 @@ func (h *Hour) NextAttempt(s *Schedule) (next time.Time) {
 		if len(r.Attempts) == 0 {
 			return time.Time{}
 		}
-		at := earlier(nextAttempt(r.Attempts), s.SendUntil(h.Start, r.Attempts[0].Time))
+		at := earlier(nextAttempt(r.Attempts), r.sendUntil(s, h.Start))
 		if next.IsZero() || at.Before(next) {
 			next = at
 		}

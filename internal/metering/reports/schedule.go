@@ -74,12 +74,12 @@ func (s *Schedule) Closes(hour time.Time) time.Time {
 	return closes
 }
 
-// SendUntil is the end of the window in which a sealed hour is sent. Requests of it that are in
-// doubt are not sent again from then on. first is when it was sent first; zero if it was not.
-func (s *Schedule) SendUntil(hour, first time.Time) time.Time {
+// SendUntil is the end of the window in which a record of the hour is sent. doubt is the first
+// attempt of it that is in doubt; zero if none is.
+func (s *Schedule) SendUntil(hour, doubt time.Time) time.Time {
 	until := s.Deadline(hour)
-	if s.Partner == "GCP" && !first.IsZero() {
-		until = earlier(until, first.Add(googleResends))
+	if s.Partner == "GCP" && !doubt.IsZero() {
+		until = earlier(until, doubt.Add(googleResends))
 	}
 	return until
 }

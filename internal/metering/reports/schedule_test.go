@@ -69,15 +69,15 @@ func TestSchedule_SendUntil(t *testing.T) {
 	google, aws := Schedule{Partner: "GCP"}, Schedule{Partner: "AWS"}
 	for _, test := range []struct {
 		s                 *Schedule
-		hour, first, want string
+		hour, doubt, want string
 	}{
 		{&google, "06-15 10:00", "", "07-01 08:00"},
 		{&google, "06-15 10:00", "06-15 11:12", "06-15 14:12"},
 		{&google, "07-01 06:00", "07-01 07:02", "07-01 08:00"},
 		{&aws, "06-15 10:00", "06-15 11:12", "06-16 10:00"},
 	} {
-		if got := test.s.SendUntil(at(test.hour), at(test.first)); !got.Equal(at(test.want)) {
-			t.Errorf("%s of %s sent at %s: %s", test.s.Partner, test.hour, test.first, got)
+		if got := test.s.SendUntil(at(test.hour), at(test.doubt)); !got.Equal(at(test.want)) {
+			t.Errorf("%s of %s in doubt since %q: %s", test.s.Partner, test.hour, test.doubt, got)
 		}
 	}
 }

@@ -58,6 +58,14 @@ func (r *Record) Excess() metering.Exact { return r.Members.Sub(r.Drawn) }
 // sends reports whether the record has something to send and no outcome.
 func (r *Record) sends() bool { return r.Outcome.Kind == Undecided && r.Quantity.Sign() > 0 }
 
+// sendUntil is the end of the window in which the record is sent.
+func (r *Record) sendUntil(s *Schedule, hour time.Time) time.Time {
+	if doubt := find(r.Attempts, InDoubt); doubt >= 0 {
+		return s.SendUntil(hour, r.Attempts[doubt].Time)
+	}
+	return s.SendUntil(hour, time.Time{})
+}
+
 // outcome is the outcome of the record, from its history.
 func (r *Record) outcome(over bool) Outcome {
 	switch {

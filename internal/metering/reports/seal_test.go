@@ -189,7 +189,7 @@ func TestSeal_RejectsAnHourAfterTheEntitlement(t *testing.T) {
 	if got := summary(&h); got != "a 0 REJECTED NO_HOUR_LEFT" || ledgerText(ledger) != "0 a 0.5" {
 		t.Errorf("%s, ledger %s", got, ledgerText(ledger))
 	}
-	h, after, err := h.Decide(ledger, false)
+	h, after, err := h.Decide(ledger, &window, inWindow)
 	if err != nil || h.State != StateDecided || ledgerText(after) != "0 a 0.5" {
 		t.Errorf("%s, ledger %s, %v", h.State, ledgerText(after), err)
 	}
