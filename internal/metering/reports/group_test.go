@@ -37,11 +37,19 @@ func TestApply(t *testing.T) {
 	}{
 		{"accepted", "a:A b:R", Member{Group: &metering.Group{Records: quantities("a 1")}}, nil, metering.StatusReported, "", "map[a:ACCEPTED]"},
 		{"one fails", "a:A b:R", Member{Group: &metering.Group{Records: quantities("a 1, b 1")}}, nil, metering.StatusReportFailed, "MARKETPLACE_REFUSED /records/b", "map[a:ACCEPTED b:REJECTED]"},
-		{"all fail", "a:C b/~:U c:R", Member{Group: &metering.Group{Records: quantities("a 1, b/~ 1, c 1")}}, nil, metering.StatusReportFailed,
-			"CONFLICT /records/a, OUTCOME_UNKNOWN /records/b~1~0, MARKETPLACE_REFUSED /records/c", "map[a:CONFLICT b/~:UNKNOWN c:REJECTED]"},
+		{
+			"all fail", "a:C b/~:U c:R",
+			Member{Group: &metering.Group{Records: quantities("a 1, b/~ 1, c 1")}},
+			nil, metering.StatusReportFailed,
+			"CONFLICT /records/a, OUTCOME_UNKNOWN /records/b~1~0, MARKETPLACE_REFUSED /records/c", "map[a:CONFLICT b/~:UNKNOWN c:REJECTED]",
+		},
 		{"no records", "", Member{Group: &metering.Group{}}, nil, metering.StatusReported, "", "map[]"},
-		{"metrics", "a:A b:R", Member{Group: &metering.Group{Records: quantities("old 1"), MetaInfo: metering.MetaInfo{BillableRecords: []metering.BillableRecord{{Key: "m1"}, {Key: "m2"}}}}}, nil,
-			metering.StatusReportFailed, "MARKETPLACE_REFUSED /records/b", "map[a:ACCEPTED b:REJECTED]"},
+		{
+			"metrics", "a:A b:R",
+			Member{Group: &metering.Group{Records: quantities("old 1"), MetaInfo: metering.MetaInfo{BillableRecords: []metering.BillableRecord{{Key: "m1"}, {Key: "m2"}}}}},
+			nil,
+			metering.StatusReportFailed, "MARKETPLACE_REFUSED /records/b", "map[a:ACCEPTED b:REJECTED]",
+		},
 		{"metric mapped to nothing", "a:R", Member{Group: &metering.Group{MetaInfo: metering.MetaInfo{BillableRecords: []metering.BillableRecord{{Key: "m3"}}}}}, nil, metering.StatusReported, "", "map[]"},
 		{"what failed before", "b:A", Member{Group: &metering.Group{Records: quantities("a 1, b 1")}, Only: quantities("b 1")}, map[string]Kind{"a": Accepted, "b": Rejected}, metering.StatusReported, "", "map[a:ACCEPTED b:ACCEPTED]"},
 		{"fails again", "b:U", Member{Group: &metering.Group{Records: quantities("a 1, b 1")}, Only: quantities("b 1")}, map[string]Kind{"a": Accepted, "b": Rejected}, metering.StatusReportFailed, "OUTCOME_UNKNOWN /records/b", "map[a:ACCEPTED b:UNKNOWN]"},

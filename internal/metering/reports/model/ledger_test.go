@@ -36,12 +36,12 @@ type ledger struct {
 }
 
 type ledgerState struct {
-	used                      int // by the buyer, all of it
-	waiting, failed           int
-	carry, drawn              int // the ledger
-	billed                    int
-	flying                    [2]report
-	reported, decided, losses int // how often, which bounds the search
+	used             int // by the buyer, all of it
+	waiting, failed  int
+	carry, drawn     int // the ledger
+	billed           int
+	flying           [2]report
+	reported, losses int // how often, which bounds the search
 }
 
 type report struct {
