@@ -43,8 +43,10 @@ type world struct {
 	inactive bool // the buyer is not subscribed
 	foreign  bool // another meter has written
 
-	workers [3]worker
-	broken  string // the first promise that was broken
+	workers  [3]worker
+	skew     [3]time.Duration // of the workers' clocks
+	outcomes map[place]Kind   // as they were seen first
+	broken   string           // the first promise that was broken
 }
 
 type place struct {
@@ -116,6 +118,10 @@ func newWorld(g guards, choose func(n int) int) *world {
 	w := &world{
 		guards: g, choose: choose, now: at("06-30 20:10"),
 		hours: map[time.Time]*storedHour{}, stands: map[place]standing{}, requests: map[place]metering.Quantity{},
+		outcomes: map[place]Kind{},
+	}
+	for i := range w.skew {
+		w.skew[i] = time.Duration(choose(7)-3) * time.Minute
 	}
 	partner := metering.Partners[choose(len(metering.Partners))]
 	commit := []string{"0", "10", "1.0000001"}[choose(3)]
@@ -248,7 +254,12 @@ func (w *world) onItsWay(hour time.Time) bool {
 
 // environment changes what is around: time, the buyer, the config, another meter.
 func (w *world) environment() {
-	switch w.choose(8) {
+	switch w.choose(9) {
+	case 8:
+		if w.schedule.Cancel.IsZero() && w.choose(4) == 0 {
+			w.schedule.Cancel = w.now.Add(-time.Duration(w.choose(90)) * time.Minute)
+			w.note("cancelled at %s", w.schedule.Cancel.Format("15:04"))
+		}
 	case 0, 1:
 		w.now = w.now.Add(time.Duration(1+w.choose(90)) * time.Minute)
 		w.note("it is %s", w.now.Format("02 15:04"))
@@ -458,7 +469,7 @@ func (w *world) attempt(i int, x *worker) {
 			dimensions = append(dimensions, r.Dimension)
 		}
 	}
-	changed, sent, err := x.read.Begin(dimensions, &w.schedule, w.now)
+	changed, sent, err := x.read.Begin(dimensions, &w.schedule, w.now.Add(w.skew[i]))
 	stored := w.hours[x.hour]
 	if err != nil || stored.Version != x.read.Version || len(sent) == 0 {
 		*x = worker{calls: x.calls}
@@ -495,7 +506,7 @@ func (w *world) decide(i int, x *worker) {
 		h = withoutDoubt(h)
 	}
 	if x.read.State == StateSealed {
-		if h, ledger, err = h.Decide(ledger, &w.schedule, w.now); err != nil {
+		if h, ledger, err = h.Decide(ledger, &w.schedule, w.now.Add(w.skew[i])); err != nil {
 			w.fail("decide: %v", err)
 		}
 	}
@@ -702,8 +713,13 @@ func (w *world) sealedWith(hour time.Time, j int, dimension string) bool {
 
 // checkEvidence checks that an outcome follows from its attempts, and what the marketplace has.
 func (w *world) checkEvidence(hour time.Time, r *Record) {
-	stands := w.stands[place{hour, r.Dimension}]
+	p := place{hour, r.Dimension}
+	stands := w.stands[p]
 	kind := r.Outcome.Kind
+	if before := w.outcomes[p]; before != kind && before != Undecided && r.Outcome.Evidence != EvidenceResolved {
+		w.fail("3. %s of %s is %s, and was %s", r.Dimension, hour, kind, before)
+	}
+	w.outcomes[p] = kind
 	if r.Quantity.Sign() == 0 || kind == Undecided {
 		return
 	}
