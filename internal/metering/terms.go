@@ -67,7 +67,7 @@ func (t *Terms) Judge(g *NewGroup, now time.Time) Judgement {
 	}
 	converted := t
 	if !t.exist() {
-		converted = noTerms
+		converted = &Terms{}
 	}
 	var problems []Problem
 	j.Records, j.OriginRecords, j.Billable, problems = converted.convert(g)
