@@ -143,7 +143,7 @@ func TestOrganizations_CannotDetectEachOther(t *testing.T) {
 type processes struct {
 	*api
 	*table.Table // of the process
-	client *dynamodb.Client
+	client       *dynamodb.Client
 }
 
 func newProcesses(t *testing.T, way string) *processes {
@@ -231,8 +231,9 @@ func (s *scenario) run(ctx context.Context, p *processes, present ...int) (w *pl
 	}
 	w.Items, err = itemsIn(ctx, a.client, a.tableName)
 	for _, item := range w.Items {
-		delete(item, "_op")
-		delete(item, "_deletion")
+		for _, operation := range []string{"_op", "_deletion", "_retry"} {
+			delete(item, operation)
+		}
 	}
 	return w, wrong, err
 }

@@ -87,7 +87,7 @@ func withoutNames(value any) any {
 	switch value := value.(type) {
 	case doc:
 		delete(value, "TableName")
-		delete(value, "ClientRequestToken") // random
+		delete(value, "ClientRequestToken")                // random
 		if tables, ok := value["RequestItems"].(doc); ok { // by name
 			value["RequestItems"] = slices.Collect(maps.Values(tables))
 		}
