@@ -133,7 +133,7 @@ func TestGroupOfANewerVersion_IsListed(t *testing.T) {
 	})
 }
 
-// A delete changes what it always changes, also if that has an unknown form, and preserves the rest.
+// A delete changes what it always changes, also in an unknown form, and preserves the rest.
 func TestGroupOfANewerVersion_IsDeletedByItsStatus(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, c := range []struct {
