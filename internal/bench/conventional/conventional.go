@@ -1,7 +1,8 @@
 // Package conventional is the list operation as it is usually written, with the parts that AWS
 // offers for it: the SDK's Query, attributevalue into structs, encoding/json, and an offset by
 // skipping. It returns the same responses as the API's list operation, which is compared with it.
-// Nothing else may import it.
+// Instead of any other operation it does the least that one does in the same way. Nothing else may
+// import it.
 package conventional
 
 import (
@@ -99,7 +100,50 @@ func Handler(client *dynamodb.Client, table string) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(body)
 	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		answer, err := other(r, client, table)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(answer)
+	})
 	return mux
+}
+
+// other stands for all other operations: it reads the body, if there is one, and one item, and
+// writes one unless the request is a GET.
+func other(r *http.Request, client *dynamodb.Client, table string) (g group, err error) {
+	var body any
+	if r.ContentLength > 0 {
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			return g, err
+		}
+	}
+	type key struct{ PK, SK string }
+	item, err := attributevalue.MarshalMap(key{"ORG#demo", "GROUP#urg-2417"})
+	if err != nil {
+		return g, err
+	}
+	out, err := client.GetItem(r.Context(), &dynamodb.GetItemInput{TableName: &table, Key: item, ConsistentRead: aws.Bool(true)})
+	if err != nil || r.Method == http.MethodGet {
+		if err == nil {
+			err = attributevalue.UnmarshalMap(out.Item, &g)
+		}
+		return g, err
+	}
+	if err := attributevalue.UnmarshalMap(out.Item, &g); err != nil {
+		return g, err
+	}
+	written, err := attributevalue.MarshalMap(struct {
+		key
+		group
+	}{key{"ORG#demo", "CONVENTIONAL"}, g})
+	if err == nil {
+		_, err = client.PutItem(r.Context(), &dynamodb.PutItemInput{TableName: &table, Item: written, ConditionExpression: aws.String("attribute_not_exists(PK) OR attribute_exists(PK)")})
+	}
+	return g, err
 }
 
 func list(ctx context.Context, client *dynamodb.Client, input *dynamodb.QueryInput, offset, limit int) (page, error) {
