@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
@@ -112,8 +113,25 @@ func Handler(client *dynamodb.Client, table string) http.Handler {
 	return mux
 }
 
-// other stands for all other operations: it reads the body, if there is one, and one item, and
-// writes one unless the request is a GET.
+// calls are the items that an operation other than the list has to read and to write.
+func calls(r *http.Request) (reads, writes int) {
+	_, operation, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/org/"), "/")
+	switch {
+	case r.Method == http.MethodGet:
+		return 1, 0
+	case operation == "batchValidateUsageRecordGroups": // the entitlement, its connection, the config
+		return 3, 0
+	case operation == "batchCreateUsageRecordGroups", strings.HasSuffix(operation, "/usageRecordGroup"): // and the serial number, the group
+		return 3, 2
+	case strings.HasSuffix(operation, "/retry"): // the group too
+		return 4, 1
+	default:
+		return 1, 1
+	}
+}
+
+// other stands for all other operations: it reads the body, if there is one, and makes the calls.
+// The items are always the same group.
 func other(r *http.Request, client *dynamodb.Client, table string) (g group, err error) {
 	var body any
 	if r.ContentLength > 0 {
@@ -126,24 +144,31 @@ func other(r *http.Request, client *dynamodb.Client, table string) (g group, err
 	if err != nil {
 		return g, err
 	}
-	out, err := client.GetItem(r.Context(), &dynamodb.GetItemInput{TableName: &table, Key: item, ConsistentRead: aws.Bool(true)})
-	if err != nil || r.Method == http.MethodGet {
+	reads, writes := calls(r)
+	for range reads {
+		out, err := client.GetItem(r.Context(), &dynamodb.GetItemInput{TableName: &table, Key: item, ConsistentRead: aws.Bool(true)})
 		if err == nil {
 			err = attributevalue.UnmarshalMap(out.Item, &g)
 		}
-		return g, err
+		if err != nil {
+			return g, err
+		}
 	}
-	if err := attributevalue.UnmarshalMap(out.Item, &g); err != nil {
-		return g, err
+	for range writes {
+		item, err := attributevalue.MarshalMap(struct {
+			key
+			group
+		}{key{"CONVENTIONAL", "CONVENTIONAL"}, g})
+		if err == nil {
+			_, err = client.PutItem(r.Context(), &dynamodb.PutItemInput{
+				TableName: &table, Item: item, ConditionExpression: aws.String("attribute_not_exists(unused)"),
+			})
+		}
+		if err != nil {
+			return g, err
+		}
 	}
-	written, err := attributevalue.MarshalMap(struct {
-		key
-		group
-	}{key{"ORG#demo", "CONVENTIONAL"}, g})
-	if err == nil {
-		_, err = client.PutItem(r.Context(), &dynamodb.PutItemInput{TableName: &table, Item: written, ConditionExpression: aws.String("attribute_not_exists(PK) OR attribute_exists(PK)")})
-	}
-	return g, err
+	return g, nil
 }
 
 func list(ctx context.Context, client *dynamodb.Client, input *dynamodb.QueryInput, offset, limit int) (page, error) {
