@@ -28,8 +28,21 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// functions are the names of the deployed functions.
-var functions = []string{"authorizer", "config", "delete", "list", "validate"}
+// functions are the names of the deployed functions, which all have a table.
+var functions = foldersIn("../../functions")
+
+func foldersIn(path string) (names []string) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		panic(err)
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			names = append(names, entry.Name())
+		}
+	}
+	return names
+}
 
 const (
 	ours     = "github.com/marketmeter/marketmeter/functions/"

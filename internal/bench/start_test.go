@@ -2,10 +2,12 @@ package bench
 
 import (
 	"bytes"
+	"encoding/json"
 	"hash/crc32"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -14,6 +16,10 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/bench/figure"
 	"github.com/marketmeter/marketmeter/internal/bench/lambda"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
+	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
 // BenchmarkStart measures how long each function takes from the start of its process until it
@@ -57,6 +63,8 @@ func BenchmarkStart(b *testing.B) {
 			}
 		}
 	}
+	list, report := 1+slices.Index(functions, "list"), 1+slices.Index(functions, "report")
+	figure.Print("init-report-vs-list", ready.Ratio(report, list), "times", "<= 1 within noise")
 	for i, function := range functions {
 		side := 1 + i
 		b.Logf("medians: %s %.2f ms, its call after %.2f ms; hello %.2f ms", function, ready.Median(side), called.Median(side), ready.Median(0))
@@ -65,6 +73,77 @@ func BenchmarkStart(b *testing.B) {
 			figure.Print("init-vs-hello-"+function+"-until-call", called.Ratio(side, 0), "times", "<= 1.6")
 		}
 	}
+}
+
+// BenchmarkFirstResponse measures the time from the start of each function's process to the end of
+// its first response, beside that of a conventional function. Both call a server with DynamoDB's
+// recorded responses. For a list, the conventional function does the same as ours. For any other
+// operation it makes the calls that the operation needs, one after the other, and computes nothing.
+func BenchmarkFirstResponse(b *testing.B) {
+	client, name := tabletest.Client(b)
+	stored := table.New(client, name)
+	if err := transfer.LoadSample(b.Context(), stored, transfer.SampleOptions{Now: time.Now(), Say: func(string) {}}); err != nil {
+		b.Fatal(err)
+	}
+	putEntitlement(b, stored, "demo", "ent-8f3a61c2", 4)
+	for _, function := range functions {
+		event := eventNamed(b, firstEvent(function))
+		theirs := event
+		switch function {
+		case "list": // the conventional list has no defaults
+			event = listEvent(b, "demo", window()+"&offset=0", nil)
+			theirs = event
+		case "validate": // its event names no entitlement
+			event = bytes.ReplaceAll(eventNamed(b, "batchCreateUsageRecordGroups"), []byte("batchCreate"), []byte("batchValidate"))
+			event = bytes.Replace(event, []byte(`"rawQueryString": ""`), []byte(`"rawQueryString": "explain=true"`), 1)
+			theirs = event
+		case "authorizer": // its event is of a list
+			theirs = eventNamed(b, "getUsageRecordGroup")
+		}
+		status := map[string]int{}
+		first := func(program string, event []byte) func() float64 {
+			answers := newRecording()
+			server := httptest.NewServer(serverOf(answers, os.Getenv("DYNAMODB_ENDPOINT")))
+			b.Cleanup(server.Close)
+			start := func() float64 {
+				answers.rewind()
+				p := lambda.Start(b, buildHere(b, program), server.URL, "TABLE_NAME="+name)
+				defer p.Stop()
+				sent := time.Now()
+				answer, took := p.Invoke(b, event)
+				var envelope struct{ StatusCode int }
+				if err := json.Unmarshal(answer, &envelope); err != nil || envelope.StatusCode >= http.StatusInternalServerError {
+					b.Fatalf("%s: %v: %.300s", program, err, answer)
+				}
+				status[program] = envelope.StatusCode
+				return milliseconds(sent.Sub(p.Begun) + took)
+			}
+			start() // reads the program from the disk and records the responses
+			return start
+		}
+		m := figure.InTurns(figure.Rounds(b, 31), first(ours+function, event), first(measured+"conventional", theirs))
+		b.Logf("medians: %s %.2f ms, conventional %.2f ms; status %v", function, m.Median(0), m.Median(1), status)
+		figure.Print("first-response-"+function, m.Ratio(0, 1), "times", "<= 0.8")
+	}
+}
+
+func eventNamed(tb testing.TB, name string) []byte {
+	tb.Helper()
+	event, err := os.ReadFile("../../events/" + name + ".json")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return event
+}
+
+// firstEvent names an event of the function.
+func firstEvent(function string) string {
+	for _, operation := range httpapi.Operations() {
+		if operation.Function == function {
+			return operation.ID
+		}
+	}
+	return function // the authorizer, which has no operation
 }
 
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }

@@ -96,7 +96,7 @@ func TestStalledResponse_IsRetried(t *testing.T) {
 		})
 		cases["Query into the caller's memory "+how] = over(func(client *dynamodb.Client) error {
 			response := []byte("of the query before")
-			_, err := client.Query(dynamoclient.TakeQueryAnswer(ctx, &response), query)
+			_, err := client.Query(dynamoclient.TakeAnswer(ctx, &response), query)
 			if err == nil && !strings.Contains(string(response), `"Count":1`) {
 				return fmt.Errorf("%.100q", response)
 			}

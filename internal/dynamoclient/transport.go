@@ -22,10 +22,10 @@ type checkedTransport struct{ next http.RoundTripper }
 
 type answerKey struct{}
 
-// TakeQueryAnswer returns a context for one Query at a time. The JSON of DynamoDB's response is
-// stored in *answer, whose memory is reused if it is large enough, and the SDK gets an empty
-// response. The SDK still handles errors, retries and signatures.
-func TakeQueryAnswer(ctx context.Context, answer *[]byte) context.Context {
+// TakeAnswer returns a context for one Query or BatchGetItem at a time. The JSON of DynamoDB's
+// response is stored in *answer, whose memory is reused if it is large enough, and the SDK gets an
+// empty response. The SDK still handles errors, retries and signatures.
+func TakeAnswer(ctx context.Context, answer *[]byte) context.Context {
 	return context.WithValue(ctx, answerKey{}, answer)
 }
 
@@ -35,7 +35,7 @@ func (t checkedTransport) RoundTrip(request *http.Request) (*http.Response, erro
 		return nil, err
 	}
 	taker, taken := request.Context().Value(answerKey{}).(*[]byte)
-	taken = taken && response.StatusCode == http.StatusOK && request.Header.Get("X-Amz-Target") == "DynamoDB_20120810.Query"
+	taken = taken && response.StatusCode == http.StatusOK && mayBeTaken(request.Header.Get("X-Amz-Target"))
 	var memory []byte
 	if taken {
 		memory = *taker
@@ -50,6 +50,10 @@ func (t checkedTransport) RoundTrip(request *http.Request) (*http.Response, erro
 	response.Body = io.NopCloser(bytes.NewReader(body))
 	response.ContentLength = int64(len(body))
 	return response, nil
+}
+
+func mayBeTaken(action string) bool {
+	return action == "DynamoDB_20120810.Query" || action == "DynamoDB_20120810.BatchGetItem"
 }
 
 func readAnswer(response *http.Response, memory []byte) ([]byte, error) {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"mime"
@@ -119,7 +120,9 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 	var err error
 	tooLarge := r.ContentLength > limit
 	if !tooLarge {
-		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+		buffer := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), usualBody)+bytes.MinRead))
+		_, err = buffer.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
+		body = buffer.Bytes()
 		_, tooLarge = errors.AsType[*http.MaxBytesError](err)
 	}
 	if tooLarge {
@@ -130,6 +133,9 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, mediaTypes ..
 	}
 	return body, nil
 }
+
+// usualBody is how many bytes a body may have for which memory is allocated before it arrives.
+const usualBody = 256 << 10
 
 // maxDiscarded is how many bytes of an unread body are discarded: as many as API Gateway lets
 // through.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -76,14 +77,17 @@ func (g *NewGroup) invalid(org OrgID, terms *Terms, now time.Time) string {
 	if err := g.Check(org); err != nil {
 		return err.Error()
 	}
-	judgement := terms.Judge(g, now)
+	judgement, keys := terms.judge(g, now, false)
 	for i := range judgement.Problems {
 		if judgement.Problems[i].Severity == SeverityError {
 			return judgement.Problems[i].Message
 		}
 	}
-	if err := terms.CheckStorable(g, org, &judgement); err != nil {
-		return err.Error()
+	if terms.exist() && g.roughSize()+keys > MaxStored {
+		judgement = terms.Judge(g, now)
+		if err := terms.CheckStorable(g, org, &judgement); err != nil {
+			return err.Error()
+		}
 	}
 	return ""
 }
@@ -184,7 +188,7 @@ func (g *NewGroup) explain(org OrgID, terms *Terms, now time.Time) (problems []P
 func (g *NewGroup) appendContent(b []byte) []byte {
 	b = appendPart(b, g.EntitlementID)
 	if timestamp := g.timestamp(); timestamp != nil {
-		b = append(b, FormatTime(*timestamp)...)
+		b = AppendTime(b, *timestamp)
 	}
 	b = append(b, 'r')
 	for _, r := range sortedRecords(g.Records) {
@@ -214,6 +218,9 @@ func appendPart(b []byte, text string) []byte {
 
 // appendNumeral appends a JSON number by its value, or as it is spelled if it is out of range.
 func appendNumeral(b []byte, text string) []byte {
+	if isCanonical := plainAndShort(text) && (text[len(text)-1] != '0' || !strings.Contains(text, ".")); isCanonical {
+		return appendPart(b, text)
+	}
 	if n, err := ParseNumber(text); err == nil {
 		text = n.String()
 	}

@@ -7,29 +7,40 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Conversion makes quantities by dimension key of what a client reports (docs/conversion.md). All
 // arithmetic is exact, except that a quotient is rounded once. Except for LAST, the order in which
 // records were sent does not matter.
 
-// convert converts the usage of a new group: records are by dimension key, origin by source key or,
+// convertNew converts the usage of a new group: records are by dimension key, origin by source key or,
 // for billable records, by metric id. Usage that can't be converted is left out of records and has
 // a problem. Without an entitlement, only quantities are checked, and nothing is converted.
 //
-// With SkipValidation, dimensions are not checked. The problems are in a fixed order.
-func (t *Terms) convert(g *NewGroup) (records, origin map[string]Quantity, billable []BillableRecord, problems []Problem) {
+// With SkipValidation, dimensions are not checked. The problems are in a fixed order. Without keep,
+// records and origin are left out: keys is how many bytes the keys of records take as stored.
+func (t *Terms) convertNew(g *NewGroup, keep bool) (records, origin map[string]Quantity, billable []BillableRecord, keys int, problems []Problem) {
 	terms := t.indexed()
-	w := conversion{terms: terms, base: "/records", isNew: true, unchecked: g.MetaInfo.SkipValidation}
+	w := conversion{terms: terms, base: "/records", isNew: true, unchecked: g.MetaInfo.SkipValidation, keep: keep}
 	if sent, path := g.billable(); len(sent) > 0 {
 		w.base = "/" + strings.ReplaceAll(path, ".", "/")
 		origin, billable = w.addBillable(sent)
 	} else {
-		w.totals = make([]total, 0, len(g.Records))
+		room, ok := totalsRoom.Get().(*[]total)
+		if !ok {
+			room = new(make([]total, 0, len(g.Records)))
+		}
+		w.totals = *room
+		defer func() {
+			clear(w.totals)
+			*room = w.totals[:0]
+			totalsRoom.Put(room)
+		}()
 		origin = w.addRecords(g.Records)
 	}
 	if terms.entitlement == nil {
-		return nil, origin, billable, w.problems.list()
+		return nil, origin, billable, 0, w.problems.list()
 	}
 	if terms.fault != "" {
 		w.problems.add(ProblemMappingUnreadable, w.base, hintMapping, "%s", terms.fault)
@@ -38,14 +49,23 @@ func (t *Terms) convert(g *NewGroup) (records, origin map[string]Quantity, billa
 		w.problems.add(ProblemDimensionsUnchecked, "/entitlementID", "list the dimensions of the entitlement in info.dimensions",
 			"entitlement %s does not list its dimensions: those of its usage are not checked", Quote(terms.entitlement.ID))
 	}
-	return w.records(), origin, billable, w.problems.list()
+	records = w.records()
+	for i := range w.totals {
+		keys += len(w.totals[i].key) + roughNumber
+	}
+	return records, origin, billable, keys, w.problems.list()
 }
+
+// totalsRoom holds memory for totals, as *[]total: a batch converts many groups.
+var totalsRoom sync.Pool
 
 // HourUsage is what the groups of an entitlement's hour are converted to.
 type HourUsage struct {
-	Records    map[string]Quantity // by dimension key
-	Aggregates map[string]Quantity // of billable records, by metric id
-	Problems   []Problem           // why Records are not complete, in a fixed order
+	Totals       map[string]Exact    // by dimension key, whatever their size
+	Records      map[string]Quantity // Totals, without those that a Quantity does not hold
+	Aggregates   map[string]Quantity // of billable records, by metric id
+	Destinations map[string][]string // the dimensions that each metric adds to, sorted
+	Problems     []Problem           // why Totals are not complete, in a fixed order
 }
 
 // ConvertHour converts the usage of an entitlement's groups of one hour. The records of a group
@@ -62,7 +82,7 @@ func (t *Terms) ConvertHour(groups []Group) HourUsage {
 		ordered[i] = &groups[i]
 	}
 	slices.SortFunc(ordered, compareInHour)
-	w := conversion{terms: terms}
+	w := conversion{terms: terms, keep: true}
 	for _, g := range ordered {
 		if len(g.MetaInfo.BillableRecords) == 0 {
 			for key, q := range g.Records {
@@ -81,6 +101,11 @@ func (t *Terms) ConvertHour(groups []Group) HourUsage {
 		w.problems.add(ProblemMappingUnreadable, "", hintMapping, "%s", terms.fault)
 	}
 	usage.Records = w.records()
+	usage.Totals = make(map[string]Exact, len(w.totals))
+	for i := range w.totals {
+		usage.Totals[w.totals[i].key] = w.totals[i].sum.exact()
+	}
+	usage.Destinations = w.destinations
 	usage.Problems = w.problems.list()
 	return usage
 }
@@ -102,10 +127,12 @@ type conversion struct {
 	base      string // the JSON Pointer of the records
 	isNew     bool   // the usage is new: check what a marketplace takes
 	unchecked bool   // do not check dimensions
+	keep      bool   // the quantities are needed, not only the problems
 
 	totals       []total
 	totalAt      map[string]int // of a key in totals; nil while they are few
 	aggregations map[string]*aggregation
+	destinations map[string][]string // of an hour: the dimensions of each metric
 	problems     problemList
 }
 
@@ -132,7 +159,9 @@ func (w *conversion) addRecords(sent []NewRecord) (origin map[string]Quantity) {
 	if !slices.IsSortedFunc(sent, byKey) {
 		sent = slices.SortedFunc(slices.Values(sent), byKey)
 	}
-	origin = make(map[string]Quantity, len(sent))
+	if w.keep {
+		origin = make(map[string]Quantity, len(sent))
+	}
 	for i := range sent {
 		record := &sent[i]
 		from := source{key: record.Key}
@@ -146,7 +175,9 @@ func (w *conversion) addRecords(sent []NewRecord) (origin map[string]Quantity) {
 		case w.terms.entitlement != nil:
 			w.route(from, q)
 		}
-		origin[record.Key] = q
+		if w.keep {
+			origin[record.Key] = q
+		}
 	}
 	return origin
 }
@@ -367,25 +398,47 @@ func (w *conversion) totalOf(key string, from source) *total {
 		}
 	}
 	t := &w.totals[index]
+	if from.metric != nil && !w.isNew {
+		w.addDestination(from.key, key)
+	}
 	t.several = t.several || t.from != from
 	return t
+}
+
+// addDestination records that a metric of the hour adds to a dimension.
+func (w *conversion) addDestination(metric, key string) {
+	if w.destinations == nil {
+		w.destinations = map[string][]string{}
+	}
+	keys := w.destinations[metric]
+	if at, known := slices.BinarySearch(keys, key); !known {
+		w.destinations[metric] = slices.Insert(keys, at, key)
+	}
 }
 
 // records returns the totals as quantities. A total that does not fit is a problem.
 func (w *conversion) records() map[string]Quantity {
 	slices.SortFunc(w.totals, func(a, b total) int { return strings.Compare(a.key, b.key) })
-	records := make(map[string]Quantity, len(w.totals))
+	var records map[string]Quantity
+	if w.keep {
+		records = make(map[string]Quantity, len(w.totals))
+	}
 	for i := range w.totals {
 		t := &w.totals[i]
 		if t.amounts != nil {
 			t.sum.addQuotient(t.amounts, t.rate)
 		}
 		q, fits := t.sum.quantity()
+		if !fits && !w.isNew {
+			continue // the total of an hour is rounded to what its marketplace holds
+		}
 		if !fits {
 			w.problems.add(ProblemQuantityPrecision, w.pathOfTotal(t), hintPrecision, "dimension %s comes to %s, which %s", Quote(t.key), &t.sum, doesNotFit)
 			continue
 		}
-		records[t.key] = q
+		if w.keep {
+			records[t.key] = q
+		}
 		if !w.isNew {
 			continue
 		}

@@ -267,3 +267,9 @@ func document(t *testing.T, value any) any {
 		return value
 	}
 }
+
+// convert is convertNew with all quantities.
+func (t *Terms) convert(g *NewGroup) (records, origin map[string]Quantity, billable []BillableRecord, problems []Problem) {
+	records, origin, billable, _, problems = t.convertNew(g, true)
+	return records, origin, billable, problems
+}

@@ -64,6 +64,15 @@ func (q Quantity) Sign() int { return q.d.Sign() }
 // String returns the plain decimal, without exponent or trailing zeros: a valid JSON number.
 func (q Quantity) String() string { return q.d.String() }
 
+// Append appends the quantity as String spells it.
+func (q Quantity) Append(b []byte) []byte {
+	b, err := q.d.AppendText(b)
+	if err != nil {
+		panic(err) // every decimal has a text
+	}
+	return b
+}
+
 // number is the Number of the same value.
 func (q Quantity) number() Number {
 	n, err := ParseNumber(q.String())

@@ -2,7 +2,6 @@ package metering
 
 import (
 	"crypto/sha1" //nolint:gosec // see googleOperationID
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -36,13 +35,22 @@ func (t *Terms) usageRecords(j *Judgement) (records []UsageRecord) {
 	if start.After(end) {
 		start = end
 	}
-	for _, dimension := range slices.Sorted(maps.Keys(j.Records)) {
+	dimensions := make([]string, 0, fewDimensions)
+	for dimension := range j.Records {
+		dimensions = append(dimensions, dimension)
+	}
+	slices.Sort(dimensions)
+	records = make([]UsageRecord, 0, len(dimensions))
+	for _, dimension := range dimensions {
 		if q := j.Records[dimension].RoundDown(e.Partner); q.Sign() > 0 {
 			records = append(records, UsageRecord{dimension, q, start, end, googleOperationID(e, dimension, hour)})
 		}
 	}
 	return records
 }
+
+// fewDimensions is as many as a group usually has, for which no memory is allocated.
+const fewDimensions = 16
 
 // operationNamespace is the namespace of the ids of operations that are sent to Google.
 var operationNamespace = [16]byte{0x6d, 0x61, 0x72, 0x6b, 0x65, 0x74, 0x4d, 0x65, 0xb4, 0x65, 0x72, 0x2d, 0x6f, 0x70, 0x65, 0x72}

@@ -48,7 +48,14 @@ func (t *Terms) exist() bool {
 // The problems are first those of the entitlement, then those of the time, then those of the
 // records.
 func (t *Terms) Judge(g *NewGroup, now time.Time) Judgement {
-	j := Judgement{Timestamp: now.UTC().Truncate(time.Millisecond)}
+	j, _ := t.judge(g, now, true)
+	return j
+}
+
+// judge is Judge. Without keep, it leaves out the quantities. It returns the bytes of the keys of
+// Records.
+func (t *Terms) judge(g *NewGroup, now time.Time, keep bool) (j Judgement, keys int) {
+	j = Judgement{Timestamp: now.UTC().Truncate(time.Millisecond)}
 	if timestamp := g.timestamp(); timestamp != nil {
 		j.Timestamp = *timestamp
 	}
@@ -70,9 +77,9 @@ func (t *Terms) Judge(g *NewGroup, now time.Time) Judgement {
 		converted = &Terms{}
 	}
 	var problems []Problem
-	j.Records, j.OriginRecords, j.Billable, problems = converted.convert(g)
+	j.Records, j.OriginRecords, j.Billable, keys, problems = converted.convertNew(g, keep)
 	j.Problems = append(j.Problems, problems...)
-	return j
+	return j, keys
 }
 
 // timestamp is when the usage happened, as it was sent; nil if it was not.
@@ -172,9 +179,10 @@ func (t *Terms) timeProblems(g *NewGroup, at, now time.Time) (problems []Problem
 
 // notConnected is the warning that the usage waits for a connection.
 func (t *Terms) notConnected() Problem {
-	p := problem(ProblemNoConnection, "/entitlementID", "the organization has no connection to %s: the usage waits for one until its time to be reported ends", t.Entitlement.Partner)
-	p.Severity = SeverityWarning
-	return p
+	return Problem{
+		Code: ProblemNoConnection, Severity: SeverityWarning, Path: "/entitlementID", Hint: kindOf(ProblemNoConnection).Hint,
+		Message: "the organization has no connection to " + string(t.Entitlement.Partner) + ": the usage waits for one until its time to be reported ends",
+	}
 }
 
 // CheckStorable returns the reason why what the judgement makes of the group can't be stored, or

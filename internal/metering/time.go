@@ -16,6 +16,11 @@ func FormatTime(t time.Time) string {
 	return t.UTC().Format(timeLayout) // Format truncates
 }
 
+// AppendTime appends a time as FormatTime does.
+func AppendTime(b []byte, t time.Time) []byte {
+	return t.UTC().AppendFormat(b, timeLayout)
+}
+
 // ParseTime reads an RFC 3339 time of any offset and precision and truncates it to the millisecond.
 // A leap second, which no time.Time can hold, is read as the last millisecond of the second before
 // it. By RFC 3339, 5.7 it is 23:59:60 UTC at the end of a month, at any offset; any other :60 is

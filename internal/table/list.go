@@ -169,7 +169,7 @@ func (l *listing) read(ctx context.Context) error {
 			input.Limit = aws.Int32(int32(left))
 		}
 		*response = (*response)[:0]
-		if _, err := l.table.client.Query(dynamoclient.TakeQueryAnswer(ctx, response), input); err != nil {
+		if _, err := l.table.client.Query(dynamoclient.TakeAnswer(ctx, response), input); err != nil {
 			return storageError("list groups", err)
 		}
 		// The groups of a response take no more bytes than the response.

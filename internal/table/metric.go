@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"iter"
 	"maps"
 	"math"
 	"time"
@@ -93,18 +94,31 @@ func (t *Table) AddMetric(ctx context.Context, m *metering.BillableMetric) ([]by
 		return nil, err
 	}
 	w.exists = metering.Errorf(metering.Conflict, "the billable metric %s exists", metering.Quote(m.ID))
-	for attempt := 0; ; attempt++ {
-		written, err := t.write(ctx, w)
-		switch {
-		case err != nil:
-			return nil, nameTaken(err, m.Name)
-		case written:
-			return json, nil
-		}
-		if err := pause(ctx, attempt); err != nil {
-			return nil, contended("the billable metric", err)
-		}
+	if err := t.addCatalog(ctx, "the billable metric", w); err != nil {
+		return nil, nameTaken(err, m.Name)
 	}
+	return json, nil
+}
+
+// ImportMetric stores a metric that does not exist yet, unchanged, with its name if it is ACTIVE. It
+// reports false if one with its id exists, which it does not change. It returns Conflict if another
+// ACTIVE metric has the name, and Invalid if it is too large. After Unavailable a call with the same
+// operation reports true for what an earlier one has stored.
+//
+//	TransactWriteItems  as AddMetric; a PutItem if the metric is DELETED
+func (t *Table) ImportMetric(ctx context.Context, operation Operation, m *metering.BillableMetric) (stored bool, err error) {
+	w, _, err := t.metricWrite(nil, m)
+	if err != nil {
+		return false, err
+	}
+	stored, err = t.importCatalog(ctx, operation, "the billable metric", w)
+	return stored, nameTaken(err, m.Name)
+}
+
+// ExportMetrics yields the JSON of all billable metrics of the organization, DELETED ones too, as
+// exportCatalog does.
+func (t *Table) ExportMetrics(ctx context.Context, org metering.OrgID) iter.Seq2[[]byte, error] {
+	return exportCatalog(ctx, t, org, metricPrefix, readMetric)
 }
 
 // ChangeMetric applies the patch, stores the metric and returns its JSON. If the patch changes

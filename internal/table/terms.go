@@ -5,10 +5,11 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table/listjson"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // parallelBatchGets is how many BatchGetItems run at once: each may hold 3 MB.
@@ -27,15 +28,15 @@ const parallelBatchGets = 4
 func (t *Table) TermsOf(ctx context.Context, org metering.OrgID, ids []metering.EntitlementID, billable bool) (metering.TermsByEntitlement, error) {
 	var config metering.ConfigVersion
 	var metrics []metering.BillableMetric
-	keys := make([]map[string]types.AttributeValue, 0, len(ids)+len(metering.Partners))
+	keys := make([]string, 0, len(ids)+len(metering.Partners))
 	for _, partner := range metering.Partners {
-		keys = append(keys, itemKey(orgKey(org), connectionItemKey(partner)))
+		keys = append(keys, connectionItemKey(partner))
 	}
 	for _, id := range ids {
-		keys = append(keys, itemKey(orgKey(org), entitlementItemKey(id)))
+		keys = append(keys, entitlementItemKey(id))
 	}
 	chunks := slices.Collect(slices.Chunk(keys, maxBatchGet))
-	found := make([][]map[string]types.AttributeValue, len(chunks))
+	found := make([][]storedText, len(chunks))
 
 	reads, ctx := errgroup.WithContext(ctx)
 	reads.SetLimit(parallelBatchGets + 2)
@@ -50,71 +51,91 @@ func (t *Table) TermsOf(ctx context.Context, org metering.OrgID, ids []metering.
 		})
 	}
 	for i, chunk := range chunks {
-		reads.Go(func() (err error) {
-			found[i], err = t.batchGet(ctx, "read the catalog", chunk)
-			return err
+		reads.Go(func() error {
+			return t.batchGetTexts(ctx, "read the catalog", org, chunk, []string{attrSK, attrJSON, attrConnection}, func(values [][]byte) error {
+				sk, err := listjson.Unquote(values[0])
+				if err != nil {
+					return err
+				}
+				text := values[1]
+				if text == nil {
+					text = values[2]
+				}
+				found[i] = append(found[i], t.parsed.text(org, sk, text))
+				return nil
+			})
 		})
 	}
 	if err := reads.Wait(); err != nil {
 		return nil, err
 	}
 
-	items := map[string]map[string]types.AttributeValue{}
-	for _, item := range slices.Concat(found...) {
-		r := itemReader{item: item}
-		items[r.text(attrSK)] = item
+	stored := make(map[string]string, len(keys))
+	for _, texts := range found {
+		for _, item := range texts {
+			stored[item.sk] = item.text
+		}
 	}
 	connections := map[metering.Partner]connectionRead{}
-	for _, partner := range metering.Partners {
-		item := items[connectionItemKey(partner)]
-		stored := readConnection(item)
-		switch {
-		case stored.Err != nil:
-			return nil, stored.Err
-		case stored.Exists():
-			connections[partner] = connectionRead{textOf(item, attrConnection), &stored.Value}
+	for i, partner := range metering.Partners {
+		text := stored[keys[i]]
+		if text == "" {
+			continue
 		}
+		connection, err := readText(text, "a connection", wire.DecodeStoredConnection)
+		if err != nil {
+			return nil, err
+		}
+		connections[partner] = connectionRead{text, &connection}
 	}
 	all := make(metering.TermsByEntitlement, len(ids))
 	tag := config.Tag()
-	for _, id := range ids {
-		item := items[entitlementItemKey(id)]
-		from := parsedFrom{entitlement: textOf(item, attrJSON), config: tag}
-		if terms := t.parsed.find(org, id, from, connections); terms != nil && !billable {
+	for i, id := range ids {
+		sk := keys[len(metering.Partners)+i]
+		from := parsedFrom{entitlement: stored[sk], config: tag}
+		if terms := t.parsed.find(org, sk, from, connections); terms != nil && !billable {
 			all[id] = terms
 			continue
 		}
 		terms := &metering.Terms{Config: config, Metrics: metrics}
 		all[id] = terms
-		stored := readEntitlement(item)
-		if stored.Err != nil {
-			return nil, stored.Err
-		}
-		if !stored.Exists() {
+		if from.entitlement == "" {
 			continue
 		}
-		connection := connections[stored.Value.Partner]
-		terms.Entitlement, terms.Connection = &stored.Value, connection.value
+		entitlement, err := readText(from.entitlement, "an entitlement", wire.DecodeStoredEntitlement)
+		if err != nil {
+			return nil, err
+		}
+		connection := connections[entitlement.Partner]
+		terms.Entitlement, terms.Connection = &entitlement, connection.value
 		if from.connection = connection.text; !billable && config.Err == nil {
-			t.parsed.hold(org, id, from, terms)
+			t.parsed.hold(org, sk, from, terms)
 		}
 	}
 	return all, nil
+}
+
+// storedText is the string that holds an object of the catalog, as DynamoDB's response spells it; it
+// is empty if the item has none.
+type storedText struct{ sk, text string }
+
+// readText reads an object of the catalog.
+func readText[O any](text, what string, decode func([]byte) (O, error)) (object O, err error) {
+	json, err := listjson.Unquote([]byte(text))
+	if err == nil {
+		object, err = decode(json)
+	}
+	if err != nil {
+		r := itemReader{err: err}
+		return object, r.storedError(what)
+	}
+	return object, nil
 }
 
 // connectionRead is a connection as it is stored and what that says.
 type connectionRead struct {
 	text  string
 	value *metering.Connection
-}
-
-// textOf returns the text in an attribute of an item, which may be nil, or "".
-func textOf(item map[string]types.AttributeValue, attribute string) string {
-	stored, ok := item[attribute].(*types.AttributeValueMemberS)
-	if !ok {
-		return ""
-	}
-	return stored.Value
 }
 
 // parsedTerms holds terms with what they were made of. Reading and indexing what is stored takes
@@ -128,27 +149,39 @@ type parsedTerms struct {
 
 type parsedKey struct {
 	org metering.OrgID
-	id  metering.EntitlementID
+	sk  string // of the entitlement
 }
 
 type parsed struct {
+	sk    string
 	from  parsedFrom
 	terms *metering.Terms
 }
 
 // parsedFrom is all that terms without metrics depend on.
 type parsedFrom struct {
-	entitlement, connection string // as stored
+	entitlement, connection string // as storedText
 	config                  string // its tag
 }
 
 func (f *parsedFrom) size() int { return len(f.entitlement) + len(f.connection) }
 
+// text returns the text of an item. It is the one that is held, without a copy, if it is the same.
+func (p *parsedTerms) text(org metering.OrgID, sk, text []byte) storedText {
+	p.mu.Lock()
+	held := p.of[parsedKey{org, string(sk)}]
+	p.mu.Unlock()
+	if held.from.entitlement == string(text) && held.terms != nil {
+		return storedText{held.sk, held.from.entitlement}
+	}
+	return storedText{string(sk), string(text)}
+}
+
 // find returns the terms that were made of the same; nil if there are none.
-func (p *parsedTerms) find(org metering.OrgID, id metering.EntitlementID, from parsedFrom, connections map[metering.Partner]connectionRead) *metering.Terms {
+func (p *parsedTerms) find(org metering.OrgID, sk string, from parsedFrom, connections map[metering.Partner]connectionRead) *metering.Terms {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	found, ok := p.of[parsedKey{org, id}]
+	found, ok := p.of[parsedKey{org, sk}]
 	if !ok {
 		return nil
 	}
@@ -160,14 +193,14 @@ func (p *parsedTerms) find(org metering.OrgID, id metering.EntitlementID, from p
 }
 
 // hold adds terms. If there is no room, it drops all others.
-func (p *parsedTerms) hold(org metering.OrgID, id metering.EntitlementID, from parsedFrom, terms *metering.Terms) {
+func (p *parsedTerms) hold(org metering.OrgID, sk string, from parsedFrom, terms *metering.Terms) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	key := parsedKey{org, id}
+	key := parsedKey{org, sk}
 	before := p.of[key]
 	p.size += from.size() - before.from.size()
 	if p.of == nil || p.size > maxTermsCache {
 		p.of, p.size = map[parsedKey]parsed{}, from.size()
 	}
-	p.of[key] = parsed{from, terms}
+	p.of[key] = parsed{sk, from, terms}
 }

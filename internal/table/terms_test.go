@@ -2,10 +2,7 @@ package table_test
 
 import (
 	"fmt"
-	"net/http"
 	"testing"
-
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -34,10 +31,7 @@ func TestTermsOf_SeesEachChange(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	writer := table.New(client, name)
-	reader := table.New(dynamodb.New(client.Options(), func(o *dynamodb.Options) {
-		o.HTTPClient = &http.Client{Transport: halfBatches{}}
-		o.DisableValidateResponseChecksum = true
-	}), name)
+	reader := table.New(tabletest.NewClient(halfBatches{}), name)
 	ids := []metering.EntitlementID{"absent"}
 	for i := range 12 {
 		id := fmt.Sprintf("e%d", i)

@@ -13,13 +13,13 @@ import (
 func DecodeNewGroups(body []byte) ([]metering.NewGroup, error) {
 	groups, err := decode(body, func(d *decoder) (groups []metering.NewGroup, err error) {
 		group := newGroup()
+		groups = make([]metering.NewGroup, 0, min(len(body)/usualGroup+1, metering.MaxBatch))
 		err = d.array("an array of usage record groups", func(i int) error {
 			if i == metering.MaxBatch {
 				return metering.Errorf(metering.Invalid, "the array holds more than %d usage record groups: it must hold 1 to %d", metering.MaxBatch, metering.MaxBatch)
 			}
-			g, err := group.value(d)
-			groups = append(groups, g)
-			return err
+			groups = append(groups, metering.NewGroup{})
+			return group.read(d, &groups[i])
 		})
 		return groups, err
 	})
@@ -28,6 +28,9 @@ func DecodeNewGroups(body []byte) ([]metering.NewGroup, error) {
 	}
 	return groups, err
 }
+
+// A small group has about usualGroup bytes and usualRecords records.
+const usualGroup, usualRecords = 128, 4
 
 // DecodeNewGroup reads the body of a report: a usage record group. It checks as DecodeNewGroups
 // does.
@@ -40,7 +43,7 @@ func newGroup() *object[metering.NewGroup] {
 	return &object[metering.NewGroup]{"a usage record group, an object", []member[metering.NewGroup]{
 		field("id", (*decoder).text, func(g *metering.NewGroup) *string { return &g.ID }),
 		field("organizationID", (*decoder).text, func(g *metering.NewGroup) *string { return &g.OrganizationID }),
-		field("entitlementID", (*decoder).text, func(g *metering.NewGroup) *string { return &g.EntitlementID }),
+		field("entitlementID", (*decoder).repeatedText, func(g *metering.NewGroup) *string { return &g.EntitlementID }),
 		field("timestamp", pointer((*decoder).time), func(g *metering.NewGroup) **time.Time { return &g.Timestamp }),
 		field("records", (*decoder).newRecords, func(g *metering.NewGroup) *[]metering.NewRecord { return &g.Records }),
 		field("billableRecords", billables, func(g *metering.NewGroup) *[]metering.NewBillableRecord { return &g.BillableRecords }),
@@ -66,7 +69,7 @@ func newMetaInfo() *object[metering.NewMetaInfo] {
 			}
 			return err
 		}},
-		field("source", (*decoder).text, func(m *metering.NewMetaInfo) *string { return &m.Source }),
+		field("source", (*decoder).repeatedText, func(m *metering.NewMetaInfo) *string { return &m.Source }),
 		field("timestamp", pointer((*decoder).time), func(m *metering.NewMetaInfo) **time.Time { return &m.Timestamp }),
 		field("billableRecords", newBillables(), func(m *metering.NewMetaInfo) *[]metering.NewBillableRecord { return &m.BillableRecords }),
 		// Only the service writes it: a value that a client sends is read and ignored.
@@ -93,6 +96,9 @@ func carriedMembers() (members []member[metering.NewMetaInfo]) {
 func (d *decoder) newRecords() (records []metering.NewRecord, err error) {
 	err = d.object("an object of quantities by dimension key", func(key string) error {
 		quantity, err := d.number()
+		if records == nil {
+			records = make([]metering.NewRecord, 0, usualRecords)
+		}
 		records = append(records, metering.NewRecord{Key: key, Quantity: quantity})
 		return err
 	})

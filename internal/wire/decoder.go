@@ -30,6 +30,8 @@ type decoder struct {
 
 	stored  bool // the value is stored: any version may have written it, so it is read leniently
 	private bool // the value may hold secrets: messages don't quote it
+
+	repeated map[string]string // texts that are likely to be read again, by their spelling
 }
 
 // decode reads data, which must hold one JSON value and nothing else, with read.
@@ -56,23 +58,28 @@ func decodeBy[T any](d *decoder, read func(*decoder) (T, error)) (T, error) {
 // token reads the next token; a syntax error becomes one that a client can act on.
 func (d *decoder) token() (jsontext.Token, error) {
 	token, err := d.json.ReadToken()
-	if err == nil {
-		return token, nil
+	if err != nil {
+		err = d.readError(err)
 	}
+	return token, err
+}
+
+// readError is the error that a client gets for one of jsontext.
+func (d *decoder) readError(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		var syntax *jsontext.SyntacticError
 		if errors.As(err, &syntax) {
-			return token, metering.Errorf(metering.Invalid, "%s is there twice: each member may be given once", pathOf(string(syntax.JSONPointer), nil))
+			return metering.Errorf(metering.Invalid, "%s is there twice: each member may be given once", pathOf(string(syntax.JSONPointer), nil))
 		}
 	}
 	if errors.Is(err, io.EOF) {
-		return token, metering.Errorf(metering.Invalid, "there is no JSON: it ends before a value begins")
+		return metering.Errorf(metering.Invalid, "there is no JSON: it ends before a value begins")
 	}
 	var syntax *jsontext.SyntacticError
 	if errors.As(err, &syntax) {
-		return token, metering.Errorf(metering.Invalid, "this is not JSON, from byte %d on: %v", syntax.ByteOffset, syntax.Err)
+		return metering.Errorf(metering.Invalid, "this is not JSON, from byte %d on: %v", syntax.ByteOffset, syntax.Err)
 	}
-	return token, &metering.Error{Code: metering.Invalid, Message: "this is not JSON", Cause: err}
+	return &metering.Error{Code: metering.Invalid, Message: "this is not JSON", Cause: err}
 }
 
 // errorf returns an Invalid about the value read last. The message begins with the value's path.
@@ -185,16 +192,54 @@ func (d *decoder) object(due string, member func(name string) error) error {
 // members reads what follows a '{'.
 func (d *decoder) members(member func(name string) error) error {
 	for d.json.PeekKind() != '}' {
-		name, err := d.token()
+		name, err := d.name()
 		if err != nil {
 			return err
 		}
-		if err := member(name.String()); err != nil {
+		if err := member(name); err != nil {
 			return err
 		}
 	}
 	_, err := d.token()
 	return err
+}
+
+// name reads the name of a member.
+func (d *decoder) name() (string, error) {
+	if d.json.PeekKind() == '"' {
+		return d.repeatedText()
+	}
+	token, err := d.token()
+	return token.String(), err
+}
+
+// maxRepeated is how many texts a decoder holds.
+const maxRepeated = 1000
+
+// repeatedText is text for what a batch has many times. A text that was read before takes no memory.
+func (d *decoder) repeatedText() (string, error) {
+	if d.json.PeekKind() != '"' {
+		return d.text()
+	}
+	raw, err := d.json.ReadValue()
+	if err != nil {
+		return "", d.readError(err)
+	}
+	if text, ok := d.repeated[string(raw)]; ok {
+		return text, nil
+	}
+	unquoted, err := jsontext.AppendUnquote(nil, raw)
+	if err != nil {
+		return "", d.readError(err)
+	}
+	text := string(unquoted)
+	if d.repeated == nil {
+		d.repeated = map[string]string{}
+	}
+	if len(d.repeated) < maxRepeated {
+		d.repeated[string(raw)] = text
+	}
+	return text, nil
 }
 
 // array reads an array; element reads the i-th.

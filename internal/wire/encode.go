@@ -79,11 +79,19 @@ func AppendProblemsForExport(b []byte, problems []metering.Problem) []byte {
 // AppendQuantities appends an object of quantities by key.
 func AppendQuantities(b []byte, quantities map[string]metering.Quantity) []byte {
 	b = append(b, '{')
-	for _, key := range slices.Sorted(maps.Keys(quantities)) {
-		b = append(appendName(b, key), quantities[key].String()...)
+	keys := make([]string, 0, fewKeys)
+	for key := range quantities {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		b = quantities[key].Append(appendName(b, key))
 	}
 	return append(b, '}')
 }
+
+// fewKeys is as many keys as a group usually has, for which no memory is allocated.
+const fewKeys = 16
 
 // AppendConfig appends the config as the API returns it and the table stores it. The members of
 // each object are in the order of their names.
@@ -139,12 +147,16 @@ func appendList[O any](b []byte, members []metering.Member[O], list []O, unknown
 	return append(b, ']')
 }
 
+// appendTime appends a time, which needs no escapes.
+func appendTime(b []byte, t time.Time) []byte {
+	return append(metering.AppendTime(append(b, '"'), t), '"')
+}
+
 // appendValue appends the value of a member, or one of metering's documents.
 func appendValue(b []byte, value any) []byte {
 	switch value := value.(type) {
-	case time.Time: // formatted times need no escapes
-		b = append(append(b, '"'), metering.FormatTime(value)...)
-		return append(b, '"')
+	case time.Time:
+		return appendTime(b, value)
 	case int32:
 		return strconv.AppendInt(b, int64(value), 10)
 	case map[string]metering.Quantity:
@@ -207,8 +219,22 @@ func appendValue(b []byte, value any) []byte {
 // AppendText appends s as a JSON string. Bytes that are not UTF-8, which nothing stored has, become
 // the replacement character.
 func AppendText(b []byte, s string) []byte {
+	if isPlain(s) {
+		b = append(append(b, '"'), s...)
+		return append(b, '"')
+	}
 	b, _ = jsontext.AppendQuote(b, s)
 	return b
+}
+
+// isPlain reports whether a text is ASCII that JSON needs not escape.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // appendName begins a member of the object that b ends in.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,6 +29,9 @@ func AppendExplanation(b []byte, groups []metering.ExplainedGroup) []byte {
 			b = appendProblem(b, &g.Problems[j])
 		}
 		b = append(strconv.AppendBool(append(b, `],"valid":`...), g.Valid), '}')
+		if i == 0 { // the others are about as long
+			b = slices.Grow(b, min(len(b)*9/8*(len(groups)-1), metering.MaxListSize))
+		}
 	}
 	return append(strconv.AppendBool(append(b, `],"valid":`...), valid), '}')
 }
@@ -50,7 +54,7 @@ func appendPreview(b []byte, p *metering.Preview) []byte {
 	b = AppendText(append(b, `,"partner":`...), string(p.Entitlement.Partner))
 	b = AppendQuantities(append(b, `,"records":`...), p.Records)
 	if !p.ReportBy.IsZero() {
-		b = appendValue(append(b, `,"reportBy":`...), p.ReportBy)
+		b = appendTime(append(b, `,"reportBy":`...), p.ReportBy)
 	}
 	b = append(b, `,"requests":[`...)
 	for i := range p.Requests {
@@ -74,26 +78,26 @@ func appendUsageRecord(b []byte, e *metering.Entitlement, r *metering.UsageRecor
 		b = appendMember(b, "CustomerIdentifier", ids.CustomerIdentifier)
 		b = appendMember(b, "Dimension", r.Dimension)
 		b = appendMember(b, "LicenseArn", ids.LicenseARN)
-		b = appendMember(b, "QuantityAsDecimal", r.Quantity.String())
+		b = append(r.Quantity.Append(append(appendName(b, "QuantityAsDecimal"), '"')), '"')
 		b = appendSeconds(appendName(b, "Timestamp"), r.Start)
 	case "AZURE":
 		b = append(b, '{')
 		b = appendMember(b, "dimension", r.Dimension)
-		b = appendValue(appendName(b, "effectiveStartTime"), r.Start)
+		b = appendTime(appendName(b, "effectiveStartTime"), r.Start)
 		b = appendMember(b, "planId", ids.PlanID)
-		b = append(appendName(b, "quantity"), r.Quantity.String()...)
+		b = r.Quantity.Append(appendName(b, "quantity"))
 		b = appendMember(b, "resourceId", ids.ResourceID)
 		b = appendMember(b, "resourceUri", ids.ResourceURI)
 	case "GCP":
 		b = append(b, '{')
 		b = appendMember(b, "consumerId", ids.UsageReportingID)
-		b = appendValue(appendName(b, "endTime"), r.End)
+		b = appendTime(appendName(b, "endTime"), r.End)
 		b = AppendText(append(appendName(b, "metricValueSets"), `[{"metricName":`...), ids.ServiceName+"/"+r.Dimension)
 		b = append(b, `,"metricValues":[{"int64Value":"`...)
-		b = append(append(b, r.Quantity.String()...), `"}]}]`...)
+		b = append(r.Quantity.Append(b), `"}]}]`...)
 		b = appendMember(b, "operationId", r.OperationID)
 		b = appendMember(b, "operationName", googleOperation)
-		b = appendValue(appendName(b, "startTime"), r.Start)
+		b = appendTime(appendName(b, "startTime"), r.Start)
 	default: // no record is made for another marketplace
 		panic("wire: usage can't be sent to " + string(e.Partner))
 	}

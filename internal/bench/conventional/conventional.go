@@ -1,7 +1,8 @@
 // Package conventional is the list operation as it is usually written, with the parts that AWS
 // offers for it: the SDK's Query, attributevalue into structs, encoding/json, and an offset by
 // skipping. It returns the same responses as the API's list operation, which is compared with it.
-// Nothing else may import it.
+// Instead of any other operation it does the least that one does in the same way. Nothing else may
+// import it.
 package conventional
 
 import (
@@ -9,6 +10,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
@@ -99,7 +101,74 @@ func Handler(client *dynamodb.Client, table string) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(body)
 	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		answer, err := other(r, client, table)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(answer)
+	})
 	return mux
+}
+
+// calls are the items that an operation other than the list has to read and to write.
+func calls(r *http.Request) (reads, writes int) {
+	_, operation, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/org/"), "/")
+	switch {
+	case r.Method == http.MethodGet:
+		return 1, 0
+	case operation == "batchValidateUsageRecordGroups": // the entitlement, its connection, the config
+		return 3, 0
+	case operation == "batchCreateUsageRecordGroups", strings.HasSuffix(operation, "/usageRecordGroup"): // and the serial number, the group
+		return 3, 2
+	case strings.HasSuffix(operation, "/retry"): // the group too
+		return 4, 1
+	default:
+		return 1, 1
+	}
+}
+
+// other stands for all other operations: it reads the body, if there is one, and makes the calls.
+// The items are always the same group.
+func other(r *http.Request, client *dynamodb.Client, table string) (g group, err error) {
+	var body any
+	if r.ContentLength > 0 {
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			return g, err
+		}
+	}
+	type key struct{ PK, SK string }
+	item, err := attributevalue.MarshalMap(key{"ORG#demo", "GROUP#urg-2417"})
+	if err != nil {
+		return g, err
+	}
+	reads, writes := calls(r)
+	for range reads {
+		out, err := client.GetItem(r.Context(), &dynamodb.GetItemInput{TableName: &table, Key: item, ConsistentRead: aws.Bool(true)})
+		if err == nil {
+			err = attributevalue.UnmarshalMap(out.Item, &g)
+		}
+		if err != nil {
+			return g, err
+		}
+	}
+	for range writes {
+		item, err := attributevalue.MarshalMap(struct {
+			key
+			group
+		}{key{"CONVENTIONAL", "CONVENTIONAL"}, g})
+		if err == nil {
+			_, err = client.PutItem(r.Context(), &dynamodb.PutItemInput{
+				TableName: &table, Item: item, ConditionExpression: aws.String("attribute_not_exists(unused)"),
+			})
+		}
+		if err != nil {
+			return g, err
+		}
+	}
+	return g, nil
 }
 
 func list(ctx context.Context, client *dynamodb.Client, input *dynamodb.QueryInput, offset, limit int) (page, error) {

@@ -208,6 +208,14 @@ func (cp *copier) textOn() ([]byte, bool) {
 	cp.escaped = false
 	ascii := true
 	for cp.at < len(in) {
+		if cp.at+8 <= len(in) {
+			special := specialBytes(binary.LittleEndian.Uint64(in[cp.at:]))
+			if special == 0 {
+				cp.at += 8
+				continue
+			}
+			cp.at += bits.TrailingZeros64(special) / 8
+		}
 		switch c := in[cp.at]; {
 		case c == '"':
 			cp.at++
