@@ -153,7 +153,7 @@ func newProcesses(t *testing.T, way string) *processes {
 	return p
 }
 
-func (p *processes) start() { p.Table = table.New(p.client, p.api.tableName) }
+func (p *processes) start() { p.Table = table.New(p.client, p.tableName) }
 
 // GoString is how rapid prints a failed scenario.
 func (s *scenario) GoString() string {
