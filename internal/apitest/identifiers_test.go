@@ -25,6 +25,7 @@ var converting = map[string]string{
 	"cmd/marketmeter/import.go":    "checkOrg has checked --org",
 	"cmd/marketmeter/key.go":       "checkStoredOrg has checked --org",
 
+	"internal/transfer/sample.go":                    "the ids of sample groups are of dates and numbers",
 	"internal/transfer/transfertest/transfertest.go": "the organization of a test",
 }
 
