@@ -12,7 +12,7 @@ var _ = declare(operation{
 	id: "batchValidateUsageRecordGroups", scopes: "read write",
 	given:   []request{sold("validate-e")},
 	example: validating(`[{"entitlementID": "validate-e", "records": {"cpu": 1}}]`),
-	draw:    drawValidate, odds: 2,
+	draw:    drawValidate, odds: 6,
 	shows: []exchange{
 		{validating(`[{"entitlementID": "validate-e", "records": {"cpu": 1}}]`), http.StatusOK},
 		{validating(`[{"entitlementID": "absent", "billableRecords": [{"key": "m", "quantity": 1}]}]`), http.StatusInternalServerError},
