@@ -203,8 +203,8 @@ func (a *api) dropVersion(t testing.TB, org, sk string) {
 	}
 }
 
-// The body of every operation is JSON, uncompressed. That of a PATCH may also be a merge patch if the
-// description has it.
+// The body of every operation is JSON, uncompressed. That of a PATCH may also be a merge patch if
+// the description has it.
 func TestUnsupportedMediaType_NamesWhatIsAccepted(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.giveAll(t, "acme")

@@ -225,8 +225,8 @@ func TestNextAttempt_Grows(t *testing.T) {
 	}
 }
 
-// Escrow is returned by outcome: accepted, the new carry; rejected, the old carry and what was drawn;
-// held otherwise, until an operator resolves it.
+// Escrow is returned by outcome: accepted, the new carry; rejected, the old carry and what was
+// drawn; held otherwise, until an operator resolves it.
 func TestDecide_ReturnsEscrowByOutcome(t *testing.T) {
 	const held = "10"
 	for _, test := range []struct {

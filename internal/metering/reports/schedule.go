@@ -6,8 +6,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Schedule says in which hours the usage of an entitlement can be reported, and when. Hours are named
-// by their start, in UTC. Sources: docs/reporting.md has the rules, with the marketplaces' pages.
+// Schedule says in which hours the usage of an entitlement can be reported, and when. Hours are
+// named by their start, in UTC. Sources: docs/reporting.md has the rules, with the marketplaces'
+// pages.
 type Schedule struct {
 	Partner metering.Partner
 
@@ -112,8 +113,8 @@ func (s *Schedule) Due(at, after, now time.Time) (hour time.Time, problem meteri
 	return hour, ""
 }
 
-// firstOpen is the first hour whose window is open long enough to send usage that is carried. Google
-// asks for usage within the hour: its first is the current one.
+// firstOpen is the first hour whose window is open long enough to send usage that is carried.
+// Google asks for usage within the hour: its first is the current one.
 func (s *Schedule) firstOpen(now time.Time) time.Time {
 	if s.Partner == "GCP" {
 		return HourOf(now)
@@ -126,8 +127,8 @@ func (s *Schedule) firstOpen(now time.Time) time.Time {
 }
 
 // Sent returns the time that is sent for an hour: its start and end, clamped to the entitlement. It
-// returns false if nothing of the hour is left, as after a cancellation that was dated back. What is
-// sent never leaves the hour: the marketplace would take it for another one.
+// returns false if nothing of the hour is left, as after a cancellation that was dated back. What
+// is sent never leaves the hour: the marketplace would take it for another one.
 func (s *Schedule) Sent(hour time.Time) (start, end time.Time, ok bool) {
 	start, end = hour, hour.Add(time.Hour)
 	if !s.Cancel.IsZero() {

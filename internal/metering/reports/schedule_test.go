@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// at reads a time such as "06-30 23:10" of 2026, with an optional year before and seconds behind; ""
-// is no time.
+// at reads a time such as "06-30 23:10" of 2026, with an optional year before and seconds behind;
+// "" is no time.
 func at(text string) time.Time {
 	if text == "" {
 		return time.Time{}

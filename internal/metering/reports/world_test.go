@@ -754,7 +754,8 @@ func (w *world) checkEvidence(hour time.Time, r *Record) {
 	}
 }
 
-// checkConservation checks that no usage is lost or counted twice, and that pending groups are seen.
+// checkConservation checks that no usage is lost or counted twice, and that pending groups are
+// seen.
 func (w *world) checkConservation(conserved map[string]*big.Rat, scaled bool) {
 	total := map[string]*big.Rat{"a": {}, "b": {}}
 	for _, g := range w.groups {
