@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Exact is an exact rational number of any size: a sum of quantities, or what is left of one when it
-// is rounded for a marketplace. The zero value is 0. An Exact never changes.
+// Exact is an exact rational number of any size: a sum of quantities, or what is left of one when
+// it is rounded for a marketplace. The zero value is 0. An Exact never changes.
 type Exact struct{ r *big.Rat }
 
 // ExactOf is the Exact of a quantity.
@@ -33,7 +33,8 @@ func errNotExact(text string) error {
 	return fmt.Errorf("%s is not an exact number: it must be a decimal or a reduced fraction, such as 0.25 or 1/3", Quote(text))
 }
 
-// String returns a plain decimal if there is one, such as 0.25, else a reduced fraction, such as 1/3.
+// String returns a plain decimal if there is one, such as 0.25, else a reduced fraction, such as
+// 1/3.
 func (x Exact) String() string {
 	r := x.rat()
 	if digits, finite := r.FloatPrec(); finite {

@@ -3,8 +3,8 @@ package metering
 import "strings"
 
 // CheckImported checks an entitlement of an import, which keeps its id, times and status, and sets
-// LastUpdateTime to CreationTime if it is absent. It returns Invalid with the path of the member and
-// what is accepted.
+// LastUpdateTime to CreationTime if it is absent. It returns Invalid with the path of the member
+// and what is accepted.
 func (e *Entitlement) CheckImported() error {
 	if e.LastUpdateTime.IsZero() {
 		e.LastUpdateTime = e.CreationTime

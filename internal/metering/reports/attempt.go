@@ -21,8 +21,8 @@ type Response struct {
 	// Of a refusal.
 	Code   metering.ProblemCode
 	Reason string // in the marketplace's words
-	// Again reports whether the same record may be billed if it is sent again: it was not processed,
-	// the lane was throttled, or the buyer may subscribe again.
+	// Again reports whether the same record may be billed if it is sent again: it was not
+	// processed, the lane was throttled, or the buyer may subscribe again.
 	Again bool
 
 	// Of a duplicate, as far as the marketplace says what it has.

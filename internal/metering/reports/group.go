@@ -35,8 +35,8 @@ func (h *Hour) Dimensions(m Member) []string {
 }
 
 // Apply returns what the outcomes of the hour make of one of its members. before is what became of
-// the group's dimensions in earlier reports; nil if it had none, or was converted again since. Apply
-// returns ErrState if a record of the member has no outcome.
+// the group's dimensions in earlier reports; nil if it had none, or was converted again since.
+// Apply returns ErrState if a record of the member has no outcome.
 func (h *Hour) Apply(m Member, before map[string]Kind) (Applied, error) {
 	applied := Applied{Status: metering.StatusReported, Dimensions: maps.Clone(before)}
 	if applied.Dimensions == nil {

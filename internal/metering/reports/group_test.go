@@ -9,8 +9,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// decidedHour has a record for each spelled outcome: A accepted, R rejected, C conflict, U unknown, -
-// undecided.
+// decidedHour has a record for each spelled outcome: A accepted, R rejected, C conflict, U unknown,
+// - undecided.
 func decidedHour(spelled string) Hour {
 	outcomes := map[string]Outcome{
 		"A": {Kind: Accepted}, "R": {Kind: Rejected, Code: metering.ProblemMarketplaceRefused, Reason: "it says no"},

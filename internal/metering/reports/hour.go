@@ -10,11 +10,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Hour is the usage of an entitlement in one hour, on its way to the marketplace. It is created once
-// and never released: it is the report, and the place in which the report is made.
+// Hour is the usage of an entitlement in one hour, on its way to the marketplace. It is created
+// once and never released: it is the report, and the place in which the report is made.
 //
-// A method that changes an hour returns the changed copy, with the next version. It returns ErrState
-// if the hour is in another state: another worker was first, and what it wrote is adopted.
+// A method that changes an hour returns the changed copy, with the next version. It returns
+// ErrState if the hour is in another state: another worker was first, and what it wrote is adopted.
 type Hour struct {
 	Organization metering.OrgID
 	Entitlement  metering.EntitlementID
@@ -44,11 +44,11 @@ var ErrState = errors.New("the hour is in another state")
 
 // OpenHour opens the hour of an entitlement that is named by its start.
 func OpenHour(org metering.OrgID, entitlement metering.EntitlementID, start time.Time) Hour {
-	return Hour{Organization: org, Entitlement: entitlement, Start: HourOf(start), State: StateOpen, Version: 1}
+	return Hour{Organization: org, Entitlement: entitlement, Start: metering.HourOf(start), State: StateOpen, Version: 1}
 }
 
 // ID is the id of the hour's report.
-func (h *Hour) ID() string { return ReportID(h.Organization, h.Entitlement, h.Start) }
+func (h *Hour) ID() string { return metering.ReportID(h.Organization, h.Entitlement, h.Start) }
 
 // Claims reports whether the hour takes a group with that status and due hour. The due hour is the
 // fencing token: a worker that slept since it listed the group does not take it into a later hour's
@@ -57,9 +57,9 @@ func (h *Hour) Claims(status metering.Status, due time.Time) bool {
 	return h.State == StateOpen && status == metering.StatusCreated && due.Equal(h.Start)
 }
 
-// Begin stores an attempt of the dimensions' records that have no outcome, something to send, and an
-// open window. It returns the dimensions that are to be sent, which may be none. The changed hour is
-// written before the call.
+// Begin stores an attempt of the dimensions' records that have no outcome, something to send, and
+// an open window. It returns the dimensions that are to be sent, which may be none. The changed
+// hour is written before the call.
 func (h Hour) Begin(dimensions []string, s *Schedule, now time.Time) (changed Hour, sent []string, err error) {
 	if h, err = h.changed(StateSealed); err != nil {
 		return h, nil, err
@@ -118,8 +118,8 @@ func (h Hour) Decide(ledger Ledger, s *Schedule, now time.Time) (Hour, Ledger, e
 	return h, after, nil
 }
 
-// Resolve is an operator's word on a record that is in CONFLICT or UNKNOWN: it was billed or not. Hour
-// and ledger are written in one transaction; then the groups get their status again.
+// Resolve is an operator's word on a record that is in CONFLICT or UNKNOWN: it was billed or not.
+// Hour and ledger are written in one transaction; then the groups get their status again.
 func (h Hour) Resolve(ledger Ledger, dimension string, billed bool, by string, now time.Time) (Hour, Ledger, error) {
 	h, err := h.changed(StateSealed, StateDecided, StateSettled)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 // out is in escrow, in the report's records, until its outcome is known.
 type Ledger struct {
 	Version int // grows by 1 with each change
-	// Carry is the usage by dimension that was too fine, or too much, for the marketplace. It is not
-	// in the ledger if it is 0.
+	// Carry is the usage by dimension that was too fine, or too much, for the marketplace. It is
+	// not in the ledger if it is 0.
 	Carry map[string]metering.Exact
 	Used  metering.Exact // of the commit, in the entitlement's currency
 }

@@ -20,7 +20,7 @@ type Outcome struct {
 	// Difference is what the marketplace has, less what was sent; nil if it does not say.
 	Difference *metering.Exact
 
-	// Who resolved it, and when.
+	// The operator that resolved it, and the time.
 	By string
 	At time.Time
 }
@@ -52,9 +52,9 @@ const (
 	EvidenceResolved  Evidence = "RESOLVED"  // by an operator
 )
 
-// OutcomeOf makes the outcome of a sealed quantity from the history of its attempts, in the order in
-// which they were stored. over reports whether the window has ended: nothing is sent any more. It is
-// Undecided if more has to be known.
+// OutcomeOf makes the outcome of a sealed quantity from the history of its attempts, in the order
+// in which they were stored. over reports whether the window has ended: nothing is sent any more.
+// It is Undecided if more has to be known.
 func OutcomeOf(quantity metering.Quantity, attempts []Attempt, over bool) Outcome {
 	if billed := find(attempts, Billed); billed >= 0 {
 		return Outcome{Kind: Accepted, Evidence: EvidenceResponse, Receipt: attempts[billed].Receipt}
@@ -95,9 +95,9 @@ func OutcomeOf(quantity metering.Quantity, attempts []Attempt, over bool) Outcom
 // in doubt, or -1. A duplicate is ours if an attempt before it is in doubt, and if the marketplace
 // does not say that what stands is something else.
 //
-// If only later attempts are in doubt, two workers overlap, and one of these may be what stands. The
-// record is sent again: the next duplicate has an attempt in doubt before it, or a definite response
-// to all shows that the record is not ours.
+// If only later attempts are in doubt, two workers overlap, and one of these may be what stands.
+// The record is sent again: the next duplicate has an attempt in doubt before it, or a definite
+// response to all shows that the record is not ours.
 func ofDuplicates(quantity metering.Quantity, attempts []Attempt, doubt int, over bool) Outcome {
 	conflict := Outcome{Kind: Conflict, Evidence: EvidenceResponse, Code: metering.ProblemConflict}
 	ours := false

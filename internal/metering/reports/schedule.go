@@ -6,8 +6,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// Schedule says in which hours the usage of an entitlement can be reported, and when. Hours are named
-// by their start, in UTC. Sources: docs/reporting.md has the rules, with the marketplaces' pages.
+// Schedule says in which hours the usage of an entitlement can be reported, and when. Hours are
+// named by their start, in UTC. Sources: docs/reporting.md has the rules, with the marketplaces'
+// pages.
 type Schedule struct {
 	Partner metering.Partner
 
@@ -22,10 +23,6 @@ type Schedule struct {
 }
 
 const (
-	usageWindow   = 24 * time.Hour   // AWS and Azure, from the timestamp that is sent
-	awsMonthGrace = 6 * time.Hour    // after the month, AWS takes its usage until then
-	googleGrace   = time.Hour        // as above, for Google
-	cancelWindow  = time.Hour        // AWS and Google, after a cancellation
 	cancelLock    = 10 * time.Minute // how long hours stay open after a cancellation
 	sendingMargin = time.Hour        // from closing an hour to its deadline, at least
 	googleResends = 3 * time.Hour    // for how long Google is trusted to recognize an operation
@@ -41,28 +38,15 @@ func ScheduleOf(e *metering.Entitlement, c metering.Connection) Schedule {
 	}
 }
 
-// HourOf is the UTC hour of a time.
-func HourOf(at time.Time) time.Time { return at.UTC().Truncate(time.Hour) }
-
-// Deadline is the moment from which the marketplace refuses usage of the hour.
+// Deadline is the moment from which the marketplace refuses usage of the hour; zero if it is not
+// known.
 func (s *Schedule) Deadline(hour time.Time) time.Time {
-	deadline := s.uncancelled(hour)
-	if s.Partner == "AZURE" || s.Cancel.IsZero() {
-		return deadline
-	}
-	return earlier(deadline, s.Cancel.Add(cancelWindow))
+	return metering.WindowOf(s.Partner, hour, s.Cancel).End
 }
 
 // uncancelled is the deadline of the hour if the entitlement is not cancelled.
 func (s *Schedule) uncancelled(hour time.Time) time.Time {
-	switch s.Partner {
-	case "GCP":
-		return monthAfter(s.Partner, hour).Add(googleGrace)
-	case "AWS":
-		return earlier(hour.Add(usageWindow), monthAfter(s.Partner, hour).Add(awsMonthGrace))
-	default:
-		return hour.Add(usageWindow)
-	}
+	return metering.WindowOf(s.Partner, hour, time.Time{}).End
 }
 
 // Closes is when the hour is sealed: no usage is added to it afterwards.
@@ -91,10 +75,10 @@ func (s *Schedule) SendUntil(hour, doubt time.Time) time.Time {
 // It returns EXPIRED if the window of the usage is over, and NO_HOUR_LEFT if no later hour may take
 // the usage: the month of the marketplace, or the entitlement, ends first.
 func (s *Schedule) Due(at, after, now time.Time) (hour time.Time, problem metering.ProblemCode) {
-	own := HourOf(at)
-	hour = later(own, HourOf(s.Start))
+	own := metering.HourOf(at)
+	hour = later(own, metering.HourOf(s.Start))
 	if !after.IsZero() {
-		hour = later(hour, HourOf(after).Add(time.Hour))
+		hour = later(hour, metering.HourOf(after).Add(time.Hour))
 	}
 	if !now.Before(s.Deadline(own)) {
 		if !s.Carry {
@@ -103,7 +87,7 @@ func (s *Schedule) Due(at, after, now time.Time) (hour time.Time, problem meteri
 		hour = later(hour, s.firstOpen(now))
 	}
 	switch {
-	case !s.Carry && !hour.Before(monthAfter(s.Partner, own)),
+	case !s.Carry && !hour.Before(metering.MonthAfter(s.Partner, own)),
 		!s.End.IsZero() && !hour.Before(s.End),
 		!s.Cancel.IsZero() && !hour.Before(s.Cancel),
 		!now.Before(s.Deadline(hour)):
@@ -112,22 +96,22 @@ func (s *Schedule) Due(at, after, now time.Time) (hour time.Time, problem meteri
 	return hour, ""
 }
 
-// firstOpen is the first hour whose window is open long enough to send usage that is carried. Google
-// asks for usage within the hour: its first is the current one.
+// firstOpen is the first hour whose window is open long enough to send usage that is carried.
+// Google asks for usage within the hour: its first is the current one.
 func (s *Schedule) firstOpen(now time.Time) time.Time {
 	if s.Partner == "GCP" {
-		return HourOf(now)
+		return metering.HourOf(now)
 	}
-	hour := HourOf(now.Add(sendingMargin - usageWindow)).Add(time.Hour)
+	hour := metering.HourOf(now.Add(sendingMargin - metering.UsageWindow)).Add(time.Hour)
 	if !now.Before(s.uncancelled(hour).Add(-sendingMargin)) {
-		hour = monthAfter(s.Partner, hour)
+		hour = metering.MonthAfter(s.Partner, hour)
 	}
 	return hour
 }
 
 // Sent returns the time that is sent for an hour: its start and end, clamped to the entitlement. It
-// returns false if nothing of the hour is left, as after a cancellation that was dated back. What is
-// sent never leaves the hour: the marketplace would take it for another one.
+// returns false if nothing of the hour is left, as after a cancellation that was dated back. What
+// is sent never leaves the hour: the marketplace would take it for another one.
 func (s *Schedule) Sent(hour time.Time) (start, end time.Time, ok bool) {
 	start, end = hour, hour.Add(time.Hour)
 	if !s.Cancel.IsZero() {

@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// at reads a time such as "06-30 23:10" of 2026, with an optional year before and seconds behind; ""
-// is no time.
+// at reads a time such as "06-30 23:10" of 2026, with an optional year before and seconds behind;
+// "" is no time.
 func at(text string) time.Time {
 	if text == "" {
 		return time.Time{}
@@ -197,14 +197,14 @@ func TestSchedule_DueHoursAreOpen(t *testing.T) {
 				}
 				return
 			}
-			switch own := HourOf(usage); {
+			switch own := metering.HourOf(usage); {
 			case !due.After(after) && !after.IsZero(), due.Before(own):
 				t.Fatalf("due %s after %s", due, after)
 			case !now.Before(s.Deadline(due)):
 				t.Fatalf("due %s, whose window is over", due)
 			case !s.End.IsZero() && !due.Before(s.End), !s.Cancel.IsZero() && !due.Before(s.Cancel):
 				t.Fatalf("due %s, after the entitlement", due)
-			case !s.Carry && !monthAfter(s.Partner, due).Equal(monthAfter(s.Partner, own)):
+			case !s.Carry && !metering.MonthAfter(s.Partner, due).Equal(metering.MonthAfter(s.Partner, own)):
 				t.Fatalf("due %s, in another month than %s", due, own)
 			}
 			if from, to, ok := s.Sent(due); ok && (from.Before(due) || !from.Before(due.Add(time.Hour)) || !from.Before(to) || to.After(due.Add(time.Hour))) {
@@ -216,23 +216,6 @@ func TestSchedule_DueHoursAreOpen(t *testing.T) {
 			after = due
 		}
 	})
-}
-
-// The zone in the program is that of Go's database, for all months that may be reported.
-func TestPacific_IsTheZoneOfTheDatabase(t *testing.T) {
-	want, err := time.LoadLocation("America/Los_Angeles")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for month := time.Date(2007, 1, 1, 0, 0, 0, 0, time.UTC); month.Year() < 2100; month = month.AddDate(0, 1, 0) {
-		midnight := time.Date(month.Year(), month.Month(), 1, 0, 0, 0, 0, want)
-		if got := monthAfter("GCP", midnight.Add(-time.Millisecond)); !got.Equal(midnight) {
-			t.Errorf("%s begins at %s, want %s", month.Format("2006-01"), got, midnight.UTC())
-		}
-		if got := monthAfter("GCP", midnight); !got.After(midnight) {
-			t.Errorf("the month after %s begins at %s", midnight, got)
-		}
-	}
 }
 
 func TestScheduleOf_HasThePartnersDefaults(t *testing.T) {

@@ -105,9 +105,9 @@ func Convert(terms *metering.Terms, members []Member) metering.HourUsage {
 	return terms.ConvertHour(groups)
 }
 
-// Seal makes the records of an open hour from what its members used, and takes the carry and what is
-// drawn of the commit out of the ledger. Hour and ledger are written in one transaction. usage is of
-// the members that were claimed, never of what an index lists.
+// Seal makes the records of an open hour from what its members used, and takes the carry and what
+// is drawn of the commit out of the ledger. Hour and ledger are written in one transaction. usage
+// is of the members that were claimed, never of what an index lists.
 //
 // It returns an error if the usage can't be sealed as it is: someone has to look at it.
 func (h Hour) Seal(terms *metering.Terms, s *Schedule, usage metering.HourUsage, ledger Ledger) (Hour, Ledger, error) {
@@ -216,8 +216,8 @@ func pricesOf(e *metering.Entitlement, dimension string) (unit, list metering.Qu
 }
 
 // hold rounds down to what the marketplace holds exactly. Sources: AWS's QuantityAsDecimal has 10
-// digits before the point and 6 after it; Google's values are INT64; Azure's are doubles, which hold
-// 15 significant digits. A Quantity holds 19 digits.
+// digits before the point and 6 after it; Google's values are INT64; Azure's are doubles, which
+// hold 15 significant digits. A Quantity holds 19 digits.
 func hold(partner metering.Partner, exact metering.Exact) (metering.Quantity, error) {
 	digits, limit := 0, maxGoogle
 	switch partner {
