@@ -43,8 +43,8 @@ func sandboxAddr(getenv func(string) string, api string) string {
 	return fmt.Sprintf("127.0.0.1:%d", port+10)
 }
 
-// startSandbox starts the sandbox of `make run`. With the sample data it knows its buyers, unless its
-// journal has another catalog.
+// startSandbox starts the sandbox of `make run`. With the sample data it knows its buyers, unless
+// its journal has another catalog.
 func (s *server) startSandbox() error {
 	options := sandbox.Options{Journal: SandboxJournal(s.Getenv)}
 	if s.Sample {

@@ -252,8 +252,8 @@ func (s *server) stop() {
 // sampleEntitlement is an entitlement of the sample data whose API calls are mapped to requests.
 const sampleEntitlement = "ent-97f1d06b"
 
-// invite prints commands to try. The one that deletes acts on the newest group that is CREATED, so it
-// also works on data that was used before. Without a demo key it prints how to make a key.
+// invite prints commands to try. The one that deletes acts on the newest group that is CREATED, so
+// it also works on data that was used before. Without a demo key it prints how to make a key.
 func (s *server) invite(ctx context.Context) {
 	if s.demoKey == "" {
 		fmt.Fprintf(s.Stdout, "Ready, until Ctrl-C. Every request needs a key; make one, and send it:\n\n"+

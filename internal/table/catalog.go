@@ -194,8 +194,8 @@ func (t *Table) changeCatalog(ctx context.Context, org metering.OrgID, sk, what 
 	}
 }
 
-// addCatalog writes an object that does not exist yet, again and again while other transactions write
-// the same items, until the context ends: then it returns Unavailable.
+// addCatalog writes an object that does not exist yet, again and again while other transactions
+// write the same items, until the context ends: then it returns Unavailable.
 func (t *Table) addCatalog(ctx context.Context, what string, w catalogWrite) error {
 	for attempt := 0; ; attempt++ {
 		if written, err := t.write(ctx, w); err != nil || written {
@@ -313,9 +313,9 @@ func (t *Table) listCatalog(ctx context.Context, org metering.OrgID, prefix, att
 	return list, nil
 }
 
-// exportCatalog yields the JSON of all objects of the organization whose sort keys begin with prefix,
-// as they are stored, in the order of those keys. The error of one that can't be read is yielded in
-// its place; an error of the table ends it.
+// exportCatalog yields the JSON of all objects of the organization whose sort keys begin with
+// prefix, as they are stored, in the order of those keys. The error of one that can't be read is
+// yielded in its place; an error of the table ends it.
 //
 //	Query  PK = ORG#<org>, begins_with(SK, prefix),   1 round trip per 1 MB, 1 read unit per 4 KB
 //	       consistent

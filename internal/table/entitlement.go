@@ -273,14 +273,16 @@ func (t *Table) Entitlements(ctx context.Context, org metering.OrgID, filter met
 }
 
 // ImportEntitlement stores an entitlement that does not exist yet, unchanged, and takes its
-// marketplace identifiers. It reports false if one with its id exists, DELETED or not, which it does
-// not change. It returns Conflict if another entitlement owns the identifiers, and Invalid if it is
-// too large. After Unavailable a call with the same operation reports true for what an earlier one has
-// stored. An entitlement that is DELETED takes no identifiers: PUT takes them when it revives it.
+// marketplace identifiers. It reports false if one with its id exists, DELETED or not, which it
+// does not change. It returns Conflict if another entitlement owns the identifiers, and Invalid if
+// it is too large. After Unavailable a call with the same operation reports true for what an
+// earlier one has stored. An entitlement that is DELETED takes no identifiers: PUT takes them when
+// it revives it.
 //
-//	TransactWriteItems  the entitlement, which must not exist, and its identity   1 round trip, 2 write
-//	                                                                              units per KB and item
-//	PutItem             the entitlement, if it has no identity   1 round trip, 1 write unit per KB
+//	TransactWriteItems  the entitlement, which must not exist, and its identity
+//	                    1 round trip, 2 write units per KB and item
+//	PutItem             the entitlement, if it has no identity
+//	                    1 round trip, 1 write unit per KB
 func (t *Table) ImportEntitlement(ctx context.Context, operation Operation, e *metering.Entitlement) (stored bool, err error) {
 	s := metering.Stored[metering.Entitlement]{JSON: wire.AppendEntitlement(nil, e), Value: *e}
 	if err := checkSize("the entitlement", s.JSON); err != nil {

@@ -100,10 +100,10 @@ func (t *Table) AddMetric(ctx context.Context, m *metering.BillableMetric) ([]by
 	return json, nil
 }
 
-// ImportMetric stores a metric that does not exist yet, unchanged, with its name if it is ACTIVE. It
-// reports false if one with its id exists, which it does not change. It returns Conflict if another
-// ACTIVE metric has the name, and Invalid if it is too large. After Unavailable a call with the same
-// operation reports true for what an earlier one has stored.
+// ImportMetric stores a metric that does not exist yet, unchanged, with its name if it is ACTIVE.
+// It reports false if one with its id exists, which it does not change. It returns Conflict if
+// another ACTIVE metric has the name, and Invalid if it is too large. After Unavailable a call with
+// the same operation reports true for what an earlier one has stored.
 //
 //	TransactWriteItems  as AddMetric; a PutItem if the metric is DELETED
 func (t *Table) ImportMetric(ctx context.Context, operation Operation, m *metering.BillableMetric) (stored bool, err error) {

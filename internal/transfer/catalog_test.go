@@ -144,8 +144,8 @@ func TestImportCatalog_EachFaultLosesNothing(t *testing.T) {
 	}
 }
 
-// An import waits while the table is unavailable; what an attempt has stored whose response was lost
-// counts as imported.
+// An import waits while the table is unavailable; what an attempt has stored whose response was
+// lost counts as imported.
 func TestImportCatalog_CountsWhatALostResponseHasStored(t *testing.T) {
 	t.Parallel()
 	_, name := tabletest.Client(t)
@@ -159,7 +159,8 @@ func TestImportCatalog_CountsWhatALostResponseHasStored(t *testing.T) {
 	}
 }
 
-// An entitlement that was imported as DELETED owns no identifiers. A PUT that revives it takes them.
+// An entitlement that was imported as DELETED owns no identifiers. A PUT that revives it takes
+// them.
 func TestImportCatalog_DeletedEntitlementIsRevived(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)

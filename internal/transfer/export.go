@@ -76,9 +76,10 @@ func notAll(ctx context.Context, reading, writing error) error {
 	return nil
 }
 
-// ExportCatalog writes all entitlements or metrics of the organization, DELETED ones too, as lines of
-// JSON in the order of their ids: what is stored, members of newer versions included. It holds one
-// page of them in memory. It reports on stderr what it can't read, and returns an error at the end.
+// ExportCatalog writes all entitlements or metrics of the organization, DELETED ones too, as lines
+// of JSON in the order of their ids: what is stored, members of newer versions included. It holds
+// one page of them in memory. It reports on stderr what it can't read, and returns an error at the
+// end.
 //
 //	Query  a round trip per 1 MB, 1 read unit per 4 KB
 func ExportCatalog(ctx context.Context, tbl *table.Table, org metering.OrgID, kind Kind, to, stderr io.Writer) error {

@@ -53,10 +53,10 @@ const (
 	finishUnderWay = 3 * time.Second
 )
 
-// Import stores what the lines hold and does not exist yet, unchanged. It returns when each line has
-// been stored, skipped because its id exists, or refused. Of two lines with one id the first is
-// stored; so it is of two entitlements with the same marketplace identifiers, and of two ACTIVE metrics
-// with one name, whose second line is refused.
+// Import stores what the lines hold and does not exist yet, unchanged. It returns when each line
+// has been stored, skipped because its id exists, or refused. Of two lines with one id the first is
+// stored; so it is of two entitlements with the same marketplace identifiers, and of two ACTIVE
+// metrics with one name, whose second line is refused.
 //
 // Groups:
 //
@@ -115,8 +115,8 @@ func outlive(ctx context.Context, by time.Duration) (context.Context, context.Ca
 }
 
 // lineImport is one import under way. One goroutine reads and decodes lines and sends them to the
-// queues. Each queue has a worker that puts. Lines of which the first counts are in the same queue, in
-// order.
+// queues. Each queue has a worker that puts. Lines of which the first counts are in the same queue,
+// in order.
 type lineImport struct {
 	table   *table.Table
 	org     metering.OrgID

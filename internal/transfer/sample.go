@@ -33,9 +33,9 @@ type SampleOptions struct {
 }
 
 // LoadSample loads the sample data: the catalog, 45 days of usage, and the usage of the last hours,
-// which is reported as a client's is. It adds what is missing and changes nothing that exists, so it
-// completes a load that was interrupted, and data of earlier versions. The usage of the last hours is
-// added once a day.
+// which is reported as a client's is. It adds what is missing and changes nothing that exists, so
+// it completes a load that was interrupted, and data of earlier versions. The usage of the last
+// hours is added once a day.
 func LoadSample(ctx context.Context, tbl *table.Table, o SampleOptions) error {
 	for _, load := range []func(context.Context, *table.Table, *SampleOptions) error{loadTerms, loadConnections, loadHistory, reportSample} {
 		if err := load(ctx, tbl, &o); err != nil {
@@ -76,8 +76,8 @@ func loadTerms(ctx context.Context, tbl *table.Table, o *SampleOptions) error {
 	return err
 }
 
-// loadConnections stores the connections that do not exist. In one to a sandbox at another address it
-// changes the address.
+// loadConnections stores the connections that do not exist. In one to a sandbox at another address
+// it changes the address.
 func loadConnections(ctx context.Context, tbl *table.Table, o *SampleOptions) error {
 	if o.SandboxURL == "" {
 		return nil
@@ -134,8 +134,8 @@ func sampleReportID(now time.Time, i int) metering.GroupID {
 	return metering.GroupID(fmt.Sprintf("urg-%s-%02d", now.UTC().Format("20060102"), i+1))
 }
 
-// reportSample reports the usage of the last hours, unless it was reported earlier on this day. Usage
-// of an entitlement that the user has deleted is left out.
+// reportSample reports the usage of the last hours, unless it was reported earlier on this day.
+// Usage of an entitlement that the user has deleted is left out.
 func reportSample(ctx context.Context, tbl *table.Table, o *SampleOptions) error {
 	reported := 0
 	for i, r := range sample().Reports {

@@ -16,8 +16,8 @@ import (
 //go:embed sample.json
 var sampleJSON []byte
 
-// sampleFile is sample.json: the products, buyers and terms of the sample data. The sandbox's catalog
-// is made from it too, so the marketplaces know the buyers.
+// sampleFile is sample.json: the products, buyers and terms of the sample data. The sandbox's
+// catalog is made from it too, so the marketplaces know the buyers.
 type sampleFile struct {
 	Products     []sampleProduct     `json:"products"`
 	Entitlements []sampleEntitlement `json:"entitlements"`
