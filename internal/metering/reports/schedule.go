@@ -44,6 +44,13 @@ func (s *Schedule) Deadline(hour time.Time) time.Time {
 	return metering.WindowOf(s.Partner, hour, s.Cancel).End
 }
 
+// over reports whether the window of the hour is over. That of a marketplace that is not known never
+// is: its usage is not refused for its age, and can't be sealed.
+func (s *Schedule) over(hour, now time.Time) bool {
+	w := metering.WindowOf(s.Partner, hour, s.Cancel)
+	return w.Closed(now)
+}
+
 // uncancelled is the deadline of the hour if the entitlement is not cancelled.
 func (s *Schedule) uncancelled(hour time.Time) time.Time {
 	return metering.WindowOf(s.Partner, hour, time.Time{}).End
@@ -80,7 +87,7 @@ func (s *Schedule) Due(at, after, now time.Time) (hour time.Time, problem meteri
 	if !after.IsZero() {
 		hour = later(hour, metering.HourOf(after).Add(time.Hour))
 	}
-	if !now.Before(s.Deadline(own)) {
+	if s.over(own, now) {
 		if !s.Carry {
 			return time.Time{}, metering.ProblemExpired
 		}
@@ -90,7 +97,7 @@ func (s *Schedule) Due(at, after, now time.Time) (hour time.Time, problem meteri
 	case !s.Carry && !hour.Before(metering.MonthAfter(s.Partner, own)),
 		!s.End.IsZero() && !hour.Before(s.End),
 		!s.Cancel.IsZero() && !hour.Before(s.Cancel),
-		!now.Before(s.Deadline(hour)):
+		s.over(hour, now):
 		return time.Time{}, metering.ProblemNoHourLeft
 	}
 	return hour, ""

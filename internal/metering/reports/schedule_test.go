@@ -134,6 +134,7 @@ func TestSchedule_Due(t *testing.T) {
 		{"Google, month of US Pacific", google, "07-01 06:20", "", "07-01 07:59", "07-01 06:00", ""},
 		{"Google, month is closed", google, "07-01 06:20", "", "07-01 08:00", "", expired},
 		{"Google, moved past the month", google, "07-01 06:20", "07-01 06:00", "07-01 07:30", "", none},
+		{"another marketplace", Schedule{Partner: "ORACLE"}, "06-15 10:20", "", "06-25 10:00", "06-15 10:00", ""},
 		{"Google, carried", googleCarry, "06-15 06:20", "", "07-20 07:30", "07-20 07:00", ""},
 	} {
 		hour, problem := test.s.Due(at(test.usage), at(test.after), at(test.now))
