@@ -44,8 +44,8 @@ func (s *Schedule) Deadline(hour time.Time) time.Time {
 	return metering.WindowOf(s.Partner, hour, s.Cancel).End
 }
 
-// over reports whether the window of the hour is over. That of a marketplace that is not known never
-// is: its usage is not refused for its age, and can't be sealed.
+// over reports whether the window of the hour is over. That of a marketplace that is not known
+// never is: its usage is not refused for its age, and can't be sealed.
 func (s *Schedule) over(hour, now time.Time) bool {
 	w := metering.WindowOf(s.Partner, hour, s.Cancel)
 	return w.Closed(now)
