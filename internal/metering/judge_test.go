@@ -492,8 +492,12 @@ func TestUsageRecords(t *testing.T) {
 		if len(records) != 1 || records[0].Quantity.String() != c.want || FormatTime(records[0].Start) != c.first || FormatTime(records[0].End) != c.last {
 			t.Errorf("%s of %s is sent as %v", c.a, c.partner, records)
 		}
-		if isGoogle := c.partner == "GCP"; len(records) == 1 && (len(records[0].OperationID) == 36) != isGoogle {
-			t.Errorf("%s: operation id %q", c.partner, records[0].OperationID)
+		id := ""
+		if c.partner == "GCP" {
+			id = OperationID(terms.Entitlement.OrganizationID, terms.Entitlement.ID, HourOf(judgeNow), "a")
+		}
+		if records[0].OperationID != id {
+			t.Errorf("%s: operation id %q, want %q", c.partner, records[0].OperationID, id)
 		}
 	}
 }

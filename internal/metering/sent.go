@@ -1,7 +1,6 @@
 package metering
 
 import (
-	"crypto/sha1" //nolint:gosec // see googleOperationID
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +23,7 @@ type UsageRecord struct {
 // by dimension. What rounding takes away is carried to the next report, and nothing is sent for a
 // quantity of which nothing is left.
 func (t *Terms) usageRecords(j *Judgement) (records []UsageRecord) {
-	e, hour := t.Entitlement, hourOf(j.Timestamp)
+	e, hour := t.Entitlement, HourOf(j.Timestamp)
 	start, end := hour, hour.Add(time.Hour)
 	if start.Before(e.StartTime) {
 		start = e.StartTime
@@ -43,7 +42,11 @@ func (t *Terms) usageRecords(j *Judgement) (records []UsageRecord) {
 	records = make([]UsageRecord, 0, len(dimensions))
 	for _, dimension := range dimensions {
 		if q := j.Records[dimension].RoundDown(e.Partner); q.Sign() > 0 {
-			records = append(records, UsageRecord{dimension, q, start, end, googleOperationID(e, dimension, hour)})
+			r := UsageRecord{Dimension: dimension, Quantity: q, Start: start, End: end}
+			if e.Partner == "GCP" {
+				r.OperationID = OperationID(e.OrganizationID, e.ID, hour, dimension)
+			}
+			records = append(records, r)
 		}
 	}
 	return records
@@ -51,22 +54,6 @@ func (t *Terms) usageRecords(j *Judgement) (records []UsageRecord) {
 
 // fewDimensions is as many as a group usually has, for which no memory is allocated.
 const fewDimensions = 16
-
-// operationNamespace is the namespace of the ids of operations that are sent to Google.
-var operationNamespace = [16]byte{0x6d, 0x61, 0x72, 0x6b, 0x65, 0x74, 0x4d, 0x65, 0xb4, 0x65, 0x72, 0x2d, 0x6f, 0x70, 0x65, 0x72}
-
-// googleOperationID is the id of the operation that reports a dimension of an entitlement's hour to
-// Google, which takes it once: a UUIDv5, so that each attempt has the same. It is empty on another
-// marketplace.
-func googleOperationID(e *Entitlement, dimension string, hour time.Time) string {
-	if e.Partner != "GCP" {
-		return ""
-	}
-	// None of them holds a control character.
-	name := string(e.OrganizationID) + "\x00" + string(e.ID) + "\x00" + dimension + "\x00" + FormatTime(hour)
-	sum := sha1.Sum(append(operationNamespace[:], name...)) //nolint:gosec // UUIDv5 is made with it; it protects nothing
-	return string(uuid([16]byte(sum[:16]), 5))
-}
 
 // The precision of a marketplace's quantities. Source: the marketplaces' API references.
 const (

@@ -161,16 +161,16 @@ func (t *Terms) timeProblems(g *NewGroup, at, now time.Time) (problems []Problem
 	partner := t.Entitlement.Partner
 	w := t.window(at)
 	switch {
-	case w.closed(now) && t.carries(now):
-	case w.closed(now) && w.month && partner == "GCP":
-		add(ProblemMonthClosed, "%s closed its month at %s", partner, FormatTime(w.end))
-	case w.closed(now) && w.month:
-		add(ProblemTooOld, "%s takes usage of this hour until %s", partner, FormatTime(w.end))
-		add(ProblemMonthClosed, "%s closed its month at %s", partner, FormatTime(w.end))
-	case w.closed(now) && w.cancelled:
-		add(ProblemTooOld, "%s takes usage until one hour after the cancellation, %s", partner, FormatTime(w.end))
-	case w.closed(now):
-		add(ProblemTooOld, "%s takes usage of this hour until %s", partner, FormatTime(w.end))
+	case w.Closed(now) && t.carries(now):
+	case w.Closed(now) && w.Month && partner == "GCP":
+		add(ProblemMonthClosed, "%s closed its month at %s", partner, FormatTime(w.End))
+	case w.Closed(now) && w.Month:
+		add(ProblemTooOld, "%s takes usage of this hour until %s", partner, FormatTime(w.End))
+		add(ProblemMonthClosed, "%s closed its month at %s", partner, FormatTime(w.End))
+	case w.Closed(now) && w.Cancelled:
+		add(ProblemTooOld, "%s takes usage until one hour after the cancellation, %s", partner, FormatTime(w.End))
+	case w.Closed(now):
+		add(ProblemTooOld, "%s takes usage of this hour until %s", partner, FormatTime(w.End))
 	case partner == "GCP" && !now.Before(at.Add(googleLate)):
 		add(ProblemLate, "GCP asks for usage within an hour, by %s", FormatTime(at.Add(googleLate)))
 	}

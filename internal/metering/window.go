@@ -2,52 +2,63 @@ package metering
 
 import "time"
 
-// window is the time in which a marketplace takes usage. Source: the contract, "reportBy", and the
-// marketplaces' own pages: docs/problems.md.
-type window struct {
-	end       time.Time // from then on usage is refused; zero if it is not known
-	month     bool      // the end of the month ends it
-	cancelled bool      // the cancellation of the entitlement ends it
+// Window is the time in which a marketplace accepts usage of an hour. Source: the marketplaces' own
+// pages: docs/problems.md.
+type Window struct {
+	End       time.Time // from then on usage is refused; zero if it is not known
+	Month     bool      // the end of the month ends it
+	Cancelled bool      // the cancellation of the entitlement ends it
 }
 
-func (w *window) closed(now time.Time) bool { return !w.end.IsZero() && !now.Before(w.end) }
+// Closed reports whether the window is over.
+func (w *Window) Closed(now time.Time) bool { return !w.End.IsZero() && !now.Before(w.End) }
+
+// UsageWindow is how long AWS and Azure accept usage, from the start of the hour, which is what is
+// sent.
+const UsageWindow = 24 * time.Hour
 
 const (
-	usageWindow  = 24 * time.Hour // AWS and Azure, from the start of the hour, which is what is sent
-	googleLate   = time.Hour      // after which Google does not promise to take usage
-	cancelWindow = time.Hour      // AWS and Google, after a cancellation
+	awsMonthGrace    = 6 * time.Hour // after its month, AWS accepts usage until then
+	googleMonthGrace = time.Hour     // as above, for Google
+	googleLate       = time.Hour     // after which Google does not promise to accept usage
+	cancelWindow     = time.Hour     // AWS and Google, after a cancellation
 )
 
-// window is the window of usage that happened at that time.
-func (t *Terms) window(at time.Time) (w window) {
-	partner := t.Entitlement.Partner
+// WindowOf is the window of usage that happened at that time. cancel is when its entitlement was
+// cancelled; zero if it was not.
+func WindowOf(partner Partner, at, cancel time.Time) (w Window) {
 	switch partner {
 	case "AWS":
-		w.end = hourOf(at).Add(usageWindow)
-		if month := awsMonthEnd(at); month.Before(w.end) {
-			w.end, w.month = month, true
+		w.End = HourOf(at).Add(UsageWindow)
+		if month := MonthAfter(partner, at).Add(awsMonthGrace); month.Before(w.End) {
+			w.End, w.Month = month, true
 		}
 	case "AZURE":
-		w.end = hourOf(at).Add(usageWindow)
+		w.End = HourOf(at).Add(UsageWindow)
 	case "GCP":
-		w.end, w.month = googleMonthEnd(at), true
+		w.End, w.Month = MonthAfter(partner, at).Add(googleMonthGrace), true
 	default:
 		return w
 	}
-	if cancel := t.Entitlement.CancelTime; partner != "AZURE" && !cancel.IsZero() && cancel.Add(cancelWindow).Before(w.end) {
-		w = window{end: cancel.Add(cancelWindow), cancelled: true}
+	if partner != "AZURE" && !cancel.IsZero() && cancel.Add(cancelWindow).Before(w.End) {
+		w = Window{End: cancel.Add(cancelWindow), Cancelled: true}
 	}
 	return w
+}
+
+// window is the window of usage that happened at that time.
+func (t *Terms) window(at time.Time) Window {
+	return WindowOf(t.Entitlement.Partner, at, t.Entitlement.CancelTime)
 }
 
 // reportBy is the last moment at which the marketplace takes usage of that time; zero if it is not
 // known, as of usage that is carried to a later hour.
 func (t *Terms) reportBy(at, now time.Time) time.Time {
 	w := t.window(at)
-	if w.closed(now) && t.carries(now) || w.end.Year() > 9999 {
+	if w.Closed(now) && t.carries(now) || w.End.Year() > 9999 {
 		return time.Time{}
 	}
-	return w.end
+	return w.End
 }
 
 // carries reports whether usage whose window is over is reported in a later hour: the connection
@@ -60,24 +71,21 @@ func (t *Terms) carries(now time.Time) bool {
 	return end.IsZero() || now.Before(end)
 }
 
-// hourOf is the start of the UTC hour.
-func hourOf(at time.Time) time.Time { return at.UTC().Truncate(time.Hour) }
+// HourOf is the UTC hour of a time, named by its start.
+func HourOf(at time.Time) time.Time { return at.UTC().Truncate(time.Hour) }
 
-// awsMonthEnd is when AWS closes the month of the usage: 06:00 UTC on the 1st of the next.
-func awsMonthEnd(at time.Time) time.Time {
+// MonthAfter is when the next month of the marketplace begins: in US Pacific at Google, else in
+// UTC.
+func MonthAfter(partner Partner, at time.Time) time.Time {
 	at = at.UTC()
-	return time.Date(at.Year(), at.Month()+1, 1, 6, 0, 0, 0, time.UTC)
-}
-
-// googleMonthEnd is when Google closes the month of the usage: 01:00 US Pacific on the 1st of the
-// next. The month is one of US Pacific too.
-func googleMonthEnd(at time.Time) time.Time {
-	at = at.UTC()
-	next := time.Date(at.Year(), at.Month(), 1, 0, 0, 0, 0, time.UTC)
-	for !at.Before(pacificMidnight(next)) {
-		next = next.AddDate(0, 1, 0)
+	next := time.Date(at.Year(), at.Month()+1, 1, 0, 0, 0, 0, time.UTC)
+	if partner != "GCP" {
+		return next
 	}
-	return pacificMidnight(next).Add(time.Hour)
+	if begun := pacificMidnight(next.AddDate(0, -1, 0)); at.Before(begun) {
+		return begun
+	}
+	return pacificMidnight(next)
 }
 
 // pacificMidnight is the start of the 1st of a month in US Pacific. The rule of daylight saving

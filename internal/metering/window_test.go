@@ -63,9 +63,8 @@ func TestReportBy(t *testing.T) {
 	}
 }
 
-// US Pacific by its rule is US Pacific by the time zone database, in each month from 2007 to 2037,
-// to which the database has each change.
-func TestGoogleMonthEnd_IsUSPacific(t *testing.T) {
+// Google's window ends at 01:00 US Pacific, as the time zone database has it.
+func TestWindowOf_GooglesMonthIsOfUSPacific(t *testing.T) {
 	pacific, err := time.LoadLocation("America/Los_Angeles")
 	if err != nil {
 		t.Fatal(err)
@@ -76,10 +75,27 @@ func TestGoogleMonthEnd_IsUSPacific(t *testing.T) {
 		there := usage.In(pacific)
 		// Midnight is once on every day there; 01:00 on November 1 may be twice.
 		want := time.Date(there.Year(), there.Month()+1, 1, 0, 0, 0, 0, pacific).Add(time.Hour)
-		if got := googleMonthEnd(usage); !got.Equal(want) || got.In(pacific).Format("02 15:04:05") != "01 01:00:00" {
+		if got := WindowOf("GCP", usage, time.Time{}).End; !got.Equal(want) || got.In(pacific).Format("02 15:04:05") != "01 01:00:00" {
 			rt.Fatalf("the month of %v ends at %v, want %v", there, got, want)
 		}
 	})
+}
+
+// US Pacific by its rule is US Pacific by the time zone database, in each month from 2007 to 2099.
+func TestMonthAfter_IsUSPacificByTheDatabase(t *testing.T) {
+	pacific, err := time.LoadLocation("America/Los_Angeles")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for month := range time.Month(12 * (2100 - 2007)) {
+		midnight := time.Date(2007, 1+month, 1, 0, 0, 0, 0, pacific)
+		if got := MonthAfter("GCP", midnight.Add(-time.Millisecond)); !got.Equal(midnight) {
+			t.Errorf("%s begins at %s, want %s", midnight.Format("2006-01"), got, midnight.UTC())
+		}
+		if next := time.Date(2007, 2+month, 1, 0, 0, 0, 0, pacific); !MonthAfter("GCP", midnight).Equal(next) {
+			t.Errorf("the month after %s begins at %s", midnight, MonthAfter("GCP", midnight))
+		}
+	}
 }
 
 // Usage is within its month and hour at once: the last moment is after the usage, on each

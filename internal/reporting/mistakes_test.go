@@ -10,6 +10,7 @@ import (
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	"github.com/marketmeter/marketmeter/internal/reporting/aws"
 	"github.com/marketmeter/marketmeter/internal/reporting/azure"
@@ -144,7 +145,7 @@ func TestMistakes_All25RefusedBecauseOfOne(t *testing.T) {
 				bisect(part[len(part)/2:])
 				return
 			}
-			if r.Verdict == reporting.Refused && r.Next == reporting.Done {
+			if r.Verdict == reports.Refused && r.Next == reporting.Done {
 				rejected = append(rejected, part[i].Dimension)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 )
 
 // Record is sealed usage of one dimension in one hour. It never changes: the marketplaces make the
@@ -64,7 +65,7 @@ type Response struct {
 
 // Result is what one call says about one record. The zero value is in doubt.
 type Result struct {
-	Verdict Verdict
+	Verdict reports.Result
 	Next    Next
 	Problem metering.ProblemCode // why it is not billed; empty if it is billed or in doubt
 
@@ -73,19 +74,6 @@ type Result struct {
 	Accepted *Accepted // with Duplicate: what the marketplace reports of the earlier record, if anything
 	Raw      []byte    // the part of the response about this record
 }
-
-// Verdict says whether a call billed a record.
-type Verdict int
-
-// The verdicts.
-const (
-	InDoubt   Verdict = iota // the record may have been billed
-	Billed                   // it is billed
-	Refused                  // this call has not billed it
-	Duplicate                // this call has not billed it: an earlier record of the hour stands
-)
-
-func (v Verdict) String() string { return [...]string{"in doubt", "billed", "refused", "duplicate"}[v] }
 
 // Next says how to continue with a record.
 type Next int
@@ -129,7 +117,7 @@ type Accepted struct {
 
 // Rule is the meaning of a marketplace's status or error. Each marketplace has one table of them.
 type Rule struct {
-	Verdict Verdict
+	Verdict reports.Result
 	Next    Next
 	Problem metering.ProblemCode
 	Lane    LaneFault
@@ -142,12 +130,12 @@ func (r Rule) Result(reason string) Result {
 
 // SomeAtFault is the rule of a request that was refused because of some of its records.
 func SomeAtFault(problem metering.ProblemCode) Rule {
-	return Rule{Verdict: Refused, Next: Bisect, Problem: problem}
+	return Rule{Verdict: reports.Refused, Next: Bisect, Problem: problem}
 }
 
 // LaneAtFault is the rule of a request that was refused for a reason that is no record's.
 func LaneAtFault(fault LaneFault, problem metering.ProblemCode) Rule {
-	return Rule{Verdict: Refused, Next: WaitForLane, Problem: problem, Lane: fault}
+	return Rule{Verdict: reports.Refused, Next: WaitForLane, Problem: problem, Lane: fault}
 }
 
 // Lane is what is sent, throttled and refused together: a request holds records of one lane.

@@ -4,6 +4,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 )
 
 // Call is one request while it is made and its response is read.
@@ -34,10 +35,10 @@ func Begin(records []Record, limits *Limits) *Call {
 	for i := range records {
 		r := &records[i]
 		notSent := func(reason string) {
-			c.results[i] = Result{Verdict: Refused, Problem: metering.ProblemMarketplaceRefused, Reason: "not sent: " + reason}
+			c.results[i] = Result{Verdict: reports.Refused, Problem: metering.ProblemMarketplaceRefused, Reason: "not sent: " + reason}
 		}
 		if code, reason := checkRecord(r, limits); code != "" {
-			c.results[i] = Result{Verdict: Refused, Next: Done, Problem: code, Reason: "not sent: " + reason}
+			c.results[i] = Result{Verdict: reports.Refused, Next: Done, Problem: code, Reason: "not sent: " + reason}
 			continue
 		}
 		identity := limits.Identity(r)

@@ -44,11 +44,11 @@ var ErrState = errors.New("the hour is in another state")
 
 // OpenHour opens the hour of an entitlement that is named by its start.
 func OpenHour(org metering.OrgID, entitlement metering.EntitlementID, start time.Time) Hour {
-	return Hour{Organization: org, Entitlement: entitlement, Start: HourOf(start), State: StateOpen, Version: 1}
+	return Hour{Organization: org, Entitlement: entitlement, Start: metering.HourOf(start), State: StateOpen, Version: 1}
 }
 
 // ID is the id of the hour's report.
-func (h *Hour) ID() string { return ReportID(h.Organization, h.Entitlement, h.Start) }
+func (h *Hour) ID() string { return metering.ReportID(h.Organization, h.Entitlement, h.Start) }
 
 // Claims reports whether the hour takes a group with that status and due hour. The due hour is the
 // fencing token: a worker that slept since it listed the group does not take it into a later hour's

@@ -35,7 +35,7 @@ func must(t testing.TB) func(Hour, error) Hour {
 
 func TestHour_GoesThroughItsStates(t *testing.T) {
 	open := OpenHour("org1", "ent1", at("06-15 10:40"))
-	if open.State != StateOpen || open.Version != 1 || !open.Start.Equal(at("06-15 10:00")) || open.ID() != ReportID("org1", "ent1", at("06-15 10:00")) {
+	if open.State != StateOpen || open.Version != 1 || !open.Start.Equal(at("06-15 10:00")) || open.ID() != metering.ReportID("org1", "ent1", at("06-15 10:00")) {
 		t.Fatalf("%+v", open)
 	}
 	h, ledger := sealedHour(t)

@@ -20,7 +20,7 @@ type Outcome struct {
 	// Difference is what the marketplace has, less what was sent; nil if it does not say.
 	Difference *metering.Exact
 
-	// Who resolved it, and when.
+	// The operator that resolved it, and the time.
 	By string
 	At time.Time
 }

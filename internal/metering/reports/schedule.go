@@ -23,10 +23,6 @@ type Schedule struct {
 }
 
 const (
-	usageWindow   = 24 * time.Hour   // AWS and Azure, from the timestamp that is sent
-	awsMonthGrace = 6 * time.Hour    // after the month, AWS takes its usage until then
-	googleGrace   = time.Hour        // as above, for Google
-	cancelWindow  = time.Hour        // AWS and Google, after a cancellation
 	cancelLock    = 10 * time.Minute // how long hours stay open after a cancellation
 	sendingMargin = time.Hour        // from closing an hour to its deadline, at least
 	googleResends = 3 * time.Hour    // for how long Google is trusted to recognize an operation
@@ -42,28 +38,22 @@ func ScheduleOf(e *metering.Entitlement, c metering.Connection) Schedule {
 	}
 }
 
-// HourOf is the UTC hour of a time.
-func HourOf(at time.Time) time.Time { return at.UTC().Truncate(time.Hour) }
-
-// Deadline is the moment from which the marketplace refuses usage of the hour.
+// Deadline is the moment from which the marketplace refuses usage of the hour; zero if it is not
+// known.
 func (s *Schedule) Deadline(hour time.Time) time.Time {
-	deadline := s.uncancelled(hour)
-	if s.Partner == "AZURE" || s.Cancel.IsZero() {
-		return deadline
-	}
-	return earlier(deadline, s.Cancel.Add(cancelWindow))
+	return metering.WindowOf(s.Partner, hour, s.Cancel).End
+}
+
+// over reports whether the window of the hour is over. That of a marketplace that is not known
+// never is: its usage is not refused for its age, and can't be sealed.
+func (s *Schedule) over(hour, now time.Time) bool {
+	w := metering.WindowOf(s.Partner, hour, s.Cancel)
+	return w.Closed(now)
 }
 
 // uncancelled is the deadline of the hour if the entitlement is not cancelled.
 func (s *Schedule) uncancelled(hour time.Time) time.Time {
-	switch s.Partner {
-	case "GCP":
-		return monthAfter(s.Partner, hour).Add(googleGrace)
-	case "AWS":
-		return earlier(hour.Add(usageWindow), monthAfter(s.Partner, hour).Add(awsMonthGrace))
-	default:
-		return hour.Add(usageWindow)
-	}
+	return metering.WindowOf(s.Partner, hour, time.Time{}).End
 }
 
 // Closes is when the hour is sealed: no usage is added to it afterwards.
@@ -92,22 +82,22 @@ func (s *Schedule) SendUntil(hour, doubt time.Time) time.Time {
 // It returns EXPIRED if the window of the usage is over, and NO_HOUR_LEFT if no later hour may take
 // the usage: the month of the marketplace, or the entitlement, ends first.
 func (s *Schedule) Due(at, after, now time.Time) (hour time.Time, problem metering.ProblemCode) {
-	own := HourOf(at)
-	hour = later(own, HourOf(s.Start))
+	own := metering.HourOf(at)
+	hour = later(own, metering.HourOf(s.Start))
 	if !after.IsZero() {
-		hour = later(hour, HourOf(after).Add(time.Hour))
+		hour = later(hour, metering.HourOf(after).Add(time.Hour))
 	}
-	if !now.Before(s.Deadline(own)) {
+	if s.over(own, now) {
 		if !s.Carry {
 			return time.Time{}, metering.ProblemExpired
 		}
 		hour = later(hour, s.firstOpen(now))
 	}
 	switch {
-	case !s.Carry && !hour.Before(monthAfter(s.Partner, own)),
+	case !s.Carry && !hour.Before(metering.MonthAfter(s.Partner, own)),
 		!s.End.IsZero() && !hour.Before(s.End),
 		!s.Cancel.IsZero() && !hour.Before(s.Cancel),
-		!now.Before(s.Deadline(hour)):
+		s.over(hour, now):
 		return time.Time{}, metering.ProblemNoHourLeft
 	}
 	return hour, ""
@@ -117,11 +107,11 @@ func (s *Schedule) Due(at, after, now time.Time) (hour time.Time, problem meteri
 // Google asks for usage within the hour: its first is the current one.
 func (s *Schedule) firstOpen(now time.Time) time.Time {
 	if s.Partner == "GCP" {
-		return HourOf(now)
+		return metering.HourOf(now)
 	}
-	hour := HourOf(now.Add(sendingMargin - usageWindow)).Add(time.Hour)
+	hour := metering.HourOf(now.Add(sendingMargin - metering.UsageWindow)).Add(time.Hour)
 	if !now.Before(s.uncancelled(hour).Add(-sendingMargin)) {
-		hour = monthAfter(s.Partner, hour)
+		hour = metering.MonthAfter(s.Partner, hour)
 	}
 	return hour
 }

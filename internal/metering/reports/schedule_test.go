@@ -134,6 +134,7 @@ func TestSchedule_Due(t *testing.T) {
 		{"Google, month of US Pacific", google, "07-01 06:20", "", "07-01 07:59", "07-01 06:00", ""},
 		{"Google, month is closed", google, "07-01 06:20", "", "07-01 08:00", "", expired},
 		{"Google, moved past the month", google, "07-01 06:20", "07-01 06:00", "07-01 07:30", "", none},
+		{"another marketplace", Schedule{Partner: "ORACLE"}, "06-15 10:20", "", "06-25 10:00", "06-15 10:00", ""},
 		{"Google, carried", googleCarry, "06-15 06:20", "", "07-20 07:30", "07-20 07:00", ""},
 	} {
 		hour, problem := test.s.Due(at(test.usage), at(test.after), at(test.now))
@@ -197,14 +198,14 @@ func TestSchedule_DueHoursAreOpen(t *testing.T) {
 				}
 				return
 			}
-			switch own := HourOf(usage); {
+			switch own := metering.HourOf(usage); {
 			case !due.After(after) && !after.IsZero(), due.Before(own):
 				t.Fatalf("due %s after %s", due, after)
 			case !now.Before(s.Deadline(due)):
 				t.Fatalf("due %s, whose window is over", due)
 			case !s.End.IsZero() && !due.Before(s.End), !s.Cancel.IsZero() && !due.Before(s.Cancel):
 				t.Fatalf("due %s, after the entitlement", due)
-			case !s.Carry && !monthAfter(s.Partner, due).Equal(monthAfter(s.Partner, own)):
+			case !s.Carry && !metering.MonthAfter(s.Partner, due).Equal(metering.MonthAfter(s.Partner, own)):
 				t.Fatalf("due %s, in another month than %s", due, own)
 			}
 			if from, to, ok := s.Sent(due); ok && (from.Before(due) || !from.Before(due.Add(time.Hour)) || !from.Before(to) || to.After(due.Add(time.Hour))) {
@@ -216,23 +217,6 @@ func TestSchedule_DueHoursAreOpen(t *testing.T) {
 			after = due
 		}
 	})
-}
-
-// The zone in the program is that of Go's database, for all months that may be reported.
-func TestPacific_IsTheZoneOfTheDatabase(t *testing.T) {
-	want, err := time.LoadLocation("America/Los_Angeles")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for month := time.Date(2007, 1, 1, 0, 0, 0, 0, time.UTC); month.Year() < 2100; month = month.AddDate(0, 1, 0) {
-		midnight := time.Date(month.Year(), month.Month(), 1, 0, 0, 0, 0, want)
-		if got := monthAfter("GCP", midnight.Add(-time.Millisecond)); !got.Equal(midnight) {
-			t.Errorf("%s begins at %s, want %s", month.Format("2006-01"), got, midnight.UTC())
-		}
-		if got := monthAfter("GCP", midnight); !got.After(midnight) {
-			t.Errorf("the month after %s begins at %s", midnight, got)
-		}
-	}
 }
 
 func TestScheduleOf_HasThePartnersDefaults(t *testing.T) {

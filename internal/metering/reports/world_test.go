@@ -223,7 +223,7 @@ func (w *world) user() {
 	}
 }
 
-// resolve is an operator who has seen what the marketplace has, once nothing is on its way.
+// resolve is an operator that has seen what the marketplace has, once nothing is on its way.
 func (w *world) resolve(g *worldGroup) {
 	h := w.hours[g.report]
 	if h == nil || h.State != StateSettled || w.onItsWay(g.report) {
@@ -276,7 +276,7 @@ func (w *world) environment() {
 		w.terms = &metering.Terms{Entitlement: w.terms.Entitlement, Config: configOf(w.schedule.Partner, flags...)}
 		w.note("config %v", flags)
 	case 7:
-		p := place{HourOf(w.now), "a"}
+		p := place{metering.HourOf(w.now), "a"}
 		if _, exists := w.stands[p]; !exists && w.choose(8) == 0 {
 			w.foreign = true
 			w.stands[p] = standing{quantityOf(worldQuantities[1+w.choose(6)]), w.now, false}

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	"github.com/marketmeter/marketmeter/internal/reporting/exchange"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
@@ -233,7 +234,7 @@ func TestTables_EachRowIsProduced(t *testing.T) {
 			if (got.Lane != reporting.NoLaneFault) != (got.LaneReason != "") {
 				t.Errorf("lane %v for the reason %q", got.Lane, got.LaneReason)
 			}
-			if first.Verdict != reporting.Billed && strings.Contains(strings.TrimPrefix(b.Billed(), before), "d0") {
+			if first.Verdict != reports.Billed && strings.Contains(strings.TrimPrefix(b.Billed(), before), "d0") {
 				t.Errorf("verdict %v, but billed: %s", first.Verdict, b.Billed())
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
 	"github.com/marketmeter/marketmeter/sandbox"
@@ -71,11 +72,11 @@ func FuzzResponse(f *testing.F) {
 				return false
 			}
 			switch {
-			case r.Verdict == reporting.InDoubt && r.Next != reporting.Resend,
-				r.Verdict != reporting.InDoubt && (!object || status >= 500),
-				r.Verdict == reporting.Billed && (status != 200 || readable && !says("Success")),
-				r.Verdict == reporting.Duplicate && (status != 200 || readable && !says("DuplicateRecord")),
-				r.Verdict == reporting.Refused && r.Problem == "",
+			case r.Verdict == reports.InDoubt && r.Next != reporting.Resend,
+				r.Verdict != reports.InDoubt && (!object || status >= 500),
+				r.Verdict == reports.Billed && (status != 200 || readable && !says("Success")),
+				r.Verdict == reports.Duplicate && (status != 200 || readable && !says("DuplicateRecord")),
+				r.Verdict == reports.Refused && r.Problem == "",
 				got.Lane != reporting.NoLaneFault && r.Next != reporting.WaitForLane:
 				t.Fatalf("status %d, %s: %+v", status, body, got)
 			}

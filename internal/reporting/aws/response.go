@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 )
 
@@ -19,17 +20,17 @@ import (
 // Source: UsageRecordResult in the API model of meteringmarketplace. A status that is not here
 // leaves the record in doubt.
 var statuses = map[string]reporting.Rule{
-	"Success": {Verdict: reporting.Billed, Next: reporting.Done},
+	"Success": {Verdict: reports.Billed, Next: reporting.Done},
 	// AWS does not say what it accepted. Whether an identical record is Success or DuplicateRecord
 	// is not documented in one way.
-	"DuplicateRecord": {Verdict: reporting.Duplicate, Next: reporting.Done, Problem: metering.ProblemConflict},
+	"DuplicateRecord": {Verdict: reports.Duplicate, Next: reporting.Done, Problem: metering.ProblemConflict},
 	// The agreement may not be known yet, or be renewed.
-	"CustomerNotSubscribed": {Verdict: reporting.Refused, Next: reporting.Hourly, Problem: metering.ProblemNotSubscribed},
+	"CustomerNotSubscribed": {Verdict: reports.Refused, Next: reporting.Hourly, Problem: metering.ProblemNotSubscribed},
 }
 
 // unprocessed is what a record in UnprocessedRecords is: not billed. Source: the API model, "send
 // them again".
-var unprocessed = reporting.Rule{Verdict: reporting.Refused, Next: reporting.Resend, Problem: metering.ProblemMarketplaceRefused}
+var unprocessed = reporting.Rule{Verdict: reports.Refused, Next: reporting.Resend, Problem: metering.ProblemMarketplaceRefused}
 
 // exceptions is what an exception with a status of 4xx means. Nothing of the request was done.
 //

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	"github.com/marketmeter/marketmeter/internal/reporting/exchange"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
@@ -216,7 +217,7 @@ func TestTables_EachRowIsProduced(t *testing.T) {
 			if row.lane == reporting.Throttled && got.RetryAfter != time.Second {
 				t.Errorf("retry after %v", got.RetryAfter)
 			}
-			if first.Verdict != reporting.Billed && strings.Contains(strings.TrimPrefix(b.Billed(), before), "d0") {
+			if first.Verdict != reports.Billed && strings.Contains(strings.TrimPrefix(b.Billed(), before), "d0") {
 				t.Errorf("verdict %v, but billed: %s", first.Verdict, b.Billed())
 			}
 		})
@@ -274,7 +275,7 @@ func TestSend_FaultsLeaveTheRecordsInDoubt(t *testing.T) {
 		again := send(b, rt.Azure("d0", "1"), rt.Azure("d1", "2"))
 		want(t, f.Fault+", again", strings.ReplaceAll(rt.Verdicts(again), "duplicate", "billed"), "billed done, billed done")
 		for _, r := range again.Results {
-			if r.Verdict == reporting.Duplicate && (r.Accepted == nil || !r.Accepted.Equal) {
+			if r.Verdict == reports.Duplicate && (r.Accepted == nil || !r.Accepted.Equal) {
 				t.Errorf("%s: %+v", f.Fault, r)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	"github.com/marketmeter/marketmeter/internal/reporting/exchange"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
@@ -73,12 +74,12 @@ func FuzzResponse(f *testing.F) {
 				return false
 			}
 			switch {
-			case r.Verdict == reporting.InDoubt && r.Next != reporting.Resend,
-				r.Verdict != reporting.InDoubt && (!object || status >= 500 || status == 409),
-				r.Verdict == reporting.Billed && (status != 200 || readable && !says("Accepted")),
-				r.Verdict == reporting.Duplicate && (status != 200 || readable && !says("Duplicate")),
-				r.Accepted != nil && (r.Verdict != reporting.Duplicate || !json.Valid([]byte(r.Accepted.Quantity))),
-				r.Verdict == reporting.Refused && r.Problem == "",
+			case r.Verdict == reports.InDoubt && r.Next != reporting.Resend,
+				r.Verdict != reports.InDoubt && (!object || status >= 500 || status == 409),
+				r.Verdict == reports.Billed && (status != 200 || readable && !says("Accepted")),
+				r.Verdict == reports.Duplicate && (status != 200 || readable && !says("Duplicate")),
+				r.Accepted != nil && (r.Verdict != reports.Duplicate || !json.Valid([]byte(r.Accepted.Quantity))),
+				r.Verdict == reports.Refused && r.Problem == "",
 				got.Lane != reporting.NoLaneFault && r.Next != reporting.WaitForLane:
 				t.Fatalf("status %d, %s: %+v", status, body, got)
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 )
 
@@ -18,12 +19,12 @@ import (
 // leaves the event in doubt. So does Error, an internal error: the source does not say that the
 // event was not stored.
 var statuses = map[string]reporting.Rule{
-	"Accepted":  {Verdict: reporting.Billed, Next: reporting.Done},
-	"Duplicate": {Verdict: reporting.Duplicate, Next: reporting.Done, Problem: metering.ProblemConflict},
-	"Error":     {Verdict: reporting.InDoubt, Next: reporting.Resend},
+	"Accepted":  {Verdict: reports.Billed, Next: reporting.Done},
+	"Duplicate": {Verdict: reports.Duplicate, Next: reporting.Done, Problem: metering.ProblemConflict},
+	"Error":     {Verdict: reports.InDoubt, Next: reporting.Resend},
 	"Expired":   refused(metering.ProblemExpired),
 	// The subscription is suspended, or not activated yet.
-	"ResourceNotActive":     {Verdict: reporting.Refused, Next: reporting.Hourly, Problem: metering.ProblemNotSubscribed},
+	"ResourceNotActive":     {Verdict: reports.Refused, Next: reporting.Hourly, Problem: metering.ProblemNotSubscribed},
 	"ResourceNotFound":      refused(metering.ProblemMarketplaceRefused),
 	"ResourceNotAuthorized": refused(metering.ProblemMarketplaceRefused),
 	"InvalidDimension":      refused(metering.ProblemDimensionUnknown),
@@ -32,7 +33,7 @@ var statuses = map[string]reporting.Rule{
 }
 
 func refused(problem metering.ProblemCode) reporting.Rule {
-	return reporting.Rule{Verdict: reporting.Refused, Next: reporting.Done, Problem: problem}
+	return reporting.Rule{Verdict: reports.Refused, Next: reporting.Done, Problem: problem}
 }
 
 // refusals is what an HTTP status means whose body is an error of Azure's. Nothing of the request
@@ -132,13 +133,13 @@ func (m *message) result(sent *reporting.Record, raw []byte) reporting.Result {
 	result := statuses[m.Status].Result(reason)
 	result.Raw = raw
 	switch result.Verdict {
-	case reporting.Billed:
+	case reports.Billed:
 		// Another quantity than ours is not what was sent. A resend brings the accepted event.
 		if len(m.Quantity) > 0 && !sameDouble(m.Quantity, sent) {
 			return reporting.Result{Reason: "Azure accepted " + string(m.Quantity) + ", but " + sent.Quantity.String() + " was sent", Raw: raw}
 		}
 		result.Receipt = m.UsageEventID
-	case reporting.Duplicate:
+	case reports.Duplicate:
 		if m.Error != nil {
 			result.Accepted = m.Error.AdditionalInfo.AcceptedMessage.accepted(sent)
 		}

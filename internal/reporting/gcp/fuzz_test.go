@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	"github.com/marketmeter/marketmeter/internal/reporting/exchange"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
@@ -78,19 +79,19 @@ func FuzzResponse(f *testing.F) {
 			switch {
 			case toCheck:
 				// It goes on, or nothing is sent.
-				if r.Verdict != reporting.Billed && (r.Verdict != reporting.Refused || r.Next == reporting.Done || got.Request != nil || !object || status >= 500) {
+				if r.Verdict != reports.Billed && (r.Verdict != reports.Refused || r.Next == reporting.Done || got.Request != nil || !object || status >= 500) {
 					t.Fatalf("check: status %d, %s: %+v", status, body, got)
 				}
-			case r.Verdict == reporting.InDoubt && r.Next != reporting.Resend,
-				r.Verdict != reporting.InDoubt && (!object || status >= 500),
-				r.Verdict == reporting.Billed && (status != 200 || readable && slices.ContainsFunc(response.ReportErrors, func(e struct {
+			case r.Verdict == reports.InDoubt && r.Next != reporting.Resend,
+				r.Verdict != reports.InDoubt && (!object || status >= 500),
+				r.Verdict == reports.Billed && (status != 200 || readable && slices.ContainsFunc(response.ReportErrors, func(e struct {
 					OperationID string `json:"operationId"`
 				},
 				) bool {
 					return e.OperationID == id
 				})),
-				r.Verdict == reporting.Duplicate,
-				r.Verdict == reporting.Refused && r.Problem == "",
+				r.Verdict == reports.Duplicate,
+				r.Verdict == reports.Refused && r.Problem == "",
 				got.Lane != reporting.NoLaneFault && r.Next != reporting.WaitForLane:
 				t.Fatalf("status %d, %s: %+v", status, body, got)
 			}

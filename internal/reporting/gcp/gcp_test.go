@@ -23,6 +23,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	"github.com/marketmeter/marketmeter/internal/reporting/exchange"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
@@ -251,7 +252,7 @@ func TestTables_EachRowIsProduced(t *testing.T) {
 			if first.Problem != row.problem || got.Lane != row.lane || (got.Lane != reporting.NoLaneFault) != (got.LaneReason != "") {
 				t.Errorf("problem %s, lane %v, %q; want %s, %v", first.Problem, got.Lane, got.LaneReason, row.problem, row.lane)
 			}
-			if first.Verdict != reporting.Billed && (first.Reason == "" || strings.Contains(b.Billed(), "d0")) {
+			if first.Verdict != reports.Billed && (first.Reason == "" || strings.Contains(b.Billed(), "d0")) {
 				t.Errorf("verdict %v, reason %q, billed: %s", first.Verdict, first.Reason, b.Billed())
 			}
 		})
@@ -629,7 +630,7 @@ func TestSend_ManyConsumersAreChecked(t *testing.T) {
 	b := rt.Start(t, sandbox.Options{Catalog: catalog})
 	got := send(b, batch...)
 	for i, r := range got.Results {
-		if billed := r.Verdict == reporting.Billed; billed == (i/2%10 == 3) {
+		if billed := r.Verdict == reports.Billed; billed == (i/2%10 == 3) {
 			t.Fatalf("record %d: %+v", i, r)
 		}
 	}

@@ -1,7 +1,6 @@
 package gcp
 
 import (
-	"crypto/sha1"
 	"fmt"
 	"math"
 	"strconv"
@@ -78,19 +77,9 @@ func encoded(request any) []byte {
 // size is the operation with the comma behind it.
 func size(r *reporting.Record) int { return len(encoded(operationOf(r))) + 1 }
 
-// namespace is the UUID in which operation ids are hashed. It must never change: an operation that
-// is sent again would be billed again.
-var namespace = [16]byte{0x6f, 0x2c, 0x91, 0x0e, 0x3b, 0x57, 0x4d, 0x84, 0x9a, 0x1d, 0xc4, 0x70, 0x5e, 0xb8, 0x26, 0xf3}
-
-// OperationID is a UUID of version 5 (RFC 9562, 5.5), of organization, entitlement, hour and
-// dimension. Nothing in it is random or counted: by it Google finds that an operation is sent
-// again. No part holds a NUL.
+// OperationID is the id by which Google recognizes the operation if it is sent again.
 func OperationID(r *reporting.Record) string {
-	name := strings.Join([]string{"operation", string(r.Organization), string(r.Entitlement), metering.FormatTime(r.Hour()), r.Dimension}, "\x00")
-	sum := sha1.Sum(append(namespace[:], name...))
-	id := sum[:16]
-	id[6], id[8] = id[6]&0x0f|0x50, id[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
+	return metering.OperationID(r.Organization, r.Entitlement, r.Hour(), r.Dimension)
 }
 
 // checkHeld returns why Google could not hold the record.

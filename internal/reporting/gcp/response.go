@@ -7,6 +7,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 )
 
@@ -14,7 +15,7 @@ import (
 // has no ids of its own: the receipt is the operationId.
 //
 // Source: Service Control v1, ReportResponse: success with no errors means that all were processed.
-var accepted = reporting.Rule{Verdict: reporting.Billed, Next: reporting.Done}
+var accepted = reporting.Rule{Verdict: reports.Billed, Next: reporting.Done}
 
 // reportErrors is what the code of an operation in reportErrors means.
 //
@@ -23,18 +24,18 @@ var accepted = reporting.Rule{Verdict: reporting.Billed, Next: reporting.Done}
 // does not exclude that it was done: 4 says that it may have been, 14 that repeating is not always
 // safe, and 13 says nothing.
 var reportErrors = map[int]reporting.Rule{
-	3:  {Verdict: reporting.Refused, Next: reporting.Done, Problem: metering.ProblemMarketplaceRefused},   // INVALID_ARGUMENT
-	4:  {Verdict: reporting.InDoubt, Next: reporting.Resend},                                              // DEADLINE_EXCEEDED
-	5:  notActive,                                                                                         // NOT_FOUND
-	7:  {Verdict: reporting.Refused, Next: reporting.Hourly, Problem: metering.ProblemMarketplaceRefused}, // PERMISSION_DENIED
-	8:  {Verdict: reporting.Refused, Next: reporting.Resend, Problem: metering.ProblemMarketplaceRefused}, // RESOURCE_EXHAUSTED
-	13: {Verdict: reporting.InDoubt, Next: reporting.Resend},                                              // INTERNAL
-	14: {Verdict: reporting.InDoubt, Next: reporting.Resend},                                              // UNAVAILABLE
+	3:  {Verdict: reports.Refused, Next: reporting.Done, Problem: metering.ProblemMarketplaceRefused},   // INVALID_ARGUMENT
+	4:  {Verdict: reports.InDoubt, Next: reporting.Resend},                                              // DEADLINE_EXCEEDED
+	5:  notActive,                                                                                       // NOT_FOUND
+	7:  {Verdict: reports.Refused, Next: reporting.Hourly, Problem: metering.ProblemMarketplaceRefused}, // PERMISSION_DENIED
+	8:  {Verdict: reports.Refused, Next: reporting.Resend, Problem: metering.ProblemMarketplaceRefused}, // RESOURCE_EXHAUSTED
+	13: {Verdict: reports.InDoubt, Next: reporting.Resend},                                              // INTERNAL
+	14: {Verdict: reports.InDoubt, Next: reporting.Resend},                                              // UNAVAILABLE
 }
 
 // notActive is an entitlement that is not active: by the code 5, or by any checkError of
 // checkErrors but the transient ones.
-var notActive = reporting.Rule{Verdict: reporting.Refused, Next: reporting.Hourly, Problem: metering.ProblemNotSubscribed}
+var notActive = reporting.Rule{Verdict: reports.Refused, Next: reporting.Hourly, Problem: metering.ProblemNotSubscribed}
 
 // refusals is what a failed call means whose status is of 4xx, by the name in its error. Google
 // checks the credentials and the form of a request before its operations.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	"github.com/marketmeter/marketmeter/sandbox"
 )
@@ -247,7 +248,11 @@ func (c *Canned) RoundTrip(r *http.Request) (*http.Response, error) {
 func Verdicts(response reporting.Response) string {
 	var all []string
 	for _, r := range response.Results {
-		all = append(all, fmt.Sprintf("%v %v", r.Verdict, r.Next))
+		verdict := strings.ToLower(string(r.Verdict))
+		if r.Verdict == reports.InDoubt {
+			verdict = "in doubt"
+		}
+		all = append(all, verdict+" "+r.Next.String())
 	}
 	return strings.Join(all, ", ")
 }

@@ -1,4 +1,4 @@
-package reports
+package metering
 
 import (
 	"regexp"
@@ -8,7 +8,7 @@ import (
 
 // An id that changed would make the marketplace bill a resend. Python's uuid.uuid5 made these.
 func TestIDs_NeverChange(t *testing.T) {
-	hour := at("06-15 10:00")
+	hour := at(t, "2026-06-15T10:00:00Z")
 	if got, want := ReportID("org1", "ent1", hour), "bc388efe-4bbf-54e0-9333-9973620e744e"; got != want {
 		t.Errorf("report %s, want %s", got, want)
 	}
@@ -19,7 +19,7 @@ func TestIDs_NeverChange(t *testing.T) {
 
 func TestIDs_DifferByEachPart(t *testing.T) {
 	form := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
-	hour := at("06-15 10:00")
+	hour := at(t, "2026-06-15T10:00:00Z")
 	zone := time.FixedZone("", 2*60*60)
 	ids := map[string]bool{}
 	for _, id := range []string{
