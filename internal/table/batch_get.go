@@ -53,10 +53,11 @@ func (t *Table) batchGetTexts(ctx context.Context, doing string, org metering.Or
 		response = new([]byte)
 	}
 	defer t.answers.Put(response)
+	partition := text(orgKey(org))
 	for attempt := 0; len(sortKeys) > 0; attempt++ {
 		keys := make([]map[string]types.AttributeValue, len(sortKeys))
 		for i, sk := range sortKeys {
-			keys[i] = itemKey(orgKey(org), sk)
+			keys[i] = map[string]types.AttributeValue{attrPK: partition, attrSK: text(sk)}
 		}
 		*response = (*response)[:0]
 		if _, err := t.client.BatchGetItem(dynamoclient.TakeAnswer(ctx, response), &dynamodb.BatchGetItemInput{
