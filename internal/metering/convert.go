@@ -14,9 +14,9 @@ import (
 // arithmetic is exact, except that a quotient is rounded once. Except for LAST, the order in which
 // records were sent does not matter.
 
-// convertNew converts the usage of a new group: records are by dimension key, origin by source key or,
-// for billable records, by metric id. Usage that can't be converted is left out of records and has
-// a problem. Without an entitlement, only quantities are checked, and nothing is converted.
+// convertNew converts the usage of a new group: records are by dimension key, origin by source key
+// or, for billable records, by metric id. Usage that can't be converted is left out of records and
+// has a problem. Without an entitlement, only quantities are checked, and nothing is converted.
 //
 // With SkipValidation, dimensions are not checked. The problems are in a fixed order. Without keep,
 // records and origin are left out: keys is how many bytes the keys of records take as stored.

@@ -44,9 +44,9 @@ func (t *Table) batchGet(ctx context.Context, doing string, keys []map[string]ty
 	return items, nil
 }
 
-// batchGetTexts is batchGet for those who need only strings of items of the organization, which may
-// be large: it reads them from DynamoDB's response, since the SDK's decoding takes longer than all
-// the rest of a validation. It calls take as listjson.EachText does.
+// batchGetTexts is batchGet for strings of the organization's items, which may be large: it reads
+// them from DynamoDB's response, since the SDK's decoding takes longer than all the rest of a
+// validation. It calls take as listjson.EachText does.
 func (t *Table) batchGetTexts(ctx context.Context, doing string, org metering.OrgID, sortKeys, names []string, take func(values [][]byte) error) error {
 	response, ok := t.answers.Get().(*[]byte)
 	if !ok {
