@@ -11,9 +11,10 @@ import (
 	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
-func exportGroups(ctx context.Context, p cli.Program, args []string) error {
+func exportLines(ctx context.Context, p cli.Program, args []string) error {
 	flags := p.Flags()
 	org := flags.String("org", "", "the `organization` to export; required")
+	kind := kindFlag(flags)
 	format := flags.String("format", "jsonl", "jsonl or csv")
 	raw := flags.Bool("csv-raw", false, "write texts in CSV as they are stored, also those that a spreadsheet takes for formulas")
 	var filter metering.GroupFilter
@@ -33,10 +34,17 @@ func exportGroups(ctx context.Context, p cli.Program, args []string) error {
 		return cli.UsageError(fmt.Sprintf("--format is %q: it must be jsonl or csv", *format))
 	case *raw && *format != "csv":
 		return cli.UsageError("--csv-raw is for --format csv alone")
+	case *kind != transfer.Groups && *format == "csv":
+		return cli.UsageError(fmt.Sprintf("--format csv is for --kind groups alone: %s are exported as jsonl", *kind))
+	case *kind != transfer.Groups && (filter.StartDate != "" || filter.EndDate != ""):
+		return cli.UsageError(fmt.Sprintf("--from and --to are for --kind groups alone: all %s are exported", *kind))
 	}
 	tbl, err := stack.Open(ctx, p.Getenv, p.Stderr)
 	if err != nil {
 		return err
+	}
+	if *kind != transfer.Groups {
+		return transfer.ExportCatalog(ctx, tbl.Table, metering.OrgID(*org), *kind, p.Stdout, p.Stderr)
 	}
 	var writer transfer.Writer
 	if *format == "csv" {

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/cli"
@@ -11,10 +14,11 @@ import (
 	"github.com/marketmeter/marketmeter/internal/transfer"
 )
 
-func importGroups(ctx context.Context, p cli.Program, args []string) error {
+func importLines(ctx context.Context, p cli.Program, args []string) error {
 	flags := p.Flags()
 	org := flags.String("org", "", "the `organization` to import into; required")
-	rewriteOrg := flags.Bool("rewrite-org", false, "import the groups of other organizations too, as the organization's own")
+	kind := kindFlag(flags)
+	rewriteOrg := flags.Bool("rewrite-org", false, "import the lines of other organizations too, as the organization's own")
 	if err := p.Parse(flags, args); err != nil {
 		return err
 	}
@@ -35,7 +39,7 @@ func importGroups(ctx context.Context, p cli.Program, args []string) error {
 	}
 	show := transfer.NewProgress(p.Stderr, p.Getenv, time.Now)
 	counts, err := transfer.Import(ctx, tbl.Table, metering.OrgID(*org), from, transfer.ImportOptions{
-		RewriteOrg: *rewriteOrg, Patience: time.Minute, Refused: show.Refused, Progress: show.Counts,
+		Kind: *kind, RewriteOrg: *rewriteOrg, Patience: time.Minute, Refused: show.Refused, Progress: show.Counts,
 	})
 	show.Clear()
 	if _, printing := fmt.Fprintln(p.Stdout, counts); printing != nil && err == nil {
@@ -45,6 +49,19 @@ func importGroups(ctx context.Context, p cli.Program, args []string) error {
 		return cli.ExitStatus(1)
 	}
 	return err
+}
+
+// kindFlag defines --kind.
+func kindFlag(flags *flag.FlagSet) *transfer.Kind {
+	kind := transfer.Groups
+	flags.Func("kind", "the `kind` of the lines: groups, entitlements or metrics (default groups)", func(text string) error {
+		kind = transfer.Kind(text)
+		if !slices.Contains(transfer.Kinds, kind) {
+			return errors.New("it must be groups, entitlements or metrics")
+		}
+		return nil
+	})
+	return &kind
 }
 
 // checkOrg checks --org. A command that stores something parses it by metering.ParseOrgID. One that

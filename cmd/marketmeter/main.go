@@ -1,5 +1,5 @@
 // Command marketmeter is the operator's program: it serves the whole API on this machine, imports
-// and exports usage record groups, and manages the API's keys.
+// and exports usage record groups, entitlements and billable metrics, and manages the API's keys.
 package main
 
 import (
@@ -21,8 +21,8 @@ import (
 
 var commands = []cli.Command{
 	{Name: "serve", Does: "serve the whole API on this machine, on a DynamoDB Local", Run: serve},
-	{Name: "import", Does: "load usage record groups from a file", Run: importGroups},
-	{Name: "export", Does: "write the usage record groups of an organization to standard output", Run: exportGroups},
+	{Name: "import", Does: "load usage record groups, entitlements or metrics from a file", Run: importLines},
+	{Name: "export", Does: "write the groups, entitlements or metrics of an organization to standard output", Run: exportLines},
 	{Name: "key", Does: "make, list, rotate and revoke the API keys of an organization", Run: keys},
 	{Name: "sandbox", Does: "serve the AWS, Azure and Google marketplaces on this machine, for tests", Run: serveSandbox},
 	{Name: "with-dynamodb", Does: "run a command with a DynamoDB Local of its own", Run: withDynamoDB},

@@ -203,13 +203,19 @@ func (a *api) dropVersion(t testing.TB, org, sk string) {
 	}
 }
 
-// The body of every operation is JSON, uncompressed; that of a PATCH may also be a merge patch.
+// The body of every operation is JSON, uncompressed. That of a PATCH may also be a merge patch if the
+// description has it.
 func TestUnsupportedMediaType_NamesWhatIsAccepted(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.giveAll(t, "acme")
+		described := describedMediaTypes(t)
 		for _, o := range operations() {
 			if o.example.body == "" {
 				continue
+			}
+			types := described[o.id]
+			if !slices.Contains(types, "application/json") {
+				t.Errorf("%s: the description has the media types %q", o.id, types)
 			}
 			send := func(contentType, coding string) answer {
 				r := o.example.of("acme")
@@ -218,19 +224,21 @@ func TestUnsupportedMediaType_NamesWhatIsAccepted(t *testing.T) {
 				}
 				return a.do(t, r)
 			}
-			accepted, patch := []string{"application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8", "Application/JSON"}, ""
+			accepted := []string{"application/json; charset=utf-8", "application/json;charset=UTF-8", "Application/JSON"}
 			refused := []string{
 				"text/plain", "text/json", "application/x-www-form-urlencoded", "application/json-patch+json", "application/jsonl", "json", "*/*",
 				"application/json; charset=iso-8859-1", "application/json; charset=utf-16", "application/json, text/plain", "nonsense;;",
 			}
-			if o.example.method == "PATCH" {
-				accepted, patch = append(accepted, "application/merge-patch+json"), "application/json, application/merge-patch+json"
-			} else {
+			if accepted = append(accepted, types...); !slices.Contains(types, "application/merge-patch+json") {
 				refused = append(refused, "application/merge-patch+json")
+			}
+			patch := ""
+			if o.example.method == "PATCH" {
+				patch = strings.Join(types, ", ")
 			}
 			for _, contentType := range refused {
 				got := send(contentType, "")
-				wantError(t, got, http.StatusUnsupportedMediaType, "Content-Type", "application/json")
+				wantError(t, got, http.StatusUnsupportedMediaType, append([]string{"Content-Type"}, types...)...)
 				if has := got.headers.Get("Accept-Patch"); has != patch || got.headers.Get("Accept-Encoding") != "" {
 					t.Errorf("%s of %s: Accept-Patch is %q, Accept-Encoding %q", o.id, contentType, has, got.headers.Get("Accept-Encoding"))
 				}
@@ -254,4 +262,22 @@ func TestUnsupportedMediaType_NamesWhatIsAccepted(t *testing.T) {
 			}
 		}
 	})
+}
+
+// describedMediaTypes returns the media types of each operation's body, by the description.
+func describedMediaTypes(t *testing.T) map[string][]string {
+	t.Helper()
+	d, err := described()
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := map[string][]string{}
+	for _, item := range d.paths {
+		for _, o := range item.GetOperations().FromOldest() {
+			if o.RequestBody != nil {
+				types[o.OperationId] = slices.Sorted(o.RequestBody.Content.KeysFromOldest())
+			}
+		}
+	}
+	return types
 }

@@ -72,8 +72,15 @@ func TestConfigVersions_PagesFollowEachOther(t *testing.T) {
 			want(t, a.sendConfig(t, "PUT", "acme", strings.Replace(oneConfig, `"AWS"`, `"AWS","enableDimensionMapping":`+fmt.Sprint(i%2 == 0), 1), nil), http.StatusOK)
 		}
 		for _, c := range []struct{ query, next, versions string }{
-			{"", "0", "5 4 3 2 1"}, {"limit=2", "2", "5 4"}, {"limit=2&offset=2", "4", "3 2"}, {"limit=2&offset=4", "0", "1"},
-			{"offset=5", "0", ""}, {"offset=2147483647", "0", ""}, {"limit=5", "0", "5 4 3 2 1"}, {"limit=&offset=", "0", "5 4 3 2 1"}, {"limit=1&offset=3", "4", "2"},
+			{"", "0", "5 4 3 2 1"},
+			{"limit=2", "2", "5 4"},
+			{"limit=2&offset=2", "4", "3 2"},
+			{"limit=2&offset=4", "0", "1"},
+			{"offset=5", "0", ""},
+			{"offset=2147483647", "0", ""},
+			{"limit=5", "0", "5 4 3 2 1"},
+			{"limit=&offset=", "0", "5 4 3 2 1"},
+			{"limit=1&offset=3", "4", "2"},
 		} {
 			next, list := a.versions(t, c.query)
 			numbers := []string{}

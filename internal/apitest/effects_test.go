@@ -326,6 +326,6 @@ func (w *world) plainText(text string) string {
 			pairs = append(pairs, metering.FormatTime(at.Add(later)), metering.FormatTime(begins.Add(later)))
 		}
 	}
-	text = serials.ReplaceAllString(strings.NewReplacer(pairs...).Replace(text), `"serialID":1`)
+	text = strings.NewReplacer(pairs...).Replace(serials.ReplaceAllString(text, `"serialID":1`))
 	return madeMetricID.ReplaceAllString(text, "METRIC")
 }

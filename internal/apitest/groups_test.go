@@ -53,6 +53,14 @@ func wantSame(t testing.TB, want, got any) {
 	}
 }
 
+// wantOperations wants a file or folder to have what httpapi.Operations has.
+func wantOperations(t testing.TB, place string, want, got any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s is not as httpapi.Operations: it lacks the lines with -, those with + are too much\n%s", place, diff)
+	}
+}
+
 // group is a usage record group created a day before now; members replace its members or add to
 // them.
 func group(id string, members ...doc) doc {

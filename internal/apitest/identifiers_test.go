@@ -13,11 +13,14 @@ import (
 )
 
 // converting are the files that may make an identifier of a text without its check, and why: the
-// text was checked before, by this version or by the one that stored it.
+// text was checked before, by this version or by the one that stored it, or the service makes it.
 var converting = map[string]string{
 	"internal/table/keys.go":       "idOf reads a key of the table",
 	"internal/table/group_item.go": "a Group holds what its decoder has checked, or what is stored",
+	"internal/table/report.go":     "metering.Report.Check has checked the groups; what has no id gets one",
+	"internal/table/retry.go":      "a Group holds what is stored",
 	"internal/table/api_key.go":    "the organization of a Record",
+	"internal/httpapi/metrics.go":  "newMetricID makes ids",
 	"cmd/marketmeter/export.go":    "checkStoredOrg has checked --org",
 	"cmd/marketmeter/import.go":    "checkOrg has checked --org",
 	"cmd/marketmeter/key.go":       "checkStoredOrg has checked --org",

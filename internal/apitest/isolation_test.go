@@ -18,7 +18,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/marketmeter/marketmeter/internal/auth"
+	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
@@ -61,7 +63,7 @@ type observed struct {
 	Headers        map[string][]string
 	Body           string
 	Authentication []string // the requests to DynamoDB, in order
-	Operation      []string
+	Operation      []string // sorted: some are sent at once
 }
 
 // played is the result of a scenario: by step, by organization, and all that is stored.
@@ -76,9 +78,9 @@ type played struct {
 // in a played with the other organization and in a played without it.
 func TestOrganizations_CannotDetectEachOther(t *testing.T) {
 	t.Parallel()
-	worlds := map[string][3]*api{}
+	worlds := map[string][3]*processes{}
 	for _, way := range []string{"http", "lambda"} {
-		worlds[way] = [3]*api{newAPI(t, way), newAPI(t, way), newAPI(t, way)}
+		worlds[way] = [3]*processes{newProcesses(t, way), newProcesses(t, way), newProcesses(t, way)}
 	}
 	scopes, statuses := map[auth.Scopes]bool{}, map[int]int{}
 	rapid.Check(t, func(rt *rapid.T) {
@@ -137,6 +139,22 @@ func TestOrganizations_CannotDetectEachOther(t *testing.T) {
 	}
 }
 
+// processes is an API whose process can be replaced: a new one has no terms and no numbers in memory.
+type processes struct {
+	*api
+	*table.Table // of the process
+	client       *dynamodb.Client
+}
+
+func newProcesses(t *testing.T, way string) *processes {
+	p := &processes{client: tabletest.NewClient(tabletest.Watched(t))}
+	p.api = newAPIOver(t, way, tabletest.Watched(t), func(served *httpapi.API) { served.Table = p })
+	p.start()
+	return p
+}
+
+func (p *processes) start() { p.Table = table.New(p.client, p.tableName) }
+
 // GoString is how rapid prints a failed scenario.
 func (s *scenario) GoString() string {
 	var b strings.Builder
@@ -158,11 +176,14 @@ func (s *scenario) GoString() string {
 	return b.String()
 }
 
-// run runs the scenario in an empty table, with the steps of the actors that are present.
-func (s *scenario) run(ctx context.Context, a *api, present ...int) (w *played, wrong []string, err error) {
+// run runs the scenario in a new process over an empty table, with the steps of the actors that are
+// present.
+func (s *scenario) run(ctx context.Context, p *processes, present ...int) (w *played, wrong []string, err error) {
+	a := p.api
 	if err := a.empty(ctx); err != nil {
 		return nil, nil, err
 	}
+	p.start()
 	a.log.take()
 	a.keyLog.take()
 	a.clock.set(now)
@@ -210,8 +231,9 @@ func (s *scenario) run(ctx context.Context, a *api, present ...int) (w *played, 
 	}
 	w.Items, err = itemsIn(ctx, a.client, a.tableName)
 	for _, item := range w.Items {
-		delete(item, "_op")
-		delete(item, "_deletion")
+		for _, operation := range []string{"_op", "_deletion", "_retry"} {
+			delete(item, operation)
+		}
 	}
 	return w, wrong, err
 }
@@ -263,7 +285,7 @@ func (s *scenario) do(ctx context.Context, a *api, step move) (seen *observed, w
 		return nil, nil, err
 	}
 	got.headers.Del("Date")
-	return &observed{got.status, got.headers, got.body, shapes(got.authentication), shapes(got.operation)}, wrong, nil
+	return &observed{got.status, got.headers, got.body, shapes(got.authentication), slices.Sorted(slices.Values(shapes(got.operation)))}, wrong, nil
 }
 
 // importGroup does what `marketmeter import` does with a line.

@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -85,7 +87,10 @@ func withoutNames(value any) any {
 	switch value := value.(type) {
 	case doc:
 		delete(value, "TableName")
-		delete(value, "ClientRequestToken") // random
+		delete(value, "ClientRequestToken")                // random
+		if tables, ok := value["RequestItems"].(doc); ok { // by name
+			value["RequestItems"] = slices.Collect(maps.Values(tables))
+		}
 		if _, binary := value["B"].(string); binary && len(value) == 1 {
 			return "binary"
 		}

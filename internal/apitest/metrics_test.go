@@ -70,7 +70,7 @@ func TestMetric_UnreadableBodyIs400(t *testing.T) {
 			`{"name": "", "aggregationType": "SUM"}`: {"name"},
 			`{"name": "a", "aggregationType": "sum"}`:                                      {"aggregationType", `"sum"`, "UNIQUE_COUNT"},
 			with(`"name": "b"`):                                                            {"name is there twice"},
-			with(`"descripton": "b"`):                                                      {"descripton is unknown", "did you mean description"},
+			with(`"descriptin": "b"`):                                                      {"descriptin is unknown", "did you mean description"},
 			with(`"status": "DELETED"`):                                                    {"status", "PATCH deletes"},
 			with(`"organizationId": "Acme"`):                                               {"organizationId", `"acme"`},
 			with(`"description": 5`):                                                       {"description is the number 5", "a string"},

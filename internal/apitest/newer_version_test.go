@@ -43,8 +43,8 @@ func (a *api) storedItem(t testing.TB, pk, sk string) map[string]types.Attribute
 }
 
 // putNewer stores a group, and then what a newer version may store with it: all possible unknown
-// members, and an unknown value for each member with a fixed set of values. If status is not empty,
-// it becomes the group's status.
+// members, optional members of another type, and an unknown value for each member with a fixed set
+// of values. If status is not empty, it becomes the group's status.
 func (a *api) putNewer(t testing.TB, org, id, status string) {
 	t.Helper()
 	a.put(t, org, group(id, doc{
@@ -55,9 +55,9 @@ func (a *api) putNewer(t testing.TB, org, id, status string) {
 	object := mapValue(map[string]types.AttributeValue{"code": storedText("TOO_OLD"), "n": numberValue("0.1")})
 	set := &types.AttributeValueMemberSS{Value: []string{"a", "b"}}
 	maps.Copy(item, map[string]types.AttributeValue{
-		"problems": listValue(object), "reportBy": storedText("2024-07-29T10:00:00.000Z"), "tags": set, "partner": storedText("NEWCLOUD"),
-		"reportedTime": numberValue("1722246688"), "productID": listValue(storedText("p")),
-		"_work": storedText("ORG#" + org + "#WORK#7"), "_due": storedText("2024-07-28T10:05:00.000Z"), "_set": set,
+		"remarks": listValue(object), "settleBy": storedText("2024-07-29T10:00:00.000Z"), "tags": set, "partner": storedText("NEWCLOUD"),
+		"reportedTime": numberValue("1722246688"), "productID": listValue(storedText("p")), "problems": listValue(object), "reportBy": numberValue("1722246688"),
+		"_shard": storedText("ORG#" + org + "#SHARD#7"), "_settle": storedText("2024-07-28T10:05:00.000Z"), "_set": set,
 	})
 	if status != "" {
 		item["status"], item["_status"] = storedText(status), storedText("ORG#"+org+"#STATUS#"+status)
@@ -133,7 +133,7 @@ func TestGroupOfANewerVersion_IsListed(t *testing.T) {
 	})
 }
 
-// A delete changes what it always changes, and preserves the rest.
+// A delete changes what it always changes, also in an unknown form, and preserves the rest.
 func TestGroupOfANewerVersion_IsDeletedByItsStatus(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, c := range []struct {
@@ -164,7 +164,10 @@ func TestGroupOfANewerVersion_IsDeletedByItsStatus(t *testing.T) {
 			if after["_deletion"] == nil {
 				t.Error("there is no _deletion")
 			}
-			for _, changed := range []string{"status", "_status", "lastUpdateTime", "_deletion"} {
+			if after["problems"] != nil {
+				t.Error("a deleted group has problems")
+			}
+			for _, changed := range []string{"status", "_status", "lastUpdateTime", "_deletion", "problems"} {
 				delete(before, changed)
 				delete(after, changed)
 			}

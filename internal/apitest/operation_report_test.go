@@ -118,8 +118,8 @@ func retrying(id, created string, headers ...string) request {
 	return r
 }
 
-// keyed is the id of a group that is reported with an Idempotency-Key: a UUIDv5 of the organization,
-// the key and the index.
+// keyed is the id of a group that is reported with an Idempotency-Key: a UUIDv5 of the
+// organization, the key and the index.
 func keyed(org, key string, i int) string {
 	h := sha1.New()
 	fmt.Fprintf(h, "marketMe\xb4er-keys%s\x00%s\x00%d", org, key, i)

@@ -61,11 +61,11 @@ func TestOperations(t *testing.T) {
 		}
 		slices.Sort(served)
 		slices.Sort(code)
-		wantSame(t, endpoints, served)
-		wantSame(t, folders, code)
+		wantOperations(t, "template.yaml", endpoints, served)
+		wantOperations(t, "CodeUri in template.yaml", folders, code)
 	})
 	t.Run("functions", func(t *testing.T) {
-		wantSame(t, folders, filesNamed(t, "functions/*"))
+		wantOperations(t, "functions/", folders, filesNamed(t, "functions/*"))
 		for _, f := range httpapi.Functions() {
 			wantMain(t, f)
 		}
@@ -75,17 +75,19 @@ func TestOperations(t *testing.T) {
 		for _, id := range operationEvents(t) {
 			sent = append(sent, id+": "+eventRoute(t, id))
 		}
-		wantSame(t, described, sent)
+		wantOperations(t, "events/", described, sent)
 	})
 	t.Run("api/openapi.yaml", func(t *testing.T) {
 		operations, admitted := openAPIOperations(t)
-		wantSame(t, described, operations)
-		wantSame(t, scopes, admitted)
+		wantOperations(t, "api/openapi.yaml", described, operations)
+		wantOperations(t, "x-scopes in api/openapi.yaml", scopes, admitted)
 	})
 	t.Run("README.md", func(t *testing.T) {
 		for _, o := range httpapi.Operations() {
-			if !bytes.Contains(readFile(t, "README.md"), []byte(o.Path+"`")) {
-				t.Errorf("README.md does not name %s", o.Path)
+			if !slices.ContainsFunc(strings.Split(string(readFile(t, "README.md")), "\n"), func(line string) bool {
+				return strings.HasPrefix(line, "| `") && strings.Contains(line, "`"+o.Method) && strings.Contains(line, o.Path+"`")
+			}) {
+				t.Errorf("README.md has no row in its table of operations for %s %s", o.Method, o.Path)
 			}
 		}
 	})

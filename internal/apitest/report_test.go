@@ -308,7 +308,8 @@ func TestReport_RulesThatFailMakeItInvalid(t *testing.T) {
 			members["entitlementID"] = c.entitlement
 			wantError(t, a.send(t, "POST", validatePath("acme"), toJSON(t, []any{members})), http.StatusInternalServerError)
 		}
-		// SkipValidation skips what the entitlement says, and what can't be converted stays INVALID.
+		// SkipValidation skips what the entitlement says, and what can't be converted stays
+		// INVALID.
 		for body, status := range map[string]string{
 			`{"records":{"disk":1},"timestamp":"2020-01-01T00:00:00Z","metaInfo":{"SkipValidation":true}}`: "CREATED",
 			`{"records":{"cpu":-1},"metaInfo":{"SkipValidation":true}}`:                                    "INVALID",
@@ -601,7 +602,8 @@ func TestRetry_OfAGroupThatFailed(t *testing.T) {
 			wantError(t, a.retry(t, "acme", id, ""), http.StatusBadRequest, says)
 			wantSame(t, before, a.stored(t, "acme", id))
 		}
-		// What was imported without what was sent is converted from its records, which are never lost.
+		// What was imported without what was sent is converted from its records, which are never
+		// lost.
 		g = asGroup(t, parse(t, a.retry(t, "acme", "bare", "").body))
 		wantSame(t, []any{"CREATED", doc{"cpu": exact("2")}}, []any{g["status"], g["metaInfo"].(doc)["originRecords"]})
 		g = asGroup(t, parse(t, a.retry(t, "acme", "lost", "").body))
@@ -633,7 +635,8 @@ func TestGetGroup_IsExactAtOnce(t *testing.T) {
 	})
 }
 
-// An import creates no work, and a group that is deleted or that an older version has stored has none.
+// An import creates no work, and a group that is deleted or that an older version has stored has
+// none.
 func TestWork_IsOfReportsAlone(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("imported"))

@@ -69,7 +69,8 @@ func TestReport_RacingReportersStoreOneGroup(t *testing.T) {
 				t.Errorf("%s: %d groups are stored; want %d", c.r.body, after-before, stored)
 			}
 		}
-		// Two requests with one key and other content: one of them is the key's, and all of it is stored.
+		// Two requests with one key and other content: one of them is the key's, and all of it is
+		// stored.
 		a.give(t, "racing", sold("e1"))
 		batch := func(n int) request {
 			body := "["
@@ -93,8 +94,8 @@ func TestReport_RacingReportersStoreOneGroup(t *testing.T) {
 	})
 }
 
-// What four clients have reported, one by one and in batches, is listed, is there one by one, and
-// adds up to the last digit; no two groups have a serial number.
+// What four clients have reported, one by one and in batches, is listed, is returned one by one,
+// and adds up to the last digit; no two groups have a serial number.
 func TestReport_ManyReportsAddUp(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		clients, each := 4, 125

@@ -68,9 +68,10 @@ func changedVariables(t *testing.T, folder string) []string {
 			for _, spec := range d.Specs {
 				v := spec.(*ast.ValueSpec)
 				text := slices.Clone(source[set.Position(v.Pos()).Offset:set.Position(v.End()).Offset])
-				ast.Inspect(v, func(n ast.Node) bool { // what a function does when it is called is looked at below
-					if f, ok := n.(*ast.FuncLit); ok {
-						begin, end := set.Position(f.Pos()).Offset, set.Position(f.End()).Offset
+				ast.Inspect(v, func(n ast.Node) bool {
+					switch n.(type) {
+					case *ast.FuncLit, *ast.BasicLit: // what a function does when it is called is looked at below
+						begin, end := set.Position(n.Pos()).Offset, set.Position(n.End()).Offset
 						at := set.Position(v.Pos()).Offset
 						copy(text[begin-at:end-at], bytes.Repeat([]byte(" "), end-begin))
 						return false

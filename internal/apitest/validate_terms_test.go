@@ -123,9 +123,10 @@ func TestValidate_ObeysAConnectionAtOnce(t *testing.T) {
 			{"DELETE", "", http.StatusInternalServerError, true},
 			{"PUT", `{"roleArn": "arn:aws:iam::123456789012:role/metering", "lateUsage": "FAIL"}`, http.StatusInternalServerError, false},
 		} {
-			if c.method == "PUT" {
+			switch c.method {
+			case "PUT":
 				a.catalogPut(t, "/connection/AWS", c.body)
-			} else if c.method == "DELETE" {
+			case "DELETE":
 				want(t, a.do(t, request{method: "DELETE", path: "/org/acme/connection/AWS"}), http.StatusOK)
 			}
 			groups, _ := a.explained(t, recent)

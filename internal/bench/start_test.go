@@ -82,7 +82,7 @@ func BenchmarkStart(b *testing.B) {
 func BenchmarkFirstResponse(b *testing.B) {
 	client, name := tabletest.Client(b)
 	stored := table.New(client, name)
-	if err := transfer.LoadSample(b.Context(), stored, time.Now(), func(string) {}); err != nil {
+	if err := transfer.LoadSample(b.Context(), stored, transfer.SampleOptions{Now: time.Now(), Say: func(string) {}}); err != nil {
 		b.Fatal(err)
 	}
 	putEntitlement(b, stored, "demo", "ent-8f3a61c2", 4)

@@ -20,8 +20,8 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// sameSize replays DynamoDB's response to a request with the same action and size: the SDK writes the
-// members of a key in any order.
+// sameSize replays DynamoDB's response to a request with the same action and size: the SDK writes
+// the members of a key in any order.
 type sameSize struct {
 	mu      sync.Mutex
 	answers map[string]kept

@@ -13,8 +13,11 @@ func TestFiles_AreCurrent(t *testing.T) {
 	t.Parallel()
 	for name, generate := range files {
 		current := read(t, name)
-		if generated, err := generate(current); err != nil || generated != current {
-			t.Errorf("%s is not current at line %d, %v: run make generate", name, firstDifference(current, generated), err)
+		generated, err := generate(current)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if generated != current {
+			t.Errorf("%s is not current at line %d: run make generate", name, firstDifference(current, generated))
 		}
 	}
 }
@@ -35,9 +38,17 @@ func TestFiles_EditsAreUndone(t *testing.T) {
 		{"template.yaml", "Serves GET, PUT and PATCH", "Serves GET"},
 		{"template.yaml", "  ConfigFunctionName:\n", "  OtherFunctionName:\n"},
 	} {
-		current := read(t, c.file)
-		edited := strings.Replace(current, c.old, c.new, 1)
-		if generated, err := files[c.file](edited); edited == current || err != nil || generated != current {
+		text := read(t, c.file)
+		edited := strings.Replace(text, c.old, c.new, 1)
+		if edited == text {
+			t.Errorf("%s has no %q any more", c.file, c.old)
+			continue
+		}
+		current, err := files[c.file](text) // which text is, or TestFiles_AreCurrent reports it
+		if err != nil {
+			t.Fatal(err)
+		}
+		if generated, err := files[c.file](edited); err != nil || generated != current {
 			t.Errorf("%s with %q for %q is not undone: %v", c.file, c.new, c.old, err)
 		}
 	}

@@ -112,7 +112,7 @@ func Operations() []Operation {
 		{
 			ID: "putEntitlement", Method: "PUT", Path: "/org/{orgId}/entitlement/{entitlementId}", Scopes: auth.Config,
 			// Groups of the entitlement are read when its marketplace identifiers change.
-			Function: "entitlement", Timeout: 29 * time.Second, Table: []Access{
+			Function: "entitlement", Memory: 1024, Timeout: 29 * time.Second, Table: []Access{
 				{Actions: []string{"GetItem", "PutItem", "DeleteItem"}, Partitions: "ORG#*"},
 				{Actions: []string{"Query"}, Partitions: "ORG#*#BILL#*"},
 				{Actions: []string{"Query"}, Indexes: []string{"byEntitlement"}},
@@ -140,7 +140,7 @@ func Operations() []Operation {
 		},
 		{
 			ID: "putConnection", Method: "PUT", Path: "/org/{orgId}/connection/{partner}", Scopes: auth.Config,
-			Function: "connection", Table: []Access{{Actions: []string{"GetItem", "PutItem"}, Partitions: "ORG#*"}},
+			Function: "connection", Memory: 1024, Table: []Access{{Actions: []string{"GetItem", "PutItem"}, Partitions: "ORG#*"}},
 			handle: (*API).putConnection,
 		},
 		{
@@ -166,7 +166,7 @@ func Operations() []Operation {
 		},
 		{
 			ID: "updateBillableMetric", Method: "PATCH", Path: "/org/{orgId}/billableMetric/{billableMetricId}", Scopes: auth.Config,
-			Function: "metric", Table: []Access{{Actions: []string{"GetItem", "PutItem", "DeleteItem"}, Partitions: "ORG#*"}},
+			Function: "metric", Memory: 1024, Table: []Access{{Actions: []string{"GetItem", "PutItem", "DeleteItem"}, Partitions: "ORG#*"}},
 			handle: (*API).patchMetric,
 		},
 		{

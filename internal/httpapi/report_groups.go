@@ -75,8 +75,8 @@ func (a *API) batchCreateGroups(w http.ResponseWriter, r *http.Request) error {
 		response = wire.AppendGroup(response, &groups[i])
 	}
 	response = append(response, ']')
-	// In the envelope that Lambda returns, these take two bytes. New groups fit, so these have grown
-	// since they were stored.
+	// In the envelope that Lambda returns, these take two bytes. New groups fit, so these have
+	// grown since they were stored.
 	if escapes := bytes.Count(response, []byte{'"'}) + bytes.Count(response, []byte{'\\'}); len(response)+escapes > metering.MaxListSize {
 		return metering.Errorf(metering.Invalid, "all groups are stored, and by now they are larger than a response may be: get them one by one, or list them")
 	}

@@ -19,8 +19,8 @@ import (
 // CreateTable creates the table that the CloudFormation template defines, under the given name, and
 // returns when it can be used. To an existing table of that name (created is false), indexes of the
 // template that it lacks are added; nothing else of it is changed. It is an error if its keys or
-// indexes are other than the template's, or if the template's table has a property that this package
-// does not know: no property is ignored silently.
+// indexes are other than the template's, or if the template's table has a property that this
+// package does not know: no property is ignored silently.
 func CreateTable(ctx context.Context, client *dynamodb.Client, template []byte, name string) (created bool, err error) {
 	want, err := readTable(template)
 	if err != nil {

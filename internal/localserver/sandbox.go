@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/stack"
+	"github.com/marketmeter/marketmeter/internal/transfer"
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
@@ -42,14 +43,22 @@ func sandboxAddr(getenv func(string) string, api string) string {
 	return fmt.Sprintf("127.0.0.1:%d", port+10)
 }
 
-// startSandbox starts the sandbox of `make run`.
+// startSandbox starts the sandbox of `make run`. With the sample data it knows its buyers, unless
+// its journal has another catalog.
 func (s *server) startSandbox() error {
-	addr := sandboxAddr(s.Getenv, s.Addr)
-	var err error
-	if s.sandbox, err = listenSandbox(addr, sandbox.Options{Journal: SandboxJournal(s.Getenv)}); err == nil {
-		s.say("The sandbox of the marketplaces serves at " + s.sandbox.url)
+	options := sandbox.Options{Journal: SandboxJournal(s.Getenv)}
+	if s.Sample {
+		options.Catalog = transfer.SampleCatalog()
 	}
-	return err
+	var err error
+	if s.sandbox, err = listenSandbox(sandboxAddr(s.Getenv, s.Addr), options); err != nil {
+		return err
+	}
+	s.say("The sandbox of the marketplaces serves at " + s.sandbox.url)
+	if s.sandbox.state.KeptCatalog() {
+		s.say("It keeps its catalog, which is not that of the sample data")
+	}
+	return nil
 }
 
 // RunSandbox serves a sandbox without the API until ctx is done, and prints its addresses.

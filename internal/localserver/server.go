@@ -123,13 +123,13 @@ func (s *server) start(ctx context.Context) error {
 		s.say("The table " + at.Table + " exists")
 	}
 	s.tbl = at.Open(d)
-	if s.Sample {
-		if err := transfer.LoadSample(ctx, s.tbl.Table, time.Now(), s.say); err != nil {
-			return err
-		}
-	}
 	if err := s.startSandbox(); err != nil {
 		return err
+	}
+	if s.Sample {
+		if err := transfer.LoadSample(ctx, s.tbl.Table, transfer.SampleOptions{Now: time.Now(), SandboxURL: s.sandbox.url, Say: s.say}); err != nil {
+			return err
+		}
 	}
 	log := s.Log
 	if err := s.tell(ctx, at); err != nil {
@@ -141,6 +141,7 @@ func (s *server) start(ctx context.Context) error {
 		Now:          time.Now,
 		Authenticate: httpapi.ByKey(&auth.Authenticator{Records: s.tbl, Log: log, Now: time.Now}),
 		CountUnits:   table.CountUnits,
+		SandboxURL:   s.sandbox.url,
 	}
 	s.gate.open.Store(&opened{admit(api.Handler(), log), func(ctx context.Context) error {
 		err := s.check(ctx)
@@ -248,8 +249,11 @@ func (s *server) stop() {
 	}
 }
 
-// invite prints a command for each operation. The commands act on the newest group that is CREATED,
-// so they also work on data that was used before. Without a demo key it prints how to make a key.
+// sampleEntitlement is an entitlement of the sample data whose API calls are mapped to requests.
+const sampleEntitlement = "ent-97f1d06b"
+
+// invite prints commands to try. The one that deletes acts on the newest group that is CREATED, so
+// it also works on data that was used before. Without a demo key it prints how to make a key.
 func (s *server) invite(ctx context.Context) {
 	if s.demoKey == "" {
 		fmt.Fprintf(s.Stdout, "Ready, until Ctrl-C. Every request needs a key; make one, and send it:\n\n"+
@@ -268,14 +272,15 @@ func (s *server) invite(ctx context.Context) {
 	org := s.url + "/org/" + transfer.SampleOrg
 	fmt.Fprintf(s.Stdout, "Ready, until Ctrl-C. The key of organization %s, for this machine:\n\n  %s\n\nTry:\n\n", transfer.SampleOrg, s.demoKey)
 	for _, line := range []string{
+		org + "/entitlement/" + sampleEntitlement + "/usageRecordGroup " + typed + ` -d '{"records":{"api_calls":1200}}'`,
+		"'" + org + "/usageRecordGroup?entitlementId=" + sampleEntitlement + "&limit=1'",
+		"'" + org + "/usageRecordGroup?status=INVALID&limit=3'",
 		"'" + org + "/usageRecordGroup?status=CREATED&startDate=" + string(metering.DayOf(example.CreationTime)) + "&limit=3'",
 		"-X DELETE " + org + "/usageRecordGroup/" + url.PathEscape(example.ID),
-		org + "/batchValidateUsageRecordGroups " + typed + ` -d '[{"records":{"api_calls":1200}}]'`,
+		"'" + org + "/batchValidateUsageRecordGroups?explain=true' " + typed + ` -d '[{"entitlementID":"` + sampleEntitlement + `","records":{"api_cals":1200}}]'`,
 		org + "/usageMeteringConfigInfo",
-		"-X PUT " + org + "/usageMeteringConfigInfo " + typed + ` -d '{"partnerUsageMeteringConfigs":[{"partner":"AWS",` +
-			`"enableDimensionMapping":true,"dimensionMapping":{"api_calls":{"dimensionKey":"requests","convertionMultiplier":0.001}}}]}'`,
-		"-X PATCH " + org + "/usageMeteringConfigInfo " + typed +
-			` -d '{"partnerUsageMeteringConfigs":[{"partner":"GCP","enableCommitWithAdditionalUsageMetering":true}]}'`,
+		"-X PATCH " + org + "/usageMeteringConfigInfo " + typed + ` -d '{"partnerUsageMeteringConfigs":[{"partner":"AWS",` +
+			`"dimensionMapping":{"api_cals":{"dimensionKey":"requests","convertionMultiplier":0.001}}}]}'`,
 	} {
 		fmt.Fprintf(s.Stdout, "  curl -H 'Authorization: Key %s' %s\n", s.demoKey, line)
 	}

@@ -13,14 +13,12 @@ import (
 // not exist has terms without an Entitlement.
 type TermsByEntitlement map[EntitlementID]*Terms
 
-// noTerms are those of a group that names no entitlement.
-var noTerms = &Terms{}
-
+// of returns the terms of the group: without an Entitlement if it names none.
 func (t TermsByEntitlement) of(g *NewGroup) *Terms {
 	if terms := t[EntitlementID(g.EntitlementID)]; terms != nil {
 		return terms
 	}
-	return noTerms
+	return &Terms{}
 }
 
 // EntitlementsOf returns the entitlements that the groups name, and whether a group that names one

@@ -151,8 +151,8 @@ func externalIDOf(org OrgID) string {
 // externalAccountMembers are the members that the workloadIdentity of a connection may have, by
 // their path, and what their values must be. Anything else is refused: a file, an executable, a
 // secret or a host that is not Google's or the AWS environment's.
-func externalAccountMembers() map[string]*form {
-	return map[string]*form{
+func externalAccountMembers() map[string]form {
+	return map[string]form{
 		"type":                              exactly("external_account"),
 		"audience":                          {"an audience of at most 2048 characters that starts with //iam.googleapis.com/", isAudience},
 		"subject_token_type":                exactly("urn:ietf:params:aws:token-type:aws4_request"),
@@ -182,8 +182,8 @@ const (
 	googleURL = "an https URL of a host of googleapis.com"
 )
 
-func exactly(values ...string) *form {
-	return &form{strings.Join(values, " or "), func(s string) bool { return slices.Contains(values, s) }}
+func exactly(values ...string) form {
+	return form{strings.Join(values, " or "), func(s string) bool { return slices.Contains(values, s) }}
 }
 
 func isAudience(s string) bool {
@@ -215,7 +215,7 @@ func checkExternalAccount(account map[string]any) error {
 					}
 				}
 			case string:
-				if form := members[at]; form != nil {
+				if form, known := members[at]; known {
 					if !form.check(value) {
 						return Errorf(Invalid, "workloadIdentity.%s must be %s", at, form.due)
 					}

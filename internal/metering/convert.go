@@ -61,9 +61,11 @@ var conversions sync.Pool
 
 // HourUsage is what the groups of an entitlement's hour are converted to.
 type HourUsage struct {
-	Records    map[string]Quantity // by dimension key
-	Aggregates map[string]Quantity // of billable records, by metric id
-	Problems   []Problem           // why Records are not complete, in a fixed order
+	Totals       map[string]Exact    // by dimension key, whatever their size
+	Records      map[string]Quantity // Totals, without those that a Quantity does not hold
+	Aggregates   map[string]Quantity // of billable records, by metric id
+	Destinations map[string][]string // the dimensions that each metric adds to, sorted
+	Problems     []Problem           // why Totals are not complete, in a fixed order
 }
 
 // ConvertHour converts the usage of an entitlement's groups of one hour. The records of a group
@@ -99,6 +101,11 @@ func (t *Terms) ConvertHour(groups []Group) HourUsage {
 		w.problems.add(ProblemMappingUnreadable, "", hintMapping, "%s", terms.fault)
 	}
 	usage.Records = w.records()
+	usage.Totals = make(map[string]Exact, len(w.totals))
+	for i := range w.totals {
+		usage.Totals[w.totals[i].key] = w.totals[i].sum.exact()
+	}
+	usage.Destinations = w.destinations
 	usage.Problems = w.problems.list()
 	return usage
 }
@@ -125,6 +132,7 @@ type conversion struct {
 	totals       []total
 	totalAt      map[string]int // of a key in totals; nil while they are few
 	aggregations map[string]*aggregation
+	destinations map[string][]string // of an hour: the dimensions of each metric
 	problems     problemList
 }
 
@@ -392,8 +400,22 @@ func (w *conversion) totalOf(key string, from source) *total {
 		}
 	}
 	t := &w.totals[index]
+	if from.metric != nil && !w.isNew {
+		w.addDestination(from.key, key)
+	}
 	t.several = t.several || t.from != from
 	return t
+}
+
+// addDestination records that a metric of the hour adds to a dimension.
+func (w *conversion) addDestination(metric, key string) {
+	if w.destinations == nil {
+		w.destinations = map[string][]string{}
+	}
+	keys := w.destinations[metric]
+	if at, known := slices.BinarySearch(keys, key); !known {
+		w.destinations[metric] = slices.Insert(keys, at, key)
+	}
 }
 
 // records returns the totals as quantities. A total that does not fit is a problem.
@@ -409,6 +431,9 @@ func (w *conversion) records() map[string]Quantity {
 			t.sum.addQuotient(t.amounts, t.rate)
 		}
 		q, fits := t.sum.quantity()
+		if !fits && !w.isNew {
+			continue // the total of an hour is rounded to what its marketplace holds
+		}
 		if !fits {
 			w.problems.add(ProblemQuantityPrecision, w.pathOfTotal(t), hintPrecision, "dimension %s comes to %s, which %s", Quote(t.key), &t.sum, doesNotFit)
 			continue

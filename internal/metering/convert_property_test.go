@@ -598,7 +598,7 @@ func TestConvertHour_DoesNotDependOnGroups(t *testing.T) {
 		parts := groups(func(int) bool { return rapid.Bool().Draw(t, "cut") })
 		rand.New(rand.NewSource(rapid.Int64().Draw(t, "seed"))).Shuffle(len(parts), reflect.Swapper(parts)) //nolint:gosec // it shuffles
 		one, several := terms.ConvertHour(whole), terms.ConvertHour(parts)
-		if !reflect.DeepEqual(one, several) {
+		if fmt.Sprintf("%+v", one) != fmt.Sprintf("%+v", several) {
 			t.Fatalf("%+v\nand in parts\n%+v", one, several)
 		}
 		for _, p := range one.Problems {

@@ -157,29 +157,38 @@ var (
 	mappingMembers = []string{mappingDimensionKey, mappingMode, mappingMultiplier}
 )
 
-// readConfig finds the mappings of the entitlement's partner. Another version may have stored the
-// config. What this version does not know could change the conversion: it is a fault.
-func (x *indexedTerms) readConfig(v ConfigVersion) (fault string) {
+// entryOf finds the config's entry of a partner, which is nil if it has none. Another version may
+// have stored the config: what this version can't read is a fault.
+func entryOf(v ConfigVersion, partner Partner) (entry map[string]any, fault string) {
 	if v.Err != nil {
-		return "the usage metering config can't be read: " + v.Err.Error()
+		return nil, "the usage metering config can't be read: " + v.Err.Error()
 	}
 	stored := v.Config[configEntries]
 	entries, ok := stored.([]any)
 	if !ok && stored != nil {
-		return "the usage metering config can't be read: partnerUsageMeteringConfigs is not an array"
+		return nil, "the usage metering config can't be read: partnerUsageMeteringConfigs is not an array"
 	}
-	var entry map[string]any
 	for i, element := range entries {
 		object, _ := element.(map[string]any)
-		partner, ok := object[configPartner].(string)
+		named, ok := object[configPartner].(string)
 		switch {
 		case !ok:
-			return fmt.Sprintf("the usage metering config can't be read: partnerUsageMeteringConfigs[%d] has no partner", i)
-		case partner == string(x.entitlement.Partner) && entry != nil:
-			return fmt.Sprintf("the usage metering config has two entries of %s", partner)
-		case partner == string(x.entitlement.Partner):
+			return nil, fmt.Sprintf("the usage metering config can't be read: partnerUsageMeteringConfigs[%d] has no partner", i)
+		case named == string(partner) && entry != nil:
+			return nil, fmt.Sprintf("the usage metering config has two entries of %s", named)
+		case named == string(partner):
 			entry = object
 		}
+	}
+	return entry, ""
+}
+
+// readConfig finds the mappings of the entitlement's partner. What this version does not know could
+// change the conversion: it is a fault.
+func (x *indexedTerms) readConfig(v ConfigVersion) (fault string) {
+	entry, fault := entryOf(v, x.entitlement.Partner)
+	if fault != "" {
+		return fault
 	}
 	config := fmt.Sprintf("the usage metering config of %s", x.entitlement.Partner)
 	switch enabled := entry[configEnableMapping].(type) {

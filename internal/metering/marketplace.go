@@ -13,7 +13,7 @@ type marketplaceForm struct {
 	name        string
 	partner     Partner
 	integration string // of AWS: members of two integrations can't be together; empty belongs to both
-	form        *form
+	form        form
 }
 
 // form is what a text must look like.
@@ -23,14 +23,14 @@ type form struct {
 }
 
 var (
-	awsAccountForm = &form{"12 digits", func(s string) bool { return len(s) == 12 && allDigits(s) }}
-	guidForm       = &form{"a GUID, such as 2f8a4b0e-6c1d-4e57-9a3b-0d1e2f3a4b5c", func(s string) bool { return guidPattern().MatchString(s) }}
-	licenseForm    = &form{"the ARN of a licence, arn:aws:license-manager:...:license:...", func(s string) bool { return licensePattern().MatchString(s) }}
-	hostForm       = &form{"1 to 255 letters, digits, dots and hyphens, as in a host name", func(s string) bool { return hostPattern().MatchString(s) }}
-	uriForm        = &form{"a path that starts with /subscriptions/, of at most 2048 bytes", func(s string) bool {
+	awsAccountForm = form{"12 digits", func(s string) bool { return len(s) == 12 && allDigits(s) }}
+	guidForm       = form{"a GUID, such as 2f8a4b0e-6c1d-4e57-9a3b-0d1e2f3a4b5c", func(s string) bool { return guidPattern().MatchString(s) }}
+	licenseForm    = form{"the ARN of a licence, arn:aws:license-manager:...:license:...", func(s string) bool { return licensePattern().MatchString(s) }}
+	hostForm       = form{"1 to 255 letters, digits, dots and hyphens, as in a host name", func(s string) bool { return hostPattern().MatchString(s) }}
+	uriForm        = form{"a path that starts with /subscriptions/, of at most 2048 bytes", func(s string) bool {
 		return strings.HasPrefix(s, "/subscriptions/") && checkBytes(s, MaxResourceURI, anywhere) == nil
 	}}
-	textForm = &form{"1 to 255 characters, none of them a control character", func(s string) bool { return CheckKey(s) == nil }}
+	textForm = form{"1 to 255 characters, none of them a control character", func(s string) bool { return CheckKey(s) == nil }}
 )
 
 // The patterns are compiled on first use: most functions need none.

@@ -86,6 +86,9 @@ func (m *Member[O]) Get(o *O) any {
 	return v.Interface()
 }
 
+// isZero reports whether the member is absent in o, also if it is required.
+func (m *Member[O]) isZero(o *O) bool { return reflect.ValueOf(m.field(o)).Elem().IsZero() }
+
 // Set sets the member in o to a value of the type beside its Kind.
 func (m *Member[O]) Set(o *O, value any) {
 	field := m.field(o)

@@ -52,10 +52,10 @@ const (
 func ProblemKinds() []ProblemKind { return problemKinds }
 
 // kindOf returns the kind of the code. It panics if no kind has the code, which is a defect.
-func kindOf(code ProblemCode) *ProblemKind {
+func kindOf(code ProblemCode) ProblemKind {
 	for i := range problemKinds {
 		if problemKinds[i].Code == code {
-			return &problemKinds[i]
+			return problemKinds[i]
 		}
 	}
 	panic("metering: no kind of problem has the code " + string(code))

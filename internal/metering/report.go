@@ -30,8 +30,8 @@ type RequestHash [16]byte
 // keyNamespace is the namespace of the ids of groups that were reported with an Idempotency-Key.
 var keyNamespace = [16]byte{0x6d, 0x61, 0x72, 0x6b, 0x65, 0x74, 0x4d, 0x65, 0xb4, 0x65, 0x72, 0x2d, 0x6b, 0x65, 0x79, 0x73}
 
-// KeyedGroupID is the id of the i-th group that is reported with an Idempotency-Key: a UUIDv5, so that
-// a repeated request finds what it stored before.
+// KeyedGroupID is the id of the i-th group that is reported with an Idempotency-Key: a UUIDv5, so
+// that a repeated request finds what it stored before.
 func KeyedGroupID(org OrgID, key string, i int) GroupID {
 	h := sha1.New() //nolint:gosec // see the import
 	h.Write(keyNamespace[:])
@@ -100,8 +100,8 @@ func (g *Group) keepSent(sent *NewGroup) {
 	}
 }
 
-// Judged gives the group the status, quantities, owner and problems of a judgement, of a report or a
-// retry. If the entitlement does not exist, the group keeps what it had of it. It returns Invalid
+// Judged gives the group the status, quantities, owner and problems of a judgement, of a report or
+// a retry. If the entitlement does not exist, the group keeps what it had of it. It returns Invalid
 // if the group could not be stored so.
 func (g *Group) Judged(terms *Terms, judged *Judgement, now time.Time) error {
 	if e := terms.Entitlement; e != nil {
@@ -131,7 +131,8 @@ func (g *Group) Judged(terms *Terms, judged *Judgement, now time.Time) error {
 }
 
 // keepProblems stores the errors among the problems, of at most MaxStoredProblems bytes, so that a
-// group with many of them can be stored. The last one that is stored names the number of the others.
+// group with many of them can be stored. The last one that is stored names the number of the
+// others.
 func (g *Group) keepProblems(problems []Problem) {
 	room := min(MaxStoredProblems, MaxStored-g.storedSize()) - sizeOfOthers
 	others := 0
@@ -267,9 +268,9 @@ func sameDocument(a, b any) bool {
 	}
 }
 
-// Check returns Invalid if the report can't be stored, whatever is stored already: a group that Check
-// refuses, or that names no entitlement, or two groups with one id. Of a batch it names the index;
-// if every quantity is zero, the index of each such group.
+// Check returns Invalid if the report can't be stored, whatever is stored already: a group that
+// Check refuses, or that names no entitlement, or two groups with one id. Of a batch it names the
+// index; if every quantity is zero, the index of each such group.
 func (r *Report) Check(org OrgID) error {
 	var zero []int
 	first := map[string]int{}

@@ -22,8 +22,8 @@ func HashKey(key string) KeyHash {
 	return KeyHash(sum[:16])
 }
 
-// CheckRetry returns Conflict, with the status, if the group can't be retried, and Invalid if it has
-// had all the retries with a key that it can have. keys is how many it has had.
+// CheckRetry returns Conflict, with the status, if the group can't be retried, and Invalid if it
+// has had all the retries with a key that it can have. keys is how many it has had.
 func (g *Group) CheckRetry(keys int, retry Retry) error {
 	if !slices.Contains(Retryable, g.Status) {
 		return Errorf(Conflict, "usage record group %s is %s: only a group that is INVALID or REPORT_FAILED can be retried", Quote(g.ID), g.Status)

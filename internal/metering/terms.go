@@ -74,7 +74,7 @@ func (t *Terms) judge(g *NewGroup, now time.Time, keep bool) (j Judgement, keys 
 	}
 	converted := t
 	if !t.exist() {
-		converted = noTerms
+		converted = &Terms{}
 	}
 	var problems []Problem
 	j.Records, j.OriginRecords, j.Billable, keys, problems = converted.convertNew(g, keep)

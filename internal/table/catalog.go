@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -77,6 +79,10 @@ type catalogWrite struct {
 	item   map[string]types.AttributeValue // the item to store
 	other  []types.TransactWriteItem
 	exists error // of a write that is made once: what is wrong if the object exists
+
+	// operation is that of a caller that may repeat the write after Unavailable. If it is zero, the
+	// write has its own.
+	operation Operation
 }
 
 // write reports false if the object was changed since it was read, or if another transaction
@@ -85,7 +91,10 @@ type catalogWrite struct {
 //
 //	PutItem, or TransactWriteItems if there are other writes
 func (t *Table) write(ctx context.Context, w catalogWrite) (written bool, err error) {
-	operation := NewOperation()
+	operation := w.operation
+	if operation == (Operation{}) {
+		operation = NewOperation()
+	}
 	w.item[attrOperation] = operation.value()
 	w.item[attrVersion] = number(strconv.Itoa(versionOf(w.read) + 1))
 	unchanged := unchangedSince(w.read)
@@ -185,6 +194,32 @@ func (t *Table) changeCatalog(ctx context.Context, org metering.OrgID, sk, what 
 	}
 }
 
+// addCatalog writes an object that does not exist yet, again and again while other transactions
+// write the same items, until the context ends: then it returns Unavailable.
+func (t *Table) addCatalog(ctx context.Context, what string, w catalogWrite) error {
+	for attempt := 0; ; attempt++ {
+		if written, err := t.write(ctx, w); err != nil || written {
+			return err
+		}
+		if err := pause(ctx, attempt); err != nil {
+			return contended(what, err)
+		}
+	}
+}
+
+// errExists is the error of an import of an object that exists.
+var errExists = errors.New("it exists")
+
+// importCatalog is addCatalog for an import. It reports false if the object exists.
+func (t *Table) importCatalog(ctx context.Context, operation Operation, what string, w catalogWrite) (stored bool, err error) {
+	w.operation, w.exists = operation, errExists
+	err = t.addCatalog(ctx, what, w)
+	if errors.Is(err, errExists) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // take stores an item that names its owner, unless another owner has it. It keeps a value, such as
 // marketplace identifiers, unique in the organization.
 func (t *Table) take(org metering.OrgID, sk, owner string) types.TransactWriteItem {
@@ -222,8 +257,8 @@ func ownerIn(item map[string]types.AttributeValue) string {
 // newest first, ties by id, descending, at most the first end of them. The filter is by attribute;
 // none has the status without, if that is not empty.
 //
-//	Query  PK = ORG#<org>, begins_with(SK, prefix),   1 round trip per 1 MB of all such objects of the
-//	       consistent                                 organization, 1 read unit per 4 KB
+//	Query  PK = ORG#<org>,           1 round trip per 1 MB of all such objects of the
+//	       begins_with(SK, prefix)   organization, 1 read unit per 4 KB
 func (t *Table) listCatalog(ctx context.Context, org metering.OrgID, prefix, attribute string, filter map[string]string, without string, end int) ([][]byte, error) {
 	names := map[string]string{"#json": attribute, "#id": "id", "#time": "creationTime"}
 	values := map[string]types.AttributeValue{":org": text(orgKey(org)), ":prefix": text(prefix)}
@@ -276,6 +311,48 @@ func (t *Table) listCatalog(ctx context.Context, org metering.OrgID, prefix, att
 		list[i] = []byte(r.json)
 	}
 	return list, nil
+}
+
+// exportCatalog yields the JSON of all objects of the organization whose sort keys begin with
+// prefix, as they are stored, in the order of those keys. The error of one that can't be read is
+// yielded in its place; an error of the table ends it.
+//
+//	Query  PK = ORG#<org>, begins_with(SK, prefix),   1 round trip per 1 MB, 1 read unit per 4 KB
+//	       consistent
+func exportCatalog[O any](ctx context.Context, t *Table, org metering.OrgID, prefix string, read func(map[string]types.AttributeValue) metering.Stored[O]) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		input := &dynamodb.QueryInput{
+			TableName:                 &t.name,
+			KeyConditionExpression:    aws.String("PK = :org AND begins_with(SK, :prefix)"),
+			ExpressionAttributeValues: map[string]types.AttributeValue{":org": text(orgKey(org)), ":prefix": text(prefix)},
+			ConsistentRead:            aws.Bool(true),
+			ReturnConsumedCapacity:    wantUnits(ctx),
+		}
+		for {
+			page, err := t.client.Query(ctx, input)
+			if err != nil {
+				yield(nil, storageError("export the catalog", err))
+				return
+			}
+			countRead(ctx, page.ConsumedCapacity)
+			for _, item := range page.Items {
+				stored := read(item)
+				if stored.Err == nil && !stored.Exists() {
+					stored.Err = errors.New("it has no JSON")
+				}
+				if stored.Err != nil {
+					r := itemReader{item: item}
+					stored.JSON, stored.Err = nil, fmt.Errorf("the stored item %s can't be read: %w", metering.Quote(r.text("SK")), stored.Err)
+				}
+				if !yield(stored.JSON, stored.Err) {
+					return
+				}
+			}
+			if input.ExclusiveStartKey = page.LastEvaluatedKey; input.ExclusiveStartKey == nil {
+				return
+			}
+		}
+	}
 }
 
 // contended is the error of a change that lost every race until its time ran out.

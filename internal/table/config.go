@@ -88,9 +88,9 @@ func (t *Table) ConfigVersion(ctx context.Context, org metering.OrgID, version i
 // them: at most limit, and at least one, but then no more than size bytes of JSON. more reports
 // that others follow.
 //
-//	Query  as Config, to find the newest version, if there is an offset   1 round trip, 1 read unit per 4 KB
-//	Query  PK = ORG#<org>, SK from the first CONFIG# to the newest         1 round trip per 1 MB, 1 read unit
-//	       of the page, consistent, backwards                             per 4 KB
+//	Query  as Config, if there is an offset   1 round trip, 1 read unit per 4 KB
+//	Query  PK = ORG#<org>, SK from CONFIG#1   1 round trip per 1 MB, 1 read unit per 4 KB
+//	       to that, consistent, backwards
 //
 // Versions have no gaps, so the offset is a version.
 func (t *Table) ConfigVersions(ctx context.Context, org metering.OrgID, offset, limit, size int) (page []metering.ConfigVersion, more bool, err error) {

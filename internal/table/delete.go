@@ -11,8 +11,8 @@ import (
 // Delete marks a group DELETED and returns the updated group. If a day is given, the group must
 // have been created on that day. It returns NotFound, or Conflict naming the status.
 //
-//	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 6 write units at 1 KB; 7 if the group
-//	                                              waits to be reported
+//	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 6 write units at 1 KB;
+//	                                              7 if the group waits to be reported
 //
 // The update is conditional on the status. If the condition fails, DynamoDB returns the item, which
 // distinguishes NotFound from Conflict. A retry whose first response was lost finds its own

@@ -3,6 +3,7 @@ package table
 import (
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"strings"
 
@@ -269,4 +270,40 @@ func (t *Table) Entitlements(ctx context.Context, org metering.OrgID, filter met
 		"partner": string(filter.Partner), "productID": string(filter.ProductID), "buyerID": string(filter.BuyerID), "externalID": filter.ExternalID,
 	}, string(metering.EntitlementDeleted), offset+limit)
 	return list[min(offset, len(list)):], err
+}
+
+// ImportEntitlement stores an entitlement that does not exist yet, unchanged, and takes its
+// marketplace identifiers. It reports false if one with its id exists, DELETED or not, which it
+// does not change. It returns Conflict if another entitlement owns the identifiers, and Invalid if
+// it is too large. After Unavailable a call with the same operation reports true for what an
+// earlier one has stored. An entitlement that is DELETED takes no identifiers: PUT takes them when
+// it revives it.
+//
+//	TransactWriteItems  the entitlement, which must not exist,   1 round trip, 2 write units per KB
+//	                    and its identity                         and item
+//	PutItem             the entitlement, if it has no identity   1 round trip, 1 write unit per KB
+func (t *Table) ImportEntitlement(ctx context.Context, operation Operation, e *metering.Entitlement) (stored bool, err error) {
+	s := metering.Stored[metering.Entitlement]{JSON: wire.AppendEntitlement(nil, e), Value: *e}
+	if err := checkSize("the entitlement", s.JSON); err != nil {
+		return false, err
+	}
+	identity := ""
+	if e.Status != metering.EntitlementDeleted {
+		identity = e.IdentityKey()
+	}
+	w := catalogWrite{item: entitlementItem(&s, identity)}
+	if identity != "" {
+		w.other = append(w.other, t.take(e.OrganizationID, identityItemKey(identity), string(e.ID)))
+	}
+	stored, err = t.importCatalog(ctx, operation, "the entitlement", w)
+	if failed, ok := errors.AsType[*otherConditionError](err); ok {
+		err = identityTaken(failed.found)
+	}
+	return stored, err
+}
+
+// ExportEntitlements yields the JSON of all entitlements of the organization, DELETED ones too, as
+// exportCatalog does.
+func (t *Table) ExportEntitlements(ctx context.Context, org metering.OrgID) iter.Seq2[[]byte, error] {
+	return exportCatalog(ctx, t, org, entitlementPrefix, readEntitlement)
 }

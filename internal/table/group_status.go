@@ -14,8 +14,8 @@ import (
 )
 
 // groupStatus is a status of a group with every attribute that follows from it. All that writes a
-// status writes a groupStatus, so that no attribute is forgotten: a group is in byWork exactly while
-// it waits to be reported, and has problems only while it is INVALID or REPORT_FAILED.
+// status writes a groupStatus, so that no attribute is forgotten: a group is in byWork exactly
+// while it waits to be reported, and has problems only while it is INVALID or REPORT_FAILED.
 type groupStatus struct {
 	org      metering.OrgID
 	status   metering.Status

@@ -60,8 +60,8 @@ func workKey(org metering.OrgID, entitlement metering.EntitlementID) string {
 // dueKey would not fit in a sort key.
 var dueEscaper = strings.NewReplacer("%", "%p", "#", "%h")
 
-// dueKey sorts the work of byWork by the hour of its usage, then by entitlement. The id, as the last
-// part, is not escaped.
+// dueKey sorts the work of byWork by the hour of its usage, then by entitlement. The id, as the
+// last part, is not escaped.
 func dueKey(hour time.Time, org metering.OrgID, entitlement metering.EntitlementID, id metering.GroupID) string {
 	return hour.UTC().Format(hourLayout) + "#" + dueEscaper.Replace(string(org)) + "#" + dueEscaper.Replace(string(entitlement)) + "#" + string(id)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"iter"
 	"maps"
 	"math"
 	"time"
@@ -83,8 +84,8 @@ func readMetric(item map[string]types.AttributeValue) metering.Stored[metering.B
 // AddMetric stores a new metric and returns its JSON. It returns Conflict if an ACTIVE metric of
 // the organization has the name, or if the id exists.
 //
-//	TransactWriteItems  the metric and its name, neither of which exists   1 round trip, 2 write units
-//	                                                                       per KB and item
+//	TransactWriteItems  the metric and its name,   1 round trip, 2 write units per KB and item
+//	                    neither of which exists
 //
 // The SDK marks the transaction, so DynamoDB recognizes a retry whose first response was lost.
 func (t *Table) AddMetric(ctx context.Context, m *metering.BillableMetric) ([]byte, error) {
@@ -93,18 +94,31 @@ func (t *Table) AddMetric(ctx context.Context, m *metering.BillableMetric) ([]by
 		return nil, err
 	}
 	w.exists = metering.Errorf(metering.Conflict, "the billable metric %s exists", metering.Quote(m.ID))
-	for attempt := 0; ; attempt++ {
-		written, err := t.write(ctx, w)
-		switch {
-		case err != nil:
-			return nil, nameTaken(err, m.Name)
-		case written:
-			return json, nil
-		}
-		if err := pause(ctx, attempt); err != nil {
-			return nil, contended("the billable metric", err)
-		}
+	if err := t.addCatalog(ctx, "the billable metric", w); err != nil {
+		return nil, nameTaken(err, m.Name)
 	}
+	return json, nil
+}
+
+// ImportMetric stores a metric that does not exist yet, unchanged, with its name if it is ACTIVE.
+// It reports false if one with its id exists, which it does not change. It returns Conflict if
+// another ACTIVE metric has the name, and Invalid if it is too large. After Unavailable a call with
+// the same operation reports true for what an earlier one has stored.
+//
+//	TransactWriteItems  as AddMetric; a PutItem if the metric is DELETED
+func (t *Table) ImportMetric(ctx context.Context, operation Operation, m *metering.BillableMetric) (stored bool, err error) {
+	w, _, err := t.metricWrite(nil, m)
+	if err != nil {
+		return false, err
+	}
+	stored, err = t.importCatalog(ctx, operation, "the billable metric", w)
+	return stored, nameTaken(err, m.Name)
+}
+
+// ExportMetrics yields the JSON of all billable metrics of the organization, DELETED ones too, as
+// exportCatalog does.
+func (t *Table) ExportMetrics(ctx context.Context, org metering.OrgID) iter.Seq2[[]byte, error] {
+	return exportCatalog(ctx, t, org, metricPrefix, readMetric)
 }
 
 // ChangeMetric applies the patch, stores the metric and returns its JSON. If the patch changes
@@ -112,7 +126,7 @@ func (t *Table) AddMetric(ctx context.Context, m *metering.BillableMetric) ([]by
 // metric of the organization has the name, or an error of the patch as it is.
 //
 //	GetItem             as Metric
-//	PutItem             the same, if its operation is the one read   1 round trip, 1 write unit per KB
+//	PutItem             the same, if unchanged   1 round trip, 1 write unit per KB
 //
 // If the name or the status changes, the second request is a TransactWriteItems of that put and of
 // the items of the names.

@@ -51,8 +51,8 @@ func (t *Table) putNew(ctx context.Context, operation Operation, item map[string
 	return found == nil || isMine(found, attrOperation, operation), nil
 }
 
-// putOrFind stores an item if its key does not exist yet; else it returns the item that exists, which
-// may be the operation's own.
+// putOrFind stores an item if its key does not exist yet; else it returns the item that exists,
+// which may be the operation's own.
 func (t *Table) putOrFind(ctx context.Context, operation Operation, item map[string]types.AttributeValue) (found map[string]types.AttributeValue, err error) {
 	item[attrOperation] = operation.value()
 	out, err := t.client.PutItem(ctx, &dynamodb.PutItemInput{

@@ -17,8 +17,8 @@ import (
 // maxPuts is how many groups of a batch are put at once.
 const maxPuts = 32
 
-// Report stores new groups and returns them in their order, as they are stored. Nothing is stored if
-// it returns Invalid, NotFound or, but for a race, Conflict.
+// Report stores new groups and returns them in their order, as they are stored. Nothing is stored
+// if it returns Invalid, NotFound or, but for a race, Conflict.
 //
 //	PutItem       PK = ORG#<org>, SK = GROUP#<id>,   1 round trip, 6 write units under 1 KB;
 //	              attribute_not_exists(PK)           32 of a batch at once
@@ -26,15 +26,15 @@ const maxPuts = 32
 //	as newSerials the numbers                        before
 //	BatchGetItem  the groups                         before, if a batch has ids or its key was used
 //
-// It is Invalid if a group can't be stored or, in a batch, names an entitlement that does not exist;
-// NotFound if the entitlement of a single report does not exist; Conflict if an id, or the
+// It is Invalid if a group can't be stored or, in a batch, names an entitlement that does not
+// exist; NotFound if the entitlement of a single report does not exist; Conflict if an id, or the
 // Idempotency-Key, belongs to another content; Unavailable if it is not known what was stored.
 //
 // What is judged by cached terms and is not CREATED is judged again by terms that are read again.
 // The put of a group has an operation id, so that a retry of the client whose response was lost
-// finds its own. With an Idempotency-Key, ids follow from the key, and the first group is put before
-// the others: the request that puts it defines what the key means. If it exists, with the hash of
-// this request, the request is a repetition: it stores what is missing (decision 46).
+// finds its own. With an Idempotency-Key, ids follow from the key, and the first group is put
+// before the others: the request that puts it defines what the key means. If it exists, with the
+// hash of this request, the request is a repetition: it stores what is missing (decision 46).
 func (t *Table) Report(ctx context.Context, org metering.OrgID, report *metering.Report) ([]metering.Group, error) {
 	if err := report.Check(org); err != nil {
 		return nil, err
@@ -143,8 +143,8 @@ func distinct(ids []metering.EntitlementID) (all []metering.EntitlementID) {
 	return all
 }
 
-// unknown returns the error for entitlements that do not exist. A repetition with an Idempotency-Key
-// is served even if its entitlements have been deleted since.
+// unknown returns the error for entitlements that do not exist. A repetition with an
+// Idempotency-Key is served even if its entitlements have been deleted since.
 func (r *reporting) unknown(ctx context.Context) error {
 	var indexes []int
 	deleted := true

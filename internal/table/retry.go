@@ -20,10 +20,10 @@ import (
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>      1 round trip, 7 write units at 1 KB, 1 more if
 //	                                                 the buyer has changed
 //
-// The update is conditional on the group being the one that was read. If another request has changed
-// it, Retry begins again. The retry's own operation id is in an attribute that nothing but another
-// retry changes, so a repetition after a lost response finds it, even if the group was claimed
-// meanwhile.
+// The update is conditional on the group being the one that was read. If another request has
+// changed it, Retry begins again. The retry's own operation id is in an attribute that nothing but
+// another retry changes, so a repetition after a lost response finds it, even if the group was
+// claimed meanwhile.
 func (t *Table) Retry(ctx context.Context, org metering.OrgID, id metering.GroupID, retry metering.Retry) (metering.Group, error) {
 	operation := NewOperation()
 	for attempt := 0; ; attempt++ {

@@ -111,8 +111,8 @@ type serialBlock struct {
 // more numbers are left, the rest are 0, which means that the group has none.
 //
 //	nothing, if the process has the numbers;
-//	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit, once a block; 2 round trips
-//	                                          for the first block if a serialLimit is stored
+//	UpdateItem  PK = ORG#<org>, SK = SERIAL   1 round trip, 1 write unit, once a block;
+//	                                          2 for the first block if a serialLimit is stored
 //
 // The update adds to the counter without a read, so several functions never get the same number. A
 // lost response costs a block.
@@ -159,8 +159,8 @@ func (b *serialBlock) give(numbers *[]int32, n int) {
 	}
 }
 
-// takeSerials takes up to n numbers from the counter: above serialID and below serialLimit (decision
-// 30). limit is the limit that was seen before, or 0.
+// takeSerials takes up to n numbers from the counter: above serialID and below serialLimit
+// (decision 30). limit is the limit that was seen before, or 0.
 func (t *Table) takeSerials(ctx context.Context, org metering.OrgID, n, limit int64) (serialBlock, error) {
 	if limit == 0 {
 		limit = noSerialLimit

@@ -16,8 +16,8 @@ import (
 const parallelBatchGets = 4
 
 // TermsOf returns the terms of each of the entitlements, at least one, read consistently: no cache
-// is asked. Those of an entitlement that does not exist have none. The metrics are read if the usage
-// has billable records.
+// is asked. Those of an entitlement that does not exist have none. The metrics are read if the
+// usage has billable records.
 //
 //	BatchGetItem  PK = ORG#<org>, SK = ENTITLEMENT#<id>, CONNECTION#<partner>
 //	              for each 100 items 1 round trip; 1 read unit per 4 KB and item

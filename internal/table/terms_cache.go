@@ -8,9 +8,9 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
-// termsCache holds terms that were read at most metering.CatalogAge ago. What is judged by them must
-// be judged again, by terms that are read again, if the result is negative: an entitlement that does
-// not exist or a problem.
+// termsCache holds terms that were read at most metering.CatalogAge ago. What is judged by them
+// must be judged again, by terms that are read again, if the result is negative: an entitlement
+// that does not exist or a problem.
 type termsCache struct {
 	mu   sync.Mutex
 	of   map[termsKey]cachedTerms

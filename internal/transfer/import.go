@@ -1,5 +1,5 @@
-// Package transfer imports usage record groups from JSON lines, exports them as JSON lines and CSV,
-// and loads the sample data.
+// Package transfer imports usage record groups, entitlements and billable metrics from JSON lines,
+// exports them as JSON lines and groups as CSV, and loads the sample data.
 package transfer
 
 import (
@@ -19,13 +19,13 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/table"
-	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // ImportOptions are the options of an import. The functions may be nil. They are never called
 // concurrently.
 type ImportOptions struct {
-	RewriteOrg bool                         // import groups of other organizations as the organization's own
+	Kind       Kind                         // what the lines hold; empty is Groups
+	RewriteOrg bool                         // import lines of other organizations as the organization's own
 	Patience   time.Duration                // how long a write is retried while the table is unavailable
 	Refused    func(line int, reason error) // after each line that is refused
 	Progress   func(Counts)                 // after each line
@@ -53,13 +53,19 @@ const (
 	finishUnderWay = 3 * time.Second
 )
 
-// Import stores the groups of the lines that do not exist yet, unchanged. It returns when each line
+// Import stores what the lines hold and does not exist yet, unchanged. It returns when each line
 // has been stored, skipped because its id exists, or refused. Of two lines with one id the first is
-// stored.
+// stored; so it is of two entitlements with the same marketplace identifiers, and of two ACTIVE
+// metrics with one name, whose second line is refused.
+//
+// Groups:
 //
 //	PutItem     each line     1 round trip, importWorkers concurrently; 5 write units under 1 KB
 //	UpdateItem  each chunk with a serialID above all before it, before its groups are put: no new
 //	            group gets the number of an imported one, even if the import ends early
+//
+// Entitlements and metrics, as table.ImportEntitlement and table.ImportMetric, one line after the
+// other.
 //
 // It fails if from or the table fails, or when ctx is done. Then it finishes the lines under way,
 // so that the counts are right, and starts no others. It does not wait for a blocked Read. After
@@ -69,7 +75,7 @@ func Import(ctx context.Context, tbl *table.Table, org metering.OrgID, from io.R
 	defer fail(nil)
 	putCtx, cancel := outlive(ctx, finishUnderWay)
 	defer cancel()
-	im := &groupImport{table: tbl, org: org, options: o, room: semaphore.NewWeighted(maxUnderWay), seed: maphash.MakeSeed()}
+	im := &lineImport{table: tbl, org: org, options: o, room: semaphore.NewWeighted(maxUnderWay), seed: maphash.MakeSeed()}
 
 	var workers sync.WaitGroup
 	for i := range im.queues {
@@ -108,10 +114,10 @@ func outlive(ctx context.Context, by time.Duration) (context.Context, context.Ca
 	return later, cancel
 }
 
-// groupImport is one import under way. One goroutine reads and decodes lines and sends them to the
-// queues. Each queue has a worker that puts. Lines with the same id are in the same queue, in
-// order.
-type groupImport struct {
+// lineImport is one import under way. One goroutine reads and decodes lines and sends them to the
+// queues. Each queue has a worker that puts. Lines of which the first counts are in the same queue,
+// in order.
+type lineImport struct {
 	table   *table.Table
 	org     metering.OrgID
 	options ImportOptions
@@ -131,10 +137,10 @@ type groupImport struct {
 type importLine struct {
 	number int
 	bytes  int64
-	group  metering.Group
+	importable
 }
 
-func (im *groupImport) read(ctx context.Context, from io.Reader) error {
+func (im *lineImport) read(ctx context.Context, from io.Reader) error {
 	lines, err := NewLineReader(ctx, from)
 	if err != nil {
 		return err
@@ -150,12 +156,12 @@ func (im *groupImport) read(ctx context.Context, from io.Reader) error {
 		case err != nil:
 			return cmp.Or(im.handOn(ctx, chunk), fmt.Errorf("reading line %d: %w", number, err))
 		case len(text) > 0:
-			group, err := im.decode(text)
+			object, err := im.decode(text)
 			if err != nil {
 				im.refuse(number, err)
 				continue
 			}
-			chunk = append(chunk, importLine{number, int64(len(text)), group})
+			chunk = append(chunk, importLine{number, int64(len(text)), object})
 			size += int64(len(text))
 		}
 		if len(chunk) == chunkLines || size >= chunkBytes {
@@ -167,25 +173,12 @@ func (im *groupImport) read(ctx context.Context, from io.Reader) error {
 	}
 }
 
-func (im *groupImport) decode(text []byte) (metering.Group, error) {
-	group, err := wire.DecodeGroup(text)
-	if err != nil {
-		return metering.Group{}, err
-	}
-	if given := group.OrganizationID; given != "" && given != string(im.org) && !im.options.RewriteOrg {
-		return metering.Group{}, metering.Errorf(metering.Invalid, "organizationID is %s: it must be %s, unless --rewrite-org makes it that",
-			metering.Quote(given), metering.Quote(string(im.org)))
-	}
-	group.OrganizationID = string(im.org)
-	return group, nil
-}
-
 // handOn raises or limits the serial counter as the chunk requires, and sends its lines to the
 // workers.
-func (im *groupImport) handOn(ctx context.Context, chunk []importLine) error {
+func (im *lineImport) handOn(ctx context.Context, chunk []importLine) error {
 	raise, limit := im.raised, im.limit
 	for _, line := range chunk {
-		if n := line.group.SerialID; n <= metering.MaxRaisedSerial {
+		if n := line.serial; n <= metering.MaxRaisedSerial {
 			raise = max(raise, n)
 		} else if limit == 0 || n < limit {
 			limit = n
@@ -207,18 +200,18 @@ func (im *groupImport) handOn(ctx context.Context, chunk []importLine) error {
 		if err := im.room.Acquire(ctx, line.bytes); err != nil {
 			return err
 		}
-		im.queues[maphash.String(im.seed, line.group.ID)%importWorkers] <- line
+		im.queues[maphash.String(im.seed, line.queue)%importWorkers] <- line
 	}
 	return nil
 }
 
-// put stores the group of a line and counts the line. It returns only errors that the line did not
+// put stores what a line holds and counts the line. It returns only errors that the line did not
 // cause.
-func (im *groupImport) put(ctx context.Context, line importLine) error {
+func (im *lineImport) put(ctx context.Context, line importLine) error {
 	var stored bool
 	operation := table.NewOperation()
 	err := im.patiently(ctx, func() (err error) {
-		stored, err = im.table.PutAs(ctx, operation, &line.group)
+		stored, err = line.put(ctx, operation)
 		return err
 	})
 	switch {
@@ -226,7 +219,7 @@ func (im *groupImport) put(ctx context.Context, line importLine) error {
 		im.count(func(c *Counts) { c.Imported++ })
 	case err == nil:
 		im.count(func(c *Counts) { c.Skipped++ })
-	case metering.CodeOf(err) == metering.Invalid:
+	case metering.CodeOf(err) == metering.Invalid, metering.CodeOf(err) == metering.Conflict:
 		im.refuse(line.number, err)
 	default:
 		return fmt.Errorf("line %d: %w", line.number, err)
@@ -238,7 +231,7 @@ func (im *groupImport) put(ctx context.Context, line importLine) error {
 // sooner or later, for longer than the client's own retries last: an index accepts about 1,000
 // groups of an organization a second. If nothing was written yet and DynamoDB can't be reached, the
 // reason is likely to stay: patiently returns at once.
-func (im *groupImport) patiently(ctx context.Context, write func() error) error {
+func (im *lineImport) patiently(ctx context.Context, write func() error) error {
 	for start := time.Now(); ; {
 		err := write()
 		if err == nil {
@@ -258,7 +251,7 @@ func (im *groupImport) patiently(ctx context.Context, write func() error) error 
 	}
 }
 
-func (im *groupImport) refuse(line int, reason error) {
+func (im *lineImport) refuse(line int, reason error) {
 	im.count(func(c *Counts) {
 		c.Refused++
 		if im.options.Refused != nil {
@@ -267,7 +260,7 @@ func (im *groupImport) refuse(line int, reason error) {
 	})
 }
 
-func (im *groupImport) count(add func(*Counts)) {
+func (im *lineImport) count(add func(*Counts)) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	add(&im.counts)

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -24,32 +25,146 @@ const (
 	sampleDays  = 44   // days of the groups, up to the beginning of today
 )
 
-// LoadSample loads the sample data of the day, unless it exists. It completes a load that was
-// interrupted, on any day.
-func LoadSample(ctx context.Context, tbl *table.Table, today time.Time, say func(string)) error {
-	have, err := tbl.CountGroups(ctx, SampleOrg)
-	if err != nil {
-		return fmt.Errorf("looking for the sample data: %w", err)
+// SampleOptions configure LoadSample.
+type SampleOptions struct {
+	Now        time.Time
+	SandboxURL string // endpoint of the connections; if it is empty, there are no connections
+	Say        func(string)
+}
+
+// LoadSample loads the sample data: the catalog, 45 days of usage, and the usage of the last hours,
+// which is reported as a client's is. It adds what is missing and changes nothing that exists, so
+// it completes a load that was interrupted, and data of earlier versions. The usage of the last
+// hours is added once a day.
+func LoadSample(ctx context.Context, tbl *table.Table, o SampleOptions) error {
+	for _, load := range []func(context.Context, *table.Table, *SampleOptions) error{loadTerms, loadConnections, loadHistory, reportSample} {
+		if err := load(ctx, tbl, &o); err != nil {
+			return fmt.Errorf("loading the sample data: %w", err)
+		}
 	}
-	if have >= sampleCount {
-		say(fmt.Sprintf("The sample data exists: organization %s, %d groups", SampleOrg, have))
+	return nil
+}
+
+// loadTerms imports the entitlements and metrics, and stores the config if the organization has had
+// none. What excludes an object of the sample is the user's own, and stays.
+func loadTerms(ctx context.Context, tbl *table.Table, o *SampleOptions) error {
+	created := o.Now.UTC().Truncate(24*time.Hour).AddDate(0, 0, -sampleDays)
+	for _, of := range []struct {
+		kind  Kind
+		lines []byte
+	}{{Entitlements, sample().entitlementLines(created)}, {Metrics, sample().metricLines(created)}} {
+		_, err := Import(ctx, tbl, SampleOrg, bytes.NewReader(of.lines), ImportOptions{Kind: of.kind, Refused: func(_ int, reason error) {
+			o.Say(fmt.Sprintf("One of the sample %s is left out: %v", of.kind, reason))
+		}})
+		if err != nil {
+			return err
+		}
+	}
+	current, err := tbl.Config(ctx, SampleOrg)
+	if err != nil || current.Version > 0 {
+		return err
+	}
+	patch, err := wire.DecodeConfigPatch(sample().Config)
+	if err != nil {
+		return err
+	}
+	first := metering.Conditions{IfNoneMatch: &metering.Tags{Any: true}}
+	_, _, err = tbl.ChangeConfig(ctx, SampleOrg, o.Now, metering.ConfigChange{Conditions: first, Patch: patch, Replace: true, KeyID: "sample"})
+	if metering.CodeOf(err) == metering.PreconditionFailed {
+		return nil // the user was faster
+	}
+	return err
+}
+
+// loadConnections stores the connections that do not exist. In one to a sandbox at another address
+// it changes the address.
+func loadConnections(ctx context.Context, tbl *table.Table, o *SampleOptions) error {
+	if o.SandboxURL == "" {
 		return nil
 	}
-	say(fmt.Sprintf("Loading the sample data: organization %s, %d groups", SampleOrg, sampleCount))
+	rules := metering.ConnectionRules{Organization: SampleOrg, SandboxURL: o.SandboxURL}
+	for _, c := range sample().Connections {
+		stored, err := tbl.StoredConnection(ctx, SampleOrg, c.Partner)
+		connection := stored.Value
+		switch {
+		case metering.CodeOf(err) == metering.NotFound:
+			connection = metering.Connection{Partner: c.Partner, TenantID: c.TenantID, ClientID: c.ClientID}
+		case err != nil:
+			return err
+		case connection.Endpoint == "" || connection.Endpoint == o.SandboxURL:
+			continue
+		}
+		connection.Endpoint = o.SandboxURL
+		change, err := metering.NewConnectionChange(c.Partner, &connection, rules, metering.Conditions{})
+		if err != nil {
+			return err
+		}
+		if _, _, err := tbl.PutConnection(ctx, SampleOrg, &change); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadHistory imports the groups, which end at the beginning of today.
+func loadHistory(ctx context.Context, tbl *table.Table, o *SampleOptions) error {
+	have, err := tbl.CountGroups(ctx, SampleOrg)
+	if err != nil {
+		return err
+	}
+	if have >= sampleCount {
+		o.Say(fmt.Sprintf("The sample data exists: organization %s, %d groups", SampleOrg, sampleCount))
+		return nil
+	}
+	o.Say(fmt.Sprintf("Loading the sample data: organization %s, %d groups", SampleOrg, sampleCount))
 	var refused error
-	_, err = Import(ctx, tbl, SampleOrg, bytes.NewReader(sampleLines(today)), ImportOptions{
+	_, err = Import(ctx, tbl, SampleOrg, bytes.NewReader(sampleLines(o.Now)), ImportOptions{
 		Refused: func(line int, reason error) { refused = fmt.Errorf("line %d: %w", line, reason) },
 		Progress: func(c Counts) {
 			if n := c.Lines(); n%500 == 0 && n < sampleCount {
-				say(fmt.Sprintf("  %d of %d", n, sampleCount))
+				o.Say(fmt.Sprintf("  %d of %d", n, sampleCount))
 			}
 		},
 	})
-	if err == nil {
-		err = refused
+	return cmp.Or(err, refused)
+}
+
+// sampleReportID is the id of the i-th report of the day.
+func sampleReportID(now time.Time, i int) metering.GroupID {
+	return metering.GroupID(fmt.Sprintf("urg-%s-%02d", now.UTC().Format("20060102"), i+1))
+}
+
+// reportSample reports the usage of the last hours, unless it was reported earlier on this day.
+// Usage of an entitlement that the user has deleted is left out.
+func reportSample(ctx context.Context, tbl *table.Table, o *SampleOptions) error {
+	reported := 0
+	for i, r := range sample().Reports {
+		id := sampleReportID(o.Now, i)
+		_, err := tbl.Group(ctx, SampleOrg, id)
+		if err == nil {
+			continue
+		}
+		if metering.CodeOf(err) != metering.NotFound {
+			return err
+		}
+		group, err := wire.DecodeNewGroup(r.Group)
+		if err != nil {
+			return fmt.Errorf("sample.json, report %d: %w", i, err)
+		}
+		happened := o.Now.UTC().Truncate(time.Minute).Add(-time.Duration(r.Ago))
+		group.ID, group.Timestamp = string(id), &happened
+		_, err = tbl.Report(ctx, SampleOrg, &metering.Report{Groups: []metering.NewGroup{group}, Now: o.Now})
+		switch metering.CodeOf(err) {
+		case metering.NotFound, metering.Conflict: // deleted, or another program has just reported it
+		default:
+			if err != nil {
+				return err
+			}
+			reported++
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("loading the sample data: %w", err)
+	if reported > 0 {
+		o.Say(fmt.Sprintf("Reported usage of the last hours: %d groups, urg-%s-01 and so on", reported, o.Now.UTC().Format("20060102")))
 	}
 	return nil
 }
@@ -63,27 +178,22 @@ func sampleLines(today time.Time) []byte {
 	return lines
 }
 
-// sampleProduct is a product and its metering.
-type sampleProduct struct {
-	id    string
-	meter func(r *rand.Rand, g *metering.Group) // sets the group's records
-}
-
-var (
+// sampleMeters set the records of a group, by its product. Each has one way of metering.
+var sampleMeters = map[string]func(r *rand.Rand, g *metering.Group){
 	// Two dimensions reported as they are, whole numbers and decimals.
-	observe = sampleProduct{"prod-observe", func(r *rand.Rand, g *metering.Group) {
+	"prod-observe": func(r *rand.Rand, g *metering.Group) {
 		g.Records = map[string]metering.Quantity{"hosts": sampleQuantity(int64(1+r.IntN(80)), 0), "logs_gb": sampleQuantity(r.Int64N(90_000), 2)}
 		g.MetaInfo.OriginRecords = g.Records
-	}}
+	},
 	// Calls, converted to thousands of requests.
-	gateway = sampleProduct{"prod-gateway", func(r *rand.Rand, g *metering.Group) {
+	"prod-gateway": func(r *rand.Rand, g *metering.Group) {
 		calls := 1 + r.Int64N(4_000_000)
 		g.MetaInfo.OriginRecords = map[string]metering.Quantity{"api_calls": sampleQuantity(calls, 0)}
 		g.Records = map[string]metering.Quantity{"requests": sampleQuantity(calls, 3)}
-	}}
+	},
 	// A billable metric with properties (usage metering v2), whose quantities add up to a
 	// dimension.
-	inference = sampleProduct{"prod-inference", func(r *rand.Rand, g *metering.Group) {
+	"prod-inference": func(r *rand.Rand, g *metering.Group) {
 		total := int64(0)
 		for _, model := range []string{"small", "large"}[r.IntN(2):] {
 			tokens := 1 + r.Int64N(2_000_000)
@@ -96,36 +206,7 @@ var (
 		}
 		g.Records = map[string]metering.Quantity{"tokens_k": sampleQuantity(total, 3)}
 		g.MetaInfo.OriginRecords = g.Records
-	}}
-)
-
-// sampleEntitlements lists buyer, product and marketplace, and the source that reports the usage.
-var sampleEntitlements = []struct {
-	partner   metering.Partner
-	buyer, id string
-	product   sampleProduct
-	source    metering.Source
-}{
-	{"AWS", "482913370651", "ent-8f3a61c2", observe, "API"},
-	{"AWS", "482913370651", "ent-0b7d94e5", inference, "API"},
-	{"AWS", "730546182997", "ent-c41e27aa", gateway, "METRONOME"},
-	{"AWS", "730546182997", "ent-6d90b3f8", inference, "METRONOME"},
-	{"AWS", "615208834470", "ent-2ea85c17", observe, "LAGO"},
-	{"AWS", "octank-financial", "ent-97f1d06b", gateway, "API"},
-	{"AWS", "octank-financial", "ent-b5c3480e", inference, "STRIPE"},
-	{"AWS", "anycompany-media", "ent-3a72e9d4", observe, ""},
-	{"AZURE", "contoso-retail", "ent-f08b15c6", observe, "API"},
-	{"AZURE", "contoso-retail", "ent-41d6a2e3", gateway, "ORB"},
-	{"AZURE", "fabrikam-logistics", "ent-d9e47b50", inference, "API"},
-	{"AZURE", "fabrikam-logistics", "ent-7c02f6a8", observe, "STRIPE"},
-	{"AZURE", "northwind-traders", "ent-1f5e83b9", gateway, "LAGO"},
-	{"AZURE", "tailspin-toys", "ent-a64c0d72", inference, "INTERNAL"},
-	{"AZURE", "tailspin-toys", "ent-5b8f29e1", observe, "API"},
-	{"GCP", "cymbal-bank", "ent-e273c4d0", gateway, "API"},
-	{"GCP", "cymbal-bank", "ent-08a9f51d", inference, "ORB"},
-	{"GCP", "altostrat-games", "ent-bd346e97", observe, "METRONOME"},
-	{"GCP", "altostrat-games", "ent-6217ca8f", inference, "API"},
-	{"GCP", "examplepetstore", "ent-94d0be36", gateway, "INTERNAL"},
+	},
 }
 
 // sampleGroups yields the groups in order of creation.
@@ -134,6 +215,12 @@ func sampleGroups(today time.Time) iter.Seq[metering.Group] {
 	return func(yield func(metering.Group) bool) {
 		r := rand.New(rand.NewPCG(2024, 7))
 		months := map[string]*sampleMonth{}
+		var entitlements []sampleEntitlement
+		for _, e := range sample().Entitlements {
+			if e.History {
+				entitlements = append(entitlements, e)
+			}
+		}
 		for n := 1; n <= sampleCount; n++ {
 			const slot = sampleDays * 24 * time.Hour / sampleCount
 			created := end.Add(-slot * time.Duration(sampleCount-n))
@@ -141,17 +228,17 @@ func sampleGroups(today time.Time) iter.Seq[metering.Group] {
 				created = created.Add(-randomDuration(r, slot/2)).Truncate(time.Millisecond)
 			}
 			used := created.Truncate(time.Minute)
-			e := sampleEntitlements[r.IntN(len(sampleEntitlements))]
+			e := &entitlements[r.IntN(len(entitlements))]
 			g := metering.Group{
 				ID: fmt.Sprintf("urg-%04d", n), SerialID: int32(n), OrganizationID: SampleOrg,
-				Partner: e.partner, BuyerID: e.buyer, EntitlementID: e.id, ProductID: e.product.id,
-				CreationTime: created, MetaInfo: metering.MetaInfo{Source: &e.source, Timestamp: &used},
+				Partner: e.Partner, BuyerID: e.BuyerID, EntitlementID: string(e.ID), ProductID: e.ProductID,
+				CreationTime: created, MetaInfo: metering.MetaInfo{Source: &e.Source, Timestamp: &used},
 			}
-			e.product.meter(r, &g)
-			month, ok := months[e.id]
+			sampleMeters[e.ProductID](r, &g)
+			month, ok := months[g.EntitlementID]
 			if !ok || month.start.Month() != created.Month() {
 				month = &sampleMonth{start: time.Date(created.Year(), created.Month(), 1, 0, 0, 0, 0, time.UTC)}
-				months[e.id] = month
+				months[g.EntitlementID] = month
 			}
 			month.carry(r, &g)
 			proceed(r, &g, end)

@@ -32,7 +32,8 @@ func DecodeNewGroups(body []byte) ([]metering.NewGroup, error) {
 // A small group has about usualGroup bytes and usualRecords records.
 const usualGroup, usualRecords = 128, 4
 
-// DecodeNewGroup reads the body of a report: a usage record group. It checks as DecodeNewGroups does.
+// DecodeNewGroup reads the body of a report: a usage record group. It checks as DecodeNewGroups
+// does.
 func DecodeNewGroup(body []byte) (metering.NewGroup, error) { return decode(body, newGroup().value) }
 
 // newGroup is called for each request: as a variable it would be in every program that imports

@@ -1,0 +1,61 @@
+package reports
+
+import (
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Attempt is a call to the marketplace with a record. It is stored before the call, and is in doubt
+// until a definite response is stored.
+type Attempt struct {
+	Time time.Time // before the call
+	Response
+}
+
+// Response is what a call says about one record.
+type Response struct {
+	Result  Result
+	Receipt string // of the marketplace, if it billed
+
+	// Of a refusal.
+	Code   metering.ProblemCode
+	Reason string // in the marketplace's words
+	// Again reports whether the same record may be billed if it is sent again: it was not processed,
+	// the lane was throttled, or the buyer may subscribe again.
+	Again bool
+
+	// Of a duplicate, as far as the marketplace says what it has.
+	Accepted   *metering.Exact // nil if it does not say
+	AcceptedAt time.Time       // zero if it does not say
+}
+
+// Result is how a call ended for a record.
+type Result string
+
+// The results. One table for each marketplace maps its responses to them.
+const (
+	InDoubt   Result = ""          // no definite response: it may have billed, and may bill later
+	Billed    Result = "BILLED"    //
+	Refused   Result = "REFUSED"   // it has not billed, and will not
+	Duplicate Result = "DUPLICATE" // a record of this hour stands already
+)
+
+// Delays until a record is sent again.
+const (
+	minDelay = time.Minute
+	maxDelay = time.Hour // also the delay after a refusal that the buyer can end
+)
+
+// nextAttempt is when to send a record again after the attempts; zero if there are none.
+func nextAttempt(attempts []Attempt) time.Time {
+	if len(attempts) == 0 {
+		return time.Time{}
+	}
+	last := &attempts[len(attempts)-1]
+	delay := maxDelay
+	if doublings := len(attempts) - 1; last.Code != metering.ProblemNotSubscribed && doublings < 6 {
+		delay = min(minDelay<<doublings, maxDelay)
+	}
+	return last.Time.Add(delay)
+}

@@ -1,0 +1,135 @@
+package reports
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Applied is what the report of an hour makes of a group.
+type Applied struct {
+	Status     metering.Status
+	Problems   []metering.Problem // one for each dimension that is not ACCEPTED
+	Dimensions map[string]Kind    // what became of each dimension, in this and in earlier reports
+}
+
+// Dimensions returns the dimensions of a member, sorted: those that its records have, or those that
+// its billable metrics add to by the terms of the seal.
+func (h *Hour) Dimensions(m Member) []string {
+	if m.Only != nil {
+		return slices.Sorted(maps.Keys(m.Only))
+	}
+	if len(m.Group.MetaInfo.BillableRecords) == 0 {
+		return slices.Sorted(maps.Keys(m.Group.Records))
+	}
+	all := map[string]bool{}
+	for i := range m.Group.MetaInfo.BillableRecords {
+		for _, dimension := range h.Sealed.Destinations[m.Group.MetaInfo.BillableRecords[i].Key] {
+			all[dimension] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// Apply returns what the outcomes of the hour make of one of its members. before is what became of
+// the group's dimensions in earlier reports; nil if it had none, or was converted again since. Apply
+// returns ErrState if a record of the member has no outcome.
+func (h *Hour) Apply(m Member, before map[string]Kind) (Applied, error) {
+	applied := Applied{Status: metering.StatusReported, Dimensions: maps.Clone(before)}
+	if applied.Dimensions == nil {
+		applied.Dimensions = map[string]Kind{}
+	}
+	if h.Sealed == nil {
+		return applied, fmt.Errorf("%w: it is %s", ErrState, h.State)
+	}
+	for _, dimension := range h.Dimensions(m) {
+		r := h.record(dimension)
+		if r == nil {
+			return applied, fmt.Errorf("report %s has no dimension %s, which group %s has", h.ID(), metering.Quote(dimension), metering.Quote(m.Group.ID))
+		}
+		if r.Outcome.Kind == Undecided {
+			return applied, fmt.Errorf("%w: dimension %s is not decided", ErrState, metering.Quote(dimension))
+		}
+		applied.Dimensions[dimension] = r.Outcome.Kind
+		if r.Outcome.Kind != Accepted {
+			applied.Problems = append(applied.Problems, r.problem(h.ID()))
+		}
+	}
+	for _, kind := range applied.Dimensions {
+		if kind != Accepted {
+			applied.Status = metering.StatusReportFailed
+		}
+	}
+	return applied, nil
+}
+
+// problem is the problem of a group whose dimension is not ACCEPTED.
+func (r *Record) problem(report string) metering.Problem {
+	hint := "correct the cause at the marketplace or in the entitlement, and retry the group"
+	switch r.Outcome.Kind {
+	case Conflict, Unknown:
+		hint = "find out at the marketplace what it has for the hour; then an operator resolves the dimension of the report"
+	default:
+		switch r.Outcome.Code {
+		case metering.ProblemNoPrice:
+			hint = "set the price of the dimension in info.dimensions of the entitlement, and retry the group"
+		case metering.ProblemExpired, metering.ProblemNoHourLeft:
+			hint = "report the usage again with a later timestamp, if it is still to be billed"
+		}
+	}
+	reason := r.Outcome.Reason
+	if reason == "" {
+		reason = "the marketplace gave no reason"
+	}
+	return metering.Problem{
+		Code: r.Outcome.Code, Severity: metering.SeverityError, Path: "/records/" + pointerEscapes.Replace(r.Dimension),
+		Message: fmt.Sprintf("dimension %s of report %s is %s: %s", metering.Quote(r.Dimension), report, r.Outcome.Kind, reason),
+		Hint:    hint,
+	}
+}
+
+var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1") // RFC 6901
+
+// Retry is what a retry of a group reports.
+type Retry struct {
+	Convert bool                         // the group is converted again, as if it were new
+	Only    map[string]metering.Quantity // else, the dimensions that failed, as they are stored
+}
+
+// RetryOf returns what a retry of a group reports, by what became of its dimensions. A group is
+// converted again only if all of it was rejected: else a mapping that was renamed since would bill
+// the same usage under another name. It returns Invalid if a dimension has to be resolved first, or
+// if nothing failed.
+func RetryOf(g *metering.Group, dimensions map[string]Kind) (Retry, error) {
+	only := map[string]metering.Quantity{}
+	rejected := 0
+	missing := ""
+	for _, dimension := range slices.Sorted(maps.Keys(dimensions)) {
+		switch kind := dimensions[dimension]; kind {
+		case Accepted:
+		case Rejected:
+			rejected++
+			q, stored := g.Records[dimension]
+			if only[dimension] = q; !stored && missing == "" {
+				missing = dimension
+			}
+		default:
+			return Retry{}, metering.Errorf(metering.Invalid, "dimension %s is %s: it must be resolved first", metering.Quote(dimension), kindName(kind))
+		}
+	}
+	switch {
+	case rejected == len(dimensions):
+		return Retry{Convert: true}, nil
+	case rejected == 0:
+		return Retry{}, metering.Errorf(metering.Invalid, "each dimension of the group was accepted: nothing is left to report")
+	case missing != "":
+		// A billable metric was mapped to it after the group was converted.
+		return Retry{}, metering.Errorf(metering.Invalid,
+			"dimension %s failed, but the group is not stored with it: report what is missing as new usage", metering.Quote(missing))
+	default:
+		return Retry{Only: only}, nil
+	}
+}

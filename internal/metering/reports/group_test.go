@@ -1,0 +1,114 @@
+package reports
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// decidedHour has a record for each spelled outcome: A accepted, R rejected, C conflict, U unknown, -
+// undecided.
+func decidedHour(spelled string) Hour {
+	outcomes := map[string]Outcome{
+		"A": {Kind: Accepted}, "R": {Kind: Rejected, Code: metering.ProblemMarketplaceRefused, Reason: "it says no"},
+		"C": {Kind: Conflict, Code: metering.ProblemConflict}, "U": {Kind: Unknown, Code: metering.ProblemOutcomeUnknown}, "-": {},
+	}
+	h := OpenHour("org1", "ent1", at("06-15 10:00"))
+	h.State, h.Sealed = StateDecided, &Sealed{Destinations: map[string][]string{"m1": {"a", "b"}, "m2": {"b"}}}
+	for _, pair := range strings.Fields(spelled) {
+		dimension, outcome, _ := strings.Cut(pair, ":")
+		h.Sealed.Records = append(h.Sealed.Records, Record{Dimension: dimension, Outcome: outcomes[outcome]})
+	}
+	return h
+}
+
+func TestApply(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		outcomes  string
+		member    Member
+		before    map[string]Kind
+		status    metering.Status
+		problems  string
+		remembers string
+	}{
+		{"accepted", "a:A b:R", Member{Group: &metering.Group{Records: quantities("a 1")}}, nil, metering.StatusReported, "", "map[a:ACCEPTED]"},
+		{"one fails", "a:A b:R", Member{Group: &metering.Group{Records: quantities("a 1, b 1")}}, nil, metering.StatusReportFailed, "MARKETPLACE_REFUSED /records/b", "map[a:ACCEPTED b:REJECTED]"},
+		{
+			"all fail", "a:C b/~:U c:R",
+			Member{Group: &metering.Group{Records: quantities("a 1, b/~ 1, c 1")}},
+			nil, metering.StatusReportFailed,
+			"CONFLICT /records/a, OUTCOME_UNKNOWN /records/b~1~0, MARKETPLACE_REFUSED /records/c", "map[a:CONFLICT b/~:UNKNOWN c:REJECTED]",
+		},
+		{"no records", "", Member{Group: &metering.Group{}}, nil, metering.StatusReported, "", "map[]"},
+		{
+			"metrics", "a:A b:R",
+			Member{Group: &metering.Group{Records: quantities("old 1"), MetaInfo: metering.MetaInfo{BillableRecords: []metering.BillableRecord{{Key: "m1"}, {Key: "m2"}}}}},
+			nil,
+			metering.StatusReportFailed, "MARKETPLACE_REFUSED /records/b", "map[a:ACCEPTED b:REJECTED]",
+		},
+		{"metric mapped to nothing", "a:R", Member{Group: &metering.Group{MetaInfo: metering.MetaInfo{BillableRecords: []metering.BillableRecord{{Key: "m3"}}}}}, nil, metering.StatusReported, "", "map[]"},
+		{"what failed before", "b:A", Member{Group: &metering.Group{Records: quantities("a 1, b 1")}, Only: quantities("b 1")}, map[string]Kind{"a": Accepted, "b": Rejected}, metering.StatusReported, "", "map[a:ACCEPTED b:ACCEPTED]"},
+		{"fails again", "b:U", Member{Group: &metering.Group{Records: quantities("a 1, b 1")}, Only: quantities("b 1")}, map[string]Kind{"a": Accepted, "b": Rejected}, metering.StatusReportFailed, "OUTCOME_UNKNOWN /records/b", "map[a:ACCEPTED b:UNKNOWN]"},
+	} {
+		h := decidedHour(test.outcomes)
+		applied, err := h.Apply(test.member, test.before)
+		var problems []string
+		for _, p := range applied.Problems {
+			problems = append(problems, string(p.Code)+" "+p.Path)
+			if p.Severity != metering.SeverityError || p.Hint == "" || !strings.Contains(p.Message, h.ID()) {
+				t.Errorf("%s: %+v", test.name, p)
+			}
+		}
+		if err != nil || applied.Status != test.status || strings.Join(problems, ", ") != test.problems || fmt.Sprint(applied.Dimensions) != test.remembers {
+			t.Errorf("%s: %+v, %v", test.name, applied, err)
+		}
+	}
+}
+
+func TestApply_NeedsOutcomes(t *testing.T) {
+	h := decidedHour("a:- b:A")
+	if _, err := h.Apply(Member{Group: &metering.Group{Records: quantities("a 1")}}, nil); !errors.Is(err, ErrState) {
+		t.Error(err)
+	}
+	if _, err := h.Apply(Member{Group: &metering.Group{Records: quantities("c 1")}}, nil); err == nil || errors.Is(err, ErrState) {
+		t.Error(err)
+	}
+	open := OpenHour("org1", "ent1", at("06-15 10:00"))
+	if _, err := open.Apply(Member{Group: &metering.Group{Records: quantities("a 1")}}, nil); !errors.Is(err, ErrState) {
+		t.Error(err)
+	}
+}
+
+func TestRetryOf(t *testing.T) {
+	group := &metering.Group{Records: quantities("a 1, b 2, c 3")}
+	for _, test := range []struct {
+		name    string
+		states  map[string]Kind
+		convert bool
+		only    string
+		fails   bool
+	}{
+		{"never in a report", nil, true, "", false},
+		{"all rejected", map[string]Kind{"a": Rejected, "b": Rejected}, true, "", false},
+		{"all rejected, of a mapping since", map[string]Kind{"z": Rejected}, true, "", false},
+		{"some rejected", map[string]Kind{"a": Accepted, "b": Rejected, "c": Rejected}, false, "map[b:2 c:3]", false},
+		{"some rejected, not stored", map[string]Kind{"a": Accepted, "z": Rejected}, false, "", true},
+		{"all accepted", map[string]Kind{"a": Accepted}, false, "", true},
+		{"unknown", map[string]Kind{"a": Rejected, "b": Unknown}, false, "", true},
+		{"conflict", map[string]Kind{"a": Rejected, "b": Conflict}, false, "", true},
+		{"undecided", map[string]Kind{"a": Rejected, "b": Undecided}, false, "", true},
+	} {
+		retry, err := RetryOf(group, test.states)
+		only := ""
+		if retry.Only != nil {
+			only = fmt.Sprint(retry.Only)
+		}
+		if (err != nil) != test.fails || retry.Convert != test.convert || only != test.only || err != nil && metering.CodeOf(err) != metering.Invalid {
+			t.Errorf("%s: %+v, %v", test.name, retry, err)
+		}
+	}
+}

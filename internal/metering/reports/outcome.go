@@ -1,0 +1,142 @@
+package reports
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Outcome is what became of a sealed record. The zero value is an outcome that is not known yet.
+type Outcome struct {
+	Kind     Kind
+	Evidence Evidence
+	Receipt  string // of the marketplace
+
+	// Of any outcome but Accepted.
+	Code   metering.ProblemCode
+	Reason string
+
+	// Difference is what the marketplace has, less what was sent; nil if it does not say.
+	Difference *metering.Exact
+
+	// Who resolved it, and when.
+	By string
+	At time.Time
+}
+
+// Kind is the kind of an outcome.
+type Kind string
+
+// The kinds of outcomes. Only Resolve changes a Conflict or an Unknown.
+const (
+	Undecided Kind = ""
+	Accepted  Kind = "ACCEPTED" // billed, once
+	Rejected  Kind = "REJECTED" // not billed, and never will be
+	Conflict  Kind = "CONFLICT" // another record stands for the hour
+	Unknown   Kind = "UNKNOWN"  // billed or not
+)
+
+// Evidence is what settled an outcome.
+type Evidence string
+
+// The kinds of evidence.
+const (
+	EvidenceResponse  Evidence = "RESPONSE"  // the marketplace's
+	EvidenceDuplicate Evidence = "DUPLICATE" // after an attempt of ours that was in doubt
+	EvidenceCommit    Evidence = "COMMIT"    // the commit covers all: nothing was sent
+	EvidenceCarried   Evidence = "CARRIED"   // too little for the marketplace: all of it is carried
+	EvidenceNoUsage   Evidence = "NO_USAGE"  // the usage is zero: nothing was sent
+	EvidenceSeal      Evidence = "SEAL"      // it could not be sealed: nothing was sent
+	EvidenceWindow    Evidence = "WINDOW"    // the window ended
+	EvidenceResolved  Evidence = "RESOLVED"  // by an operator
+)
+
+// OutcomeOf makes the outcome of a sealed quantity from the history of its attempts, in the order in
+// which they were stored. over reports whether the window has ended: nothing is sent any more. It is
+// Undecided if more has to be known.
+func OutcomeOf(quantity metering.Quantity, attempts []Attempt, over bool) Outcome {
+	if billed := find(attempts, Billed); billed >= 0 {
+		return Outcome{Kind: Accepted, Evidence: EvidenceResponse, Receipt: attempts[billed].Receipt}
+	}
+	doubt := find(attempts, InDoubt)
+	if duplicate := find(attempts, Duplicate); duplicate >= 0 {
+		return ofDuplicates(quantity, attempts, doubt, over)
+	}
+	switch {
+	case doubt >= 0 && over:
+		return Outcome{
+			Kind: Unknown, Evidence: EvidenceWindow, Code: metering.ProblemOutcomeUnknown,
+			Reason: "the window of the hour ended, and no definite response to every attempt was received",
+		}
+	case doubt >= 0, len(attempts) == 0 && !over:
+		return Outcome{}
+	case len(attempts) == 0:
+		return Outcome{Kind: Rejected, Evidence: EvidenceWindow, Code: metering.ProblemExpired, Reason: "the window of the hour ended before it was sent"}
+	}
+	last := &attempts[len(attempts)-1]
+	rejected := Outcome{Kind: Rejected, Evidence: EvidenceResponse, Code: last.Code, Reason: last.Reason}
+	if rejected.Code == "" {
+		rejected.Code = metering.ProblemMarketplaceRefused
+	}
+	if !last.Again {
+		return rejected
+	}
+	if !over {
+		return Outcome{}
+	}
+	if rejected.Evidence = EvidenceWindow; last.Code == "" {
+		rejected.Code = metering.ProblemExpired
+	}
+	return rejected
+}
+
+// ofDuplicates makes the outcome of a history with a duplicate. doubt is the first attempt that is
+// in doubt, or -1. A duplicate is ours if an attempt before it is in doubt, and if the marketplace
+// does not say that what stands is something else.
+//
+// If only later attempts are in doubt, two workers overlap, and one of these may be what stands. The
+// record is sent again: the next duplicate has an attempt in doubt before it, or a definite response
+// to all shows that the record is not ours.
+func ofDuplicates(quantity metering.Quantity, attempts []Attempt, doubt int, over bool) Outcome {
+	conflict := Outcome{Kind: Conflict, Evidence: EvidenceResponse, Code: metering.ProblemConflict}
+	ours := false
+	for i := range attempts {
+		a := &attempts[i]
+		if a.Result != Duplicate {
+			continue
+		}
+		if a.Accepted != nil {
+			difference := a.Accepted.Sub(metering.ExactOf(quantity))
+			conflict.Difference = &difference
+			if a.Accepted.Float64() != metering.ExactOf(quantity).Float64() {
+				conflict.Reason = fmt.Sprintf("the marketplace has %s for the hour, not %s", a.Accepted, quantity)
+				return conflict
+			}
+		}
+		if !a.AcceptedAt.IsZero() && a.AcceptedAt.Before(attempts[0].Time) {
+			conflict.Reason = fmt.Sprintf("the marketplace has a record of the hour from %s, before the first attempt", metering.FormatTime(a.AcceptedAt))
+			return conflict
+		}
+		ours = ours || doubt >= 0 && doubt < i
+	}
+	switch {
+	case ours:
+		return Outcome{Kind: Accepted, Evidence: EvidenceDuplicate}
+	case doubt >= 0 && !over:
+		return Outcome{}
+	default:
+		conflict.Reason = "the marketplace had a record of the hour before the first attempt"
+		return conflict
+	}
+}
+
+// find returns the index of the first attempt with that result, or -1.
+func find(attempts []Attempt, result Result) int {
+	for i := range attempts {
+		if attempts[i].Result == result {
+			return i
+		}
+	}
+	return -1
+}

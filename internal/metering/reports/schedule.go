@@ -1,0 +1,156 @@
+package reports
+
+import (
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Schedule says in which hours the usage of an entitlement can be reported, and when. Hours are named
+// by their start, in UTC. Sources: docs/reporting.md has the rules, with the marketplaces' pages.
+type Schedule struct {
+	Partner metering.Partner
+
+	// Of the entitlement. A zero time is no bound.
+	Start  time.Time
+	End    time.Time
+	Cancel time.Time
+
+	// Of the connection.
+	Lock  time.Duration // how long an hour stays open after its end
+	Carry bool          // usage whose own window is over is reported in a later one
+}
+
+const (
+	usageWindow   = 24 * time.Hour   // AWS and Azure, from the timestamp that is sent
+	awsMonthGrace = 6 * time.Hour    // after the month, AWS takes its usage until then
+	googleGrace   = time.Hour        // as above, for Google
+	cancelWindow  = time.Hour        // AWS and Google, after a cancellation
+	cancelLock    = 10 * time.Minute // how long hours stay open after a cancellation
+	sendingMargin = time.Hour        // from closing an hour to its deadline, at least
+	googleResends = 3 * time.Hour    // for how long Google is trusted to recognize an operation
+)
+
+// ScheduleOf is the schedule of an entitlement whose partner has the connection.
+func ScheduleOf(e *metering.Entitlement, c metering.Connection) Schedule {
+	c.Partner = e.Partner
+	c = c.Effective()
+	return Schedule{
+		Partner: e.Partner, Start: e.StartTime, End: e.EndTime, Cancel: e.CancelTime,
+		Lock: c.Lock(), Carry: c.LateUsage == metering.LateUsageCarried,
+	}
+}
+
+// HourOf is the UTC hour of a time.
+func HourOf(at time.Time) time.Time { return at.UTC().Truncate(time.Hour) }
+
+// Deadline is the moment from which the marketplace refuses usage of the hour.
+func (s *Schedule) Deadline(hour time.Time) time.Time {
+	deadline := s.uncancelled(hour)
+	if s.Partner == "AZURE" || s.Cancel.IsZero() {
+		return deadline
+	}
+	return earlier(deadline, s.Cancel.Add(cancelWindow))
+}
+
+// uncancelled is the deadline of the hour if the entitlement is not cancelled.
+func (s *Schedule) uncancelled(hour time.Time) time.Time {
+	switch s.Partner {
+	case "GCP":
+		return monthAfter(s.Partner, hour).Add(googleGrace)
+	case "AWS":
+		return earlier(hour.Add(usageWindow), monthAfter(s.Partner, hour).Add(awsMonthGrace))
+	default:
+		return hour.Add(usageWindow)
+	}
+}
+
+// Closes is when the hour is sealed: no usage is added to it afterwards.
+func (s *Schedule) Closes(hour time.Time) time.Time {
+	closes := earlier(hour.Add(time.Hour+s.Lock), s.uncancelled(hour).Add(-sendingMargin))
+	if !s.Cancel.IsZero() {
+		closes = earlier(closes, s.Cancel.Add(cancelLock))
+	}
+	return closes
+}
+
+// SendUntil is the end of the window in which a record of the hour is sent. doubt is the first
+// attempt of it that is in doubt; zero if none is.
+func (s *Schedule) SendUntil(hour, doubt time.Time) time.Time {
+	until := s.Deadline(hour)
+	if s.Partner == "GCP" && !doubt.IsZero() {
+		until = earlier(until, doubt.Add(googleResends))
+	}
+	return until
+}
+
+// Due returns the hour in which usage of the time at is reported: its own, or the first after the
+// hour after, which has a report already; zero is none. The hour may have a report too: then Due is
+// asked again, with that hour as after. A due hour never decreases.
+//
+// It returns EXPIRED if the window of the usage is over, and NO_HOUR_LEFT if no later hour may take
+// the usage: the month of the marketplace, or the entitlement, ends first.
+func (s *Schedule) Due(at, after, now time.Time) (hour time.Time, problem metering.ProblemCode) {
+	own := HourOf(at)
+	hour = later(own, HourOf(s.Start))
+	if !after.IsZero() {
+		hour = later(hour, HourOf(after).Add(time.Hour))
+	}
+	if !now.Before(s.Deadline(own)) {
+		if !s.Carry {
+			return time.Time{}, metering.ProblemExpired
+		}
+		hour = later(hour, s.firstOpen(now))
+	}
+	switch {
+	case !s.Carry && !hour.Before(monthAfter(s.Partner, own)),
+		!s.End.IsZero() && !hour.Before(s.End),
+		!s.Cancel.IsZero() && !hour.Before(s.Cancel),
+		!now.Before(s.Deadline(hour)):
+		return time.Time{}, metering.ProblemNoHourLeft
+	}
+	return hour, ""
+}
+
+// firstOpen is the first hour whose window is open long enough to send usage that is carried. Google
+// asks for usage within the hour: its first is the current one.
+func (s *Schedule) firstOpen(now time.Time) time.Time {
+	if s.Partner == "GCP" {
+		return HourOf(now)
+	}
+	hour := HourOf(now.Add(sendingMargin - usageWindow)).Add(time.Hour)
+	if !now.Before(s.uncancelled(hour).Add(-sendingMargin)) {
+		hour = monthAfter(s.Partner, hour)
+	}
+	return hour
+}
+
+// Sent returns the time that is sent for an hour: its start and end, clamped to the entitlement. It
+// returns false if nothing of the hour is left, as after a cancellation that was dated back. What is
+// sent never leaves the hour: the marketplace would take it for another one.
+func (s *Schedule) Sent(hour time.Time) (start, end time.Time, ok bool) {
+	start, end = hour, hour.Add(time.Hour)
+	if !s.Cancel.IsZero() {
+		start = earlier(start, s.Cancel.Add(-time.Second))
+		end = earlier(end, s.Cancel)
+	}
+	if !s.End.IsZero() {
+		end = earlier(end, s.End)
+	}
+	start = later(later(start, hour), s.Start)
+	return start, end, start.Before(end)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,125 @@
+// Package exchange sends one HTTP request to a marketplace and reads its response, within bounds.
+// It follows no redirect, repeats nothing, and says whether a request may have left the machine.
+package exchange
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Timeout bounds a call if the options name none. A worker has 120 s, and more than one call.
+const Timeout = 15 * time.Second
+
+// maxResponse is the max size of a response. Responses to 25 records have some 20 KB; those about a
+// full request to Google or a month at Azure a few MB.
+const maxResponse = 16 << 20
+
+// A Client makes calls.
+type Client struct {
+	http    *http.Client
+	timeout time.Duration
+}
+
+// NewClient returns a client. A nil transport is the default one, with its TLS; a timeout of 0 is
+// Timeout.
+func NewClient(transport http.RoundTripper, timeout time.Duration) *Client {
+	if timeout == 0 {
+		timeout = Timeout
+	}
+	return &Client{
+		// A redirect could lead a token or usage to another host.
+		http:    &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		timeout: timeout,
+	}
+}
+
+// HTTP returns the client that libraries which fetch tokens use. The context bounds their calls.
+func (c *Client) HTTP() *http.Client { return c.http }
+
+// Bound returns a context that ends after the timeout.
+func (c *Client) Bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, c.timeout, fmt.Errorf("no response within %v", c.timeout))
+}
+
+// A Reply is the response to a call, or why there is none.
+type Reply struct {
+	// Sent reports whether any byte of the request may have been sent. If not, nothing was done.
+	Sent   bool
+	Status int // 0 if there was no status
+	Header http.Header
+	Body   []byte
+	Err    error // why the response is missing, cut or too long; Body has what was read
+}
+
+// Do sends the request. The request must be bound to a context by Bound.
+//
+// A request for which there was never a connection was not sent. The transport itself sends a POST
+// a second time only if it has written nothing of the first.
+func (c *Client) Do(request *http.Request) Reply {
+	var connected atomic.Bool
+	ctx := httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})
+	response, err := c.http.Do(request.WithContext(ctx))
+	if err != nil {
+		return Reply{Sent: connected.Load(), Err: err}
+	}
+	defer response.Body.Close()
+	reply := Reply{Sent: true, Status: response.StatusCode, Header: response.Header}
+	reply.Body, err = io.ReadAll(io.LimitReader(response.Body, maxResponse+1))
+	switch {
+	case err != nil:
+		reply.Err = fmt.Errorf("the response was cut after %d bytes: %w", len(reply.Body), err)
+	case len(reply.Body) > maxResponse:
+		reply.Body = reply.Body[:maxResponse]
+		reply.Err = fmt.Errorf("the response has more than %d bytes", maxResponse)
+	}
+	return reply
+}
+
+// RetryAfter returns how long the response asks to wait, or 0.
+func (r *Reply) RetryAfter(now time.Time) time.Duration {
+	text := r.Header.Get("Retry-After")
+	if seconds, err := strconv.Atoi(text); err == nil {
+		return max(0, min(time.Duration(seconds), 24*3600)*time.Second)
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, min(at.Sub(now), 24*time.Hour))
+	}
+	return 0
+}
+
+const redacted = "(redacted)"
+
+// minSecret is the length from which a text is taken for a secret. Real ones are longer; a short
+// one of a test could be a part of the response's own form.
+const minSecret = 8
+
+// Redact returns the text without the secrets, as they are or escaped in a form or in JSON. A
+// marketplace may repeat what it was sent: AWS shows the headers of a request whose signature is
+// wrong.
+func Redact(text []byte, secrets ...string) []byte {
+	for _, secret := range secrets {
+		if len(secret) < minSecret {
+			continue
+		}
+		for _, form := range []string{secret, url.QueryEscape(secret), strings.ReplaceAll(secret, "/", `\/`)} {
+			text = bytes.ReplaceAll(text, []byte(form), []byte(redacted))
+		}
+	}
+	return text
+}
+
+// RedactText is Redact for a string.
+func RedactText(text string, secrets ...string) string {
+	return string(Redact([]byte(text), secrets...))
+}

@@ -1,0 +1,115 @@
+package gcp
+
+import (
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/reporting"
+)
+
+// accepted is what an operation is that a successful report does not name in reportErrors. Google
+// has no ids of its own: the receipt is the operationId.
+//
+// Source: Service Control v1, ReportResponse: success with no errors means that all were processed.
+var accepted = reporting.Rule{Verdict: reporting.Billed, Next: reporting.Done}
+
+// reportErrors is what the code of an operation in reportErrors means.
+//
+// Sources: ReportResponse (each operation that failed has an error) and google.rpc.Code. A code
+// that is not here leaves the operation in doubt. So do those whose description in google.rpc.Code
+// does not exclude that it was done: 4 says that it may have been, 14 that repeating is not always
+// safe, and 13 says nothing.
+var reportErrors = map[int]reporting.Rule{
+	3:  {Verdict: reporting.Refused, Next: reporting.Done, Problem: metering.ProblemMarketplaceRefused},   // INVALID_ARGUMENT
+	4:  {Verdict: reporting.InDoubt, Next: reporting.Resend},                                              // DEADLINE_EXCEEDED
+	5:  notActive,                                                                                         // NOT_FOUND
+	7:  {Verdict: reporting.Refused, Next: reporting.Hourly, Problem: metering.ProblemMarketplaceRefused}, // PERMISSION_DENIED
+	8:  {Verdict: reporting.Refused, Next: reporting.Resend, Problem: metering.ProblemMarketplaceRefused}, // RESOURCE_EXHAUSTED
+	13: {Verdict: reporting.InDoubt, Next: reporting.Resend},                                              // INTERNAL
+	14: {Verdict: reporting.InDoubt, Next: reporting.Resend},                                              // UNAVAILABLE
+}
+
+// notActive is an entitlement that is not active: by the code 5, or by any checkError of
+// checkErrors but the transient ones.
+var notActive = reporting.Rule{Verdict: reporting.Refused, Next: reporting.Hourly, Problem: metering.ProblemNotSubscribed}
+
+// refusals is what a failed call means whose status is of 4xx, by the name in its error. Google
+// checks the credentials and the form of a request before its operations.
+//
+// Sources: google.rpc.Code; the error model of Google's APIs. ReportResponse says of all other
+// failures that what was done is unknown: they leave the operations in doubt.
+var refusals = map[string]reporting.Rule{
+	"INVALID_ARGUMENT":   reporting.SomeAtFault(metering.ProblemMarketplaceRefused),
+	"UNAUTHENTICATED":    reporting.LaneAtFault(reporting.CredentialsRefused, metering.ProblemNoConnection),
+	"PERMISSION_DENIED":  reporting.LaneAtFault(reporting.CredentialsRefused, metering.ProblemNoConnection),
+	"NOT_FOUND":          reporting.LaneAtFault(reporting.Misconfigured, metering.ProblemNoConnection),
+	"RESOURCE_EXHAUSTED": reporting.LaneAtFault(reporting.Throttled, metering.ProblemMarketplaceRefused),
+}
+
+// readError returns the name and the text of a failed call. The name is empty if the body is no
+// error of Google's.
+func readError(body []byte) (name, reason string) {
+	var response struct {
+		Error struct {
+			Message string `json:"message"`
+			Status  string `json:"status"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(body, &response) != nil || response.Error.Status == "" {
+		return "", ""
+	}
+	return response.Error.Status, response.Error.Status + ": " + response.Error.Message
+}
+
+// readResults reads the body of a successful report. If an error in it is of no operation of ours,
+// all that it does not name are in doubt: one of them may be meant.
+func readResults(call *reporting.Call, body []byte) {
+	var response struct {
+		ReportErrors []jsontext.Value `json:"reportErrors"`
+	}
+	// What is not in reportErrors is billed: no spelling of it may be overlooked.
+	anySpelling := json.MatchCaseInsensitiveNames(true)
+	if jsontext.Value(body).Kind() != '{' || json.Unmarshal(body, &response, anySpelling) != nil {
+		call.Rest(reporting.Result{Reason: "Google's response is cut or no JSON object"})
+		return
+	}
+	positions := make(map[string]int, len(call.Sent))
+	for i := range call.Sent {
+		positions[OperationID(&call.Sent[i])] = i
+	}
+	complete := true
+	for _, raw := range response.ReportErrors {
+		var e struct {
+			OperationID string `json:"operationId"`
+			Status      struct {
+				Code    int    `json:"code"`
+				Message string `json:"message"`
+			} `json:"status"`
+		}
+		i, ours := 0, false
+		if json.Unmarshal(raw, &e) == nil {
+			i, ours = positions[e.OperationID]
+		}
+		if !ours {
+			complete = false
+			continue
+		}
+		result := reportErrors[e.Status.Code].Result(fmt.Sprintf("Google's code is %d: %s", e.Status.Code, e.Status.Message))
+		result.Raw = raw
+		call.SayAt(i, result)
+	}
+	if !complete {
+		call.Rest(reporting.Result{Reason: "Google's response has an error that names no operation of the request"})
+		return
+	}
+	for id, i := range positions {
+		if !call.Named(i) {
+			result := accepted.Result("")
+			result.Receipt = id
+			call.SayAt(i, result)
+		}
+	}
+}
