@@ -71,8 +71,9 @@ func TestStoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
 	})
 }
 
-// spoilAll makes nonsense of all that is stored for the organization, but for items that have nothing
-// else than an id. It fails if it does not know how to spoil an item, or if a kind is not stored.
+// spoilAll makes nonsense of all that is stored for the organization, but for items that have
+// nothing else than an id. It fails if it does not know how to spoil an item, or if a kind is not
+// stored.
 func (a *api) spoilAll(t *testing.T, org string) {
 	t.Helper()
 	nonsense := map[string]types.AttributeValue{

@@ -139,7 +139,8 @@ func TestOrganizations_CannotDetectEachOther(t *testing.T) {
 	}
 }
 
-// processes is an API whose process can be replaced: a new one has no terms and no numbers in memory.
+// processes is an API whose process can be replaced: a new one has no terms and no numbers in
+// memory.
 type processes struct {
 	*api
 	*table.Table // of the process

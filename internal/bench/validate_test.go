@@ -61,7 +61,8 @@ func (s *sameSize) RoundTrip(request *http.Request) (*http.Response, error) {
 
 // BenchmarkValidate measures batch validate on 1,000 groups of 100 entitlements with 50 dimensions
 // each, plain and explained, from the HTTP request to the response, in comparison with the decoding
-// alone of the same body by encoding/json: the processor time of each. DynamoDB's responses are recorded.
+// alone of the same body by encoding/json: the processor time of each. DynamoDB's responses are
+// recorded.
 func BenchmarkValidate(b *testing.B) {
 	const entitlements, dimensions = 100, 50
 	client, name := tabletest.Client(b)

@@ -86,7 +86,7 @@ type API struct {
 	// needs no roleArn.
 	OwnRoleOrganizations []string
 
-	pages       sync.Pool // of *[]byte, for the bodies of lists
+	pages       sync.Pool // of *[]byte, for the bodies of lists and explanations
 	compressors sync.Pool // of *gzip.Writer, of 900 KB
 }
 

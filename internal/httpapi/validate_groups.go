@@ -43,11 +43,17 @@ func (a *API) validateGroups(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) explainGroups(w http.ResponseWriter, r *http.Request, groups []metering.ExplainedGroup) error {
-	body := wire.AppendExplanation(nil, groups)
+	memory, ok := a.pages.Get().(*[]byte)
+	if !ok {
+		memory = new([]byte)
+	}
+	defer a.pages.Put(memory)
+	body := wire.AppendExplanation((*memory)[:0], groups)
 	// In the envelope that Lambda returns, these take two bytes.
 	if escapes := bytes.Count(body, []byte{'"'}) + bytes.Count(body, []byte{'\\'}); len(body)+escapes > metering.MaxListSize {
 		return refusedWith(http.StatusRequestEntityTooLarge, "the explanation of these %d groups is larger than a response may be: explain fewer at once", len(groups))
 	}
+	*memory = body
 	encoded, coding, err := a.compress(r, body)
 	if err != nil {
 		return err

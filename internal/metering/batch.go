@@ -26,16 +26,16 @@ func (t TermsByEntitlement) of(g *NewGroup) *Terms {
 func EntitlementsOf(groups []NewGroup) (ids []EntitlementID, billable bool) {
 	seen := map[EntitlementID]bool{}
 	for i := range groups {
-		id, err := ParseEntitlementID(groups[i].EntitlementID)
-		if err != nil {
-			continue
-		}
-		records, _ := groups[i].billable()
-		billable = billable || len(records) > 0
+		id := EntitlementID(groups[i].EntitlementID)
 		if !seen[id] {
+			if _, err := ParseEntitlementID(groups[i].EntitlementID); err != nil {
+				continue
+			}
 			seen[id] = true
 			ids = append(ids, id)
 		}
+		records, _ := groups[i].billable()
+		billable = billable || len(records) > 0
 	}
 	return ids, billable
 }

@@ -22,21 +22,21 @@ import (
 // records and origin are left out: keys is how many bytes the keys of records take as stored.
 func (t *Terms) convertNew(g *NewGroup, keep bool) (records, origin map[string]Quantity, billable []BillableRecord, keys int, problems []Problem) {
 	terms := t.indexed()
-	w := conversion{terms: terms, base: "/records", isNew: true, unchecked: g.MetaInfo.SkipValidation, keep: keep}
+	w, ok := conversions.Get().(*conversion)
+	if !ok {
+		w = new(conversion)
+	}
+	defer func() {
+		clear(w.totals)
+		*w = conversion{totals: w.totals[:0]}
+		conversions.Put(w)
+	}()
+	*w = conversion{terms: terms, base: "/records", isNew: true, unchecked: g.MetaInfo.SkipValidation, keep: keep, totals: w.totals}
 	if sent, path := g.billable(); len(sent) > 0 {
 		w.base = "/" + strings.ReplaceAll(path, ".", "/")
 		origin, billable = w.addBillable(sent)
 	} else {
-		room, ok := totalsRoom.Get().(*[]total)
-		if !ok {
-			room = new(make([]total, 0, len(g.Records)))
-		}
-		w.totals = *room
-		defer func() {
-			clear(w.totals)
-			*room = w.totals[:0]
-			totalsRoom.Put(room)
-		}()
+		w.totals = slices.Grow(w.totals, len(g.Records))
 		origin = w.addRecords(g.Records)
 	}
 	if terms.entitlement == nil {
@@ -56,8 +56,8 @@ func (t *Terms) convertNew(g *NewGroup, keep bool) (records, origin map[string]Q
 	return records, origin, billable, keys, w.problems.list()
 }
 
-// totalsRoom holds memory for totals, as *[]total: a batch converts many groups.
-var totalsRoom sync.Pool
+// conversions holds *conversion with memory for totals: a batch converts many groups.
+var conversions sync.Pool
 
 // HourUsage is what the groups of an entitlement's hour are converted to.
 type HourUsage struct {
@@ -322,9 +322,11 @@ func (w *conversion) route(from source, q Quantity) {
 		if from.metric != nil {
 			name = from.metric.Name
 		}
-		key := w.terms.dimensionOf(name)
-		w.checkDimension(from, key, false)
-		w.totalOf(key, from).sum.add(q)
+		if w.terms.dimensions[name] == nil {
+			name = w.terms.dimensionOf(name)
+			w.checkDimension(from, name, false)
+		}
+		w.totalOf(name, from).sum.add(q)
 	}
 	for i, value := range m.values {
 		to, fault := readMapping(value)

@@ -44,19 +44,20 @@ func (t *Table) batchGet(ctx context.Context, doing string, keys []map[string]ty
 	return items, nil
 }
 
-// batchGetTexts is batchGet for callers that need only strings of the organization's items, which
-// may be large: it reads them from DynamoDB's response, since the SDK's decoding takes longer than
-// all the rest of a validation. It calls take as listjson.EachText does.
+// batchGetTexts is batchGet for strings of the organization's items, which may be large: it reads
+// them from DynamoDB's response, since the SDK's decoding takes longer than all the rest of a
+// validation. It calls take as listjson.EachText does.
 func (t *Table) batchGetTexts(ctx context.Context, doing string, org metering.OrgID, sortKeys, names []string, take func(values [][]byte) error) error {
 	response, ok := t.answers.Get().(*[]byte)
 	if !ok {
 		response = new([]byte)
 	}
 	defer t.answers.Put(response)
+	partition := text(orgKey(org))
 	for attempt := 0; len(sortKeys) > 0; attempt++ {
 		keys := make([]map[string]types.AttributeValue, len(sortKeys))
 		for i, sk := range sortKeys {
-			keys[i] = itemKey(orgKey(org), sk)
+			keys[i] = map[string]types.AttributeValue{attrPK: partition, attrSK: text(sk)}
 		}
 		*response = (*response)[:0]
 		if _, err := t.client.BatchGetItem(dynamoclient.TakeAnswer(ctx, response), &dynamodb.BatchGetItemInput{

@@ -115,8 +115,8 @@ func (t *Table) TermsOf(ctx context.Context, org metering.OrgID, ids []metering.
 	return all, nil
 }
 
-// storedText is the string that holds an object of the catalog, as DynamoDB's response spells it;
-// it is empty if the item has none.
+// storedText is the string that holds an object of the catalog, as DynamoDB's response spells it.
+// It is empty if the item has none.
 type storedText struct{ sk, text string }
 
 // readText reads an object of the catalog.

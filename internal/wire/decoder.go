@@ -216,8 +216,7 @@ func (d *decoder) name() (string, error) {
 // maxRepeated is how many texts a decoder holds.
 const maxRepeated = 1000
 
-// repeatedText is text for what a batch has many times. A text that was read before takes no
-// memory.
+// repeatedText is text for what a batch has many times: a text read before takes no memory.
 func (d *decoder) repeatedText() (string, error) {
 	if d.json.PeekKind() != '"' {
 		return d.text()

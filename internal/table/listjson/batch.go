@@ -9,7 +9,7 @@ type Batch struct {
 // EachText calls take for each item in DynamoDB's response to a BatchGetItem of one table. values
 // are the strings in the attributes of those names, as they are spelled in the response: Unquote
 // decodes them. One is nil if the item does not have the attribute; one of another type is an
-// error. values are used for the next item; their bytes are those of the response.
+// error. values are used again for the next item; their bytes are those of the response.
 //
 // A response that is cut or is not JSON is an error.
 func EachText(response []byte, names []string, take func(values [][]byte) error) (Batch, error) {

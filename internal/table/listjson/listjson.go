@@ -1,7 +1,9 @@
 // Package listjson copies the groups in DynamoDB's response to a Query into the API's JSON, in one
-// pass and without intermediate values: it is the hot path of a list (decision 21).
+// pass and without intermediate values: it is the hot path of a list (decision 21). It also finds
+// strings in the response to a BatchGetItem, for validation.
 //
 //	listjson.go  a response: its items, its last key, the units that it consumed
+//	batch.go     a response to BatchGetItem: strings of its items
 //	schema.go    the members that are copied, from metering.GroupMembers
 //	copy.go      an attribute value becomes a value of JSON
 //	scan.go      reads any JSON
