@@ -133,7 +133,8 @@ func (s *sampleFile) entitlementLines(created time.Time) (lines []byte) {
 			CreationTime string                 `json:"creationTime"`
 		}{
 			e.ID, p.Name + " for " + e.BuyerID, e.Partner, e.BuyerID, e.ProductID, status, e.StartTime, e.EndTime,
-			map[string]any{"currency": "USD", "dimensions": p.Dimensions}, e.Marketplace, metering.FormatTime(created),
+			map[string]any{"currency": "USD", "dimensions": p.Dimensions},
+			e.Marketplace, metering.FormatTime(created),
 		})
 	}
 	return lines
