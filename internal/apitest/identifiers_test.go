@@ -70,7 +70,8 @@ func convertsToID(t *testing.T, path string) (converts bool) {
 		if of, ok := call.Fun.(*ast.SelectorExpr); ok {
 			receiver, ok := of.X.(*ast.Ident)
 			name := of.Sel.Name
-			converts = converts || ok && receiver.Name == "metering" && strings.HasSuffix(name, "ID") && !strings.HasPrefix(name, "Parse") && !strings.HasPrefix(name, "Stored")
+			isCheck := strings.HasPrefix(name, "Parse") || strings.HasPrefix(name, "Stored") || name == "ReportID" || name == "OperationID" // which make an id
+			converts = converts || ok && receiver.Name == "metering" && strings.HasSuffix(name, "ID") && !isCheck
 		}
 		return true
 	})

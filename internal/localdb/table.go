@@ -114,7 +114,7 @@ func decodeStrictly(properties *yaml.Node, table *definition) error {
 
 // The time to add an index, and the pause before the table is looked at again.
 const (
-	indexTimeout = time.Minute
+	indexTimeout = 3 * time.Minute
 	indexPause   = 50 * time.Millisecond
 )
 
