@@ -79,10 +79,10 @@ deploy-test: $(MOTO) ## Deploy the template to moto's server, check what is ther
 	.local/moto/bin/python scripts/deploy-test
 
 e2e: bin/marketmeter local-functions ## Run the API's tests on the functions in containers (sam local), then each event
-	bin/marketmeter with-dynamodb --sample --containers -- sh -c 'scripts/e2e && scripts/invoke'
+	SANDBOX_URL=http://127.0.0.1:8090 bin/marketmeter with-dynamodb --sample --containers -- sh -c 'scripts/e2e && scripts/invoke'
 
 invoke: bin/marketmeter local-functions ## Run each event in events/ through sam local invoke, part of e2e
-	bin/marketmeter with-dynamodb --sample --containers -- scripts/invoke
+	SANDBOX_URL=http://127.0.0.1:8090 bin/marketmeter with-dynamodb --sample --containers -- scripts/invoke
 
 # Into a folder of its own: `sam deploy` must never find functions built for this processor.
 local-functions: $(SAM)

@@ -9,7 +9,7 @@ import (
 
 var _ = declare(operation{
 	id: "deleteEntitlement", scopes: "config",
-	given: []request{ofEntitlement("PUT", "ent-unused", oneEntitlement)}, example: ofEntitlement("DELETE", "ent-unused", ""),
+	given: []request{ofEntitlement("PUT", "ent-suspended", oneEntitlement)}, example: ofEntitlement("DELETE", "ent-suspended", ""),
 	draw: drawEntitlementDelete, odds: 3,
 	shows: []exchange{
 		{ofEntitlement("PUT", "show-1", identified(licence)), http.StatusOK},
@@ -19,12 +19,12 @@ var _ = declare(operation{
 		{ofEntitlement("DELETE", "show-1", ""), http.StatusOK}, // the identity is released
 		{ofEntitlement("DELETE", "show-1", ""), http.StatusOK}, // it changes nothing
 		{ofEntitlement("DELETE", "absent", ""), http.StatusNotFound},
-		{ofEntitlement("DELETE", "ent-unused", "", "If-Match", `"never"`), http.StatusPreconditionFailed},
-		{ofEntitlement("DELETE", "ent-unused", ""), http.StatusOK},
+		{ofEntitlement("DELETE", "ent-suspended", "", "If-Match", `"never"`), http.StatusPreconditionFailed},
+		{ofEntitlement("DELETE", "ent-suspended", ""), http.StatusOK},
 	},
 	effects: []effect{
 		{again: http.StatusOK},
-		{name: "with an identity", given: []request{ofEntitlement("PUT", "ent-unused", identified(licence))}, again: http.StatusOK},
+		{name: "with an identity", given: []request{ofEntitlement("PUT", "ent-suspended", identified(licence))}, again: http.StatusOK},
 	},
 })
 

@@ -12,7 +12,7 @@ import (
 
 var _ = declare(operation{
 	id: "listBillableMetrics", scopes: "read",
-	given: []request{importedMetric("metric-1")}, example: listingMetrics(""),
+	given: []request{importedMetric("bm-tokens")}, example: listingMetrics(""),
 	draw: drawMetricList, odds: 2,
 	stored: &stored{
 		of:    "metric",
@@ -45,10 +45,10 @@ var _ = declare(operation{
 
 var _ = declare(operation{
 	id: "getBillableMetric", scopes: "read",
-	given: []request{importedMetric("metric-1")}, example: ofMetric("GET", "metric-1", ""),
+	given: []request{importedMetric("bm-tokens")}, example: ofMetric("GET", "bm-tokens", ""),
 	draw: drawMetricGet, odds: 2,
 	shows: []exchange{
-		{ofMetric("GET", "metric-1", ""), http.StatusOK},
+		{ofMetric("GET", "bm-tokens", ""), http.StatusOK},
 		{ofMetric("GET", "absent", ""), http.StatusNotFound},
 	},
 	effects: []effect{{again: http.StatusOK, reads: true}},
@@ -56,24 +56,24 @@ var _ = declare(operation{
 
 var _ = declare(operation{
 	id: "updateBillableMetric", scopes: "config",
-	given: []request{importedMetric("metric-2")}, example: ofMetric("PATCH", "metric-2", `{"description": "changed"}`),
+	given: []request{importedMetric("bm-users")}, example: ofMetric("PATCH", "bm-users", `{"description": "changed"}`),
 	draw: drawMetricChange, odds: 4,
 	shows: []exchange{
-		{ofMetric("PATCH", "metric-2", `{"description": "changed"}`), http.StatusOK},
-		{ofMetric("PATCH", "metric-2", `{"description": "changed"}`), http.StatusOK}, // it changes nothing
-		{ofMetric("PATCH", "metric-2", `{"name": "renamed"}`), http.StatusOK},
-		{ofMetric("PATCH", "metric-2", `{"status": "DELETED"}`), http.StatusOK},
-		{ofMetric("PATCH", "metric-2", `{"status": "ACTIVE"}`), http.StatusOK},
-		{ofMetric("PATCH", "metric-2", `{"aggregationType": "MAX"}`), http.StatusBadRequest},
+		{ofMetric("PATCH", "bm-users", `{"description": "changed"}`), http.StatusOK},
+		{ofMetric("PATCH", "bm-users", `{"description": "changed"}`), http.StatusOK}, // it changes nothing
+		{ofMetric("PATCH", "bm-users", `{"name": "renamed"}`), http.StatusOK},
+		{ofMetric("PATCH", "bm-users", `{"status": "DELETED"}`), http.StatusOK},
+		{ofMetric("PATCH", "bm-users", `{"status": "ACTIVE"}`), http.StatusOK},
+		{ofMetric("PATCH", "bm-users", `{"aggregationType": "MAX"}`), http.StatusBadRequest},
 		{ofMetric("PATCH", "absent", `{}`), http.StatusNotFound},
 	},
 	effects: []effect{
 		{again: http.StatusOK},
-		{name: "that renames", request: ofMetric("PATCH", "metric-2", `{"name": "renamed"}`), again: http.StatusOK},
-		{name: "that deletes", request: ofMetric("PATCH", "metric-2", `{"status": "DELETED"}`), again: http.StatusOK},
+		{name: "that renames", request: ofMetric("PATCH", "bm-users", `{"name": "renamed"}`), again: http.StatusOK},
+		{name: "that deletes", request: ofMetric("PATCH", "bm-users", `{"status": "DELETED"}`), again: http.StatusOK},
 		{
-			name: "that revives", given: []request{importedMetric("metric-2", doc{"status": "DELETED"})},
-			request: ofMetric("PATCH", "metric-2", `{"status": "ACTIVE"}`), again: http.StatusOK,
+			name: "that revives", given: []request{importedMetric("bm-users", doc{"status": "DELETED"})},
+			request: ofMetric("PATCH", "bm-users", `{"status": "ACTIVE"}`), again: http.StatusOK,
 		},
 	},
 })

@@ -74,7 +74,7 @@ func makeSample(ctx context.Context, o DatabaseOptions, s stack.Stack, say func(
 		return "", err
 	}
 	t := s.Open(deadlines)
-	if err := transfer.LoadSample(ctx, t.Table, transfer.SampleOptions{Now: time.Now(), Say: say}); err != nil {
+	if err := transfer.LoadSample(ctx, t.Table, transfer.SampleOptions{Now: time.Now(), SandboxURL: o.Getenv("SANDBOX_URL"), Say: say}); err != nil {
 		return "", err
 	}
 	return addDemoKey(ctx, t, o.Log, "demo of with-dynamodb", 24*time.Hour, time.Now()) // no command takes longer
