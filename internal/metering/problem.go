@@ -69,8 +69,8 @@ func problem(code ProblemCode, path, format string, args ...any) Problem {
 	return Problem{Code: code, Severity: kind.Severity, Path: path, Message: fmt.Sprintf(format, args...), Hint: kind.Hint}
 }
 
-// pointer is the JSON Pointer (RFC 6901) of a member of the object at path.
-func pointer(path, member string) string {
+// Pointer is the JSON Pointer (RFC 6901) of a member of the object at path.
+func Pointer(path, member string) string {
 	return path + "/" + pointerEscapes.Replace(member)
 }
 

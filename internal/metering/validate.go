@@ -144,12 +144,12 @@ func (g *NewGroup) refusedRecords() iter.Seq[refusal] {
 		}
 		allZero := true
 		for _, r := range g.Records {
-			if err := CheckKey(r.Key); err != nil && !refuse(pointer("/records", r.Key), "records has the key %s: %w", Quote(r.Key), err) {
+			if err := CheckKey(r.Key); err != nil && !refuse(Pointer("/records", r.Key), "records has the key %s: %w", Quote(r.Key), err) {
 				return
 			}
 			q, err := ParseQuantity(r.Quantity)
 			allZero = allZero && err == nil && q.Sign() == 0
-			if err != nil && !yield(refusal{pointer("/records", r.Key), ProblemQuantityPrecision, fmt.Errorf("records[%s]: %w", Quote(r.Key), err)}) {
+			if err != nil && !yield(refusal{Pointer("/records", r.Key), ProblemQuantityPrecision, fmt.Errorf("records[%s]: %w", Quote(r.Key), err)}) {
 				return
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
@@ -85,13 +84,11 @@ func (r *Record) problem(report string) metering.Problem {
 		reason = "the marketplace gave no reason"
 	}
 	return metering.Problem{
-		Code: r.Outcome.Code, Severity: metering.SeverityError, Path: "/records/" + pointerEscapes.Replace(r.Dimension),
+		Code: r.Outcome.Code, Severity: metering.SeverityError, Path: metering.Pointer("/records", r.Dimension),
 		Message: fmt.Sprintf("dimension %s of report %s is %s: %s", metering.Quote(r.Dimension), report, r.Outcome.Kind, reason),
 		Hint:    hint,
 	}
 }
-
-var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1") // RFC 6901
 
 // Retry is what a retry of a group reports.
 type Retry struct {

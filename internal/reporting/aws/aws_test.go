@@ -246,23 +246,12 @@ func TestTables_EachRowIsProduced(t *testing.T) {
 
 // A response that is missing, broken or not documented says nothing: the record may be billed.
 func TestSend_FaultsLeaveTheRecordsInDoubt(t *testing.T) {
-	yes, no := true, false
-	for _, f := range []sandbox.Fault{
-		{Fault: sandbox.Lost},
-		{Fault: sandbox.Lost, Accepted: &no},
-		{Fault: sandbox.Reset},
-		{Fault: sandbox.Cut},
-		{Fault: sandbox.Cut, Accepted: &no},
-		{Fault: sandbox.Malformed},
-		{Fault: sandbox.Malformed, Accepted: &no},
-		{Fault: sandbox.ContentType},
-		{Fault: sandbox.ContentType, Accepted: &no},
-		{Fault: sandbox.ServerError},
-		{Fault: sandbox.ServerError, Accepted: &yes},
-		{Fault: sandbox.ServerError, Status: 503, Code: "ThrottlingException", Accepted: &yes},
-		{Fault: sandbox.ServerError, Status: 599, Code: "ValidationException", Accepted: &yes},
-		{Fault: sandbox.Partial, Records: []int{0, 1}},
-	} {
+	yes := true
+	for _, f := range append(rt.Doubts(),
+		sandbox.Fault{Fault: sandbox.ServerError, Status: 503, Code: "ThrottlingException", Accepted: &yes},
+		sandbox.Fault{Fault: sandbox.ServerError, Status: 599, Code: "ValidationException", Accepted: &yes},
+		sandbox.Fault{Fault: sandbox.Partial, Records: []int{0, 1}},
+	) {
 		b := rt.Start(t, sandbox.Options{IdenticalResend: sandbox.ResendDuplicate})
 		b.Fault(f)
 		got := send(b, rt.AWS("d0", "1"), rt.AWS("d1", "2"))

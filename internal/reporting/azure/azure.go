@@ -57,8 +57,7 @@ func New(options Options) *Marketplace {
 // Fit returns how many of the first records fit in one request.
 func (m *Marketplace) Fit(records []reporting.Record) int { return reporting.Fit(records, &limits) }
 
-// Send calls batchUsageEvent. If Azure refuses a token that an earlier call has fetched, Send
-// repeats the call once with a new one: the first was refused before anything was done.
+// Send calls batchUsageEvent.
 func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) reporting.Response {
 	call := reporting.Begin(records, &limits)
 	if len(call.Sent) == 0 {
@@ -103,35 +102,20 @@ func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) repo
 // do calls the metering service. An error means that nothing was sent.
 func (m *Marketplace) do(ctx context.Context, method, path string, body []byte) (reply exchange.Reply, requestID, correlationID string, err error) {
 	requestID, correlationID = newGUID(), newGUID()
-	for {
-		token, fetched, err := m.tokens.Get(ctx)
-		if err != nil {
-			return reply, "", "", err
-		}
+	build := func() (*http.Request, error) {
 		request, err := http.NewRequestWithContext(ctx, method, m.endpoint("https://marketplaceapi.microsoft.com")+"/api/"+path, bytes.NewReader(body))
-		if err != nil {
-			return reply, "", "", errors.New("the endpoint is no URL")
+		if err == nil {
+			request.Header.Set("Content-Type", "application/json")
+			request.Header.Set("X-Ms-Requestid", requestID)
+			request.Header.Set("X-Ms-Correlationid", correlationID)
 		}
-		request.Header.Set("Authorization", "Bearer "+token)
-		request.Header.Set("Content-Type", "application/json")
-		request.Header.Set("X-Ms-Requestid", requestID)
-		request.Header.Set("X-Ms-Correlationid", correlationID)
-		reply = m.client.Do(request)
-		if reply.Err != nil {
-			reply.Err = errors.New(exchange.RedactText(reply.Err.Error(), token))
-		}
-		if !reply.Sent {
-			return reply, "", "", fmt.Errorf("the metering service of Azure can't be reached: %w", reply.Err)
-		}
-		reply.Body = exchange.Redact(reply.Body, token)
-		if reply.Err == nil && (reply.Status == http.StatusUnauthorized || reply.Status == http.StatusForbidden) {
-			m.tokens.Drop(token)
-			if _, readable := readError(reply.Body); readable && !fetched {
-				continue
-			}
-		}
-		return reply, requestID, correlationID, nil
+		return request, err
 	}
+	reply, err = m.tokens.Do(ctx, m.client, "the metering service of Azure", build, func(body []byte) bool {
+		_, readable := readError(body)
+		return readable
+	})
+	return reply, requestID, correlationID, err
 }
 
 func (m *Marketplace) endpoint(host string) string {

@@ -2,6 +2,9 @@ package exchange
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -46,5 +49,39 @@ func (t *Tokens) Drop(value string) {
 	defer t.mu.Unlock()
 	if t.current.Value == value {
 		t.current = Token{}
+	}
+}
+
+// Do sends the request that build makes, with the token. If the service itself refuses a token that
+// an earlier call has fetched, Do repeats the request once with a new one: the first was refused
+// before anything was done. isOwn reports whether the body of a 401 or 403 is the service's own.
+// The reply does not have the token. An error means that nothing was sent; service names what can't
+// be reached.
+func (t *Tokens) Do(ctx context.Context, c *Client, service string, build func() (*http.Request, error), isOwn func(body []byte) bool) (Reply, error) {
+	for {
+		token, fetched, err := t.Get(ctx)
+		if err != nil {
+			return Reply{}, err
+		}
+		request, err := build()
+		if err != nil {
+			return Reply{}, errors.New("the endpoint is no URL")
+		}
+		request.Header.Set("Authorization", "Bearer "+token)
+		reply := c.Do(request)
+		if reply.Err != nil {
+			reply.Err = errors.New(RedactText(reply.Err.Error(), token))
+		}
+		if !reply.Sent {
+			return reply, fmt.Errorf("%s can't be reached: %w", service, reply.Err)
+		}
+		reply.Body = Redact(reply.Body, token)
+		if reply.Err == nil && (reply.Status == http.StatusUnauthorized || reply.Status == http.StatusForbidden) {
+			t.Drop(token)
+			if isOwn(reply.Body) && !fetched {
+				continue
+			}
+		}
+		return reply, nil
 	}
 }

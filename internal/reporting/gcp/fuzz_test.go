@@ -78,7 +78,7 @@ func FuzzResponse(f *testing.F) {
 			id := OperationID(ref(rt.Google([]string{"d0", "d1"}[i], "1")))
 			switch {
 			case toCheck:
-				// It goes on, or nothing is sent.
+				// It continues, or nothing is sent.
 				if r.Verdict != reports.Billed && (r.Verdict != reports.Refused || r.Next == reporting.Done || got.Request != nil || !object || status >= 500) {
 					t.Fatalf("check: status %d, %s: %+v", status, body, got)
 				}

@@ -11,7 +11,6 @@ package gcp
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -63,9 +62,7 @@ func New(options Options) *Marketplace {
 // Fit returns how many of the first records fit in one request.
 func (m *Marketplace) Fit(records []reporting.Record) int { return reporting.Fit(records, &limits) }
 
-// Send checks the consumers whose last check is too old, and reports the records of the others. If
-// Google refuses a token that an earlier call has fetched, Send repeats the call once with a new
-// one: the first was refused before anything was done.
+// Send checks the consumers whose last check is too old, and reports the records of the others.
 func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) reporting.Response {
 	call := reporting.Begin(records, &limits)
 	if len(call.Sent) == 0 {
@@ -117,34 +114,18 @@ func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) repo
 
 // do calls a method of Service Control. An error means that nothing was sent.
 func (m *Marketplace) do(ctx context.Context, service, method string, body []byte) (exchange.Reply, error) {
-	for {
-		token, fetched, err := m.tokens.Get(ctx)
-		if err != nil {
-			return exchange.Reply{}, err
-		}
+	build := func() (*http.Request, error) {
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost,
 			m.endpoint("https://servicecontrol.googleapis.com")+"/v1/services/"+url.PathEscape(service)+":"+method, bytes.NewReader(body))
-		if err != nil {
-			return exchange.Reply{}, errors.New("the endpoint is no URL")
+		if err == nil {
+			request.Header.Set("Content-Type", "application/json")
 		}
-		request.Header.Set("Authorization", "Bearer "+token)
-		request.Header.Set("Content-Type", "application/json")
-		reply := m.client.Do(request)
-		if reply.Err != nil {
-			reply.Err = errors.New(exchange.RedactText(reply.Err.Error(), token))
-		}
-		if !reply.Sent {
-			return reply, fmt.Errorf("the Service Control API can't be reached: %w", reply.Err)
-		}
-		reply.Body = exchange.Redact(reply.Body, token)
-		if reply.Err == nil && (reply.Status == http.StatusUnauthorized || reply.Status == http.StatusForbidden) {
-			m.tokens.Drop(token)
-			if name, _ := readError(reply.Body); name != "" && !fetched {
-				continue
-			}
-		}
-		return reply, nil
+		return request, err
 	}
+	return m.tokens.Do(ctx, m.client, "the Service Control API", build, func(body []byte) bool {
+		name, _ := readError(body)
+		return name != ""
+	})
 }
 
 func (m *Marketplace) endpoint(host string) string {

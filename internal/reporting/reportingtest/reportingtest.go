@@ -265,3 +265,22 @@ func Everything(response reporting.Response) string {
 	}
 	return s
 }
+
+// Doubts returns the faults of every marketplace that leave all records of a request in doubt: the
+// response is missing, cut or nonsense, whether the records were accepted or not.
+func Doubts() []sandbox.Fault {
+	yes, no := true, false
+	return []sandbox.Fault{
+		{Fault: sandbox.Lost},
+		{Fault: sandbox.Lost, Accepted: &no},
+		{Fault: sandbox.Reset},
+		{Fault: sandbox.Cut},
+		{Fault: sandbox.Cut, Accepted: &no},
+		{Fault: sandbox.Malformed},
+		{Fault: sandbox.Malformed, Accepted: &no},
+		{Fault: sandbox.ContentType},
+		{Fault: sandbox.ContentType, Accepted: &no},
+		{Fault: sandbox.ServerError},
+		{Fault: sandbox.ServerError, Accepted: &yes},
+	}
+}
