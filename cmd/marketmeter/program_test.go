@@ -33,6 +33,12 @@ func begin(t *testing.T, dir string, variables []string, args ...string) *proces
 	if err != nil {
 		t.Fatal(err)
 	}
+	return beginFile(t, file, dir, variables, args...)
+}
+
+// beginFile is begin for another build of the program.
+func beginFile(t *testing.T, file, dir string, variables []string, args ...string) *process {
+	t.Helper()
 	jars, err := filepath.Abs("../../.local")
 	if err != nil {
 		t.Fatal(err)

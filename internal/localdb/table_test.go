@@ -72,12 +72,13 @@ func TestCreateTable_LeavesAnExistingOne(t *testing.T) {
 // A table of an older version, with data, gets the indexes that it lacks.
 func TestCreateTable_AddsMissingIndexes(t *testing.T) {
 	t.Parallel()
-	client, name := localdb.NewClient(os.Getenv("DYNAMODB_ENDPOINT")), "test-"+rand.Text()
-	t.Cleanup(func() {
-		if _, err := client.DeleteTable(context.WithoutCancel(t.Context()), &dynamodb.DeleteTableInput{TableName: &name}); err != nil {
-			t.Errorf("deleting the table of this test: %v", err)
-		}
-	})
+	// A DynamoDB Local with the tables of other tests takes minutes to add an index.
+	db, err := localdb.Start(t.Context(), localdb.Options{Jars: "../../.local", Say: func(s string) { t.Log(s) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Stop)
+	client, name := db.Client(), "older"
 	older := regexp.MustCompile(`(?m)^ +- \{AttributeName: _(work|due), .*\n|^ +- IndexName: byWork\n.*\n.*\n`).ReplaceAll(marketmeter.Template, nil)
 	if created, err := localdb.CreateTable(t.Context(), client, older, name); !created || err != nil || bytes.Contains(older, []byte("_due")) {
 		t.Fatalf("CreateTable of an older template: %v, %v\n%s", created, err, older)
