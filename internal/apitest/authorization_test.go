@@ -153,8 +153,8 @@ func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
 	a.giveAll(t, "acme")
-	with := func(change told) doc {
-		context := told{"organization": "acme", "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}
+	with := func(change admitted) doc {
+		context := admitted{"organization": "acme", "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}
 		maps.Copy(context, change)
 		maps.DeleteFunc(context, func(_ string, value any) bool { return value == "absent" })
 		return doc{"lambda": context}
@@ -164,19 +164,19 @@ func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
 		nil,
 		{},
 		{"lambda": nil},
-		{"lambda": told{}},
-		{"lambda": told{"principalId": "acme"}},
+		{"lambda": admitted{}},
+		{"lambda": admitted{"principalId": "acme"}},
 		{"organization": "acme", "keyId": "0123456789abcdef", "scopes": "admin"},
 		{"jwt": doc{"claims": doc{"organization": "acme", "keyId": "0123456789abcdef", "scopes": "admin"}, "scopes": []string{"read", "admin"}}},
 		{"iam": doc{"accessKey": "AKIAIOSFODNN7EXAMPLE", "accountId": "123456789012", "callerId": "A", "userArn": "arn:aws:iam::123456789012:user/acme", "userId": "A"}},
-		with(told{"organization": "absent"}), with(told{"organization": ""}), with(told{"organization": nil}), with(told{"organization": 5}), with(told{"organization": true}),
-		with(told{"organization": []string{"acme"}}), with(told{"organization": doc{"S": "acme"}}), with(told{"organization": ".."}), with(told{"organization": "a/b"}),
-		with(told{"organization": "absent", "Organization": "acme"}), with(told{"organization": strings.Repeat("o", 65)}),
-		with(told{"keyId": "absent"}), with(told{"keyId": ""}), with(told{"keyId": nil}), with(told{"keyId": 5}),
-		with(told{"scopes": "absent"}), with(told{"scopes": ""}), with(told{"scopes": nil}), with(told{"scopes": "read,"}),
-		with(told{"scopes": []string{"read", "write", "config", "admin"}}), with(told{"scopes": 15}), with(told{"scopes": ",read"}),
-		with(told{"expiryTime": "2024-07-29T15:51:28.071Z"}), with(told{"expiryTime": "2024-07-29T15:51:28.070Z"}), with(told{"expiryTime": "1970-01-01T00:00:00.000Z"}),
-		with(told{"expiryTime": ""}), with(told{"expiryTime": nil}), with(told{"expiryTime": "never"}), with(told{"expiryTime": 4102444800}), with(told{"expiryTime": doc{}}),
+		with(admitted{"organization": "absent"}), with(admitted{"organization": ""}), with(admitted{"organization": nil}), with(admitted{"organization": 5}), with(admitted{"organization": true}),
+		with(admitted{"organization": []string{"acme"}}), with(admitted{"organization": doc{"S": "acme"}}), with(admitted{"organization": ".."}), with(admitted{"organization": "a/b"}),
+		with(admitted{"organization": "absent", "Organization": "acme"}), with(admitted{"organization": strings.Repeat("o", 65)}),
+		with(admitted{"keyId": "absent"}), with(admitted{"keyId": ""}), with(admitted{"keyId": nil}), with(admitted{"keyId": 5}),
+		with(admitted{"scopes": "absent"}), with(admitted{"scopes": ""}), with(admitted{"scopes": nil}), with(admitted{"scopes": "read,"}),
+		with(admitted{"scopes": []string{"read", "write", "config", "admin"}}), with(admitted{"scopes": 15}), with(admitted{"scopes": ",read"}),
+		with(admitted{"expiryTime": "2024-07-29T15:51:28.071Z"}), with(admitted{"expiryTime": "2024-07-29T15:51:28.070Z"}), with(admitted{"expiryTime": "1970-01-01T00:00:00.000Z"}),
+		with(admitted{"expiryTime": ""}), with(admitted{"expiryTime": nil}), with(admitted{"expiryTime": "never"}), with(admitted{"expiryTime": 4102444800}), with(admitted{"expiryTime": doc{}}),
 	} {
 		for operation, r := range everyOperation("acme") {
 			got := a.invoke(t, r, authorizer)
@@ -188,7 +188,7 @@ func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
 	// Scopes that only a newer authorizer knows allow nothing; known scopes beside them do.
 	for _, scopes := range []string{"everything", "ADMIN", "report,everything"} {
 		for operation, r := range everyOperation("acme") {
-			got := a.invoke(t, r, with(told{"scopes": scopes}))
+			got := a.invoke(t, r, with(admitted{"scopes": scopes}))
 			if wantError(t, got, http.StatusForbidden); t.Failed() || len(got.operation) > 0 {
 				t.Fatalf("%s with the scopes %s asked the table %s", operation, scopes, shapes(got.operation))
 			}
@@ -196,11 +196,11 @@ func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
 	}
 	wantSame(t, before, a.dump(t))
 	for _, c := range []struct {
-		change told
+		change admitted
 		known  string
 	}{
-		{told{"scopes": "read,everything"}, "read"},
-		{told{"expiryTime": "2024-07-29T15:51:28.072Z"}, "admin"}, // the control: with the whole context it responds
+		{admitted{"scopes": "read,everything"}, "read"},
+		{admitted{"expiryTime": "2024-07-29T15:51:28.072Z"}, "admin"}, // the control: with the whole context it responds
 	} {
 		for _, o := range operations() {
 			got := a.invoke(t, o.example.of("acme"), with(c.change))
@@ -259,7 +259,7 @@ func TestTheAuthorizerGoesByTheHeaderAlone(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
 	key := a.newKey(t, "acme", auth.Read|auth.Config)
-	expected := told{"organization": "acme", "keyId": keyPartition(key)[4:20], "scopes": "read,config"}
+	expected := admitted{"organization": "acme", "keyId": keyPartition(key)[4:20], "scopes": "read,config"}
 	for _, org := range []string{"acme", "other"} {
 		for operation, r := range everyOperation(org) {
 			context, refusal, err := a.way.(overLambda).authorize(t.Context(), r.with(key))
@@ -284,18 +284,18 @@ func TestTheAuthorizerGoesByTheHeaderAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantSame(t, told{"organization": "acme", "keyId": keyPartition(newer)[4:20], "scopes": "read,report,READ"}, context)
+	wantSame(t, admitted{"organization": "acme", "keyId": keyPartition(newer)[4:20], "scopes": "read,report,READ"}, context)
 	expiring := a.newKey(t, "a#b", auth.Admin, func(r *auth.Record) { r.ExpiryTime = now.Add(time.Hour) })
 	context, _, err = a.way.(overLambda).authorize(t.Context(), request{method: "GET", path: "/"}.with(expiring))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantSame(t, told{"organization": "a#b", "keyId": keyPartition(expiring)[4:20], "scopes": "admin", "expiryTime": "2024-07-29T16:51:28.071Z"}, context)
+	wantSame(t, admitted{"organization": "a#b", "keyId": keyPartition(expiring)[4:20], "scopes": "admin", "expiryTime": "2024-07-29T16:51:28.071Z"}, context)
 }
 
 // forgedHeaders are headers by which a client could claim to be another.
 func forgedHeaders(t testing.TB, org string) map[string]string {
-	authorizer := toJSON(t, doc{"lambda": told{"organization": org, "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}})
+	authorizer := toJSON(t, doc{"lambda": admitted{"organization": org, "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}})
 	context := `{"requestId":"forged","stage":"$default","authorizer":` + authorizer + `}`
 	headers := map[string]string{"X-Apigateway-Event": `{"requestContext":` + context + `}`, "X-Apigateway-Context": context, "X-Amz-Apigateway-Context": context}
 	for _, name := range []string{core.APIGwContextHeader, core.APIGwStageVarsHeader, core.ALBContextHeader} {
@@ -346,7 +346,7 @@ func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 				continue
 			}
 			// A function that is invoked without a context, but with all of these.
-			for _, authorizer := range []doc{nil, {}, {"lambda": told{}}} {
+			for _, authorizer := range []doc{nil, {}, {"lambda": admitted{}}} {
 				got := a.invoke(t, r.authorized("Key "+string(a.newKey(t, "acme", allScopes))), authorizer)
 				if wantError(t, got, http.StatusUnauthorized); len(got.operation) > 0 {
 					t.Errorf("%s asked the table %s", o.id, shapes(got.operation))

@@ -26,8 +26,8 @@ type overLambda struct {
 	function   lambda.Handler
 }
 
-// told is the context that the authorizer returns for a request that it admits.
-type told = map[string]any
+// admitted is the context that the authorizer returns for a request that it admits.
+type admitted = map[string]any
 
 func (o overLambda) send(ctx context.Context, r request) (answer, error) {
 	if _, ok := delivered(r.path); !ok {
@@ -48,7 +48,7 @@ func (o overLambda) send(ctx context.Context, r request) (answer, error) {
 
 // authorize calls the authorizer. If it admits the request, only the authentication of the answer
 // is set.
-func (o overLambda) authorize(ctx context.Context, r request) (context told, got answer, err error) {
+func (o overLambda) authorize(ctx context.Context, r request) (context admitted, got answer, err error) {
 	message, err := messageOf(r)
 	if err != nil {
 		return nil, answer{}, err
@@ -70,7 +70,7 @@ func (o overLambda) authorize(ctx context.Context, r request) (context told, got
 	response, failure := o.authorizer(ctx, event)
 	var decided struct {
 		IsAuthorized *bool
-		Context      told
+		Context      admitted
 	}
 	if err := throughJSON(response, &decided); err != nil {
 		return nil, answer{}, err

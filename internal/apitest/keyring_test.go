@@ -79,7 +79,7 @@ func recordOf(key auth.Key, org string, scopes auth.Scopes) *auth.Record {
 // lambdaContext is the context that API Gateway passes to a function for a key that has all
 // permissions in the organization.
 func lambdaContext(org string) doc {
-	return doc{"lambda": told{"organization": org, "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}}
+	return doc{"lambda": admitted{"organization": org, "keyId": "0123456789abcdef", "scopes": "read,write,config,admin"}}
 }
 
 // with is the request with that key.
