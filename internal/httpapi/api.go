@@ -37,12 +37,12 @@ type Table interface {
 	ChangeConfig(ctx context.Context, org metering.OrgID, now time.Time, change metering.ConfigChange) (after metering.ConfigVersion, written bool, err error)
 
 	Entitlements(ctx context.Context, org metering.OrgID, filter metering.EntitlementFilter, offset, limit int) ([][]byte, error)
-	StoredEntitlement(ctx context.Context, org metering.OrgID, id metering.EntitlementID) (metering.Stored[metering.Entitlement], error)
+	Entitlement(ctx context.Context, org metering.OrgID, id metering.EntitlementID) (metering.Stored[metering.Entitlement], error)
 	PutEntitlement(ctx context.Context, change *metering.EntitlementChange) (after metering.Stored[metering.Entitlement], written bool, err error)
 	DeleteEntitlement(ctx context.Context, org metering.OrgID, id metering.EntitlementID, deletion metering.EntitlementDeletion) (after metering.Stored[metering.Entitlement], written bool, err error)
 
 	Connections(ctx context.Context, org metering.OrgID) ([][]byte, error)
-	StoredConnection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Stored[metering.Connection], error)
+	Connection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Stored[metering.Connection], error)
 	PutConnection(ctx context.Context, org metering.OrgID, change *metering.ConnectionChange) (after metering.Stored[metering.Connection], written bool, err error)
 	DeleteConnection(ctx context.Context, org metering.OrgID, partner metering.Partner, conditions metering.Conditions) (metering.Stored[metering.Connection], error)
 

@@ -7,35 +7,36 @@ import (
 	"strconv"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// writeList writes objects as an array. It returns Invalid if Lambda could not return it: in the
-// envelope, quotes and backslashes take two bytes. instead says how a client gets them then.
+// writeList writes objects as an array. It returns Invalid if Lambda could not return it; instead
+// says how a client gets them then.
 func (a *API) writeList(w http.ResponseWriter, r *http.Request, list [][]byte, instead string) error {
 	body := slices.Concat([]byte{'['}, bytes.Join(list, []byte{','}), []byte{']'})
-	if size := len(body) + bytes.Count(body, []byte{'"'}) + bytes.Count(body, []byte{'\\'}); size > metering.MaxListSize {
-		return metering.Errorf(metering.Invalid, "the list has %d objects of %d bytes in all, more than a response may have: %s", len(list), size, instead)
+	if !fits(body) {
+		return metering.Errorf(metering.Invalid, "the list has %d objects of %d bytes in all, more than a response may have: %s", len(list), len(body)+wire.Escapes(body), instead)
 	}
-	encoded, coding, err := a.compress(r, body)
-	if err != nil {
-		return err
-	}
-	writeCompressed(w, http.StatusOK, encoded, coding)
-	return nil
+	return a.writeLarge(w, r, body)
 }
 
 // writeStored responds to a GET of an object of the catalog.
 func writeStored[O any](w http.ResponseWriter, what string, stored *metering.Stored[O], conditions metering.Conditions) error {
-	tag := stored.Tag()
-	if !conditions.Matches(tag, true) {
-		return metering.Errorf(metering.PreconditionFailed, "%s is not the one that If-Match names: its ETag is %q now", what, tag)
+	return writeTagged(w, what, stored.JSON, stored, conditions)
+}
+
+// writeTagged responds to a GET of what is stored, with its JSON. A tag is strong: it names the
+// bytes.
+func writeTagged(w http.ResponseWriter, what string, json []byte, stored metering.Tagged, conditions metering.Conditions) error {
+	if !stored.Matches(conditions) {
+		return metering.Errorf(metering.PreconditionFailed, "%s is not the one that If-Match names: its ETag is %q now", what, stored.Tag())
 	}
-	w.Header().Set("ETag", strconv.Quote(tag))
-	if !conditions.NoneMatches(tag, true) {
+	w.Header().Set("ETag", strconv.Quote(stored.Tag()))
+	if !stored.NoneMatches(conditions) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	writeJSON(w, http.StatusOK, stored.JSON)
+	writeJSON(w, http.StatusOK, json)
 	return nil
 }
 

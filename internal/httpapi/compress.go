@@ -11,6 +11,9 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // Decision 20 has the measurements behind these.
@@ -52,6 +55,19 @@ func (a *API) compress(r *http.Request, body []byte) (encoded []byte, coding str
 	}
 	return to.Bytes(), "gzip", nil
 }
+
+// writeLarge writes a JSON response that may be worth compressing.
+func (a *API) writeLarge(w http.ResponseWriter, r *http.Request, body []byte) error {
+	encoded, coding, err := a.compress(r, body)
+	if err != nil {
+		return err
+	}
+	writeCompressed(w, http.StatusOK, encoded, coding)
+	return nil
+}
+
+// fits reports whether Lambda can return the body, which it escapes in its envelope.
+func fits(body []byte) bool { return len(body)+wire.Escapes(body) <= metering.MaxListSize }
 
 // writeCompressed writes what compress has returned.
 func writeCompressed(w http.ResponseWriter, status int, encoded []byte, coding string) {

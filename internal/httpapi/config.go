@@ -3,7 +3,6 @@ package httpapi
 import (
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -22,18 +21,10 @@ func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case current.Err != nil:
+	if current.Err != nil {
 		return current.Err
-	case !current.Matches(conditions):
-		return metering.Errorf(metering.PreconditionFailed, "the config is not the one that If-Match names: its ETag is %s now", etag(current))
-	case !current.NoneMatches(conditions):
-		w.Header().Set("ETag", etag(current))
-		w.WriteHeader(http.StatusNotModified)
-		return nil
 	}
-	writeConfig(w, current)
-	return nil
+	return writeTagged(w, "the config", current.Stored, current, conditions)
 }
 
 func (a *API) putConfig(w http.ResponseWriter, r *http.Request) error {
@@ -68,8 +59,7 @@ func (a *API) changeConfig(w http.ResponseWriter, r *http.Request, replace bool,
 	if written {
 		exchangeOf(r).change = slog.Group("change", "item", "config", "fromVersion", after.Version-1, "toVersion", after.Version)
 	}
-	w.Header().Set("Content-Location", contentLocation(r))
-	writeConfig(w, after)
+	writeChanged(w, r, after.Stored, after.Tag())
 	return nil
 }
 
@@ -80,14 +70,6 @@ func contentLocation(r *http.Request) string {
 	path := r.URL.EscapedPath()
 	return strings.ReplaceAll(path[strings.LastIndexByte(path, '/')+1:], ":", "%3A")
 }
-
-func writeConfig(w http.ResponseWriter, v metering.ConfigVersion) {
-	w.Header().Set("ETag", etag(v))
-	writeJSON(w, http.StatusOK, v.Stored)
-}
-
-// etag is strong: a tag names the bytes of one version.
-func etag(v metering.ConfigVersion) string { return strconv.Quote(v.Tag()) }
 
 // readConditions reads If-Match and If-None-Match (RFC 9110, 13.1.1 and 13.1.2). If-Match compares
 // strongly, so a weak ETag in it matches nothing; If-None-Match compares weakly.

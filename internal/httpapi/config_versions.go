@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"math"
 	"net/http"
 	"strconv"
 
@@ -14,40 +13,31 @@ func (a *API) listConfigVersions(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	limit, err := integer(p, "limit", 1, metering.MaxListLimit, metering.MaxListLimit)
-	if err != nil {
-		return err
-	}
-	offset, err := integer(p, "offset", 0, math.MaxInt32, 0)
+	offset, limit, err := page(p)
 	if err != nil {
 		return err
 	}
 	// A config may consist of quotes, which take two bytes in the envelope.
-	page, more, err := a.Table.ConfigVersions(r.Context(), organization(r), offset, limit, metering.MaxListSize/3)
+	versions, more, err := a.Table.ConfigVersions(r.Context(), organization(r), offset, limit, metering.MaxListSize/3)
 	if err != nil {
 		return err
 	}
 	body := []byte(`{"nextOffset":`)
 	next := 0
 	if more {
-		next = offset + len(page)
+		next = offset + len(versions)
 	}
 	body = append(strconv.AppendInt(body, int64(next), 10), `,"versions":[`...)
-	for i := range page {
-		if page[i].Err != nil {
-			return page[i].Err
+	for i := range versions {
+		if versions[i].Err != nil {
+			return versions[i].Err
 		}
 		if i > 0 {
 			body = append(body, ',')
 		}
-		body = wire.AppendConfigVersion(body, &page[i])
+		body = wire.AppendConfigVersion(body, &versions[i])
 	}
-	encoded, coding, err := a.compress(r, append(body, "]}"...))
-	if err != nil {
-		return err
-	}
-	writeCompressed(w, http.StatusOK, encoded, coding)
-	return nil
+	return a.writeLarge(w, r, append(body, "]}"...))
 }
 
 func (a *API) getConfigVersion(w http.ResponseWriter, r *http.Request) error {

@@ -25,7 +25,7 @@ func (a *API) getConnection(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	stored, err := a.Table.StoredConnection(r.Context(), organization(r), partner)
+	stored, err := a.Table.Connection(r.Context(), organization(r), partner)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"log/slog"
-	"math"
 	"net/http"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -24,11 +23,7 @@ func (a *API) listEntitlements(w http.ResponseWriter, r *http.Request) error {
 	if filter.BuyerID, err = identifier(p, "buyerId", metering.ParseBuyerID); err != nil {
 		return err
 	}
-	limit, err := integer(p, "limit", 1, metering.MaxListLimit, metering.MaxListLimit)
-	if err != nil {
-		return err
-	}
-	offset, err := integer(p, "offset", 0, math.MaxInt32, 0)
+	offset, limit, err := page(p)
 	if err != nil {
 		return err
 	}
@@ -44,7 +39,7 @@ func (a *API) getEntitlement(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	stored, err := a.Table.StoredEntitlement(r.Context(), organization(r), id)
+	stored, err := a.Table.Entitlement(r.Context(), organization(r), id)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -79,10 +78,7 @@ func (a *API) listRequest(r *http.Request) (request metering.ListRequest, err er
 	if request.Filter, err = groupFilter(p, request.Now); err != nil {
 		return request, err
 	}
-	if request.Limit, err = integer(p, "limit", 1, metering.MaxListLimit, metering.MaxListLimit); err != nil {
-		return request, err
-	}
-	if request.Offset, err = integer(p, "offset", 0, math.MaxInt32, 0); err != nil {
+	if request.Offset, request.Limit, err = page(p); err != nil {
 		return request, err
 	}
 	if _, both := p["offset"]; both && request.Cursor != "" {

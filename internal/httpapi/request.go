@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -83,6 +84,15 @@ func integer(parameters map[string]string, name string, least, most, absent int)
 		return 0, metering.Errorf(metering.Invalid, "%s is %s: it must be %d to %d", name, metering.Quote(value), least, most)
 	}
 	return n, nil
+}
+
+// page reads the offset and the limit of a list.
+func page(parameters map[string]string) (offset, limit int, err error) {
+	if limit, err = integer(parameters, "limit", 1, metering.MaxListLimit, metering.MaxListLimit); err != nil {
+		return 0, 0, err
+	}
+	offset, err = integer(parameters, "offset", 0, math.MaxInt32, 0)
+	return offset, limit, err
 }
 
 // identifier reads a parameter with parse. It returns an empty identifier if it is absent.

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"net/http"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -49,15 +48,9 @@ func (a *API) explainGroups(w http.ResponseWriter, r *http.Request, groups []met
 	}
 	defer a.pages.Put(memory)
 	body := wire.AppendExplanation((*memory)[:0], groups)
-	// In the envelope that Lambda returns, these take two bytes.
-	if escapes := bytes.Count(body, []byte{'"'}) + bytes.Count(body, []byte{'\\'}); len(body)+escapes > metering.MaxListSize {
+	if !fits(body) {
 		return refusedWith(http.StatusRequestEntityTooLarge, "the explanation of these %d groups is larger than a response may be: explain fewer at once", len(groups))
 	}
 	*memory = body
-	encoded, coding, err := a.compress(r, body)
-	if err != nil {
-		return err
-	}
-	writeCompressed(w, http.StatusOK, encoded, coding)
-	return nil
+	return a.writeLarge(w, r, body)
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // envelope is an http.ResponseWriter that writes a response in the form that API Gateway expects
@@ -68,7 +70,7 @@ func (e *envelope) Write(p []byte) (int, error) {
 	}
 	// Most responses are one Write. This is all the space it needs, including what appendEscaped
 	// and end add.
-	e.json = slices.Grow(e.json, len(p)+bytes.Count(p, []byte{'"'})+bytes.Count(p, []byte{'\\'})+16)
+	e.json = slices.Grow(e.json, len(p)+wire.Escapes(p)+16)
 	e.json = appendEscaped(e.json, p)
 	return len(p), nil
 }

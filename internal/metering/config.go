@@ -72,11 +72,10 @@ type ConfigChange struct {
 // the conditions, Invalid with the path if the config would break a rule, and current's error if
 // the change has to read current and can't.
 func (c ConfigChange) Apply(current ConfigVersion) (Config, error) {
+	if err := CheckConditions(c.Conditions, "the config", current); err != nil {
+		return nil, err
+	}
 	switch {
-	case !current.Matches(c.Conditions):
-		return nil, Errorf(PreconditionFailed, "the config is not the one that If-Match names: its ETag is %q now; nothing was written", current.Tag())
-	case !current.NoneMatches(c.Conditions):
-		return nil, Errorf(PreconditionFailed, "the config is one that If-None-Match excludes: its ETag is %q; nothing was written", current.Tag())
 	case c.Replace:
 		return c.Patch.Apply(EmptyConfig())
 	case current.Err != nil:

@@ -9,7 +9,7 @@ func (e *Entitlement) CheckImported() error {
 	if e.LastUpdateTime.IsZero() {
 		e.LastUpdateTime = e.CreationTime
 	}
-	if err := checkImported(EntitlementMembers, e); err != nil {
+	if err := CheckImportedMembers(EntitlementMembers, e); err != nil {
 		return err
 	}
 	if _, err := ParseEntitlementID(string(e.ID)); err != nil {
@@ -23,7 +23,7 @@ func (m *BillableMetric) CheckImported() error {
 	if m.LastUpdateTime.IsZero() {
 		m.LastUpdateTime = m.CreationTime
 	}
-	if err := checkImported(MetricMembers, m); err != nil {
+	if err := CheckImportedMembers(MetricMembers, m); err != nil {
 		return err
 	}
 	if _, err := ParseMetricID(string(m.ID)); err != nil {
@@ -35,25 +35,22 @@ func (m *BillableMetric) CheckImported() error {
 	return m.checkInfo()
 }
 
-// checkImported returns an error if a member is absent without which the object could not be read
-// once it is stored. Those that an import sets itself are not named.
-func checkImported[O any](members []Member[O], o *O) error {
+// CheckImportedMembers returns Invalid if a line of an import lacks a member that it must have.
+func CheckImportedMembers[O any](members []Member[O], o *O) error {
 	var missing string
-	var required []string
+	var imported []string
 	for i := range members {
 		m := &members[i]
-		if !m.Required {
+		if !m.Imported {
 			continue
 		}
-		if absent := m.isZero(o); absent && missing == "" {
+		imported = append(imported, m.Name)
+		if missing == "" && m.IsZero(o) {
 			missing = m.Name
-		}
-		if !strings.EqualFold(m.Name, "organizationID") && m.Name != "lastUpdateTime" {
-			required = append(required, m.Name)
 		}
 	}
 	if missing != "" {
-		return Errorf(Invalid, "%s is missing: %s are required", missing, strings.Join(required, ", "))
+		return Errorf(Invalid, "%s is missing: %s are required", missing, strings.Join(imported, ", "))
 	}
 	return nil
 }

@@ -86,8 +86,8 @@ func (m *Member[O]) Get(o *O) any {
 	return v.Interface()
 }
 
-// isZero reports whether the member is absent in o, also if it is required.
-func (m *Member[O]) isZero(o *O) bool { return reflect.ValueOf(m.field(o)).Elem().IsZero() }
+// IsZero reports whether the member is absent in o, also if it is required.
+func (m *Member[O]) IsZero(o *O) bool { return reflect.ValueOf(m.field(o)).Elem().IsZero() }
 
 // Set sets the member in o to a value of the type beside its Kind.
 func (m *Member[O]) Set(o *O, value any) {
@@ -197,20 +197,20 @@ var ProblemMembers = []Member[Problem]{
 
 // EntitlementMembers are the members of an entitlement.
 var EntitlementMembers = []Member[Entitlement]{
-	{Name: "id", Required: true, field: func(e *Entitlement) any { return &e.ID }},
+	{Name: "id", Required: true, Imported: true, field: func(e *Entitlement) any { return &e.ID }},
 	{Name: "organizationID", Required: true, field: func(e *Entitlement) any { return &e.OrganizationID }},
 	{Name: "name", field: func(e *Entitlement) any { return &e.Name }},
-	{Name: "partner", Required: true, Values: partners, field: func(e *Entitlement) any { return &e.Partner }},
-	{Name: "buyerID", Required: true, field: func(e *Entitlement) any { return &e.BuyerID }},
+	{Name: "partner", Required: true, Imported: true, Values: partners, field: func(e *Entitlement) any { return &e.Partner }},
+	{Name: "buyerID", Required: true, Imported: true, field: func(e *Entitlement) any { return &e.BuyerID }},
 	{Name: "productID", field: func(e *Entitlement) any { return &e.ProductID }},
 	{Name: "externalID", field: func(e *Entitlement) any { return &e.ExternalID }},
-	{Name: "status", Required: true, Values: entitlementStatuses, field: func(e *Entitlement) any { return &e.Status }},
+	{Name: "status", Required: true, Imported: true, Values: entitlementStatuses, field: func(e *Entitlement) any { return &e.Status }},
 	{Name: "startTime", Kind: KindTime, field: func(e *Entitlement) any { return &e.StartTime }},
 	{Name: "endTime", Kind: KindTime, field: func(e *Entitlement) any { return &e.EndTime }},
 	{Name: "cancelTime", Kind: KindTime, field: func(e *Entitlement) any { return &e.CancelTime }},
 	{Name: "info", Kind: KindEntitlementInfo, field: func(e *Entitlement) any { return &e.Info }},
 	{Name: "marketplace", Kind: KindMarketplaceIDs, field: func(e *Entitlement) any { return &e.Marketplace }},
-	{Name: "creationTime", Kind: KindTime, Required: true, field: func(e *Entitlement) any { return &e.CreationTime }},
+	{Name: "creationTime", Kind: KindTime, Required: true, Imported: true, field: func(e *Entitlement) any { return &e.CreationTime }},
 	{Name: "lastUpdateTime", Kind: KindTime, Required: true, field: func(e *Entitlement) any { return &e.LastUpdateTime }},
 }
 
@@ -262,14 +262,14 @@ var ConnectionMembers = []Member[Connection]{
 
 // MetricMembers are the members of a billable metric.
 var MetricMembers = []Member[BillableMetric]{
-	{Name: "id", Required: true, field: func(m *BillableMetric) any { return &m.ID }},
+	{Name: "id", Required: true, Imported: true, field: func(m *BillableMetric) any { return &m.ID }},
 	{Name: "organizationId", Required: true, field: func(m *BillableMetric) any { return &m.OrganizationID }},
-	{Name: "name", Required: true, field: func(m *BillableMetric) any { return &m.Name }},
+	{Name: "name", Required: true, Imported: true, field: func(m *BillableMetric) any { return &m.Name }},
 	{Name: "description", field: func(m *BillableMetric) any { return &m.Description }},
-	{Name: "aggregationType", Required: true, Values: aggregationTypes, field: func(m *BillableMetric) any { return &m.AggregationType }},
-	{Name: "status", Required: true, Values: metricStatuses, field: func(m *BillableMetric) any { return &m.Status }},
+	{Name: "aggregationType", Required: true, Imported: true, Values: aggregationTypes, field: func(m *BillableMetric) any { return &m.AggregationType }},
+	{Name: "status", Required: true, Imported: true, Values: metricStatuses, field: func(m *BillableMetric) any { return &m.Status }},
 	{Name: "info", Kind: KindMetricInfo, field: func(m *BillableMetric) any { return &m.Info }},
-	{Name: "creationTime", Kind: KindTime, Required: true, field: func(m *BillableMetric) any { return &m.CreationTime }},
+	{Name: "creationTime", Kind: KindTime, Required: true, Imported: true, field: func(m *BillableMetric) any { return &m.CreationTime }},
 	{Name: "lastUpdateTime", Kind: KindTime, Required: true, field: func(m *BillableMetric) any { return &m.LastUpdateTime }},
 }
 

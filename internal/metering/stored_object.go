@@ -71,17 +71,29 @@ func (c Conditions) NoneMatches(tag string, exists bool) bool {
 	}
 }
 
-// CheckConditions returns PreconditionFailed if the stored object does not meet the conditions of a
-// change. what names the object in the error.
-func CheckConditions[O any](c Conditions, what string, stored *Stored[O]) error {
-	tag, exists := stored.Tag(), stored.Exists()
+// Tagged is what the conditions of a request are about: a ConfigVersion or a Stored.
+type Tagged interface {
+	Tag() string // empty if it does not exist
+	Matches(Conditions) bool
+	NoneMatches(Conditions) bool
+}
+
+// Matches reports whether If-Match holds for the object.
+func (s *Stored[O]) Matches(c Conditions) bool { return c.Matches(s.Tag(), s.Exists()) }
+
+// NoneMatches reports whether If-None-Match holds for the object.
+func (s *Stored[O]) NoneMatches(c Conditions) bool { return c.NoneMatches(s.Tag(), s.Exists()) }
+
+// CheckConditions returns PreconditionFailed if what is stored does not meet the conditions of a
+// change. what names it in the error.
+func CheckConditions(c Conditions, what string, stored Tagged) error {
 	switch {
-	case !c.Matches(tag, exists) && !exists:
+	case !stored.Matches(c) && stored.Tag() == "":
 		return Errorf(PreconditionFailed, "%s does not exist, so it is not the one that If-Match names; nothing was written", what)
-	case !c.Matches(tag, exists):
-		return Errorf(PreconditionFailed, "%s is not the one that If-Match names: its ETag is %q now; nothing was written", what, tag)
-	case !c.NoneMatches(tag, exists):
-		return Errorf(PreconditionFailed, "%s is one that If-None-Match excludes: its ETag is %q; nothing was written", what, tag)
+	case !stored.Matches(c):
+		return Errorf(PreconditionFailed, "%s is not the one that If-Match names: its ETag is %q now; nothing was written", what, stored.Tag())
+	case !stored.NoneMatches(c):
+		return Errorf(PreconditionFailed, "%s is one that If-None-Match excludes: its ETag is %q; nothing was written", what, stored.Tag())
 	default:
 		return nil
 	}

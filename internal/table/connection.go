@@ -18,17 +18,11 @@ const (
 
 func connectionItemKey(partner metering.Partner) string { return connectionPrefix + string(partner) }
 
-// Connection returns the organization's connection to the partner, without defaults, read
-// consistently. It returns NotFound if none exists.
+// Connection returns the organization's connection to the partner, read consistently: its value is
+// without defaults, the JSON, which clients get, has them. It returns NotFound if none exists.
 //
 //	GetItem  PK = ORG#<org>, SK = CONNECTION#<partner>   1 round trip, 1 read unit per 4 KB
-func (t *Table) Connection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Connection, error) {
-	stored, err := t.StoredConnection(ctx, org, partner)
-	return stored.Value, err
-}
-
-// StoredConnection is Connection with the JSON that clients get, which has the defaults.
-func (t *Table) StoredConnection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Stored[metering.Connection], error) {
+func (t *Table) Connection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Stored[metering.Connection], error) {
 	item, err := t.catalogItem(ctx, org, connectionItemKey(partner))
 	if err == nil && !isThere(item, attrConnection) {
 		err = noSuchConnection(partner)

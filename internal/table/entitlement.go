@@ -34,13 +34,7 @@ func identityItemKey(key string) string { return "IDENTITY#" + key }
 // does not exist.
 //
 //	GetItem  PK = ORG#<org>, SK = ENTITLEMENT#<id>   1 round trip, 1 read unit per 4 KB
-func (t *Table) Entitlement(ctx context.Context, org metering.OrgID, id metering.EntitlementID) (metering.Entitlement, error) {
-	stored, err := t.StoredEntitlement(ctx, org, id)
-	return stored.Value, err
-}
-
-// StoredEntitlement is Entitlement with the JSON that clients get.
-func (t *Table) StoredEntitlement(ctx context.Context, org metering.OrgID, id metering.EntitlementID) (metering.Stored[metering.Entitlement], error) {
+func (t *Table) Entitlement(ctx context.Context, org metering.OrgID, id metering.EntitlementID) (metering.Stored[metering.Entitlement], error) {
 	item, err := t.catalogItem(ctx, org, entitlementItemKey(id))
 	if err == nil && item == nil {
 		err = noSuchEntitlement(id)

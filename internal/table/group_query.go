@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/listjson"
@@ -27,14 +25,13 @@ type groupQuery struct {
 	key       string            // the condition on the index's keys
 	filters   []string          // what DynamoDB decides
 	metaInfo  *metering.Matcher // what matches decides, nil for nothing; filters may contain a part of it already
-	names     map[string]string
-	values    map[string]types.AttributeValue
+	placeholders
 }
 
 // newGroupQuery chooses the index by the most selective of its filters. possible is false if no
 // stored group can match.
 func newGroupQuery(org metering.OrgID, f metering.GroupFilter) (q *groupQuery, possible bool) {
-	q = &groupQuery{org: org, names: map[string]string{}, values: map[string]types.AttributeValue{}}
+	q = &groupQuery{org: org, placeholders: newPlaceholders()}
 	if len(f.MetaInfo) > 0 {
 		q.metaInfo = metering.NewMatcher(f.MetaInfo)
 	}
@@ -174,17 +171,4 @@ func (q *groupQuery) path(names []string) string {
 		placeholders[i] = q.name(name)
 	}
 	return strings.Join(placeholders, ".")
-}
-
-// name returns a placeholder for the name of an attribute. The name may hold any characters.
-func (q *groupQuery) name(attribute string) string {
-	placeholder := "#n" + strconv.Itoa(len(q.names))
-	q.names[placeholder] = attribute
-	return placeholder
-}
-
-func (q *groupQuery) value(v types.AttributeValue) string {
-	placeholder := ":v" + strconv.Itoa(len(q.values))
-	q.values[placeholder] = v
-	return placeholder
 }

@@ -2,7 +2,6 @@ package table
 
 import (
 	"context"
-	"strconv"
 	"strings"
 	"time"
 
@@ -66,12 +65,11 @@ func (s groupStatus) putInto(item map[string]types.AttributeValue) {
 type update struct {
 	sets, removes []string
 	adds          []string
-	names         map[string]string
-	values        map[string]types.AttributeValue
+	placeholders
 }
 
 func newUpdate() *update {
-	return &update{names: map[string]string{}, values: map[string]types.AttributeValue{}}
+	return &update{placeholders: newPlaceholders()}
 }
 
 // setStatus gives the group a status.
@@ -95,24 +93,6 @@ func (u *update) remove(attribute string) { u.removes = append(u.removes, u.name
 // add adds elements to a set.
 func (u *update) add(attribute string, elements types.AttributeValue) {
 	u.adds = append(u.adds, u.name(attribute)+" "+u.value(elements))
-}
-
-// name returns a placeholder for the name of an attribute, which may begin with "_".
-func (u *update) name(attribute string) string {
-	for placeholder, name := range u.names {
-		if name == attribute {
-			return placeholder
-		}
-	}
-	placeholder := "#n" + strconv.Itoa(len(u.names))
-	u.names[placeholder] = attribute
-	return placeholder
-}
-
-func (u *update) value(v types.AttributeValue) string {
-	placeholder := ":v" + strconv.Itoa(len(u.values))
-	u.values[placeholder] = v
-	return placeholder
 }
 
 // input is the request: it returns the group after the change or, if the condition fails, as it is.

@@ -1,9 +1,8 @@
 package table
 
 import (
-	"bytes"
-
 	"github.com/marketmeter/marketmeter/internal/table/listjson"
+	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
 // page is a page of a list as it is read.
@@ -29,8 +28,8 @@ func (p *page) add(g listjson.Group) bool {
 	return true
 }
 
-// sizeLimit is a limit on the size of a page in a JSON string, in which Lambda returns it: each
-// quote and each backslash takes two bytes.
+// sizeLimit is a limit on the size of a page in a JSON string, in which Lambda returns it:
+// wire.Escapes.
 type sizeLimit struct {
 	max     int
 	counted int // how many bytes of the page were counted
@@ -45,7 +44,7 @@ func (s *sizeLimit) exceededBy(page []byte) bool {
 		return false
 	}
 	added := page[s.counted:]
-	s.escaped += bytes.Count(added, []byte{'"'}) + bytes.Count(added, []byte{'\\'})
+	s.escaped += wire.Escapes(added)
 	s.counted = len(page)
 	return len(page)+s.escaped > s.max
 }

@@ -108,7 +108,8 @@ func (r *reporting) judge(ctx context.Context) error {
 		}
 	}
 	if len(doubtful) > 0 {
-		again, err := r.t.readTerms(ctx, r.org, distinct(doubtful), billable, r.Now)
+		slices.Sort(doubtful)
+		again, err := r.t.readTerms(ctx, r.org, slices.Compact(doubtful), billable, r.Now)
 		if err != nil {
 			return err
 		}
@@ -130,17 +131,6 @@ func (r *reporting) judge(ctx context.Context) error {
 		}
 	}
 	return r.fits()
-}
-
-func distinct(ids []metering.EntitlementID) (all []metering.EntitlementID) {
-	seen := map[metering.EntitlementID]bool{}
-	for _, id := range ids {
-		if !seen[id] {
-			seen[id] = true
-			all = append(all, id)
-		}
-	}
-	return all
 }
 
 // unknown returns the error for entitlements that do not exist. A repetition with an

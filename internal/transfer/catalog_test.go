@@ -168,7 +168,8 @@ func TestImportCatalog_DeletedEntitlementIsRevived(t *testing.T) {
 	if counts, err := Import(t.Context(), tbl, "o1", strings.NewReader(deleted), ImportOptions{Kind: Entitlements}); err != nil || counts.Imported != 1 {
 		t.Fatal(counts, err)
 	}
-	e, err := tbl.Entitlement(t.Context(), "o1", "e1")
+	stored, err := tbl.Entitlement(t.Context(), "o1", "e1")
+	e := stored.Value
 	if err != nil || e.Status != metering.EntitlementDeleted {
 		t.Fatal(e.Status, err)
 	}

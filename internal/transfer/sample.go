@@ -84,7 +84,7 @@ func loadConnections(ctx context.Context, tbl *table.Table, o *SampleOptions) er
 	}
 	rules := metering.ConnectionRules{Organization: SampleOrg, SandboxURL: o.SandboxURL}
 	for _, c := range sample().Connections {
-		stored, err := tbl.StoredConnection(ctx, SampleOrg, c.Partner)
+		stored, err := tbl.Connection(ctx, SampleOrg, c.Partner)
 		connection := stored.Value
 		switch {
 		case metering.CodeOf(err) == metering.NotFound:

@@ -189,7 +189,7 @@ func TestLoadSample_AddsOnlyWhatIsMissing(t *testing.T) {
 		t.Errorf("the next day added %d groups; want %d", added, len(sample().Reports))
 	}
 	for _, partner := range metering.Partners {
-		c, err := tbl.StoredConnection(t.Context(), SampleOrg, partner)
+		c, err := tbl.Connection(t.Context(), SampleOrg, partner)
 		if err != nil || c.Value.Endpoint != "http://127.0.0.1:9999" {
 			t.Errorf("the connection to %s: %q, %v", partner, c.Value.Endpoint, err)
 		}

@@ -3,8 +3,6 @@ package wire
 import (
 	"slices"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
@@ -30,25 +28,16 @@ func (d *decoder) group() (g metering.Group, err error) {
 
 // checkGroup checks required members and identifiers, and sets defaults.
 func checkGroup(g *metering.Group) error {
-	var missing string
-	var imported []string
 	for i := range metering.GroupMembers {
 		m := &metering.GroupMembers[i]
-		value := m.Get(g)
-		if m.Imported {
-			imported = append(imported, m.Name)
-			if missing == "" && isZero(value) {
-				missing = m.Name
-			}
-		}
-		if text, _ := value.(string); text != "" && m.Check != nil {
+		if text, _ := m.Get(g).(string); text != "" && m.Check != nil {
 			if err := m.Check(text); err != nil {
 				return metering.Errorf(metering.Invalid, "%s is %s: %v", m.Name, metering.Quote(text), err)
 			}
 		}
 	}
-	if missing != "" {
-		return metering.Errorf(metering.Invalid, "%s is missing: %s are required", missing, strings.Join(imported, ", "))
+	if err := metering.CheckImportedMembers(metering.GroupMembers, g); err != nil {
+		return err
 	}
 	if g.SerialID < 0 {
 		return metering.Errorf(metering.Invalid, "serialID is %d: it must be 0 or more", g.SerialID)
@@ -57,17 +46,6 @@ func checkGroup(g *metering.Group) error {
 		g.LastUpdateTime = g.CreationTime
 	}
 	return nil
-}
-
-func isZero(value any) bool {
-	switch value := value.(type) {
-	case string:
-		return value == ""
-	case time.Time:
-		return value.IsZero()
-	default:
-		return value == nil
-	}
 }
 
 // oneOf reads a string that must be one of values.

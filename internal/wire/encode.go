@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -235,6 +236,12 @@ func isPlain(s string) bool {
 		}
 	}
 	return true
+}
+
+// Escapes is how many bytes more JSON takes in a JSON string, as in the envelope in which Lambda
+// returns it: each quote and each backslash takes two bytes.
+func Escapes(json []byte) int {
+	return bytes.Count(json, []byte{'"'}) + bytes.Count(json, []byte{'\\'})
 }
 
 // appendName begins a member of the object that b ends in.

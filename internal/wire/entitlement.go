@@ -16,11 +16,7 @@ func DecodeEntitlement(body []byte) (metering.Entitlement, error) {
 
 // DecodeStoredEntitlement reads a stored entitlement, which a newer version may have written.
 func DecodeStoredEntitlement(text []byte) (metering.Entitlement, error) {
-	e, err := decodeBy(storedDecoder(text), (*decoder).entitlement)
-	if err == nil {
-		err = checkRequired(metering.EntitlementMembers, &e)
-	}
-	return e, err
+	return decodeStored(text, (*decoder).entitlement, metering.EntitlementMembers)
 }
 
 func (d *decoder) entitlement() (e metering.Entitlement, err error) {
@@ -41,11 +37,7 @@ func DecodeConnection(body []byte) (metering.Connection, error) {
 
 // DecodeStoredConnection reads a stored connection, which a newer version may have written.
 func DecodeStoredConnection(text []byte) (metering.Connection, error) {
-	c, err := decodeBy(storedDecoder(text), (*decoder).connection)
-	if err == nil {
-		err = checkRequired(metering.ConnectionMembers, &c)
-	}
-	return c, err
+	return decodeStored(text, (*decoder).connection, metering.ConnectionMembers)
 }
 
 func (d *decoder) connection() (c metering.Connection, err error) {
@@ -59,7 +51,13 @@ func AppendConnection(b []byte, c *metering.Connection) []byte {
 	return appendMembers(b, metering.ConnectionMembers, c, c.Unknown)
 }
 
-// storedDecoder reads what is stored: of a member that is given twice, the last one counts.
-func storedDecoder(text []byte) *decoder {
-	return &decoder{json: jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)), stored: true}
+// decodeStored reads what is stored with read: of a member that is given twice, the last one
+// counts, and none that is required may be absent.
+func decodeStored[O any](text []byte, read func(*decoder) (O, error), members []metering.Member[O]) (O, error) {
+	d := &decoder{json: jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)), stored: true}
+	o, err := decodeBy(d, read)
+	if err == nil {
+		err = checkRequired(members, &o)
+	}
+	return o, err
 }

@@ -25,11 +25,7 @@ func (d *decoder) metricStatus() (metering.MetricStatus, error) {
 
 // DecodeStoredMetric reads a stored metric, which a newer version may have written.
 func DecodeStoredMetric(text []byte) (metering.BillableMetric, error) {
-	m, err := decodeBy(storedDecoder(text), (*decoder).metric)
-	if err == nil {
-		err = checkRequired(metering.MetricMembers, &m)
-	}
-	return m, err
+	return decodeStored(text, (*decoder).metric, metering.MetricMembers)
 }
 
 func (d *decoder) metric() (m metering.BillableMetric, err error) {

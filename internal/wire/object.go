@@ -221,7 +221,7 @@ func numbersOf(document any) (_ any, ok bool) {
 // checkRequired returns an error if a stored object lacks a member without which it can't be read.
 func checkRequired[O any](members []metering.Member[O], o *O) error {
 	for i := range members {
-		if m := &members[i]; m.Required && isZero(m.Get(o)) {
+		if m := &members[i]; m.Required && m.IsZero(o) {
 			return metering.Errorf(metering.Invalid, "%s is missing", m.Name)
 		}
 	}
