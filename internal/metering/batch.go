@@ -83,7 +83,7 @@ func (g *NewGroup) invalid(org OrgID, terms *Terms, now time.Time) string {
 			return judgement.Problems[i].Message
 		}
 	}
-	if terms.exist() && g.roughSize()+keys > MaxStored {
+	if terms.Exist() && g.roughSize()+keys > MaxStored {
 		judgement = terms.Judge(g, now)
 		if err := terms.CheckStorable(g, org, &judgement); err != nil {
 			return err.Error()
@@ -157,7 +157,7 @@ func (g *NewGroup) explain(org OrgID, terms *Terms, now time.Time) (problems []P
 		refused.add(r.code, r.path, kindOf(r.code).Hint, "%v", r.err)
 	}
 	problems = refused.list()
-	if len(problems) > 0 && !terms.exist() {
+	if len(problems) > 0 && !terms.Exist() {
 		return problems, nil
 	}
 	judgement := Judgement{}
@@ -167,11 +167,11 @@ func (g *NewGroup) explain(org OrgID, terms *Terms, now time.Time) (problems []P
 		if err := terms.CheckStorable(g, org, &judgement); err != nil {
 			problems = append(problems, problem(ProblemNotStorable, "", "%v", err))
 		}
-		if terms.exist() && terms.Connection == nil {
+		if terms.Exist() && terms.Connection == nil {
 			problems = append(problems, terms.notConnected())
 		}
 	}
-	if !terms.exist() {
+	if !terms.Exist() {
 		return problems, nil
 	}
 	preview = &Preview{

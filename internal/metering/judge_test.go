@@ -323,7 +323,7 @@ func TestValidate_AgreesWithReport(t *testing.T) {
 		byID := TermsByEntitlement{"e1": terms}
 
 		// A report, as the contract has it.
-		stored, stores := Status(""), g.Check("o1") == nil && terms.exist()
+		stored, stores := Status(""), g.Check("o1") == nil && terms.Exist()
 		if stores {
 			judgement := terms.Judge(&g, judgeNow)
 			stores = terms.CheckStorable(&g, "o1", &judgement) == nil
@@ -342,7 +342,7 @@ func TestValidate_AgreesWithReport(t *testing.T) {
 		if approves != explained.Valid {
 			rt.Fatalf("validate approves: %v; explained: %+v", approves, explained)
 		}
-		if (explained.Preview != nil) != terms.exist() {
+		if (explained.Preview != nil) != terms.Exist() {
 			rt.Fatalf("preview %v", explained.Preview)
 		}
 		if g.MetaInfo.SkipValidation {

@@ -76,7 +76,7 @@ func (g *NewGroup) Group(org OrgID, id GroupID, terms *Terms, judged *Judgement,
 		skip := true
 		group.MetaInfo.SkipValidation = &skip
 	}
-	if !terms.exist() {
+	if !terms.Exist() {
 		group.keepSent(g)
 	}
 	return group, group.Judged(terms, judged, now)
@@ -107,11 +107,11 @@ func (g *Group) Judged(terms *Terms, judged *Judgement, now time.Time) error {
 	if e := terms.Entitlement; e != nil {
 		g.BuyerID, g.ProductID, g.Partner = string(e.BuyerID), string(e.ProductID), e.Partner
 	}
-	if !terms.exist() && g.MetaInfo.OriginRecords == nil && len(g.MetaInfo.BillableRecords) == 0 {
+	if !terms.Exist() && g.MetaInfo.OriginRecords == nil && len(g.MetaInfo.BillableRecords) == 0 {
 		g.MetaInfo.OriginRecords = g.Records // imported without them
 	}
 	g.Records, g.ReportBy = map[string]Quantity{}, judged.ReportBy
-	if terms.exist() {
+	if terms.Exist() {
 		g.MetaInfo.OriginRecords, g.MetaInfo.BillableRecords = judged.OriginRecords, judged.Billable
 		if judged.Records != nil {
 			g.Records = judged.Records
@@ -157,9 +157,6 @@ func (g *Group) keepProblems(problems []Problem) {
 // sizeOfOthers is the room for the number of problems that are not stored.
 const sizeOfOthers = 100
 
-// Exist reports whether usage for the entitlement is accepted: it exists and is not DELETED.
-func (t *Terms) Exist() bool { return t.exist() }
-
 // AsReported returns the usage of a stored group as it was reported, to judge it again.
 func (g *Group) AsReported() NewGroup {
 	n := NewGroup{ID: g.ID, OrganizationID: g.OrganizationID, EntitlementID: g.EntitlementID, Timestamp: g.MetaInfo.Timestamp}
@@ -179,14 +176,19 @@ func (g *Group) AsReported() NewGroup {
 	if len(n.BillableRecords) > 0 {
 		return n
 	}
-	origin := g.MetaInfo.OriginRecords
-	if origin == nil { // imported without them
-		origin = g.Records
-	}
+	origin := g.origin()
 	for _, key := range slices.Sorted(maps.Keys(origin)) {
 		n.Records = append(n.Records, NewRecord{Key: key, Quantity: origin[key].String()})
 	}
 	return n
+}
+
+// origin are the records of the group as they were sent.
+func (g *Group) origin() map[string]Quantity {
+	if g.MetaInfo.OriginRecords == nil { // imported without them
+		return g.Records
+	}
+	return g.MetaInfo.OriginRecords
 }
 
 // Reports reports whether the stored group has the content of the report: the same entitlement, the
@@ -194,10 +196,7 @@ func (g *Group) AsReported() NewGroup {
 // sent. Numbers are compared by value.
 func (g *NewGroup) Reports(stored *Group) bool {
 	m := &stored.MetaInfo
-	timestamp := g.Timestamp
-	if timestamp == nil {
-		timestamp = g.MetaInfo.Timestamp
-	}
+	timestamp := g.timestamp()
 	switch {
 	case stored.EntitlementID != g.EntitlementID,
 		timestamp != nil && (m.Timestamp == nil || !m.Timestamp.Equal(*timestamp)),
@@ -222,10 +221,7 @@ func (g *NewGroup) Reports(stored *Group) bool {
 	if len(billable) > 0 {
 		return true
 	}
-	origin := m.OriginRecords
-	if origin == nil {
-		origin = stored.Records
-	}
+	origin := stored.origin()
 	if len(g.Records) != len(origin) {
 		return false
 	}
@@ -247,25 +243,7 @@ func sameQuantity(sent string, stored Quantity) bool {
 }
 
 func sameProperties(sent, stored map[string]any) bool {
-	return len(sent) == len(stored) && (len(sent) == 0 || sameDocument(sent, stored))
-}
-
-// sameDocument compares documents, numbers by value.
-func sameDocument(a, b any) bool {
-	switch a := a.(type) {
-	case map[string]any:
-		b, ok := b.(map[string]any)
-		return ok && maps.EqualFunc(a, b, sameDocument)
-	case []any:
-		b, ok := b.([]any)
-		return ok && slices.EqualFunc(a, b, sameDocument)
-	default:
-		switch b.(type) {
-		case map[string]any, []any:
-			return false
-		}
-		return a == b
-	}
+	return len(sent) == len(stored) && (len(sent) == 0 || sameValue(sent, stored))
 }
 
 // Check returns Invalid if the report can't be stored, whatever is stored already: a group that

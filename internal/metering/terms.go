@@ -36,8 +36,8 @@ type Judgement struct {
 // Valid reports whether no problem is an ERROR.
 func (j *Judgement) Valid() bool { return !slices.ContainsFunc(j.Problems, Problem.isError) }
 
-// exist reports whether the entitlement exists. One that is DELETED does not.
-func (t *Terms) exist() bool {
+// Exist reports whether the entitlement exists. One that is DELETED does not.
+func (t *Terms) Exist() bool {
 	return t.Entitlement != nil && t.Entitlement.Status != EntitlementDeleted
 }
 
@@ -60,7 +60,7 @@ func (t *Terms) judge(g *NewGroup, now time.Time, keep bool) (j Judgement, keys 
 		j.Timestamp = *timestamp
 	}
 	skip := g.MetaInfo.SkipValidation
-	if t.exist() {
+	if t.Exist() {
 		if !skip {
 			j.Problems = t.entitlementProblems(j.Timestamp)
 		}
@@ -73,7 +73,7 @@ func (t *Terms) judge(g *NewGroup, now time.Time, keep bool) (j Judgement, keys 
 		j.Problems = append(j.Problems, t.timeProblems(g, j.Timestamp, now)...)
 	}
 	converted := t
-	if !t.exist() {
+	if !t.Exist() {
 		converted = &Terms{}
 	}
 	var problems []Problem
@@ -155,7 +155,7 @@ func (t *Terms) timeProblems(g *NewGroup, at, now time.Time) (problems []Problem
 	if at.After(now.Add(MaxFuture)) {
 		add(ProblemInTheFuture, "it must not be more than 5 minutes in the future (it is %s)", FormatTime(now))
 	}
-	if !t.exist() {
+	if !t.Exist() {
 		return problems
 	}
 	partner := t.Entitlement.Partner
@@ -188,7 +188,7 @@ func (t *Terms) notConnected() Problem {
 // CheckStorable returns the reason why what the judgement makes of the group can't be stored, or
 // nil. A report of such a group is Invalid and stores nothing.
 func (t *Terms) CheckStorable(g *NewGroup, org OrgID, j *Judgement) error {
-	if !t.exist() {
+	if !t.Exist() {
 		return nil
 	}
 	size := g.roughSize()
