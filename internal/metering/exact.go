@@ -43,6 +43,18 @@ func (x Exact) String() string {
 	return r.String()
 }
 
+// Decimal returns x as a plain decimal. If there is none, it is cut off at that many digits after
+// the point.
+func (x Exact) Decimal(digits int) string {
+	if _, finite := x.rat().FloatPrec(); finite {
+		return x.String()
+	}
+	if x.Sign() < 0 {
+		return Exact{}.Sub(Exact{}.Sub(x).Floor(digits)).String()
+	}
+	return x.Floor(digits).String()
+}
+
 // Add returns x + y.
 func (x Exact) Add(y Exact) Exact { return Exact{new(big.Rat).Add(x.rat(), y.rat())} }
 

@@ -63,6 +63,21 @@ func TestExact_IsRationalArithmetic(t *testing.T) {
 	})
 }
 
+func TestExact_DecimalIsExactOrCut(t *testing.T) {
+	for text, want := range map[string]string{
+		"0": "0", "1/3": "0.333", "-1/3": "-0.333", "2/3": "0.666", "-2/3": "-0.666", "7000/3": "2333.333", "1/3000": "0", "-1/3000": "0",
+		"0.123456789": "0.123456789", "-12.5": "-12.5",
+	} {
+		x, err := ParseExact(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Decimal(3); got != want {
+			t.Errorf("%s is %s, want %s", text, got, want)
+		}
+	}
+}
+
 func TestExact_IsEachQuantity(t *testing.T) {
 	for _, text := range []string{"0", "0.1", "-2.5", "9999999999999999999", "0.0000000000000000001", "100"} {
 		q := quantity(t, text)

@@ -458,7 +458,7 @@ func TestExplainBatch_Duplicates(t *testing.T) {
 	}
 }
 
-func TestUsageRecords(t *testing.T) {
+func TestUsageRecords_AreWhatTheMarketplaceHolds(t *testing.T) {
 	for _, c := range []struct {
 		partner     Partner
 		a           string
@@ -505,7 +505,7 @@ func TestUsageRecords(t *testing.T) {
 
 // Rounding down never adds, takes away less than one unit of the last place, and leaves what it has
 // rounded.
-func TestRoundDown(t *testing.T) {
+func TestRoundDown_NeverAdds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		q, err := ParseQuantity(rapid.StringMatching(`(0|[1-9][0-9]{0,11})(\.[0-9]{1,7})?`).Draw(t, "quantity"))
 		if err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestTimesAreNormalised(t *testing.T) {
+func TestParseTime_Normalizes(t *testing.T) {
 	for text, want := range map[string]string{
 		"2024-07-29T15:51:28.071Z":            "2024-07-29T15:51:28.071Z",
 		"2024-07-29T15:51:28.0719999Z":        "2024-07-29T15:51:28.071Z",
@@ -66,7 +66,7 @@ func TestParseTime_TakesLeapSeconds(t *testing.T) {
 	}
 }
 
-func TestDays(t *testing.T) {
+func TestDay_IsADayOfUTC(t *testing.T) {
 	for _, text := range []string{"", "2024-7-1", "2024-02-30", "2023-02-29", "20240101", "2024-01-01T00:00:00Z", " 2024-01-01", "-001-01-01"} {
 		if d, err := ParseDay(text); err == nil {
 			t.Errorf("%q became %s", text, d)
@@ -94,7 +94,7 @@ func check[ID ~string](parse func(string) (ID, error)) func(string) error {
 	}
 }
 
-func TestIdentifiers(t *testing.T) {
+func TestIdentifiers_AreChecked(t *testing.T) {
 	for _, c := range []struct {
 		check func(string) error
 		id    string
@@ -147,7 +147,7 @@ func TestIdentifiers(t *testing.T) {
 	}
 }
 
-func TestAPatchLeavesItsBaseAlone(t *testing.T) {
+func TestConfigPatch_LeavesItsBaseUnchanged(t *testing.T) {
 	value := func(destination, multiplier string) map[string]any {
 		return map[string]any{"dimensionKey": destination, "convertionMultiplier": Numeral(multiplier)}
 	}

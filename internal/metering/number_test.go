@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestNumbersOfOneValueAreEqual(t *testing.T) {
+func TestNumber_EqualByValue(t *testing.T) {
 	for _, c := range [][2]string{
 		{"1", "1.0"},
 		{"100", "1e2"},
@@ -29,7 +29,7 @@ func TestNumbersOfOneValueAreEqual(t *testing.T) {
 	}
 }
 
-func TestNumbersOutOfDynamoDBsRangeAreRefused(t *testing.T) {
+func TestNumber_OutOfDynamoDBsRangeIsRefused(t *testing.T) {
 	for _, text := range []string{
 		"1e126", "1e-131", "1e999999999999999999999", "-1e-999999999999999999999",
 		"123456789012345678901234567890123456789",
@@ -45,7 +45,7 @@ func TestNumbersOutOfDynamoDBsRangeAreRefused(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoJSONNumberIsRefused(t *testing.T) {
+func TestNumber_OtherTextIsRefused(t *testing.T) {
 	for _, text := range []string{"", "-", ".5", "5.", "01", "1e", "1e+", "+1", "0x1", "NaN", "Infinity", " 1", "1 ", "1_0", "--1", "1.2.3"} {
 		if n, err := ParseNumber(text); err == nil {
 			t.Errorf("ParseNumber(%q) = %v", text, n)
@@ -57,7 +57,7 @@ func TestWhatIsNoJSONNumberIsRefused(t *testing.T) {
 }
 
 // For all JSON numbers, what is parsed and written again has the same value.
-func TestNumbersKeepTheirValue(t *testing.T) {
+func TestNumber_KeepsItsValue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringMatching(`-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?`).Draw(t, "number")
 		want, ok := new(big.Rat).SetString(text)
@@ -105,7 +105,7 @@ func fitsQuantity(v *big.Rat) bool {
 	return false
 }
 
-func TestQuantitiesAreExact(t *testing.T) {
+func TestQuantity_IsExact(t *testing.T) {
 	for text, want := range map[string]string{
 		"0.1": "0.1", "0.10": "0.1", "9007199254740993": "9007199254740993", "1e-9": "0.000000001",
 		"9999999999999999999": "9999999999999999999", "1e18": "1000000000000000000", "-0": "0", "-0.0": "0", "0e5": "0",

@@ -19,6 +19,11 @@ type Problem struct {
 
 func (p Problem) isError() bool { return p.Severity == SeverityError }
 
+// unresolved reports whether an operator has to resolve the problem: the usage may be billed.
+func (p Problem) unresolved() bool {
+	return p.Code == ProblemConflict || p.Code == ProblemOutcomeUnknown
+}
+
 // ProblemCode names a kind of problem. Clients depend on the codes.
 type ProblemCode string
 

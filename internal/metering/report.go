@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"cmp"
 	"crypto/sha1" //nolint:gosec // UUIDv5 is made with it; it protects nothing
 	"encoding/hex"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Report is a request to store new usage: one group, or a batch.
@@ -131,27 +133,92 @@ func (g *Group) Judged(terms *Terms, judged *Judgement, now time.Time) error {
 }
 
 // keepProblems stores the errors among the problems, of at most MaxStoredProblems bytes, so that a
-// group with many of them can be stored. The last one that is stored names the number of the
-// others.
+// group with many of them can be stored.
 func (g *Group) keepProblems(problems []Problem) {
-	room := min(MaxStoredProblems, MaxStored-g.storedSize()) - sizeOfOthers
+	room := min(MaxStoredProblems, MaxStored-g.storedSize())
+	g.Problems = firstProblems(problems, room, "validate the usage with explain=true to see all")
+}
+
+// FirstProblems returns what a group stores of the problems of its report, of at most
+// MaxStoredProblems bytes. Those that forbid a retry come first.
+func FirstProblems(problems []Problem) []Problem {
+	first := firstProblems(unresolvedFirst(problems), MaxStoredProblems, "see the report")
+	if sizeOfValue(first) > MaxStoredProblems { // one is too long
+		return ShortProblems(problems)
+	}
+	return first
+}
+
+// ShortProblems returns one short problem, with its code, for a group that has no room for more.
+func ShortProblems(problems []Problem) []Problem {
+	if len(problems) == 0 {
+		return nil
+	}
+	p := unresolvedFirst(problems)[0]
+	p.Message, p.Hint = shortened(p.Message, maxShort), shortened(p.Hint, maxShort)
+	if len(p.Path) > maxShort {
+		p.Path = ""
+	}
+	if others := len(problems) - 1; others > 0 {
+		p.Message += othersAre(others, "see the report")
+	}
+	return []Problem{p}
+}
+
+// maxShort is how many bytes each text of a short problem may have.
+const maxShort = 300
+
+// shortened returns the text, or what fits of it in n bytes.
+func shortened(text string, n int) string {
+	const more = "..."
+	if len(text) <= n {
+		return text
+	}
+	n -= len(more)
+	for !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n] + more
+}
+
+func unresolvedFirst(problems []Problem) []Problem {
+	return slices.SortedStableFunc(slices.Values(problems), func(a, b Problem) int {
+		return cmp.Compare(rank(a), rank(b))
+	})
+}
+
+func rank(p Problem) int {
+	if p.unresolved() {
+		return 0
+	}
+	return 1
+}
+
+// firstProblems returns the errors among the problems, of at most room bytes, and at least one. The
+// last one names the number of the others, and how to see them.
+func firstProblems(problems []Problem, room int, how string) (first []Problem) {
+	room -= sizeOfOthers
 	others := 0
 	for _, p := range problems {
 		if p.Severity != SeverityError {
 			continue
 		}
 		size := sizeOfValue([]Problem{p})
-		if others > 0 || size > room && len(g.Problems) > 0 {
+		if others > 0 || size > room && len(first) > 0 {
 			others++
 			continue
 		}
 		room -= size
-		g.Problems = append(g.Problems, p)
+		first = append(first, p)
 	}
 	if others > 0 {
-		last := &g.Problems[len(g.Problems)-1]
-		last.Message += fmt.Sprintf(" (and %d more problems: validate the usage with explain=true to see all)", others)
+		first[len(first)-1].Message += othersAre(others, how)
 	}
+	return first
+}
+
+func othersAre(n int, how string) string {
+	return fmt.Sprintf(" (and %d more problems: %s)", n, how)
 }
 
 // sizeOfOthers is the room for the number of problems that are not stored.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func TestKeyedGroupID_IsAUUIDOfItsOwn(t *testing.T) {
@@ -71,6 +72,42 @@ func TestGroup_StoresProblemsThatFit(t *testing.T) {
 	g.keepProblems([]Problem{{Severity: SeverityError, Message: strings.Repeat("m", 10_000)}})
 	if len(g.Problems) != 1 {
 		t.Error("a long problem alone is not stored")
+	}
+}
+
+// A group keeps what forbids its retry, and never more than fits, of the problems of its report.
+func TestFirstProblems_KeepWhatForbidsARetry(t *testing.T) {
+	for _, length := range []int{1, 500, 5000} {
+		for n := range 60 {
+			var problems []Problem
+			for i := range n {
+				p := Problem{Code: ProblemMarketplaceRefused, Severity: SeverityError, Path: "/records/" + strconv.Itoa(i), Message: strings.Repeat("ü", length), Hint: "h"}
+				if i > 0 && i == n/2 {
+					p.Code = ProblemOutcomeUnknown
+				}
+				problems = append(problems, p)
+			}
+			for name, kept := range map[string][]Problem{"first": FirstProblems(problems), "short": ShortProblems(problems)} {
+				if (len(kept) == 0) != (n == 0) || len(kept) > n || sizeOfValue(kept) > MaxStoredProblems {
+					t.Fatalf("%s of %d problems of %d: %d, of %d bytes", name, n, length, len(kept), sizeOfValue(kept))
+				}
+				if n > 1 && !kept[0].unresolved() {
+					t.Errorf("%s of %d problems: %s", name, n, kept[0].Code)
+				}
+				if len(kept) < n && !strings.Contains(kept[len(kept)-1].Message, "(and "+strconv.Itoa(n-len(kept))+" more problems: see the report)") {
+					t.Errorf("%s of %d problems: %s", name, n, kept[len(kept)-1].Message)
+				}
+				for _, p := range kept {
+					if !utf8.ValidString(p.Message) {
+						t.Errorf("%q is no UTF-8", p.Message)
+					}
+				}
+			}
+		}
+	}
+	long := ShortProblems([]Problem{{Code: ProblemConflict, Path: strings.Repeat("p", 1000), Message: strings.Repeat("m", 1000), Hint: strings.Repeat("h", 1000)}})
+	if size := sizeOfValue(long); size > 1000 || long[0].Code != ProblemConflict || long[0].Path != "" {
+		t.Errorf("%d bytes: %+v", size, long)
 	}
 }
 

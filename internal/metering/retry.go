@@ -29,7 +29,7 @@ func (g *Group) CheckRetry(keys int, retry Retry) error {
 		return Errorf(Conflict, "usage record group %s is %s: only a group that is INVALID or REPORT_FAILED can be retried", Quote(g.ID), g.Status)
 	}
 	for _, p := range g.Problems {
-		if g.Status == StatusReportFailed && (p.Code == ProblemConflict || p.Code == ProblemOutcomeUnknown) {
+		if g.Status == StatusReportFailed && p.unresolved() {
 			return Errorf(Conflict, "usage record group %s has the problem %s at %s: it may be billed, so it can be retried only when that is resolved", Quote(g.ID), p.Code, p.Path)
 		}
 	}
@@ -37,4 +37,33 @@ func (g *Group) CheckRetry(keys int, retry Retry) error {
 		return Errorf(Invalid, "usage record group %s was retried with %d different Idempotency-Keys, which is the most: retry it without one", Quote(g.ID), keys)
 	}
 	return nil
+}
+
+// Rest is what a retry judges of a group of which a part is billed: the rest is reported as it is
+// stored, so that only the entitlement and the time are judged.
+func (g *Group) Rest() NewGroup {
+	n := g.AsReported()
+	n.Records, n.BillableRecords = nil, nil
+	return n
+}
+
+// RetriedInPart gives a group of which a part is billed the status of the judgement of its rest:
+// CREATED, or REPORT_FAILED with the problems. What it holds, and whose it is, stays.
+func (g *Group) RetriedInPart(judged *Judgement, now time.Time) {
+	g.LastUpdateTime, g.ReportBy, g.Problems = now.UTC().Truncate(time.Millisecond), judged.ReportBy, nil
+	if !judged.Valid() {
+		g.Status = StatusReportFailed
+		g.keepProblems(judged.Problems)
+		return
+	}
+	g.Status, g.UsageRecordReportID, g.ReportedTime = StatusCreated, "", time.Time{}
+}
+
+// NoHour adds the problem of usage that no hour can take: EXPIRED or NO_HOUR_LEFT.
+func (j *Judgement) NoHour(code ProblemCode) {
+	why := "every hour in which it could be reported has its report already"
+	if code == ProblemExpired {
+		why = "the time in which the marketplace accepts the usage is over"
+	}
+	j.Problems = append(j.Problems, problem(code, "/timestamp", "timestamp is %s: %s", FormatTime(j.Timestamp), why))
 }

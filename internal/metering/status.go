@@ -24,7 +24,8 @@ type Transition struct {
 }
 
 // Transitions are all transitions; no other can happen. A retry of an INVALID group that is still
-// invalid changes its problems, not its status.
+// invalid changes its problems, not its status; so does one of a REPORT_FAILED group of which a
+// part is billed, if the rest can't be reported.
 var Transitions = []Transition{
 	{"", StatusCreated, CauseReport},
 	{"", StatusInvalid, CauseReport},

@@ -20,7 +20,7 @@ func at(t testing.TB, text string) time.Time {
 	return parsed
 }
 
-func TestReportBy(t *testing.T) {
+func TestReportBy_IsTheFirstLimit(t *testing.T) {
 	const long = "2020-01-01T00:00:00Z" // ago: no window is over
 	for _, c := range []struct {
 		name             string

@@ -9,7 +9,8 @@ import (
 // Attempt is a call to the marketplace with a record. It is stored before the call, and is in doubt
 // until a definite response is stored.
 type Attempt struct {
-	Time time.Time // before the call
+	Number int       // 1 for the first attempt of the record
+	Time   time.Time // before the call
 	Response
 }
 
@@ -24,6 +25,9 @@ type Response struct {
 	// Again reports whether the same record may be billed if it is sent again: it was not
 	// processed, the lane was throttled, or the buyer may subscribe again.
 	Again bool
+	// Lane reports whether the refusal was about all that the connection sends: a throttle, or
+	// credentials that are refused. It does not delay the record as an attempt of its own does.
+	Lane bool
 
 	// Of a duplicate, as far as the marketplace says what it has.
 	Accepted   *metering.Exact // nil if it does not say
@@ -41,6 +45,9 @@ const (
 	Duplicate Result = "DUPLICATE" // a record of this hour stands already
 )
 
+// Results are all results that this version knows.
+var Results = []Result{InDoubt, Billed, Refused, Duplicate}
+
 // Delays until a record is sent again.
 const (
 	minDelay = time.Minute
@@ -53,8 +60,14 @@ func nextAttempt(attempts []Attempt) time.Time {
 		return time.Time{}
 	}
 	last := &attempts[len(attempts)-1]
+	own := 0
+	for i := range attempts {
+		if !attempts[i].Lane {
+			own++
+		}
+	}
 	delay := maxDelay
-	if doublings := len(attempts) - 1; last.Code != metering.ProblemNotSubscribed && doublings < 6 {
+	if doublings := max(own-1, 0); last.Code != metering.ProblemNotSubscribed && doublings < 6 {
 		delay = min(minDelay<<doublings, maxDelay)
 	}
 	return last.Time.Add(delay)

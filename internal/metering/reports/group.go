@@ -13,6 +13,7 @@ type Applied struct {
 	Status     metering.Status
 	Problems   []metering.Problem // one for each dimension that is not ACCEPTED
 	Dimensions map[string]Kind    // what became of each dimension, in this and in earlier reports
+	InReport   bool               // Dimensions is not all of the group, or may be of others: it is not stored
 }
 
 // Dimensions returns the dimensions of a member, sorted: those that its records have, or those that
@@ -33,11 +34,10 @@ func (h *Hour) Dimensions(m Member) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// Apply returns what the outcomes of the hour make of one of its members. before is what became of
-// the group's dimensions in earlier reports; nil if it had none, or was converted again since.
-// Apply returns ErrState if a record of the member has no outcome.
-func (h *Hour) Apply(m Member, before map[string]Kind) (Applied, error) {
-	applied := Applied{Status: metering.StatusReported, Dimensions: maps.Clone(before)}
+// Apply returns what the outcomes of the hour make of one of its members. It returns ErrState if a
+// record of the member has no outcome.
+func (h *Hour) Apply(m Member) (Applied, error) {
+	applied := Applied{Status: metering.StatusReported, Dimensions: maps.Clone(m.Before), InReport: m.InReport}
 	if applied.Dimensions == nil {
 		applied.Dimensions = map[string]Kind{}
 	}
@@ -46,6 +46,9 @@ func (h *Hour) Apply(m Member, before map[string]Kind) (Applied, error) {
 	}
 	for _, dimension := range h.Dimensions(m) {
 		r := h.record(dimension)
+		if r == nil && m.InReport {
+			continue // it was accepted in an earlier report
+		}
 		if r == nil {
 			return applied, fmt.Errorf("report %s has no dimension %s, which group %s has", h.ID(), metering.Quote(dimension), metering.Quote(m.Group.ID))
 		}

@@ -25,7 +25,7 @@ func decidedHour(spelled string) Hour {
 	return h
 }
 
-func TestApply(t *testing.T) {
+func TestApply_EachOutcome(t *testing.T) {
 	for _, test := range []struct {
 		name      string
 		outcomes  string
@@ -53,9 +53,12 @@ func TestApply(t *testing.T) {
 		{"metric mapped to nothing", "a:R", Member{Group: &metering.Group{MetaInfo: metering.MetaInfo{BillableRecords: []metering.BillableRecord{{Key: "m3"}}}}}, nil, metering.StatusReported, "", "map[]"},
 		{"what failed before", "b:A", Member{Group: &metering.Group{Records: quantities("a 1, b 1")}, Only: quantities("b 1")}, map[string]Kind{"a": Accepted, "b": Rejected}, metering.StatusReported, "", "map[a:ACCEPTED b:ACCEPTED]"},
 		{"fails again", "b:U", Member{Group: &metering.Group{Records: quantities("a 1, b 1")}, Only: quantities("b 1")}, map[string]Kind{"a": Accepted, "b": Rejected}, metering.StatusReportFailed, "OUTCOME_UNKNOWN /records/b", "map[a:ACCEPTED b:UNKNOWN]"},
+		{"the rest was accepted before", "b:A", Member{Group: &metering.Group{Records: quantities("a 1, b 1")}, InReport: true}, nil, metering.StatusReported, "", "map[b:ACCEPTED]"},
+		{"the rest was accepted before, fails", "b:R", Member{Group: &metering.Group{Records: quantities("a 1, b 1")}, InReport: true}, nil, metering.StatusReportFailed, "MARKETPLACE_REFUSED /records/b", "map[b:REJECTED]"},
 	} {
 		h := decidedHour(test.outcomes)
-		applied, err := h.Apply(test.member, test.before)
+		test.member.Before = test.before
+		applied, err := h.Apply(test.member)
 		var problems []string
 		for _, p := range applied.Problems {
 			problems = append(problems, string(p.Code)+" "+p.Path)
@@ -71,19 +74,19 @@ func TestApply(t *testing.T) {
 
 func TestApply_NeedsOutcomes(t *testing.T) {
 	h := decidedHour("a:- b:A")
-	if _, err := h.Apply(Member{Group: &metering.Group{Records: quantities("a 1")}}, nil); !errors.Is(err, ErrState) {
+	if _, err := h.Apply(Member{Group: &metering.Group{Records: quantities("a 1")}}); !errors.Is(err, ErrState) {
 		t.Error(err)
 	}
-	if _, err := h.Apply(Member{Group: &metering.Group{Records: quantities("c 1")}}, nil); err == nil || errors.Is(err, ErrState) {
+	if _, err := h.Apply(Member{Group: &metering.Group{Records: quantities("c 1")}}); err == nil || errors.Is(err, ErrState) {
 		t.Error(err)
 	}
 	open := OpenHour("org1", "ent1", at("06-15 10:00"))
-	if _, err := open.Apply(Member{Group: &metering.Group{Records: quantities("a 1")}}, nil); !errors.Is(err, ErrState) {
+	if _, err := open.Apply(Member{Group: &metering.Group{Records: quantities("a 1")}}); !errors.Is(err, ErrState) {
 		t.Error(err)
 	}
 }
 
-func TestRetryOf(t *testing.T) {
+func TestRetryOf_EachState(t *testing.T) {
 	group := &metering.Group{Records: quantities("a 1, b 2, c 3")}
 	for _, test := range []struct {
 		name    string

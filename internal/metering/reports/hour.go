@@ -20,7 +20,12 @@ type Hour struct {
 	Entitlement  metering.EntitlementID
 	Start        time.Time // UTC, a whole hour
 	State        State
-	Version      int // 1 if OPEN; grows by 1 with each change
+	Version      int // 1 if it was just opened; grows by 1 with each change
+
+	Opened time.Time // when
+	Opener string    // the worker's name for its lists of candidates, which are part of the hour
+	Parts  int       // how many lists of candidates it has
+	Next   time.Time // when it is looked at again; zero is now
 
 	Sealed *Sealed // nil if OPEN
 }
@@ -47,8 +52,76 @@ func OpenHour(org metering.OrgID, entitlement metering.EntitlementID, start time
 	return Hour{Organization: org, Entitlement: entitlement, Start: metering.HourOf(start), State: StateOpen, Version: 1}
 }
 
+// Candidates is one of the lists of groups that an hour was opened with. Only groups of its lists
+// become members of the hour.
+type Candidates struct {
+	IDs []metering.GroupID
+	// Sum is what its members come to; nil until each of them is claimed or found to be absent.
+	Sum *Sum
+}
+
+// Sum is what the members of a list of candidates come to. Each worker makes the same one.
+type Sum struct {
+	Members int                // how many candidates became members
+	Absent  []metering.GroupID // those that did not: they were deleted, or moved to another hour
+	Totals  map[string]metering.Exact
+	// Billable reports whether a member has billable records. They are aggregated over all groups
+	// of the hour, so that Totals do not hold the usage of this list.
+	Billable bool
+}
+
+// SumOf is the sum of a list of candidates, of what their claims returned: nil for one that did not
+// become a member.
+func SumOf(ids []metering.GroupID, claimed []*Member) *Sum {
+	s := &Sum{Totals: map[string]metering.Exact{}}
+	for i, m := range claimed {
+		if m == nil {
+			s.Absent = append(s.Absent, ids[i])
+			continue
+		}
+		s.Members++
+		records := m.Group.Records
+		switch {
+		case m.Only != nil:
+			records = m.Only
+		case len(m.Group.MetaInfo.BillableRecords) > 0:
+			s.Billable = true
+			continue
+		}
+		for dimension, quantity := range records {
+			s.Totals[dimension] = s.Totals[dimension].Add(metering.ExactOf(quantity))
+		}
+	}
+	return s
+}
+
+// Add adds the sum of another part of the list.
+func (s *Sum) Add(other *Sum) {
+	s.Members += other.Members
+	s.Absent = append(s.Absent, other.Absent...)
+	s.Billable = s.Billable || other.Billable
+	for dimension, total := range other.Totals {
+		s.Totals[dimension] = s.Totals[dimension].Add(total)
+	}
+}
+
+// Present returns the candidates that became members. The list has its sum.
+func (c *Candidates) Present() []metering.GroupID {
+	if len(c.Sum.Absent) == 0 {
+		return c.IDs
+	}
+	absent := make(map[metering.GroupID]bool, len(c.Sum.Absent))
+	for _, id := range c.Sum.Absent {
+		absent[id] = true
+	}
+	return slices.DeleteFunc(slices.Clone(c.IDs), func(id metering.GroupID) bool { return absent[id] })
+}
+
 // ID is the id of the hour's report.
 func (h *Hour) ID() string { return metering.ReportID(h.Organization, h.Entitlement, h.Start) }
+
+// Place is the place of the hour.
+func (h *Hour) Place() Place { return Place{h.Organization, h.Entitlement, h.Start} }
 
 // Claims reports whether the hour takes a group with that status and due hour. The due hour is the
 // fencing token: a worker that slept since it listed the group does not take it into a later hour's
@@ -67,27 +140,60 @@ func (h Hour) Begin(dimensions []string, s *Schedule, now time.Time) (changed Ho
 	for i := range h.Sealed.Records {
 		r := &h.Sealed.Records[i]
 		if r.sends() && slices.Contains(dimensions, r.Dimension) && now.Before(r.sendUntil(s, h.Start)) {
-			r.Attempts = append(slices.Clip(r.Attempts), Attempt{Time: now})
+			number := 1
+			if n := len(r.Attempts); n > 0 {
+				number = r.Attempts[n-1].Number + 1
+			}
+			r.Attempts = append(withoutOldRefusals(r.Attempts), Attempt{Number: number, Time: now})
 			sent = append(sent, r.Dimension)
 		}
 	}
 	return h, sent, nil
 }
 
-// Respond stores the response to an attempt of a dimension, by the attempt's index. A definite
-// response is final. One that arrives after the outcome is stored too, and changes nothing else.
+// maxAttempts is from how many attempts on the oldest refusals are dropped: a buyer that does not
+// subscribe is asked for hourly, at Google for a month.
+const maxAttempts = 32
+
+// withoutOldRefusals returns a copy of the attempts in which, of too many, refusals are missing
+// that make no outcome and no delay: none but the first and the last.
+func withoutOldRefusals(attempts []Attempt) []Attempt {
+	left := slices.Clone(attempts)
+	for i := 1; len(left) >= maxAttempts && i < len(left)-1; {
+		if left[i].Result == Refused {
+			left = slices.Delete(left, i, i+1)
+		} else {
+			i++
+		}
+	}
+	return left
+}
+
+// Respond stores the response to an attempt of a dimension, by the attempt's number. A definite
+// response is final. One that arrives after the outcome is stored too, and changes no outcome; a
+// settled hour is DECIDED again, until its report has it.
 func (h Hour) Respond(dimension string, attempt int, response Response) (Hour, error) {
 	h, err := h.changed(StateSealed, StateDecided, StateSettled)
 	if err != nil {
 		return h, err
 	}
 	r := h.record(dimension)
-	if r == nil || attempt < 0 || attempt >= len(r.Attempts) {
+	at := -1
+	if r != nil {
+		at = slices.IndexFunc(r.Attempts, func(a Attempt) bool { return a.Number == attempt })
+	}
+	if at < 0 {
 		return h, fmt.Errorf("no attempt %d of dimension %s is stored", attempt, metering.Quote(dimension))
 	}
-	if r.Attempts[attempt].Result == InDoubt {
+	if r.Attempts[at].Result == InDoubt {
 		r.Attempts = slices.Clone(r.Attempts)
-		r.Attempts[attempt].Response = response
+		r.Attempts[at].Response = response
+		if h.State == StateSettled { // its report is written again
+			h.State = StateDecided
+		}
+		if response.Result == Billed && r.Outcome.Kind == Unknown { // for the operator that resolves it
+			r.Outcome.Receipt, r.Outcome.Reason = response.Receipt, "a response that came after the window says that it was billed"
+		}
 	}
 	return h, nil
 }
@@ -118,8 +224,9 @@ func (h Hour) Decide(ledger Ledger, s *Schedule, now time.Time) (Hour, Ledger, e
 	return h, after, nil
 }
 
-// Resolve is an operator's word on a record that is in CONFLICT or UNKNOWN: it was billed or not.
-// Hour and ledger are written in one transaction; then the groups get their status again.
+// Resolve is an operator's word, or the reconciliation's, on a record that is in CONFLICT or
+// UNKNOWN: it was billed or not. Hour and ledger are written in one transaction. A settled hour is
+// DECIDED again, until its groups have their status.
 func (h Hour) Resolve(ledger Ledger, dimension string, billed bool, by string, now time.Time) (Hour, Ledger, error) {
 	h, err := h.changed(StateSealed, StateDecided, StateSettled)
 	if err != nil {
@@ -133,12 +240,22 @@ func (h Hour) Resolve(ledger Ledger, dimension string, billed bool, by string, n
 		return h, ledger, metering.Errorf(metering.Conflict, "dimension %s of report %s is %s: only CONFLICT and UNKNOWN can be resolved",
 			metering.Quote(dimension), h.ID(), kindName(r.Outcome.Kind))
 	}
+	if !billed && find(r.Attempts, Billed) >= 0 {
+		return h, ledger, metering.Errorf(metering.Conflict, "the marketplace has said that dimension %s of report %s was billed: it can't be resolved as not billed",
+			metering.Quote(dimension), h.ID())
+	}
 	outcome := Outcome{Kind: Accepted, Evidence: EvidenceResolved, Difference: r.Outcome.Difference, By: by, At: now}
 	if !billed {
 		outcome.Kind, outcome.Code = Rejected, metering.ProblemMarketplaceRefused
 		outcome.Reason = "an operator found that it was not billed"
+		if by == ByReconciliation {
+			outcome.Reason = "the marketplace's sum of the day shows that it was not billed"
+		}
 	}
 	r.Outcome = outcome
+	if h.State == StateSettled { // its groups get their status again
+		h.State = StateDecided
+	}
 	after := ledger.changed()
 	after.giveBack(r)
 	return h, after, nil
@@ -157,6 +274,34 @@ func (h Hour) Settle() (Hour, error) {
 func (h *Hour) Succeeded() bool {
 	return h.Sealed != nil && !slices.ContainsFunc(h.Sealed.Records, func(r Record) bool { return r.Outcome.Kind != Accepted })
 }
+
+// Due returns the dimensions whose records are to be sent now, or again, in byte order. The window
+// of each is open.
+func (h *Hour) Due(s *Schedule, now time.Time) (dimensions []string) {
+	if h.State != StateSealed {
+		return nil
+	}
+	for i := range h.Sealed.Records {
+		r := &h.Sealed.Records[i]
+		if r.sends() && !now.Before(nextAttempt(r.Attempts)) && now.Before(r.sendUntil(s, h.Start)) {
+			dimensions = append(dimensions, r.Dimension)
+		}
+	}
+	return dimensions
+}
+
+// WasSent reports whether an attempt of a record is stored.
+func (h *Hour) WasSent() bool {
+	return h.Sealed != nil && slices.ContainsFunc(h.Sealed.Records, func(r Record) bool { return len(r.Attempts) > 0 })
+}
+
+// SendUntil is the end of the window in which the record of a dimension is sent.
+func (h *Hour) SendUntil(dimension string, s *Schedule) time.Time {
+	return h.record(dimension).sendUntil(s, h.Start)
+}
+
+// Record returns the record of a dimension; nil if the hour has none.
+func (h *Hour) Record(dimension string) *Record { return h.record(dimension) }
 
 // NextAttempt is when the hour is looked at again: when a record that has no outcome is sent again,
 // or now if one was never sent or nothing is to be sent. It is never after the end of its window.

@@ -51,8 +51,8 @@ func TestHour_GoesThroughItsStates(t *testing.T) {
 	if err != nil || !slices.Equal(sent, []string{"a", "b"}) {
 		t.Fatalf("%v, %v", sent, err)
 	}
-	h = must(t)(h.Respond("b", 1, Response{Result: Billed, Receipt: "1"}))
-	h = must(t)(h.Respond("b", 1, Response{Result: Refused}))
+	h = must(t)(h.Respond("b", 2, Response{Result: Billed, Receipt: "1"}))
+	h = must(t)(h.Respond("b", 2, Response{Result: Refused}))
 	if got := h.record("b").Attempts[1]; got.Result != Billed || got.Receipt != "1" {
 		t.Errorf("a definite response has changed: %+v", got)
 	}
@@ -68,7 +68,7 @@ func TestHour_GoesThroughItsStates(t *testing.T) {
 		t.Errorf("sends %v, %v: b has an outcome", sent, err)
 	}
 
-	h = must(t)(h.Respond("a", 0, Response{Result: Refused, Code: metering.ProblemDimensionUnknown}))
+	h = must(t)(h.Respond("a", 1, Response{Result: Refused, Code: metering.ProblemDimensionUnknown}))
 	h, ledger, err = h.Decide(ledger, &window, inWindow)
 	if err != nil || h.State != StateDecided || ledgerText(ledger) != "6 b 0.25" || h.Succeeded() {
 		t.Fatalf("%s, ledger %s, %v", h.State, ledgerText(ledger), err)
@@ -78,7 +78,7 @@ func TestHour_GoesThroughItsStates(t *testing.T) {
 		t.Fatal(h.State)
 	}
 	// A late response is stored, and changes no outcome.
-	late := must(t)(h.Respond("b", 0, Response{Result: Refused}))
+	late := must(t)(h.Respond("b", 1, Response{Result: Refused}))
 	if late.record("b").Attempts[0].Result != Refused || late.record("b").Outcome != h.record("b").Outcome {
 		t.Errorf("%+v", late.record("b"))
 	}
@@ -101,7 +101,7 @@ func TestHour_RefusesChangesOfAnotherState(t *testing.T) {
 		_, _, beginErr := h.Begin([]string{"a"}, &window, at("06-15 11:10"))
 		_, _, decideErr := h.Decide(ledger, &window, windowEnd)
 		_, settleErr := h.Settle()
-		_, respondErr := h.Respond("a", 0, Response{})
+		_, respondErr := h.Respond("a", 1, Response{})
 		_, _, resolveErr := h.Resolve(ledger, "a", true, "ann", at("06-15 11:10"))
 		for name, err := range map[string]error{
 			"Seal": sealErr, "Begin": beginErr, "Decide": decideErr, "Settle": settleErr, "Respond": respondErr, "Resolve": resolveErr,
@@ -125,7 +125,7 @@ func TestHour_ChangesAreCopies(t *testing.T) {
 	before := text()
 	one, _, _ := h.Begin([]string{"a"}, &window, at("06-15 11:11"))
 	two, _, _ := h.Begin([]string{"a"}, &window, at("06-15 11:12"))
-	three, _ := h.Respond("a", 0, Response{Result: Refused})
+	three, _ := h.Respond("a", 1, Response{Result: Refused})
 	four, _, _ := h.Decide(ledger, &window, windowEnd)
 	if got := text(); got != before {
 		t.Errorf("%s, was %s", got, before)
@@ -155,7 +155,7 @@ func TestHour_Claims(t *testing.T) {
 func TestHour_RespondNamesWhatIsMissing(t *testing.T) {
 	h, _ := sealedHour(t)
 	h, _, _ = h.Begin([]string{"a"}, &window, at("06-15 11:10"))
-	for dimension, attempt := range map[string]int{"a": 1, "b": 0, "z": 0} {
+	for dimension, attempt := range map[string]int{"a": 2, "b": 1, "z": 1} {
 		if _, err := h.Respond(dimension, attempt, Response{Result: Billed}); err == nil {
 			t.Errorf("attempt %d of %s has a response", attempt, dimension)
 		}
@@ -178,9 +178,9 @@ func TestHour_NextAttempt(t *testing.T) {
 	next("06-15 11:11")
 	h, _, _ = h.Begin([]string{"a"}, &s, at("06-15 11:12"))
 	next("06-15 11:11") // b
-	h = must(t)(h.Respond("b", 0, Response{Result: Refused, Again: true, Code: metering.ProblemNotSubscribed}))
+	h = must(t)(h.Respond("b", 1, Response{Result: Refused, Again: true, Code: metering.ProblemNotSubscribed}))
 	next("06-15 11:14")
-	h = must(t)(h.Respond("a", 1, Response{Result: Billed}))
+	h = must(t)(h.Respond("a", 2, Response{Result: Billed}))
 	h, ledger, _ = h.Decide(ledger, &s, at("06-15 11:30"))
 	next("06-15 12:10") // b, an hour after its attempt
 	s.Cancel = at("06-15 10:50")
@@ -194,7 +194,7 @@ func TestHour_NextAttempt(t *testing.T) {
 func TestHour_DoubtfulOperationsAreSentForThreeHours(t *testing.T) {
 	h, ledger := sealedHour(t)
 	h, _, _ = h.Begin([]string{"a", "b"}, &window, at("06-15 11:10"))
-	h = must(t)(h.Respond("b", 0, Response{Result: Refused, Again: true}))
+	h = must(t)(h.Respond("b", 1, Response{Result: Refused, Again: true}))
 	if _, sent, _ := h.Begin([]string{"a", "b"}, &window, at("06-15 14:09")); len(sent) != 2 {
 		t.Errorf("sent %v", sent)
 	}
@@ -271,5 +271,28 @@ func TestDecide_ReturnsEscrowByOutcome(t *testing.T) {
 		if _, _, err := h.Resolve(ledger, "z", true, "ann", at("06-16 08:00")); metering.CodeOf(err) != metering.NotFound {
 			t.Error(err)
 		}
+	}
+}
+
+// The response comes after the window: the outcome stays UNKNOWN, but no operator can say that it
+// was not billed.
+func TestResolve_RefusesNotBilledAfterALateResponse(t *testing.T) {
+	h, ledger := sealedHour(t)
+	h, sent, err := h.Begin([]string{"a", "b"}, &window, at("06-15 11:10"))
+	if err != nil || len(sent) != 2 {
+		t.Fatal(sent, err)
+	}
+	if h, ledger, err = h.Decide(ledger, &window, at("06-17 11:10")); err != nil || h.record("a").Outcome.Kind != Unknown {
+		t.Fatalf("%+v, %v", h.record("a").Outcome, err)
+	}
+	h = must(t)(h.Respond("a", 1, Response{Result: Billed, Receipt: "r1"}))
+	if o := h.record("a").Outcome; o.Kind != Unknown || o.Receipt != "r1" {
+		t.Errorf("%+v", o)
+	}
+	if _, _, err := h.Resolve(ledger, "a", false, "ann", at("06-17 12:00")); metering.CodeOf(err) != metering.Conflict {
+		t.Errorf("resolved as not billed: %v", err)
+	}
+	if resolved, _, err := h.Resolve(ledger, "a", true, "ann", at("06-17 12:00")); err != nil || resolved.record("a").Outcome.Kind != Accepted {
+		t.Errorf("resolved as billed: %v", err)
 	}
 }

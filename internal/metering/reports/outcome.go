@@ -20,7 +20,7 @@ type Outcome struct {
 	// Difference is what the marketplace has, less what was sent; nil if it does not say.
 	Difference *metering.Exact
 
-	// The operator that resolved it, and the time.
+	// The operator that resolved it, or ByReconciliation, and the time.
 	By string
 	At time.Time
 }
@@ -37,6 +37,9 @@ const (
 	Unknown   Kind = "UNKNOWN"  // billed or not
 )
 
+// Kinds are all kinds that this version knows.
+var Kinds = []Kind{Undecided, Accepted, Rejected, Conflict, Unknown}
+
 // Evidence is what settled an outcome.
 type Evidence string
 
@@ -49,8 +52,17 @@ const (
 	EvidenceNoUsage   Evidence = "NO_USAGE"  // the usage is zero: nothing was sent
 	EvidenceSeal      Evidence = "SEAL"      // it could not be sealed: nothing was sent
 	EvidenceWindow    Evidence = "WINDOW"    // the window ended
-	EvidenceResolved  Evidence = "RESOLVED"  // by an operator
+	EvidenceResolved  Evidence = "RESOLVED"  // by an operator or the reconciliation
 )
+
+// Evidences are all kinds of evidence that this version knows.
+var Evidences = []Evidence{
+	"", EvidenceResponse, EvidenceDuplicate, EvidenceCommit, EvidenceCarried, EvidenceNoUsage, EvidenceSeal, EvidenceWindow, EvidenceResolved,
+}
+
+// clockTolerance is by how much the marketplace's clock may be behind ours. A record that it has
+// accepted this much before our first attempt may still be ours.
+const clockTolerance = time.Minute
 
 // OutcomeOf makes the outcome of a sealed quantity from the history of its attempts, in the order
 // in which they were stored. over reports whether the window has ended: nothing is sent any more.
@@ -114,7 +126,7 @@ func ofDuplicates(quantity metering.Quantity, attempts []Attempt, doubt int, ove
 				return conflict
 			}
 		}
-		if !a.AcceptedAt.IsZero() && a.AcceptedAt.Before(attempts[0].Time) {
+		if !a.AcceptedAt.IsZero() && a.AcceptedAt.Before(attempts[0].Time.Add(-clockTolerance)) {
 			conflict.Reason = fmt.Sprintf("the marketplace has a record of the hour from %s, before the first attempt", metering.FormatTime(a.AcceptedAt))
 			return conflict
 		}

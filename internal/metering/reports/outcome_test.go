@@ -13,7 +13,8 @@ import (
 //	R  refused                      r  refused, to be sent again
 //	s  not subscribed, sent again   D  duplicate, nothing else is known
 //	=  duplicate of our quantity    !  duplicate of another quantity
-//	<  duplicate of our quantity, from before our first attempt
+//	~  duplicate of our quantity, from before our first attempt, by clocks that may differ so much
+//	<  duplicate of our quantity, from before our first attempt, by any clock
 func history(spelled string) (attempts []Attempt) {
 	first := at("06-15 12:00")
 	same, other := exactly("10.1"), exactly("12.5")
@@ -26,19 +27,20 @@ func history(spelled string) (attempts []Attempt) {
 		'D': {Result: Duplicate},
 		'=': {Result: Duplicate, Accepted: &same, AcceptedAt: first},
 		'!': {Result: Duplicate, Accepted: &other, AcceptedAt: first.Add(time.Second)},
-		'<': {Result: Duplicate, Accepted: &same, AcceptedAt: first.Add(-time.Millisecond)},
+		'<': {Result: Duplicate, Accepted: &same, AcceptedAt: first.Add(-clockTolerance - time.Millisecond)},
+		'~': {Result: Duplicate, Accepted: &same, AcceptedAt: first.Add(-clockTolerance)},
 	}
 	for i, c := range spelled {
 		response, ok := responses[c]
 		if !ok {
 			panic("no response is spelled " + string(c))
 		}
-		attempts = append(attempts, Attempt{first.Add(time.Duration(i) * time.Minute), response})
+		attempts = append(attempts, Attempt{i + 1, first.Add(time.Duration(i) * time.Minute), response})
 	}
 	return attempts
 }
 
-func TestOutcomeOf(t *testing.T) {
+func TestOutcomeOf_EachHistory(t *testing.T) {
 	const (
 		undecided = Undecided
 		none      = metering.ProblemCode("")
@@ -89,6 +91,8 @@ func TestOutcomeOf(t *testing.T) {
 
 		// The marketplace says what it has.
 		{"?=", Accepted, Accepted, none, EvidenceDuplicate},
+		{"?~", Accepted, Accepted, none, EvidenceDuplicate},
+		{"~", Conflict, Conflict, metering.ProblemConflict, EvidenceResponse},
 		{"?!", Conflict, Conflict, metering.ProblemConflict, EvidenceResponse},
 		{"?<", Conflict, Conflict, metering.ProblemConflict, EvidenceResponse},
 		{"?D!", Conflict, Conflict, metering.ProblemConflict, EvidenceResponse},
@@ -136,7 +140,7 @@ func TestOutcomeOf_ComparesDoubles(t *testing.T) {
 		"0.1000000000000000055511151231257827": Accepted, "0.1": Accepted, "0.10000000000000002": Conflict, "0.09999999999999": Conflict,
 	} {
 		echo := exactly(text)
-		attempts := append(history("?"), Attempt{at("06-15 12:01"), Response{Result: Duplicate, Accepted: &echo}})
+		attempts := append(history("?"), Attempt{9, at("06-15 12:01"), Response{Result: Duplicate, Accepted: &echo}})
 		if got := OutcomeOf(ours, attempts, false); got.Kind != want {
 			t.Errorf("%s: %s", text, got.Kind)
 		}
@@ -166,7 +170,7 @@ func TestOutcomeOf_HasEvidence(t *testing.T) {
 			}
 		}
 		if len(spelled) < 5 {
-			for _, c := range "?BRrD=!<" {
+			for _, c := range "?BRrD=!~<" {
 				check(spelled + string(c))
 			}
 		}

@@ -18,14 +18,19 @@ type Sealed struct {
 
 	Partner     metering.Partner
 	Marketplace metering.MarketplaceIDs
-	Config      int       // the version
-	Entitlement time.Time // its last update
+	Buyer       metering.BuyerID
+	Product     metering.ProductID // may be empty
+	Lane        string             // what it is sent, throttled and refused with; made by its worker
+	Groups      int                // how many members it has
+	Config      int                // the version
+	Entitlement time.Time          // its last update
 
 	CommitAmount metering.Exact
 	UsedCommit   metering.Exact // before this report
 
-	Destinations map[string][]string // the dimensions that each billable metric adds to
-	Records      []Record            // in byte order of their dimensions
+	Aggregates   map[string]metering.Quantity // what each billable metric came to; nil if there are none
+	Destinations map[string][]string          // the dimensions that each billable metric adds to
+	Records      []Record                     // in byte order of their dimensions
 }
 
 // Record is the usage of a dimension in an hour. Its numbers hold to the last digit:
@@ -90,6 +95,14 @@ type Member struct {
 	// Only is set if the group is reported a second time because some of its dimensions failed: it
 	// holds these, as they were stored. The others stand.
 	Only map[string]metering.Quantity
+	// Before is what became of its dimensions in earlier reports; nil if it had none, or was
+	// converted again since.
+	Before map[string]Kind
+	// InReport reports that the group has no room for what became of its dimensions: it may have
+	// been accepted in part in an earlier report, so that this hour has the others alone.
+	InReport bool
+	// Applied is the version of the hour that gave the group its status; 0 if it is REPORT_PENDING.
+	Applied int
 }
 
 // Convert converts the members of an hour by today's terms. A problem stops the seal.
@@ -124,8 +137,9 @@ func (h Hour) Seal(terms *metering.Terms, s *Schedule, usage metering.HourUsage,
 	}
 	e := terms.Entitlement
 	sealed := &Sealed{
-		Partner: e.Partner, Marketplace: e.Marketplace, Config: terms.Config.Version, Entitlement: e.LastUpdateTime,
-		UsedCommit: ledger.Used, Destinations: usage.Destinations,
+		Partner: e.Partner, Marketplace: e.Marketplace, Buyer: e.BuyerID, Product: e.ProductID,
+		Config: terms.Config.Version, Entitlement: e.LastUpdateTime,
+		UsedCommit: ledger.Used, Aggregates: usage.Aggregates, Destinations: usage.Destinations,
 	}
 	if rule.OnlyBeyond {
 		sealed.CommitAmount = metering.ExactOf(e.Info.CommitAmount)

@@ -110,7 +110,7 @@ func ledgerText(l Ledger) string {
 	return text
 }
 
-func TestSeal(t *testing.T) {
+func TestSeal_EachTerm(t *testing.T) {
 	beyond, list := []string{beyondCommit}, []string{beyondCommit, atListPrice}
 	for _, test := range []struct {
 		name           string

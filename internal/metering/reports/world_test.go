@@ -85,7 +85,7 @@ func (g *worldGroup) usage() map[string]metering.Quantity {
 	return g.Records
 }
 
-func (g *worldGroup) member() Member { return Member{Group: &g.Group, Only: g.only} }
+func (g *worldGroup) member() Member { return Member{Group: &g.Group, Only: g.only, Before: g.states} }
 
 type storedHour struct {
 	Hour
@@ -487,7 +487,7 @@ func (w *world) attempt(i int, x *worker) {
 			w.fail("1. %s of %s is sent with %s and %s", dimension, x.hour, first, r.Quantity)
 		}
 		w.requests[p] = r.Quantity
-		x.waits[dimension] = len(r.Attempts) - 1
+		x.waits[dimension] = r.Attempts[len(r.Attempts)-1].Number
 		w.net = append(w.net, request{p, r.Quantity, i, x.calls})
 	}
 	stored.Hour, x.phase = changed, "wait"
@@ -563,7 +563,7 @@ func (w *world) apply(h *storedHour, g *worldGroup, from metering.Status) {
 	if g.Status != from || !g.report.Equal(h.Start) {
 		return
 	}
-	applied, err := h.Apply(g.member(), g.states)
+	applied, err := h.Apply(g.member())
 	if err != nil {
 		w.fail("apply: %v", err)
 		return

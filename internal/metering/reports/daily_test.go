@@ -1,0 +1,95 @@
+package reports
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+func TestStep_AcceptedIsWhatItHasMadeSo(t *testing.T) {
+	open := OpenHour("org1", "ent1", at("06-15 10:00"))
+	hour := func(spelled string) *Hour {
+		h := decidedHour(spelled)
+		for i := range h.Sealed.Records {
+			if r := &h.Sealed.Records[i]; r.Dimension != "zero" {
+				r.Quantity = quantities("q 2")["q"]
+			}
+		}
+		return &h
+	}
+	for _, test := range []struct {
+		before, after *Hour
+		want          string
+	}{
+		{nil, &open, ""},
+		{&open, hour("a:- b:R"), ""},
+		{&open, hour("a:A"), "a"},
+		{hour("a:- b:- c:- zero:-"), hour("a:A b:- c:A zero:A"), "a c"},
+		{hour("a:A b:-"), hour("a:A b:A"), "b"},
+		{hour("a:A b:A"), hour("a:A b:A"), ""},
+		{hour("a:C b:U c:R"), hour("a:A b:A c:R"), "a b"},
+		{nil, hour("a:A"), "a"},
+	} {
+		var got []string
+		for _, r := range (&Step{Before: test.before, After: test.after}).Accepted() {
+			got = append(got, r.Dimension)
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%v, want %s", got, test.want)
+		}
+	}
+}
+
+// What stands for a conflict that was resolved as billed is the same to the daily record as to the
+// reconciliation: what the marketplace has.
+func TestDaily_AddsWhatStandsForAConflict(t *testing.T) {
+	for _, has := range []string{"0", "1.5", "2", "7"} {
+		h := decidedHour("a:C")
+		h.Sealed.Partner = "AZURE"
+		r := &h.Sealed.Records[0]
+		r.Quantity, r.UnitPrice = quantities("q 2")["q"], quantities("p 10")["p"]
+		difference := exactly(has).Sub(metering.ExactOf(r.Quantity))
+		r.Outcome.Difference, r.Attempts = &difference, []Attempt{{Response: Response{Result: Duplicate}}}
+		after, _, err := h.Resolve(Ledger{}, "a", true, "ann", at("06-15 12:00"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted := (&Step{Before: &h, After: &after}).Accepted()
+		if len(accepted) != 1 {
+			t.Fatalf("%+v", accepted)
+		}
+		day, tallies := (*Daily)(nil).Add(&accepted[0]), map[Meter]*Tally{}
+		after.Tally(tallies)
+		if tally := tallies[Meter{Dimension: "a"}].Accepted; day.Quantity.Cmp(tally) != 0 || day.Quantity.Cmp(exactly(has)) != 0 || day.Amount.Cmp(exactly(has).Mul(exactly("10"))) != 0 {
+			t.Errorf("%s: the day has %s, %s, the reconciliation %s", has, day.Quantity, day.Amount, tally)
+		}
+	}
+}
+
+// The sum of a day is exact, and an amount that is not complete is none.
+func TestDaily_AddIsExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var day *Daily
+		var quantity, amount metering.Exact
+		complete := true
+		for range rapid.IntRange(1, 30).Draw(t, "hours") {
+			q := quantities(fmt.Sprintf("q %d.%06d", rapid.IntRange(0, 1e9).Draw(t, "whole"), rapid.IntRange(1, 999_999).Draw(t, "fraction")))["q"]
+			r := Record{Quantity: q}
+			if rapid.IntRange(0, 30).Draw(t, "price") > 0 {
+				r.UnitPrice = quantities("p 0.000000000000000007")["p"]
+			}
+			complete = complete && r.UnitPrice.Sign() > 0
+			quantity = quantity.Add(metering.ExactOf(q))
+			amount = amount.Add(metering.ExactOf(q).Mul(metering.ExactOf(r.UnitPrice)))
+			sum := day.Add(&r)
+			day = &sum
+		}
+		if day.Quantity.Cmp(quantity) != 0 || complete != (day.Amount != nil) || complete && day.Amount.Cmp(amount) != 0 {
+			t.Fatalf("%s and %v, want %s and %s", day.Quantity, day.Amount, quantity, amount)
+		}
+	})
+}
