@@ -97,7 +97,7 @@ func TestList_ClocksMayDifferByHalfASecond(t *testing.T) {
 }
 
 // The same holds for an empty range that is not stored: the next request does not continue from it.
-func TestEmptyRange_LeftOutIsReported(t *testing.T) {
+func TestList_DroppedEmptyRangeIsReported(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)

@@ -2,14 +2,18 @@ package table
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
 // Delete marks a group DELETED and returns the updated group. If a day is given, the group must
-// have been created on that day. It returns NotFound, or Conflict naming the status.
+// have been created on that day. It returns NotFound, or Conflict naming the status. A group of
+// which a part is billed can't be deleted, even while the rest waits to be reported again.
 //
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 6 write units at 1 KB;
 //	                                              7 if the group waits to be reported
@@ -40,7 +44,8 @@ func (t *Table) deleteAs(ctx context.Context, org metering.OrgID, id metering.Gr
 	for i, status := range metering.Deletable {
 		allowed[i] = u.value(text(string(status)))
 	}
-	condition := u.name("status") + " IN (" + strings.Join(allowed, ", ") + ")"
+	// A retry of a group of which nothing is billed removes its outcomes.
+	condition := u.name("status") + " IN (" + strings.Join(allowed, ", ") + ") AND attribute_not_exists(" + u.name(attrOutcomes) + ")"
 	if created != "" {
 		condition += " AND begins_with(creationTime, " + u.value(text(string(created))) + ")"
 	}
@@ -67,10 +72,23 @@ func (t *Table) deleteAs(ctx context.Context, org metering.OrgID, id metering.Gr
 		return metering.Group{}, r.storedError("a group")
 	case created != "" && metering.DayOf(creationTime) != created:
 		return metering.Group{}, noSuchGroup(id, created)
+	case r.has(attrOutcomes) && slices.Contains(metering.Deletable, metering.Status(status)):
+		return metering.Group{}, billedInPart(id, found)
 	default:
 		return metering.Group{}, metering.Errorf(metering.Conflict,
 			"usage record group %s is %s: only a group that is CREATED or INVALID can be deleted", metering.Quote(id), status)
 	}
+}
+
+// billedInPart is the error for a group of which a part is billed, and the rest waits.
+func billedInPart(id metering.GroupID, item map[string]types.AttributeValue) error {
+	outcomes, err := outcomesOf(item)
+	if err != nil {
+		return err
+	}
+	return metering.Errorf(metering.Conflict,
+		"usage record group %s was reported in part: its dimension %s is billed, and the others wait to be reported again; a group can be deleted only if nothing of it is billed",
+		metering.Quote(id), metering.Quote(accepted(outcomes)))
 }
 
 func noSuchGroup(id metering.GroupID, created metering.Day) error {

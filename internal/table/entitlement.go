@@ -204,7 +204,7 @@ func (t *Table) wasSent(ctx context.Context, org metering.OrgID, id metering.Ent
 	out, err := t.client.Query(ctx, &dynamodb.QueryInput{
 		TableName:                 &t.name,
 		KeyConditionExpression:    aws.String("PK = :bill AND begins_with(SK, :hour)"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":bill": text(billKey(org, id)), ":hour": text("HOUR#")},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":bill": text(billKey(org, id)), ":hour": text(hourPrefix)},
 		Limit:                     aws.Int32(1),
 		ConsistentRead:            aws.Bool(true),
 		Select:                    types.SelectCount,
@@ -219,11 +219,6 @@ func (t *Table) wasSent(ctx context.Context, org metering.OrgID, id metering.Ent
 	}
 	group, err := t.groupOf(ctx, org, id, metering.StatusCreated, metering.StatusReportPending, metering.StatusReported, metering.StatusReportFailed)
 	return group != nil, err
-}
-
-// billKey is the partition of what was sent of an entitlement.
-func billKey(org metering.OrgID, id metering.EntitlementID) string {
-	return orgKey(org) + "#BILL#" + keyEscaper.Replace(string(id))
 }
 
 // groupOf returns the id and status of the entitlement's newest group in one of the statuses, or

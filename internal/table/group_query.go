@@ -9,7 +9,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/listjson"
 	"github.com/marketmeter/marketmeter/internal/wire"
@@ -18,36 +20,31 @@ import (
 // groupQuery is the Query of a filter: the index that serves it and the conditions beyond the
 // index.
 type groupQuery struct {
-	org       metering.OrgID
-	index     index
-	from, to  string // of attrTime
-	partition string
-	key       string            // the condition on the index's keys
-	filters   []string          // what DynamoDB decides
-	metaInfo  *metering.Matcher // what matches decides, nil for nothing; filters may contain a part of it already
-	placeholders
+	org      metering.OrgID
+	index    index
+	metaInfo *metering.Matcher // what matches decides, nil for nothing; filters may contain a part of it already
+	listQuery
 }
 
 // newGroupQuery chooses the index by the most selective of its filters. possible is false if no
 // stored group can match.
 func newGroupQuery(org metering.OrgID, f metering.GroupFilter) (q *groupQuery, possible bool) {
-	q = &groupQuery{org: org, placeholders: newPlaceholders()}
+	q = &groupQuery{org: org}
 	if len(f.MetaInfo) > 0 {
 		q.metaInfo = metering.NewMatcher(f.MetaInfo)
 	}
+	var partition string
 	switch {
 	case f.BuyerID != "":
-		q.index, q.partition = byBuyer, buyerKey(org, f.BuyerID)
+		q.index, partition = byBuyer, buyerKey(org, f.BuyerID)
 	case f.EntitlementID != "":
-		q.index, q.partition = byEntitlement, entitlementKey(org, f.EntitlementID)
+		q.index, partition = byEntitlement, entitlementKey(org, f.EntitlementID)
 	case f.Status != "":
-		q.index, q.partition = byStatus, statusKey(org, f.Status)
+		q.index, partition = byStatus, statusKey(org, f.Status)
 	default:
-		q.index, q.partition = byTime, orgKey(org)
+		q.index, partition = byTime, orgKey(org)
 	}
-	q.from, q.to = timeRange(f.StartDate, f.EndDate)
-	q.key = q.name(q.index.partition) + " = " + q.value(text(q.partition)) +
-		" AND " + q.name(attrTime) + " BETWEEN " + q.value(text(q.from)) + " AND " + q.value(text(q.to))
+	q.listQuery = newListQuery(q.index.partition, partition, attrTime, f.StartDate, f.EndDate)
 
 	if f.Status != "" && q.index != byStatus {
 		q.filterEqual("status", string(f.Status))
@@ -64,8 +61,10 @@ func newGroupQuery(org metering.OrgID, f metering.GroupFilter) (q *groupQuery, p
 	return q, q.filterDocument([]string{"metaInfo"}, f.MetaInfo)
 }
 
-// exact reports whether every group that is read is in the list.
 func (q *groupQuery) exact() bool { return len(q.filters) == 0 && q.metaInfo == nil }
+
+// counted is false if matches decides.
+func (q *groupQuery) counted() bool { return q.metaInfo == nil }
 
 // matches checks what DynamoDB could not.
 func (q *groupQuery) matches(g listjson.Group) (bool, error) {
@@ -77,23 +76,12 @@ func (q *groupQuery) matches(g listjson.Group) (bool, error) {
 }
 
 func (q *groupQuery) input(ctx context.Context, table string) *dynamodb.QueryInput {
-	input := &dynamodb.QueryInput{
-		TableName:                 &table,
-		IndexName:                 &q.index.name,
-		KeyConditionExpression:    &q.key,
-		ExpressionAttributeNames:  q.names,
-		ExpressionAttributeValues: q.values,
-		ScanIndexForward:          aws.Bool(false),
-		ReturnConsumedCapacity:    wantUnits(ctx),
-	}
-	if len(q.filters) > 0 {
-		input.FilterExpression = aws.String(strings.Join(q.filters, " AND "))
-	}
+	input := q.listQuery.input(ctx, table)
+	input.IndexName = &q.index.name
 	return input
 }
 
-// startAfter makes input continue after the position, if it is not empty; ended reports that no
-// group of the list follows. DynamoDB continues from any key between the bounds, whether or not an
+// startAfter relies on DynamoDB, which continues from any key between the bounds, whether or not an
 // item has it.
 func (q *groupQuery) startAfter(input *dynamodb.QueryInput, position string) (ended bool, err error) {
 	if position == "" || position < q.from {
@@ -109,6 +97,44 @@ func (q *groupQuery) startAfter(input *dynamodb.QueryInput, position string) (en
 	return false, nil
 }
 
+func (q *groupQuery) last(key map[string]types.AttributeValue) (string, error) {
+	r := itemReader{item: key}
+	position := r.text(attrTime)
+	return position, r.storedError("a key")
+}
+
+func (q *groupQuery) read(ctx context.Context, l *listing, input *dynamodb.QueryInput) (last string, err error) {
+	if input.ProjectionExpression == nil {
+		q.project(input)
+	}
+	response, ok := l.table.answers.Get().(*[]byte)
+	if !ok {
+		response = new([]byte)
+	}
+	defer l.table.answers.Put(response)
+	*response = (*response)[:0]
+	if _, err := l.table.client.Query(dynamoclient.TakeAnswer(ctx, response), input); err != nil {
+		return "", storageError("list groups", err)
+	}
+	// The groups of a response take no more bytes than the response.
+	l.page.json = slices.Grow(l.page.json, len(*response))
+	groups, beside, err := listjson.AppendGroups(l.page.json, *response, l.page.begin, func(g listjson.Group) (bool, error) {
+		if l.page.full {
+			return false, nil
+		}
+		if matches, err := q.matches(g); !matches || err != nil {
+			return false, err
+		}
+		return l.take(g), nil
+	})
+	l.page.json = groups
+	if err != nil {
+		return "", storageError("list groups", err)
+	}
+	countUnits(ctx, beside.Units, 0)
+	return beside.Last, l.copyEnd()
+}
+
 // project requests only the attributes that a list copies. The rest is a third of the data.
 func (q *groupQuery) project(input *dynamodb.QueryInput) {
 	attributes := listjson.Attributes()
@@ -116,10 +142,6 @@ func (q *groupQuery) project(input *dynamodb.QueryInput) {
 		attributes[i] = q.name(attribute)
 	}
 	input.ProjectionExpression = aws.String(strings.Join(attributes, ","))
-}
-
-func (q *groupQuery) filterEqual(attribute, value string) {
-	q.filters = append(q.filters, q.name(attribute)+" = "+q.value(text(value)))
 }
 
 // Bounds on the part of a document that DynamoDB checks: an expression has at most 4 KB, 300

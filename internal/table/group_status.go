@@ -95,8 +95,36 @@ func (u *update) add(attribute string, elements types.AttributeValue) {
 	u.adds = append(u.adds, u.name(attribute)+" "+u.value(elements))
 }
 
+// unconditional is the request without a condition.
+func (u *update) unconditional(ctx context.Context, table string, key map[string]types.AttributeValue) *dynamodb.UpdateItemInput {
+	input := u.input(ctx, table, key, "")
+	input.ConditionExpression = nil
+	return input
+}
+
 // input is the request: it returns the group after the change or, if the condition fails, as it is.
 func (u *update) input(ctx context.Context, table string, key map[string]types.AttributeValue, condition string) *dynamodb.UpdateItemInput {
+	return &dynamodb.UpdateItemInput{
+		TableName:                           &table,
+		Key:                                 key,
+		UpdateExpression:                    aws.String(u.expression()),
+		ConditionExpression:                 &condition,
+		ExpressionAttributeNames:            u.names,
+		ExpressionAttributeValues:           u.values,
+		ReturnValues:                        types.ReturnValueAllNew,
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              wantUnits(ctx),
+	}
+}
+
+// blind is input without the group in the response: it saves reading it.
+func (u *update) blind(ctx context.Context, table string, key map[string]types.AttributeValue, condition string) *dynamodb.UpdateItemInput {
+	input := u.input(ctx, table, key, condition)
+	input.ReturnValues, input.ReturnValuesOnConditionCheckFailure = "", ""
+	return input
+}
+
+func (u *update) expression() string {
 	var clauses []string
 	for _, clause := range []struct {
 		keyword string
@@ -106,15 +134,5 @@ func (u *update) input(ctx context.Context, table string, key map[string]types.A
 			clauses = append(clauses, clause.keyword+" "+strings.Join(clause.parts, ", "))
 		}
 	}
-	return &dynamodb.UpdateItemInput{
-		TableName:                           &table,
-		Key:                                 key,
-		UpdateExpression:                    aws.String(strings.Join(clauses, " ")),
-		ConditionExpression:                 &condition,
-		ExpressionAttributeNames:            u.names,
-		ExpressionAttributeValues:           u.values,
-		ReturnValues:                        types.ReturnValueAllNew,
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              wantUnits(ctx),
-	}
+	return strings.Join(clauses, " ")
 }

@@ -17,6 +17,11 @@ import (
 //
 // Groups is for callers that need groups whole and exact in memory; clients read groups by List.
 func (t *Table) Groups(ctx context.Context, org metering.OrgID, filter metering.GroupFilter) iter.Seq2[*metering.Group, error] {
+	return t.groupsWhere(ctx, org, filter, func(map[string]types.AttributeValue) bool { return true })
+}
+
+// groupsWhere is Groups of those items that keep accepts.
+func (t *Table) groupsWhere(ctx context.Context, org metering.OrgID, filter metering.GroupFilter, keep func(map[string]types.AttributeValue) bool) iter.Seq2[*metering.Group, error] {
 	return func(yield func(*metering.Group, error) bool) {
 		query, possible := newGroupQuery(org, filter)
 		if !possible {
@@ -31,6 +36,9 @@ func (t *Table) Groups(ctx context.Context, org metering.OrgID, filter metering.
 			}
 			countRead(ctx, page.ConsumedCapacity)
 			for _, item := range page.Items {
+				if !keep(item) {
+					continue
+				}
 				group, err := itemGroup(item)
 				if err != nil {
 					if !yield(nil, err) {
@@ -53,7 +61,19 @@ func (t *Table) Groups(ctx context.Context, org metering.OrgID, filter metering.
 //
 //	Query  byTime, COUNT   a round trip and about 128 read units per 1 MB
 func (t *Table) CountGroups(ctx context.Context, org metering.OrgID) (int, error) {
-	query, _ := newGroupQuery(org, metering.GroupFilter{})
+	return t.countGroups(ctx, org, metering.GroupFilter{})
+}
+
+// CountFailed counts the groups of the organization that are REPORT_FAILED and were created on that
+// day or later.
+//
+//	Query  byStatus, COUNT   as CountGroups
+func (t *Table) CountFailed(ctx context.Context, org metering.OrgID, from metering.Day) (int, error) {
+	return t.countGroups(ctx, org, metering.GroupFilter{Status: metering.StatusReportFailed, StartDate: from})
+}
+
+func (t *Table) countGroups(ctx context.Context, org metering.OrgID, filter metering.GroupFilter) (int, error) {
+	query, _ := newGroupQuery(org, filter)
 	input := query.input(ctx, t.name)
 	input.Select = types.SelectCount
 	total := 0

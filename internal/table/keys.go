@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/table/listjson"
 )
 
@@ -68,11 +69,75 @@ func dueKey(hour time.Time, org metering.OrgID, entitlement metering.Entitlement
 
 const hourLayout = "2006-01-02T15"
 
+// sendKey is the partition of byWork of the sealed hours of a lane.
+func sendKey(lane string) string {
+	sum := sha256.Sum256([]byte(lane))
+	return "SEND#" + strconv.Itoa(int(sum[0]%workShards))
+}
+
+// sendLane begins the sendDueKey of each hour of a lane.
+func sendLane(lane string) string { return dueEscaper.Replace(lane) + "#" }
+
+// sendDueKey sorts the sealed hours of a sendKey by lane, then by their next attempt, then by hour.
+// A zero time is before all others.
+func sendDueKey(lane string, next, hour time.Time) string {
+	return sendLane(lane) + metering.FormatTime(next) + "#" + hour.UTC().Format(hourLayout)
+}
+
+// billKey is the partition of the hours of an entitlement, and of its ledger.
+func billKey(org metering.OrgID, entitlement metering.EntitlementID) string {
+	return orgKey(org) + billSeparator + keyEscaper.Replace(string(entitlement))
+}
+
+const (
+	billSeparator = "#BILL#"
+	ledgerKey     = "LEDGER"
+	hourPrefix    = "HOUR#"
+)
+
+// hourKey is the sort key of an hour. Those of its other items begin with it and "#".
+func hourKey(hour time.Time) string { return hourPrefix + hour.UTC().Format(hourLayout) }
+
+func recordsKey(hour time.Time, part int) string {
+	return fmt.Sprintf("%s#RECORDS#%03d", hourKey(hour), part)
+}
+
+func candidatesKey(hour time.Time, opener string, part int) string {
+	return fmt.Sprintf("%s#IDS#%s#%03d", hourKey(hour), keyEscaper.Replace(opener), part)
+}
+
+func sumKey(hour time.Time, part int) string { return fmt.Sprintf("%s#SUM#%03d", hourKey(hour), part) }
+
+func callsPrefix(hour time.Time) string { return hourKey(hour) + "#CALLS#" }
+
+// callsKey is the sort key of the calls that the step to that version of the hour has stored.
+func callsKey(hour time.Time, version int) string {
+	return fmt.Sprintf("%s%010d", callsPrefix(hour), version)
+}
+
+// placeOf returns the place of an hour by the keys of its item, as an index has them; ok is false
+// if they are those of another item.
+func placeOf(pk, sk string) (p reports.Place, ok bool) {
+	owner, isOrg := strings.CutPrefix(pk, orgPrefix)
+	org, entitlement, isBill := strings.Cut(owner, billSeparator)
+	start, isHour := strings.CutPrefix(sk, hourPrefix)
+	hour, err := time.Parse(hourLayout, start)
+	p = reports.Place{
+		Organization: metering.OrgID(keyUnescaper.Replace(org)), Entitlement: metering.EntitlementID(keyUnescaper.Replace(entitlement)), Hour: hour,
+	}
+	return p, isOrg && isBill && isHour && err == nil && len(start) == len(hourLayout)
+}
+
 // keyEscaper escapes the separator in the parts of a key, so that no organization, buyer or id can
 // form another's key.
 var keyEscaper = strings.NewReplacer("%", "%25", "#", "%23")
 
-func orgKey(org metering.OrgID) string { return "ORG#" + keyEscaper.Replace(string(org)) }
+// keyUnescaper returns what keyEscaper has escaped.
+var keyUnescaper = strings.NewReplacer("%25", "%", "%23", "#")
+
+const orgPrefix = "ORG#"
+
+func orgKey(org metering.OrgID) string { return orgPrefix + keyEscaper.Replace(string(org)) }
 
 func statusKey(org metering.OrgID, status metering.Status) string {
 	return orgKey(org) + "#STATUS#" + keyEscaper.Replace(string(status))

@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/marketmeter/marketmeter/internal/dynamoclient"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table/listjson"
 )
@@ -39,17 +38,25 @@ import (
 func (t *Table) List(ctx context.Context, org metering.OrgID, r metering.ListRequest, buffer []byte,
 	encode func(groups []byte, page metering.GroupPage) error,
 ) (laterBy time.Duration, err error) {
-	l := &listing{table: t, request: r, partition: pageKey(org, fingerprint(r.Client, r.Query)), deadline: time.Now().Add(r.ReadFor)}
+	return t.list(ctx, "groups", pageKey(org, fingerprint(r.Client, r.Query)), r, func(f metering.GroupFilter) (listed, bool) {
+		return newGroupQuery(org, f)
+	}, buffer, encode)
+}
+
+// list is List of what query reads. The checkpoints of the list are in the partition.
+func (t *Table) list(ctx context.Context, what, partition string, r metering.ListRequest, query func(metering.GroupFilter) (q listed, possible bool),
+	buffer []byte, encode func(page []byte, p metering.GroupPage) error,
+) (laterBy time.Duration, err error) {
+	l := &listing{table: t, what: what, request: r, partition: partition, deadline: time.Now().Add(r.ReadFor)}
 	if err := l.begin(ctx); err != nil {
 		return 0, err
 	}
 	filter := r.Filter
 	filter.StartDate, filter.EndDate = l.start.startDate, l.start.endDate
-	query, possible := newGroupQuery(org, filter)
-	if !possible {
+	var possible bool
+	if l.query, possible = query(filter); !possible {
 		return 0, encode(buffer, metering.GroupPage{})
 	}
-	l.query = query
 	l.page = page{json: buffer, begin: len(buffer), limit: r.Limit, size: sizeLimit{max: r.MaxSize}}
 
 	reading, cancel := withTimeToStore(ctx)
@@ -67,6 +74,25 @@ func (t *Table) List(ctx context.Context, org metering.OrgID, r metering.ListReq
 	return l.finish(ctx, encode)
 }
 
+// listed is what a list reads: items of one partition of the table or an index, sorted by their
+// positions, in descending order.
+type listed interface {
+	// input is the Query from the newest item on.
+	input(ctx context.Context, table string) *dynamodb.QueryInput
+	// startAfter makes the Query continue after the position, if it is not empty; ended reports
+	// that nothing of the list follows.
+	startAfter(input *dynamodb.QueryInput, position string) (ended bool, err error)
+	// exact reports whether each item that is read is an object of the list.
+	exact() bool
+	// counted reports whether DynamoDB can count the objects of the list.
+	counted() bool
+	// last returns the position of a LastEvaluatedKey.
+	last(key map[string]types.AttributeValue) (string, error)
+	// read sends the Query and calls l.take with the objects of its response. It returns the
+	// position at which DynamoDB stopped, which is empty at the end.
+	read(ctx context.Context, l *listing, input *dynamodb.QueryInput) (last string, err error)
+}
+
 // storeTime is the part of a request's time that reading leaves for storing its progress.
 const storeTime = 1500 * time.Millisecond
 
@@ -81,14 +107,16 @@ func withTimeToStore(ctx context.Context) (context.Context, context.CancelFunc) 
 // listing is one request for a page.
 type listing struct {
 	table     *Table
+	what      string // is listed, for messages
 	request   metering.ListRequest
-	partition string      // of the checkpoints and empty ranges of the list
-	query     *groupQuery // of the groups
-	deadline  time.Time   // for reading
+	partition string // of the checkpoints and empty ranges of the list
+	query     listed
+	deadline  time.Time // for reading
 
 	start checkpoint // start of reading
 	at    checkpoint // how far it came; the next page begins there, unless ended
 	ended bool       // no group of the list follows at
+	end   string     // the position of the last object of the page
 	retry retry
 	page  page
 }
@@ -116,7 +144,7 @@ func (l *listing) begin(ctx context.Context) (err error) {
 func (l *listing) count(ctx context.Context) error {
 	input := l.query.input(ctx, l.table.name)
 	input.Select = types.SelectCount
-	for l.at.offset < l.request.Offset && l.query.metaInfo == nil {
+	for l.at.offset < l.request.Offset && l.query.counted() {
 		left := l.request.Offset - l.at.offset
 		if ended, err := l.query.startAfter(input, l.at.position); ended || err != nil {
 			l.ended = ended
@@ -127,7 +155,7 @@ func (l *listing) count(ctx context.Context) error {
 		}
 		response, err := l.table.client.Query(ctx, input)
 		if err != nil {
-			return storageError("count groups", err)
+			return storageError("count "+l.what, err)
 		}
 		countRead(ctx, response.ConsumedCapacity)
 		if int(response.Count) > left {
@@ -138,9 +166,8 @@ func (l *listing) count(ctx context.Context) error {
 			l.ended = true
 			return nil
 		}
-		r := itemReader{item: response.LastEvaluatedKey}
-		if l.at.position = r.text(attrTime); r.err != nil {
-			return r.storedError("a key")
+		if l.at.position, err = l.query.last(response.LastEvaluatedKey); err != nil {
+			return err
 		}
 		if err := l.afterResponse(ctx); err != nil {
 			return err
@@ -151,50 +178,29 @@ func (l *listing) count(ctx context.Context) error {
 
 // read reads until the page is full or the list ends.
 func (l *listing) read(ctx context.Context) error {
-	response, ok := l.table.answers.Get().(*[]byte)
-	if !ok {
-		response = new([]byte)
-	}
-	defer l.table.answers.Put(response)
 	input := l.query.input(ctx, l.table.name)
-	l.query.project(input)
-	var end string // the position of the last group of the page
 	for !l.ended {
 		if ended, err := l.query.startAfter(input, l.at.position); ended || err != nil {
 			l.ended = ended
 			return err
 		}
-		// One more than the page holds shows whether a group follows.
+		// One more than the page holds shows whether another follows.
 		if left := l.request.Offset + l.request.Limit + 1 - l.at.offset; l.query.exact() && left <= maxQueryLimit {
 			input.Limit = aws.Int32(int32(left))
 		}
-		*response = (*response)[:0]
-		if _, err := l.table.client.Query(dynamoclient.TakeAnswer(ctx, response), input); err != nil {
-			return storageError("list groups", err)
-		}
-		// The groups of a response take no more bytes than the response.
-		l.page.json = slices.Grow(l.page.json, len(*response))
-		groups, beside, err := listjson.AppendGroups(l.page.json, *response, l.page.begin, l.take)
-		l.page.json = groups
+		last, err := l.query.read(ctx, l, input)
 		if err != nil {
-			return storageError("list groups", err)
+			return err
 		}
-		if len(l.page.last) > 0 {
-			end, l.page.last = string(l.page.last), nil
-			if _, ok := idOf(end); !ok {
-				return storageError("list groups", fmt.Errorf("%q is no position", end))
-			}
-		}
-		countUnits(ctx, beside.Units, 0)
 		switch {
 		case l.page.full:
-			l.at.position = end
+			l.at.position = l.end
 			return nil
-		case beside.Last == "":
+		case last == "":
 			l.ended = true
 			return nil
 		}
-		l.at.position = beside.Last
+		l.at.position = last
 		if err := l.afterResponse(ctx); err != nil {
 			return err
 		}
@@ -217,21 +223,30 @@ func (l *listing) afterResponse(ctx context.Context) error {
 // maxQueryLimit is more than one response of 1 MB holds. A larger limit saves nothing.
 const maxQueryLimit = 10_000
 
-// take reports to listjson.AppendGroups whether the group, which follows at, is in the page. If the
-// group is in the list and not after the page, at moves past it.
-func (l *listing) take(g listjson.Group) (bool, error) {
+// take reports whether an object of the list, which follows at, is in the page. If it is not after
+// the page, at moves past it.
+func (l *listing) take(g listjson.Group) bool {
 	if l.page.full {
-		return false, nil
-	}
-	if matches, err := l.query.matches(g); !matches || err != nil {
-		return false, err
+		return false
 	}
 	inPage := l.at.offset >= l.request.Offset
 	if inPage && !l.page.add(g) {
-		return false, nil
+		return false
 	}
 	l.at.offset++
-	return inPage, nil
+	return inPage
+}
+
+// copyEnd copies the position of the last object of the page out of the response that holds it.
+func (l *listing) copyEnd() error {
+	if len(l.page.last) == 0 {
+		return nil
+	}
+	l.end, l.page.last = string(l.page.last), nil
+	if _, ok := idOf(l.end); !ok {
+		return storageError("list "+l.what, fmt.Errorf("%q is no position", l.end))
+	}
+	return nil
 }
 
 // storeProgress stores how far reading came without finding a group of the page, so that a retry
@@ -263,7 +278,7 @@ func (l *listing) storeProgress(ctx context.Context, why error) error {
 	}
 	return &metering.Error{
 		Code: metering.Unavailable, RetryAfter: time.Second, Cause: why,
-		Message: fmt.Sprintf("the groups asked for were not reached in the %v that a request reads a list: repeat the request, and it continues from there", l.request.ReadFor),
+		Message: fmt.Sprintf("the %s asked for were not reached in the %v that a request reads a list: repeat the request, and it continues from there", l.what, l.request.ReadFor),
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 // An empty range in a form that this version does not know is ignored: the list is read.
-func TestEmptyRangeOfANewerVersion_IsReadOrPassedOver(t *testing.T) {
+func TestList_EmptyRangeOfANewerVersionIsReadOrPassedOver(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)
@@ -91,7 +91,7 @@ func TestEmptyRangeOfANewerVersion_IsReadOrPassedOver(t *testing.T) {
 }
 
 // A later write is recognized even if its number is one that this version does not read.
-func TestCheckpointOfANewerVersion_LaterOneWithAFractionStays(t *testing.T) {
+func TestList_LaterCheckpointOfANewerVersionStays(t *testing.T) {
 	t.Parallel()
 	client, name := tabletest.Client(t)
 	tbl := table.New(client, name)

@@ -14,7 +14,7 @@ import (
 // For all groups and limits: a page has the first groups, at least one. It ends before the first
 // group that exceeds the limit of groups or makes the page, in a JSON string, larger than its size
 // limit.
-func TestPage_EndsByItsLimits(t *testing.T) {
+func TestList_PageEndsByItsLimits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringOfN(rapid.SampledFrom([]rune{'"', '\\', 'a', 'b', ',', 'ü'}), 0, 12, -1)
 		groups := rapid.SliceOfN(text, 0, 12).Draw(t, "groups")

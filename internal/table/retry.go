@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 )
 
 // Retry validates and converts a group again that is INVALID or REPORT_FAILED, by what is stored
-// now, and returns it: CREATED, or INVALID with today's problems. It returns NotFound, or Conflict
-// naming the status or the dimension whose outcome has to be resolved first. With a key that has
+// now, and returns it: CREATED, or INVALID with today's problems. If a part of the group is billed,
+// the rest is reported as it is stored, and the group is CREATED, or stays REPORT_FAILED with
+// today's problems. Retry returns NotFound, Conflict naming the status or the dimension whose
+// outcome has to be resolved first, or Invalid if the group can't be retried. With a key that has
 // retried the group before, it returns the group as it is.
 //
 //	GetItem     as Group                             1 round trip
@@ -23,7 +27,8 @@ import (
 // The update is conditional on the group being the one that was read. If another request has
 // changed it, Retry begins again. The retry's own operation id is in an attribute that nothing but
 // another retry changes, so a repetition after a lost response finds it, even if the group was
-// claimed meanwhile.
+// claimed meanwhile. A group that was in a report waits for a later hour than that of the report:
+// a worker that slept must not take it into an hour that is sealed.
 func (t *Table) Retry(ctx context.Context, org metering.OrgID, id metering.GroupID, retry metering.Retry) (metering.Group, error) {
 	operation := NewOperation()
 	for attempt := 0; ; attempt++ {
@@ -40,18 +45,14 @@ func (t *Table) Retry(ctx context.Context, org metering.OrgID, id metering.Group
 		if err := group.CheckRetry(len(retryKeys(item)), retry); err != nil {
 			return metering.Group{}, err
 		}
-		sent := group.AsReported()
-		ids, billable := metering.EntitlementsOf([]metering.NewGroup{sent})
-		terms, err := t.TermsOf(ctx, org, ids, billable)
-		if err != nil {
+		r := retrying{org: org, Retry: retry, group: &group, read: item, operation: operation}
+		if r.inPart, err = isInPart(&group, item); err != nil {
 			return metering.Group{}, err
 		}
-		of := terms[metering.EntitlementID(group.EntitlementID)]
-		judged := of.Judge(&sent, retry.Now)
-		if err := group.Judged(of, &judged, retry.Now); err != nil {
+		if err := t.judgeRetried(ctx, &r); err != nil {
 			return metering.Group{}, err
 		}
-		after, changed, err := t.updateRetried(ctx, &group, item, of, retry, operation)
+		after, changed, err := t.updateRetried(ctx, &r)
 		if err != nil || changed {
 			return after, err
 		}
@@ -61,16 +62,96 @@ func (t *Table) Retry(ctx context.Context, org metering.OrgID, id metering.Group
 	}
 }
 
+// retrying is one attempt of a retry.
+type retrying struct {
+	metering.Retry
+	org       metering.OrgID
+	operation Operation
+	read      map[string]types.AttributeValue
+	group     *metering.Group
+	inPart    bool // a part of the group is billed, and stays as it is
+	terms     *metering.Terms
+	due       time.Time // the hour that the group waits for, if it is CREATED
+}
+
+// isInPart reports whether a part of the group is billed. It returns an error if the group can't be
+// retried.
+func isInPart(group *metering.Group, item map[string]types.AttributeValue) (bool, error) {
+	if isText(item, attrOutcomes, inReport) {
+		return false, metering.Errorf(metering.Invalid,
+			"usage record group %s is too large to store which of its dimensions are billed: see report %s, and report the others as new usage",
+			metering.Quote(group.ID), group.UsageRecordReportID)
+	}
+	outcomes, err := outcomesOf(item)
+	if err != nil {
+		return false, err
+	}
+	of, err := reports.RetryOf(group, outcomes)
+	if err != nil {
+		return false, metering.Errorf(metering.CodeOf(err), "usage record group %s can't be retried: %v", metering.Quote(group.ID), err)
+	}
+	return !of.Convert, nil
+}
+
+// judgeRetried makes the group what its retry makes of it, by the terms of now.
+func (t *Table) judgeRetried(ctx context.Context, r *retrying) error {
+	sent := r.group.AsReported()
+	if r.inPart {
+		sent = r.group.Rest()
+	}
+	ids, billable := metering.EntitlementsOf([]metering.NewGroup{sent})
+	terms, err := t.TermsOf(ctx, r.org, ids, billable)
+	if err != nil {
+		return err
+	}
+	r.terms = terms[metering.EntitlementID(r.group.EntitlementID)]
+	judged := r.terms.Judge(&sent, r.Now)
+	if judged.Valid() {
+		reported, err := hourIn(r.read)
+		if err != nil {
+			return err
+		}
+		var connection metering.Connection
+		if r.terms.Connection != nil {
+			connection = *r.terms.Connection
+		}
+		schedule := reports.ScheduleOf(r.terms.Entitlement, connection)
+		due, problem := schedule.Due(judged.Timestamp, reported, r.Now)
+		switch {
+		case problem == "":
+			r.due = due
+		case reported.IsZero() && sent.MetaInfo.SkipValidation: // as new usage: a worker fails it
+			r.due = judged.Timestamp
+		default:
+			judged.NoHour(problem)
+		}
+	}
+	if r.inPart {
+		r.group.RetriedInPart(&judged, r.Now)
+		return nil
+	}
+	return r.group.Judged(r.terms, &judged, r.Now)
+}
+
+// hourIn returns the hour that claimed a group last; zero if none has.
+func hourIn(item map[string]types.AttributeValue) (time.Time, error) {
+	r := itemReader{item: item}
+	if !r.has(attrHour) {
+		return time.Time{}, nil
+	}
+	hour, err := time.Parse(hourLayout, r.text(attrHour))
+	if err != nil {
+		r.fail(attrHour, "an hour")
+	}
+	return hour, r.storedError("a group")
+}
+
 // updateRetried stores a group as its retry has made it. It reports false if it is not the item any
 // more that was read.
-func (t *Table) updateRetried(ctx context.Context, group *metering.Group, read map[string]types.AttributeValue, terms *metering.Terms, retry metering.Retry, operation Operation) (after metering.Group, changed bool, err error) {
-	org := metering.OrgID(group.OrganizationID)
-	stored, u := groupItem(group), newUpdate()
-	usage := group.MetaInfo.Timestamp
-	if usage == nil {
-		usage = &group.CreationTime
-	}
-	u.setStatus(statusOf(org, group, usage))
+func (t *Table) updateRetried(ctx context.Context, r *retrying) (after metering.Group, changed bool, err error) {
+	group, u := r.group, newUpdate()
+	stored := groupItem(group)
+	u.setStatus(statusOf(r.org, group, &r.due))
 	for _, name := range ofRetry {
 		if value, ok := stored[name]; ok {
 			u.set(name, value)
@@ -78,42 +159,55 @@ func (t *Table) updateRetried(ctx context.Context, group *metering.Group, read m
 			u.remove(name)
 		}
 	}
-	metaInfo, _ := stored["metaInfo"].(*types.AttributeValueMemberM)
-	for _, name := range []string{"originRecords", "billableRecords"} {
-		if value, ok := metaInfo.Value[name]; ok {
-			u.sets = append(u.sets, u.name("metaInfo")+"."+u.name(name)+" = "+u.value(value))
+	if !r.inPart {
+		metaInfo, _ := stored["metaInfo"].(*types.AttributeValueMemberM)
+		for _, name := range []string{"originRecords", "billableRecords"} {
+			if value, ok := metaInfo.Value[name]; ok {
+				u.sets = append(u.sets, u.name("metaInfo")+"."+u.name(name)+" = "+u.value(value))
+			}
 		}
+		u.set(attrConfig, configNumber(r.terms))
+		u.remove(attrOutcomes)
 	}
-	u.set(attrConfig, configNumber(terms))
-	u.set(attrRetry, operation.value())
-	if retry.Key != nil {
-		u.add(attrRetryKeys, &types.AttributeValueMemberBS{Value: [][]byte{retry.Key[:]}})
+	u.set(attrRetry, r.operation.value())
+	if r.Key != nil {
+		u.add(attrRetryKeys, &types.AttributeValueMemberBS{Value: [][]byte{r.Key[:]}})
 	}
-	condition := u.name("status") + " = " + u.value(read["status"]) + " AND " + u.name("lastUpdateTime") + " = " + u.value(read["lastUpdateTime"])
-	if last, ok := read[attrRetry]; ok {
-		condition += " AND " + u.name(attrRetry) + " = " + u.value(last)
-	} else {
-		condition += " AND attribute_not_exists(" + u.name(attrRetry) + ")"
-	}
-	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(orgKey(org), groupKey(metering.GroupID(group.ID))), condition))
+	// Nothing but a retry changes _retry, and each report that is applied changes _applied: times
+	// alone may be equal.
+	condition := u.name("status") + " = " + u.value(r.read["status"]) + " AND " + u.name("lastUpdateTime") + " = " + u.value(r.read["lastUpdateTime"]) +
+		" AND " + u.as(r.read, attrRetry) + " AND " + u.as(r.read, attrApplied)
+	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(orgKey(r.org), groupKey(metering.GroupID(group.ID))), condition))
 	if err == nil {
 		countWrite(ctx, out.ConsumedCapacity)
 		after, err = itemGroup(out.Attributes)
 		return after, true, err
 	}
 	if message, ok := invalid(err); ok {
+		instead := "delete it, and report its usage in several groups"
+		if r.inPart {
+			instead = "report what is not billed as new usage"
+		}
 		return metering.Group{}, false, &metering.Error{
-			Code: metering.Invalid, Message: "the group would be too large to store: delete it, and report its usage in several groups", Cause: errors.New(message),
+			Code: metering.Invalid, Message: "the group would be too large to store: " + instead, Cause: errors.New(message),
 		}
 	}
 	found, ok := failedCondition(err)
 	if !ok {
 		return metering.Group{}, false, storageError("retry group", err)
 	}
-	if isMine(found, attrRetry, operation) { // the response to the first attempt was lost
+	if isMine(found, attrRetry, r.operation) { // the response to the first attempt was lost
 		return *group, true, nil
 	}
 	return metering.Group{}, false, nil
+}
+
+// as is the condition that the attribute is as it was read, or absent.
+func (u *update) as(read map[string]types.AttributeValue, attribute string) string {
+	if value, ok := read[attribute]; ok {
+		return u.name(attribute) + " = " + u.value(value)
+	}
+	return "attribute_not_exists(" + u.name(attribute) + ")"
 }
 
 // ofRetry are the attributes, besides those of its status, that a retry may change.

@@ -31,9 +31,10 @@ type Table struct {
 	client *dynamodb.Client
 	name   string
 
-	serials serials
-	terms   termsCache
-	parsed  parsedTerms
+	serials   serials
+	terms     termsCache
+	parsed    parsedTerms
+	described describedTable
 
 	answers sync.Pool // of *[]byte, for List: allocating a megabyte costs as much as reading it
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/programtest"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
@@ -479,9 +480,22 @@ func TestTable_OutOfReachIsUnavailable(t *testing.T) {
 	defer cancel()
 	live, _ := tabletest.Client(t)
 	for what, call := range map[string]func() error{
-		"ping":    func() error { return gone.Ping(t.Context()) },
-		"delete":  func() error { _, err := gone.Delete(t.Context(), "o1", "g", "", now); return err },
-		"config":  func() error { _, err := gone.Config(t.Context(), "o1"); return err },
+		"ping":   func() error { return gone.Ping(t.Context()) },
+		"delete": func() error { _, err := gone.Delete(t.Context(), "o1", "g", "", now); return err },
+		"config": func() error { _, err := gone.Config(t.Context(), "o1"); return err },
+		"reports": func() error {
+			_, err := gone.Reports(t.Context(), "o1", listRequest(metering.GroupFilter{}), nil, new(listOf).read)
+			return err
+		},
+		"daily records": func() error {
+			_, err := gone.DailyRecords(t.Context(), "o1", "AWS", listRequest(metering.GroupFilter{}), nil, new(listOf).read)
+			return err
+		},
+		"report": func() error { return gone.PutReport(t.Context(), reportedHour(t, "e1", 5), nil) },
+		"day": func() error {
+			h := reportedHour(t, "e1", 5, "cpu 1")
+			return gone.WriteDaily(t.Context(), &reports.Step{Before: h, After: decided(h, reports.Accepted)}, func() {})
+		},
 		"expired": func() error { _, err := table.New(live, name).Config(ended, "o1"); return err },
 		"throttled": func() error {
 			throttled := saying(`{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}`)

@@ -43,7 +43,7 @@ func catalogLine(kind Kind, id, name string) string {
 func exportedCatalog(t *testing.T, tbl *table.Table, org metering.OrgID, kind Kind) string {
 	t.Helper()
 	var out strings.Builder
-	if err := ExportCatalog(t.Context(), tbl, org, kind, &out, io.Discard); err != nil {
+	if err := Export(t.Context(), tbl, org, ExportOptions{Kind: kind}, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
@@ -187,7 +187,7 @@ func TestImportCatalog_DeletedEntitlementIsRevived(t *testing.T) {
 }
 
 // An export reads every page of DynamoDB.
-func TestExportCatalog_ReadsEveryPage(t *testing.T) {
+func TestExport_ReadsEveryPageOfTheCatalog(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	var lines strings.Builder
@@ -202,7 +202,7 @@ func TestExportCatalog_ReadsEveryPage(t *testing.T) {
 	if exportedCatalog(t, tbl, "o1", Metrics) != lines.String() {
 		t.Error("the export is not the 80 metrics that were imported")
 	}
-	err := ExportCatalog(t.Context(), tbl, "o1", Metrics, &closedPipe{10_000}, io.Discard)
+	err := Export(t.Context(), tbl, "o1", ExportOptions{Kind: Metrics}, &closedPipe{10_000}, io.Discard)
 	if err == nil || err.Error() != "what was written is not all: write |1: broken pipe" {
 		t.Errorf("into a pipe that closes: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -21,21 +22,66 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// Writer writes groups in a format. It must not be used after an error.
-type Writer interface {
+// ExportOptions are the options of an export. Without any, it writes groups as lines of JSON.
+type ExportOptions struct {
+	Kind   Kind
+	Format string               // jsonl or, for groups, csv
+	CSVRaw bool                 // texts are written in CSV as they are stored
+	Filter metering.GroupFilter // of groups
+}
+
+// Check returns an error, with the names of the command's flags, if the options exclude each other.
+func (o *ExportOptions) Check() error {
+	from, to := o.Filter.StartDate, o.Filter.EndDate
+	switch {
+	case from != "" && to != "" && from > to:
+		return fmt.Errorf("--from is %s and --to %s: the first day must not be after the last", from, to)
+	case o.Format != "jsonl" && o.Format != "csv":
+		return fmt.Errorf("--format is %q: it must be jsonl or csv", o.Format)
+	case o.CSVRaw && o.Format != "csv":
+		return errors.New("--csv-raw is for --format csv alone")
+	case o.Kind != Groups && o.Format == "csv":
+		return fmt.Errorf("--format csv is for --kind groups alone: %s are exported as jsonl", o.Kind)
+	case o.Kind != Groups && (from != "" || to != ""):
+		return fmt.Errorf("--from and --to are for --kind groups alone: all %s are exported", o.Kind)
+	}
+	return nil
+}
+
+// Export writes what the organization has of a kind. It holds one page in memory. It reports on
+// stderr what it can't write, and returns an error at the end.
+//
+// Groups that match the filter, newest first:
+//
+//	Query  a round trip and about 128 read units per 1 MB
+//
+// All entitlements or metrics, DELETED ones too, as lines of JSON in the order of their ids: what
+// is stored, members of newer versions included:
+//
+//	Query  a round trip per 1 MB, 1 read unit per 4 KB
+func Export(ctx context.Context, tbl *table.Table, org metering.OrgID, o ExportOptions, to, stderr io.Writer) error {
+	switch {
+	case o.Kind == Entitlements:
+		return exportLines(ctx, tbl.ExportEntitlements(ctx, org), to, stderr)
+	case o.Kind == Metrics:
+		return exportLines(ctx, tbl.ExportMetrics(ctx, org), to, stderr)
+	case o.Format == "csv":
+		return exportGroups(ctx, tbl.Groups(ctx, org, o.Filter), newCSV(to, o.CSVRaw), stderr)
+	}
+	return exportGroups(ctx, tbl.Groups(ctx, org, o.Filter), &jsonlWriter{out: bufio.NewWriter(to)}, stderr)
+}
+
+// groupWriter writes groups in a format. It must not be used after an error.
+type groupWriter interface {
 	// Write returns the paths of members that the format can't hold and that it has omitted.
 	Write(*metering.Group) (leftOut []string, err error)
 	Flush() error
 }
 
-// Export writes the organization's groups that match filter, newest first. It holds one page of
-// them in memory. It reports on stderr what it can't write, and returns an error at the end.
-//
-//	Query  a round trip and about 128 read units per 1 MB
-func Export(ctx context.Context, tbl *table.Table, org metering.OrgID, filter metering.GroupFilter, w Writer, stderr io.Writer) error {
+func exportGroups(ctx context.Context, groups iter.Seq2[*metering.Group, error], w groupWriter, stderr io.Writer) error {
 	var reading, writing error
 	incomplete := 0
-	for group, err := range tbl.Groups(ctx, org, filter) {
+	for group, err := range groups {
 		if err != nil {
 			if reading != nil {
 				fmt.Fprintln(stderr, reading)
@@ -76,20 +122,10 @@ func notAll(ctx context.Context, reading, writing error) error {
 	return nil
 }
 
-// ExportCatalog writes all entitlements or metrics of the organization, DELETED ones too, as lines
-// of JSON in the order of their ids: what is stored, members of newer versions included. It holds
-// one page of them in memory. It reports on stderr what it can't read, and returns an error at the
-// end.
-//
-//	Query  a round trip per 1 MB, 1 read unit per 4 KB
-func ExportCatalog(ctx context.Context, tbl *table.Table, org metering.OrgID, kind Kind, to, stderr io.Writer) error {
-	lines := tbl.ExportEntitlements
-	if kind == Metrics {
-		lines = tbl.ExportMetrics
-	}
+func exportLines(ctx context.Context, lines iter.Seq2[[]byte, error], to, stderr io.Writer) error {
 	out := bufio.NewWriter(to)
 	var reading, writing error
-	for line, err := range lines(ctx, org) {
+	for line, err := range lines {
 		if err != nil {
 			if reading != nil {
 				fmt.Fprintln(stderr, reading)
@@ -107,9 +143,7 @@ func ExportCatalog(ctx context.Context, tbl *table.Table, org metering.OrgID, ki
 	return notAll(ctx, reading, writing)
 }
 
-// NewJSONL writes each group as a line of JSON, in the format that Import reads.
-func NewJSONL(w io.Writer) Writer { return &jsonlWriter{out: bufio.NewWriter(w)} }
-
+// jsonlWriter writes each group as a line of JSON, in the format that Import reads.
 type jsonlWriter struct {
 	out  *bufio.Writer
 	line []byte
@@ -128,10 +162,10 @@ type csvWriter struct {
 	raw bool // texts are written unchanged
 }
 
-// NewCSV writes a header and a row per group. Unless raw is set, a ' is put before a text that a
+// newCSV writes a header and a row per group. Unless raw is set, a ' is put before a text that a
 // spreadsheet takes for a formula or that begins with a ' itself. Removing one leading ' from each
 // text returns the stored text.
-func NewCSV(w io.Writer, raw bool) Writer {
+func newCSV(w io.Writer, raw bool) csvWriter {
 	out := csv.NewWriter(w)
 	header := make([]string, len(metering.GroupMembers))
 	for i, m := range metering.GroupMembers {

@@ -61,11 +61,9 @@ func TestExport_EndsIfItsReaderHasGone(t *testing.T) {
 	if err != nil || counts.Imported != 50 {
 		t.Fatal(counts, err)
 	}
-	for format, newWriter := range map[string]func(io.Writer) Writer{
-		"jsonl": NewJSONL, "csv": func(w io.Writer) Writer { return NewCSV(w, false) },
-	} {
+	for _, format := range []string{"jsonl", "csv"} {
 		for _, room := range []int{0, 10_000} {
-			err := Export(t.Context(), tbl, "o1", metering.GroupFilter{}, newWriter(&closedPipe{room}), io.Discard)
+			err := Export(t.Context(), tbl, "o1", ExportOptions{Format: format}, &closedPipe{room}, io.Discard)
 			if err == nil || err.Error() != "what was written is not all: write |1: broken pipe" {
 				t.Errorf("%s into a pipe that closes after %d bytes: %v", format, room, err)
 			}
@@ -97,7 +95,7 @@ func TestExport_NeutralizesFormulasInCSV(t *testing.T) {
 	}
 	for _, raw := range []bool{false, true} {
 		var out strings.Builder
-		w := NewCSV(&out, raw)
+		w := newCSV(&out, raw)
 		for _, g := range groups {
 			if _, err := w.Write(&g); err != nil {
 				t.Fatal(err)
@@ -132,7 +130,7 @@ func TestExport_NeutralizesFormulasInCSV(t *testing.T) {
 func exported(t *testing.T, tbl *table.Table, org metering.OrgID) string {
 	t.Helper()
 	var out, warnings strings.Builder
-	if err := Export(t.Context(), tbl, org, metering.GroupFilter{}, NewJSONL(&out), &warnings); err != nil || warnings.Len() > 0 {
+	if err := Export(t.Context(), tbl, org, ExportOptions{}, &out, &warnings); err != nil || warnings.Len() > 0 {
 		t.Fatal(err, &warnings)
 	}
 	return out.String()
@@ -231,7 +229,7 @@ func TestExport_KeepsIdentifiersWithPercent(t *testing.T) {
 		t.Errorf("exported\n%s\nwant\n%s", got, want)
 	}
 	var csv, warnings strings.Builder
-	if err := Export(t.Context(), tbl, "o%1", metering.GroupFilter{}, NewCSV(&csv, false), &warnings); err != nil || !strings.Contains(csv.String(), "a%41") {
+	if err := Export(t.Context(), tbl, "o%1", ExportOptions{Format: "csv"}, &csv, &warnings); err != nil || !strings.Contains(csv.String(), "a%41") {
 		t.Errorf("as CSV: %v, %s\n%s", err, &warnings, &csv)
 	}
 	var refused []string

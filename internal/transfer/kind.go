@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -18,8 +19,14 @@ const (
 	Metrics      Kind = "metrics"
 )
 
-// Kinds are all kinds.
-var Kinds = []Kind{Groups, Entitlements, Metrics}
+// ParseKind reads the name of a kind.
+func ParseKind(text string) (Kind, error) {
+	switch kind := Kind(text); kind {
+	case Groups, Entitlements, Metrics:
+		return kind, nil
+	}
+	return "", errors.New("it must be groups, entitlements or metrics")
+}
 
 // importable is what a line holds.
 type importable struct {

@@ -13,7 +13,7 @@ import (
 )
 
 // The error for each bad body has the path and what is accepted.
-func TestBadBodiesAreNamedByPlace(t *testing.T) {
+func TestBody_ErrorHasPathAndWhatIsAccepted(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]string{
 		``:                                    `there is no JSON`,
@@ -92,7 +92,7 @@ func TestUnknownMember_LongNameCostsNoMore(t *testing.T) {
 	}
 }
 
-func TestNullCountsAsAbsent(t *testing.T) {
+func TestNull_CountsAsAbsent(t *testing.T) {
 	t.Parallel()
 	got, err := wire.DecodeNewGroups([]byte(`[{"id":null,"organizationID":null,"entitlementID":null,"timestamp":null,"records":null,
 		"billableRecords":[{"key":null,"properties":null,"quantity":null}],
@@ -104,7 +104,7 @@ func TestNullCountsAsAbsent(t *testing.T) {
 	}
 }
 
-func TestGroupsAreWrittenInOneWay(t *testing.T) {
+func TestGroup_IsWrittenInOneWay(t *testing.T) {
 	t.Parallel()
 	line := `{"status":"REPORTED","serialID":1e1,"id":"g","buyerID":"b/?","entitlementID":"e","partner":"GCP","productID":"p",
 		"creationTime":"2024-07-29T17:51:28.0719+02:00","reportedTime":"2024-07-29t15:51:29z","records":{"z":0.10,"a\"b":9007199254740993,"m":1e-9},
@@ -142,7 +142,7 @@ func TestGroup_TakesLeapSeconds(t *testing.T) {
 	}
 }
 
-func TestLinesThatAreNoGroupAreRefused(t *testing.T) {
+func TestGroup_InvalidLineIsRefused(t *testing.T) {
 	t.Parallel()
 	const good = `{"id":"g","buyerID":"b","entitlementID":"e","partner":"AWS","status":"CREATED","creationTime":"2024-07-29T15:51:28Z"}`
 	if _, err := wire.DecodeGroup([]byte(good)); err != nil {

@@ -166,7 +166,14 @@ func TestRecord_NamesThePartitions(t *testing.T) {
 				_, err := client.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: name})
 				return err
 			},
-			Request{Action: "DescribeTable", Accesses: []Access{access("DescribeTable", "", "", nil)}, Unclear: errors.New("any")},
+			Request{Action: "DescribeTable", Accesses: []Access{access("DescribeTable", "", "", nil)}},
+		},
+		{
+			func() error {
+				_, err := client.DescribeTimeToLive(ctx, &dynamodb.DescribeTimeToLiveInput{TableName: name})
+				return err
+			},
+			Request{Action: "DescribeTimeToLive", Accesses: []Access{access("DescribeTimeToLive", "", "", nil)}, Unclear: errors.New("any")},
 		},
 	} {
 		before := len(requests())

@@ -7,9 +7,10 @@ import (
 	"net/http"
 )
 
-// ShortPages is a transport for NewClient under which a Query of an index reads at most n items
-// before its filter; DynamoDB reads 1 MB of them. DynamoDB Local counts the megabyte after the
-// filter, and so never returns an empty response before the last.
+// ShortPages is a transport for NewClient under which a Query that is not consistent, as those of
+// indexes and of lists are, reads at most n items before its filter; DynamoDB reads 1 MB of them.
+// DynamoDB Local counts the megabyte after the filter, and so never returns an empty response
+// before the last.
 func ShortPages(next http.RoundTripper, n int) http.RoundTripper { return shortPages{next, n} }
 
 type shortPages struct {
@@ -31,7 +32,7 @@ func (t shortPages) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	limit, limited := query["Limit"].(float64)
-	if query["IndexName"] != nil && (!limited || limit > float64(t.n)) {
+	if consistent, _ := query["ConsistentRead"].(bool); !consistent && (!limited || limit > float64(t.n)) {
 		query["Limit"] = t.n
 		if body, err = json.Marshal(query); err != nil {
 			return nil, err

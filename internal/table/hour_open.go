@@ -1,0 +1,107 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+	"github.com/marketmeter/marketmeter/internal/wire"
+)
+
+// Open stores the lists of candidates under the name of the opener, then the hour. Until the hour
+// names the opener, nobody sees the lists. It returns reports.ErrChanged if the hour exists, or the
+// opener's lists do: an opener opens once.
+//
+//	PutItem for each list   1 write unit per KB: 190 for 5,000 ids of 36 characters
+//	PutItem of the hour     1 write unit, and 1 of byWork, if its ids have up to about 100 bytes
+func (t *Table) Open(ctx context.Context, h *reports.Hour, candidates [][]metering.GroupID) error {
+	operation := NewOperation()
+	for i, ids := range candidates {
+		item := itemKey(billKey(h.Organization, h.Entitlement), candidatesKey(h.Start, h.Opener, i))
+		pieces := setLongText(item, attrIDs, wire.AppendStoredCandidates(nil, ids), maxPiece, operation)
+		if err := t.putPieces(ctx, "store candidates", pieces); err != nil {
+			return err
+		}
+		if err := t.putOnce(ctx, "store candidates", operation, item); err != nil {
+			return err
+		}
+	}
+	return t.putOnce(ctx, "open an hour", operation, hourItem(h, operation))
+}
+
+// putOnce stores an item of the operation. It returns reports.ErrChanged if there is another.
+func (t *Table) putOnce(ctx context.Context, doing string, operation Operation, item map[string]types.AttributeValue) error {
+	stored, err := t.putNew(ctx, operation, item)
+	if _, conflict := errors.AsType[*types.TransactionConflictException](err); conflict || err == nil && !stored {
+		return reports.ErrChanged
+	}
+	if err != nil {
+		return storageError(doing, err)
+	}
+	return nil
+}
+
+// Candidates returns a list of candidates with its sum, if it is stored, read consistently.
+//
+//	BatchGetItem of the list and its sum   1 round trip, 1 read unit per 4 KB
+func (t *Table) Candidates(ctx context.Context, h *reports.Hour, part int) (reports.Candidates, error) {
+	const doing = "read candidates"
+	pk := billKey(h.Organization, h.Entitlement)
+	ids, sum := candidatesKey(h.Start, h.Opener, part), sumKey(h.Start, part)
+	items, err := t.getAll(ctx, doing, []map[string]types.AttributeValue{itemKey(pk, ids), itemKey(pk, sum)})
+	if err != nil {
+		return reports.Candidates{}, err
+	}
+	written, err := t.strictText(ctx, doing, attrIDs, ids, items[[2]string{pk, ids}])
+	if err != nil {
+		return reports.Candidates{}, err
+	}
+	var c reports.Candidates
+	if c.IDs, err = wire.DecodeStoredCandidates([]byte(written)); err != nil {
+		return reports.Candidates{}, fmt.Errorf("%s: %w", ids, err)
+	}
+	if item := items[[2]string{pk, sum}]; item != nil {
+		written, err := t.strictText(ctx, doing, attrSum, sum, item)
+		if err != nil {
+			return reports.Candidates{}, err
+		}
+		if c.Sum, err = wire.DecodeStoredSum([]byte(written)); err != nil {
+			return reports.Candidates{}, fmt.Errorf("%s: %w", sum, err)
+		}
+	}
+	return c, nil
+}
+
+// strictText returns the text in an attribute of an item that has no other attributes. The error of
+// one that this version can't read is reports.ErrNewer.
+func (t *Table) strictText(ctx context.Context, doing, attribute, what string, item map[string]types.AttributeValue, beside ...string) (string, error) {
+	if err := t.readLongTexts(ctx, doing, attribute, []map[string]types.AttributeValue{item}); err != nil {
+		return "", err
+	}
+	r := strictReader{itemReader{item: item}}
+	r.only(append(beside, attrPK, attrSK, attrOperation, attribute))
+	written := r.text(attribute)
+	return written, r.newer(what)
+}
+
+// PutSum stores the sum of a list of candidates, unless one is stored: the first one stays, even if
+// a worker that came late found that more candidates are absent by now.
+//
+//	PutItem   1 write unit per KB
+func (t *Table) PutSum(ctx context.Context, h *reports.Hour, part int, sum *reports.Sum) error {
+	const doing = "store a sum"
+	operation := NewOperation()
+	item := itemKey(billKey(h.Organization, h.Entitlement), sumKey(h.Start, part))
+	pieces := setLongText(item, attrSum, wire.AppendStoredSum(nil, sum), maxPiece, operation)
+	if err := t.putPieces(ctx, doing, pieces); err != nil {
+		return err
+	}
+	if _, err := t.putNew(ctx, operation, item); err != nil {
+		return storageError(doing, err)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package table
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+)
+
+// WaitingGroups returns those of the groups that are CREATED and wait for the place, in the order
+// of the ids. It removes the others' entries in byWork if they do not wait at all.
+//
+//	BatchGetItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip for each 100 groups, 1 read unit
+//	                                                per 4 KB and group
+//	as dropWork                                     for each entry to remove
+func (t *Table) WaitingGroups(ctx context.Context, p reports.Place, ids []metering.GroupID) ([]metering.Group, error) {
+	var groups []metering.Group
+	err := t.eachGroup(ctx, p.Organization, ids, func(id metering.GroupID, item map[string]types.AttributeValue) error {
+		if !isText(item, "status", string(metering.StatusCreated)) {
+			return t.dropWork(ctx, p.Organization, id, item)
+		}
+		if !isText(item, attrDue, dueKey(p.Hour, p.Organization, p.Entitlement, id)) {
+			return nil
+		}
+		group, err := itemGroup(item)
+		groups = append(groups, group)
+		return err
+	})
+	return groups, err
+}
+
+// Move makes a group that waits for a place wait for a later hour. It does nothing if the group
+// does not wait for the place any more.
+//
+//	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 7 write units under 1 KB
+func (t *Table) Move(ctx context.Context, p reports.Place, id metering.GroupID, to time.Time) error {
+	if !to.After(p.Hour) {
+		return storageError("move a group", fmt.Errorf("from %s to %s: a due hour only grows", hourText(p.Hour), hourText(to)))
+	}
+	u := newUpdate()
+	u.set(attrDue, text(dueKey(to, p.Organization, p.Entitlement, id)))
+	return t.changeWaiting(ctx, "move a group", p, id, u)
+}
+
+// Expire makes a group that waits for a place REPORT_FAILED, with the problem. It does nothing if
+// the group does not wait for the place any more.
+//
+//	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 7 write units under 1 KB; 2 round
+//	                                              trips if the problem has to be shortened
+//
+// The group keeps the hour of its last report and what became of its dimensions, for a retry.
+func (t *Table) Expire(ctx context.Context, p reports.Place, id metering.GroupID, problem metering.Problem, now time.Time) error {
+	expire := func(problems []metering.Problem) error {
+		u := newUpdate()
+		u.setStatus(groupStatus{org: p.Organization, status: metering.StatusReportFailed, at: now, problems: problems})
+		return t.changeWaiting(ctx, "expire a group", p, id, u)
+	}
+	err := expire([]metering.Problem{problem})
+	if _, tooLarge := invalid(err); tooLarge {
+		err = expire(metering.ShortProblems([]metering.Problem{problem}))
+	}
+	return err
+}
+
+// changeWaiting updates a group if it waits for the place.
+func (t *Table) changeWaiting(ctx context.Context, doing string, p reports.Place, id metering.GroupID, u *update) error {
+	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(orgKey(p.Organization), groupKey(id)), u.waits(p, id)))
+	if err == nil {
+		countWrite(ctx, out.ConsumedCapacity)
+		return nil
+	}
+	found, ok := failedCondition(err)
+	if !ok {
+		return storageError(doing, err)
+	}
+	return t.dropWork(ctx, p.Organization, id, found)
+}
+
+// dropWork removes the entry in byWork of a group that does not wait. An older version's delete,
+// which does not know byWork, leaves such an entry. A status that this version does not know may be
+// one that waits: its entry stays.
+//
+//	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 6 write units under 1 KB; none if
+//	                                              the group has no entry
+func (t *Table) dropWork(ctx context.Context, org metering.OrgID, id metering.GroupID, found map[string]types.AttributeValue) error {
+	r := itemReader{item: found}
+	if !r.has(attrWork) && !r.has(attrDue) || !ended(metering.Status(r.text("status"))) {
+		return nil
+	}
+	u := newUpdate()
+	u.remove(attrWork)
+	u.remove(attrDue)
+	condition := u.name("status") + " = " + u.value(found["status"])
+	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(orgKey(org), groupKey(id)), condition))
+	if err == nil {
+		countWrite(ctx, out.ConsumedCapacity)
+		return nil
+	}
+	if _, ok := failedCondition(err); ok { // it was changed meanwhile
+		return nil
+	}
+	return storageError("remove a group from the work", err)
+}
+
+// ended reports whether no group of that status waits to be reported.
+func ended(status metering.Status) bool {
+	switch status {
+	case metering.StatusDeleted, metering.StatusInvalid, metering.StatusReportPending, metering.StatusReported, metering.StatusReportFailed:
+		return true
+	}
+	return false
+}
