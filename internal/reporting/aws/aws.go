@@ -8,17 +8,15 @@
 package aws
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
+	"github.com/marketmeter/marketmeter/internal/awscall"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	"github.com/marketmeter/marketmeter/internal/reporting/exchange"
 )
@@ -50,6 +48,9 @@ func New(options Options) *Marketplace {
 	return &Marketplace{options, exchange.NewClient(options.Transport, options.Timeout)}
 }
 
+// Body returns the request with the records, as Send sends it.
+func (m *Marketplace) Body(records []reporting.Record) []byte { return Body(records) }
+
 // Fit returns how many of the first records fit in one request.
 func (m *Marketplace) Fit(records []reporting.Record) int { return reporting.Fit(records, &limits) }
 
@@ -59,38 +60,18 @@ func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) repo
 	if len(call.Sent) == 0 {
 		return reporting.Response{Results: call.Results()}
 	}
-	ctx, cancel := m.client.Bound(ctx)
-	defer cancel()
-
 	body := Body(call.Sent)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, m.endpoint(region(&call.Sent[0])), bytes.NewReader(body))
+	reply, err := m.do(ctx, region(&call.Sent[0]), body)
 	if err != nil {
-		return call.NotSent(reporting.Misconfigured, "the endpoint is no URL")
+		return call.NotSent(faultOf(err), err.Error())
 	}
-	request.Header.Set("Content-Type", contentType)
-	request.Header.Set("X-Amz-Target", target)
-	credentials, err := m.options.Credentials.Retrieve(ctx)
-	if err != nil {
-		return call.NotSent(reporting.CredentialsRefused, "no AWS credentials: "+err.Error())
-	}
-	secrets := []string{credentials.SecretAccessKey, credentials.SessionToken}
-	digest := sha256.Sum256(body)
-	if err := v4.NewSigner().SignHTTP(ctx, credentials, request, hex.EncodeToString(digest[:]), signingName,
-		region(&call.Sent[0]), m.options.Now()); err != nil {
-		return call.NotSent(reporting.CredentialsRefused, "the request can't be signed: "+exchange.RedactText(err.Error(), secrets...))
-	}
-	reply := m.client.Do(request)
-	if !reply.Sent {
-		return call.NotSent(reporting.Unreachable, "AWS can't be reached: "+exchange.RedactText(reply.Err.Error(), secrets...))
-	}
-	reply.Body = exchange.Redact(reply.Body, secrets...)
 	response := reporting.Response{
 		Request: body, Response: reply.Body, Status: reply.Status,
 		RequestID: reply.Header.Get("X-Amzn-Requestid"), RetryAfter: reply.RetryAfter(m.options.Now()),
 	}
-	switch name, reason := readException(reply.Body, reply.Header.Get("X-Amzn-Errortype")); {
+	switch name, reason := awscall.ReadException(reply.Body, reply.Header.Get("X-Amzn-Errortype")); {
 	case reply.Err != nil:
-		call.Rest(reporting.Result{Reason: "AWS's response is missing or incomplete: " + exchange.RedactText(reply.Err.Error(), secrets...)})
+		call.Rest(reporting.Result{Reason: "AWS's response is missing or incomplete: " + reply.Err.Error()})
 	case reply.Status == http.StatusOK:
 		readResults(call, reply.Body)
 		call.Rest(reporting.Result{Reason: "AWS's response does not name the record"})
@@ -101,6 +82,22 @@ func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) repo
 	}
 	response.Results = call.Results()
 	return response
+}
+
+// do calls BatchMeterUsage. An error means that nothing was sent.
+func (m *Marketplace) do(ctx context.Context, region string, body []byte) (exchange.Reply, error) {
+	client := awscall.Client{Credentials: m.options.Credentials, HTTP: m.client, Now: m.options.Now}
+	return client.Do(ctx, &awscall.Call{
+		URL: m.endpoint(region), Service: signingName, Region: region, ContentType: contentType, Target: target, Body: body,
+	})
+}
+
+// faultOf returns the fault of the lane for an error of do.
+func faultOf(err error) reporting.LaneFault {
+	if errors.Is(err, awscall.ErrCredentials) && !errors.Is(err, errUnreachable) {
+		return reporting.CredentialsRefused
+	}
+	return reporting.Unreachable
 }
 
 func (m *Marketplace) endpoint(region string) string {

@@ -2,8 +2,6 @@ package aws
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -13,8 +11,8 @@ import (
 	"time"
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
+	"github.com/marketmeter/marketmeter/internal/awscall"
 	"github.com/marketmeter/marketmeter/internal/reporting/exchange"
 )
 
@@ -48,14 +46,11 @@ type assumed struct {
 	client *exchange.Client
 }
 
+// errUnreachable marks credentials that can't be had now, for a reason that is not the role's.
+var errUnreachable = errors.New("STS can't be reached")
+
 // Retrieve calls AssumeRole. Its errors hold no secret.
 func (a *assumed) Retrieve(ctx context.Context) (awssdk.Credentials, error) {
-	own, err := a.own.Retrieve(ctx)
-	if err != nil {
-		return awssdk.Credentials{}, err
-	}
-	ctx, cancel := a.client.Bound(ctx)
-	defer cancel()
 	form := url.Values{
 		"Action": {"AssumeRole"}, "Version": {"2011-06-15"}, "RoleArn": {a.role.ARN}, "RoleSessionName": {"marketmeter"},
 	}
@@ -66,24 +61,24 @@ func (a *assumed) Retrieve(ctx context.Context) (awssdk.Credentials, error) {
 	if endpoint == "" {
 		endpoint = "https://sts." + a.role.Region + ".amazonaws.com/"
 	}
-	body := form.Encode()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(body))
+	client := awscall.Client{Credentials: a.own, HTTP: a.client, Now: a.role.Now}
+	reply, err := client.Do(ctx, &awscall.Call{
+		URL: endpoint, Service: "sts", Region: a.role.Region,
+		ContentType: "application/x-www-form-urlencoded; charset=utf-8", Body: []byte(form.Encode()),
+	})
+	if errors.Is(err, awscall.ErrCredentials) {
+		return awssdk.Credentials{}, err
+	}
+	if err == nil {
+		err = reply.Err
+	}
 	if err != nil {
-		return awssdk.Credentials{}, errors.New("the endpoint of STS is no URL")
+		return awssdk.Credentials{}, fmt.Errorf("assuming the role: %w: %w", errUnreachable, err)
 	}
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
-	digest := sha256.Sum256([]byte(body))
-	if err := v4.NewSigner().SignHTTP(ctx, own, request, hex.EncodeToString(digest[:]), "sts", a.role.Region, a.role.Now()); err != nil {
-		return awssdk.Credentials{}, errors.New("the request to STS can't be signed")
-	}
-	reply := a.client.Do(request)
-	if reply.Err != nil {
-		return awssdk.Credentials{}, fmt.Errorf("assuming the role: %s", exchange.RedactText(reply.Err.Error(), own.SecretAccessKey, own.SessionToken))
-	}
-	return readRole(reply, own)
+	return readRole(reply)
 }
 
-func readRole(reply exchange.Reply, own awssdk.Credentials) (awssdk.Credentials, error) {
+func readRole(reply exchange.Reply) (awssdk.Credentials, error) {
 	var response struct {
 		Role struct {
 			AccessKeyID     string    `xml:"AccessKeyId"`
@@ -98,10 +93,13 @@ func readRole(reply exchange.Reply, own awssdk.Credentials) (awssdk.Credentials,
 	r := &response.Role
 	switch {
 	case reply.Status != http.StatusOK:
-		text := fmt.Sprintf("status %d, %s: %s", reply.Status, response.Code, response.Message)
-		return awssdk.Credentials{}, fmt.Errorf("assuming the role: %s", exchange.RedactText(text, own.SecretAccessKey, own.SessionToken))
+		err := fmt.Errorf("assuming the role: status %d, %s: %s", reply.Status, response.Code, response.Message)
+		if reply.Status/100 == 5 || strings.Contains(response.Code, "Throttl") {
+			err = fmt.Errorf("%w: %w", errUnreachable, err)
+		}
+		return awssdk.Credentials{}, err
 	case err != nil || r.AccessKeyID == "" || r.SecretAccessKey == "" || r.SessionToken == "" || r.Expiration.IsZero():
-		return awssdk.Credentials{}, errors.New("assuming the role: the response of STS has no credentials")
+		return awssdk.Credentials{}, fmt.Errorf("assuming the role: %w: the response has no credentials", errUnreachable)
 	}
 	return awssdk.Credentials{
 		AccessKeyID: r.AccessKeyID, SecretAccessKey: r.SecretAccessKey, SessionToken: r.SessionToken,

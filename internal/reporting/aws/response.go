@@ -1,9 +1,7 @@
 package aws
 
 import (
-	"bytes"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -122,31 +120,4 @@ func (e *echo) sameHour(hour time.Time) bool {
 	seconds, err := strconv.ParseFloat(string(e.Timestamp), 64)
 	start := float64(hour.Unix())
 	return err == nil && seconds >= start && seconds < start+time.Hour.Seconds()
-}
-
-// readException returns the name of an exception without its namespace, and a description. The name
-// is empty if the body is none.
-//
-// Source: AWS JSON 1.1 protocol, "Operation error serialization": __type may be a shape id, and may
-// be followed by a colon and a URI.
-func readException(body []byte, header string) (name, reason string) {
-	var e struct {
-		Type    string `json:"__type"`
-		Code    string `json:"code"`
-		Message string `json:"message"`
-		Capital string `json:"Message"`
-	}
-	if len(bytes.TrimSpace(body)) == 0 || json.Unmarshal(body, &e) != nil {
-		return "", ""
-	}
-	for _, name = range []string{e.Type, e.Code, header} {
-		if name != "" {
-			break
-		}
-	}
-	name, _, _ = strings.Cut(name, ":")
-	if _, shape, ok := strings.Cut(name, "#"); ok {
-		name = shape
-	}
-	return name, name + ": " + e.Message + e.Capital
 }

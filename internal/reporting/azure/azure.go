@@ -54,6 +54,9 @@ func New(options Options) *Marketplace {
 	return m
 }
 
+// Body returns the request with the records, as Send sends it.
+func (m *Marketplace) Body(records []reporting.Record) []byte { return Body(records) }
+
 // Fit returns how many of the first records fit in one request.
 func (m *Marketplace) Fit(records []reporting.Record) int { return reporting.Fit(records, &limits) }
 
@@ -69,11 +72,7 @@ func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) repo
 	body := Body(call.Sent)
 	reply, requestID, correlationID, err := m.do(ctx, http.MethodPost, "batchUsageEvent?"+version, body)
 	if err != nil {
-		fault := reporting.Unreachable
-		if errors.Is(err, errCredentials) {
-			fault = reporting.CredentialsRefused
-		}
-		return call.NotSent(fault, err.Error())
+		return call.NotSent(faultOf(err), err.Error())
 	}
 	response := reporting.Response{
 		Request: body, Response: reply.Body, Status: reply.Status, RequestID: requestID, CorrelationID: correlationID,
@@ -134,12 +133,23 @@ func newGUID() string {
 }
 
 // errCredentials marks a connection whose credentials are missing or refused.
-var errCredentials = errors.New("the token endpoint of Azure refused the credentials")
+var errCredentials = errors.New("the credentials for Azure are refused")
+
+// faultOf returns the fault of the lane for an error of do.
+func faultOf(err error) reporting.LaneFault {
+	if errors.Is(err, errCredentials) {
+		return reporting.CredentialsRefused
+	}
+	return reporting.Unreachable
+}
 
 // fetchToken fetches a token by the client's credentials. Its errors hold no secret: those of the
 // library repeat the response.
 func (m *Marketplace) fetchToken(ctx context.Context) (exchange.Token, error) {
 	secret, err := m.options.Secrets.Secret(ctx, m.options.SecretARN)
+	if errors.Is(err, reporting.ErrSecretUnavailable) {
+		return exchange.Token{}, fmt.Errorf("the client secret can't be read: %w", err)
+	}
 	if err != nil {
 		return exchange.Token{}, fmt.Errorf("%w: the client secret can't be read: %w", errCredentials, err)
 	}
@@ -147,10 +157,10 @@ func (m *Marketplace) fetchToken(ctx context.Context) (exchange.Token, error) {
 		ClientID: m.options.ClientID, ClientSecret: secret, Scopes: []string{scope}, AuthStyle: oauth2.AuthStyleInParams,
 		TokenURL: m.endpoint("https://login.microsoftonline.com") + "/" + url.PathEscape(m.options.TenantID) + "/oauth2/v2.0/token",
 	}
-	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, m.client.HTTP()))
-	if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok && refused.Response.StatusCode/100 == 4 && refused.ErrorCode != "" {
+	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, m.client.HTTP(ctx)))
+	if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok && refused.Response.StatusCode/100 == 4 && refused.Response.StatusCode != http.StatusTooManyRequests && refused.ErrorCode != "" {
 		text := exchange.RedactText(refused.ErrorCode+": "+refused.ErrorDescription, secret)
-		return exchange.Token{}, fmt.Errorf("%w: %s", errCredentials, text)
+		return exchange.Token{}, fmt.Errorf("%w: the token endpoint: %s", errCredentials, text)
 	}
 	if err != nil {
 		return exchange.Token{}, fmt.Errorf("the token endpoint of Azure did not respond with a token: %s", tokenFailure(err))

@@ -477,35 +477,6 @@ func TestSend_SecretsAreRedacted(t *testing.T) {
 	}
 }
 
-func TestDays_AreDailySums(t *testing.T) {
-	b := rt.Start(t, sandbox.Options{})
-	m := of(b, nil)
-	later := with(rt.Azure("d0", "2.5"), func(r *reporting.Record) { r.Start, r.End = r.Start.Add(-time.Hour), r.End.Add(-time.Hour) })
-	m.Send(context.Background(), records(rt.Azure("d0", "1.25"), later, rt.Azure("d1", "7")))
-	day := rt.Hour.Truncate(24 * time.Hour)
-	days, err := m.Days(context.Background(), day, day)
-	if err != nil || len(days) != 2 {
-		t.Fatal(days, err)
-	}
-	if w := (Day{day, rt.Resource, "d0", "silver", "Submitted", 3.75, 0, 2}); days[0] != w {
-		t.Errorf("got %+v, want %+v", days[0], w)
-	}
-	b.Set(rt.Now.Add(72 * time.Hour))
-	days, err = m.Days(context.Background(), day, day)
-	if err != nil || days[0].Status != "Accepted" || days[0].Processed != 3.75 {
-		t.Error(days, err)
-	}
-	if days, err = m.Days(context.Background(), day.Add(24*time.Hour), day.Add(48*time.Hour)); err != nil || len(days) != 0 {
-		t.Error(days, err)
-	}
-	for _, fault := range []string{sandbox.Cut, sandbox.Malformed, sandbox.ContentType, sandbox.ServerError, sandbox.Throttled} {
-		b.Fault(sandbox.Fault{Operation: "usageEvents", Fault: fault})
-		if days, err := m.Days(context.Background(), day, day); err == nil {
-			t.Errorf("%s: %v", fault, days)
-		}
-	}
-}
-
 // A message that names no resource may be of either.
 func TestSend_AmbiguousMessageIsInDoubt(t *testing.T) {
 	b := rt.Start(t, sandbox.Options{})

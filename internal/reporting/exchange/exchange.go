@@ -42,8 +42,26 @@ func NewClient(transport http.RoundTripper, timeout time.Duration) *Client {
 	}
 }
 
-// HTTP returns the client that libraries which fetch tokens use. The context bounds their calls.
-func (c *Client) HTTP() *http.Client { return c.http }
+// HTTP returns a client for libraries that fetch tokens. Its calls end with the context, whatever
+// context they have: golang.org/x/oauth2/jwt makes them without one.
+func (c *Client) HTTP(ctx context.Context) *http.Client {
+	bound := *c.http
+	bound.Transport = within{ctx, bound.Transport}
+	return &bound
+}
+
+type within struct {
+	ctx  context.Context
+	next http.RoundTripper
+}
+
+func (w within) RoundTrip(r *http.Request) (*http.Response, error) {
+	next := w.next
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	return next.RoundTrip(r.WithContext(w.ctx))
+}
 
 // Bound returns a context that ends after the timeout.
 func (c *Client) Bound(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -169,6 +169,34 @@ func TestTokens_AreFetchedOnceForAll(t *testing.T) {
 	}
 }
 
+// A caller waits for another's fetch only until its own time is over.
+func TestTokens_WaitEndsWithItsContext(t *testing.T) {
+	begun, ends := make(chan struct{}), make(chan struct{})
+	tokens := Tokens{Now: time.Now, Fetch: func(context.Context) (Token, error) {
+		close(begun)
+		<-ends
+		return Token{"t", time.Now().Add(time.Hour)}, nil
+	}}
+	var group sync.WaitGroup
+	group.Go(func() {
+		if value, fetched, err := tokens.Get(context.Background()); value != "t" || !fetched || err != nil {
+			t.Error(value, fetched, err)
+		}
+	})
+	<-begun
+	late := errors.New("the time is over")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(late)
+	if _, _, err := tokens.Get(ctx); !errors.Is(err, late) {
+		t.Error(err)
+	}
+	close(ends)
+	group.Wait()
+	if value, fetched, err := tokens.Get(ctx); value != "t" || fetched || err != nil {
+		t.Error(value, fetched, err)
+	}
+}
+
 func TestTokens_FailureIsNotStored(t *testing.T) {
 	failure := errors.New("no")
 	tokens := Tokens{Now: time.Now, Fetch: func(context.Context) (Token, error) { return Token{}, failure }}

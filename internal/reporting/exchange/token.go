@@ -23,24 +23,58 @@ type Tokens struct {
 	Fetch func(context.Context) (Token, error)
 	Now   func() time.Time
 
-	mu      sync.Mutex
-	current Token
+	mu       sync.Mutex
+	current  Token
+	fetching chan struct{} // closed when the fetch under way ends; nil if there is none
 }
 
 // Get returns the token, and whether it was fetched by this call. Callers that need a new one at
-// the same time wait for one fetch.
+// the same time wait for one fetch, each until its own context ends.
 func (t *Tokens) Get(ctx context.Context) (value string, fetched bool, err error) {
+	for {
+		value, under := t.begin()
+		switch {
+		case value != "":
+			return value, false, nil
+		case under == nil:
+			value, err = t.fetch(ctx)
+			return value, err == nil, err
+		}
+		select {
+		case <-under:
+		case <-ctx.Done():
+			return "", false, fmt.Errorf("no token was fetched: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// begin returns the current token; or the fetch under way; or neither: the caller calls fetch.
+func (t *Tokens) begin() (value string, under chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.current.Value != "" && t.Now().Before(t.current.Expires.Add(-margin)) {
-		return t.current.Value, false, nil
+		return t.current.Value, nil
 	}
-	token, err := t.Fetch(ctx)
-	if err != nil {
-		return "", false, err
+	if under = t.fetching; under == nil {
+		t.fetching = make(chan struct{})
 	}
-	t.current = token
-	return token.Value, true, nil
+	return "", under
+}
+
+func (t *Tokens) fetch(ctx context.Context) (string, error) {
+	var token Token
+	var err error
+	defer func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if err == nil {
+			t.current = token
+		}
+		close(t.fetching)
+		t.fetching = nil
+	}()
+	token, err = t.Fetch(ctx)
+	return token.Value, err
 }
 
 // Drop forgets the token, if it is still the current one: the marketplace has refused it.

@@ -35,12 +35,16 @@ type stop struct {
 	retryAfter time.Duration
 }
 
-// check brings the checks of the records' consumers up to date. It returns nil, or why the lane
-// can't send.
+// check brings the checks of the records' consumers up to date, in half of the time that ctx has
+// left: the other half is for report. It returns nil, or why the lane can't send.
 //
-// A check that fails without saying anything about the consumer leaves its last result as it is; a
-// consumer without one is taken for active: report refuses what is not billable.
+// A check that fails without saying anything about the consumer, or for which no time is left,
+// leaves its last result as it is; a consumer without one is taken for active: report refuses what
+// is not billable.
 func (m *Marketplace) check(ctx context.Context, service string, records []reporting.Record) *stop {
+	end, _ := ctx.Deadline() // Bound has set one
+	ctx, cancel := context.WithTimeout(ctx, time.Until(end)/2)
+	defer cancel()
 	var group errgroup.Group
 	group.SetLimit(maxChecks)
 	due := map[string]bool{}
@@ -82,9 +86,10 @@ func (m *Marketplace) lastCheck(service, id string) string {
 }
 
 func (m *Marketplace) checkOne(ctx context.Context, service string, r *reporting.Record) *stop {
-	ctx, cancel := m.client.Bound(ctx)
-	defer cancel()
 	reply, err := m.do(ctx, service, "check", checkBody(r))
+	if err != nil && ctx.Err() != nil {
+		return nil // the time for checks is over: report finds out whether Google can be reached
+	}
 	if err != nil {
 		return &stop{reporting.LaneAtFault(faultOf(err), metering.ProblemNoConnection), err.Error(), 0}
 	}

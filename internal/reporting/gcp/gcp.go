@@ -38,7 +38,7 @@ type Options struct {
 
 	Sandbox   string            // the URL of a sandbox to use instead of Google, or empty
 	Transport http.RoundTripper // nil is the default one
-	Timeout   time.Duration     // of a call; 0 is exchange.Timeout
+	Timeout   time.Duration     // of a Send or Verify in all; 0 is exchange.Timeout
 	Now       func() time.Time
 }
 
@@ -59,15 +59,22 @@ func New(options Options) *Marketplace {
 	return m
 }
 
+// Body returns the request with the records, as Send sends it.
+func (m *Marketplace) Body(records []reporting.Record) []byte { return Body(records) }
+
 // Fit returns how many of the first records fit in one request.
 func (m *Marketplace) Fit(records []reporting.Record) int { return reporting.Fit(records, &limits) }
 
-// Send checks the consumers whose last check is too old, and reports the records of the others.
+// Send checks the consumers whose last check is too old, and reports the records of those that can
+// be billed. All of it, fetching a token too, ends within the timeout.
 func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) reporting.Response {
 	call := reporting.Begin(records, &limits)
 	if len(call.Sent) == 0 {
 		return reporting.Response{Results: call.Results()}
 	}
+	ctx, cancel := m.client.Bound(ctx)
+	defer cancel()
+
 	service := call.Sent[0].IDs.ServiceName
 	if stop := m.check(ctx, service, call.Sent); stop != nil {
 		var response reporting.Response
@@ -87,9 +94,6 @@ func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) repo
 	if len(active) == 0 {
 		return reporting.Response{Results: call.Results()}
 	}
-	ctx, cancel := m.client.Bound(ctx)
-	defer cancel()
-
 	body := Body(active)
 	reply, err := m.do(ctx, service, "report", body)
 	if err != nil {

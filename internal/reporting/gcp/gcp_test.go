@@ -3,11 +3,7 @@ package gcp
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -40,29 +36,9 @@ func (v vault) Secret(_ context.Context, arn string) (string, error) {
 	return "", errors.New("there is no secret " + arn)
 }
 
-// key returns the key of a service account, as Google exports it.
-func key(email string) string {
-	text, err := json.Marshal(map[string]string{
-		"type": "service_account", "client_email": email, "private_key_id": "planted-key-id", "private_key": privateKey(),
-		"token_uri": "https://attacker.example/token",
-	})
-	if err != nil {
-		panic(err)
-	}
-	return string(text)
-}
-
-var privateKey = sync.OnceValue(func() string {
-	made, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		panic(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(made)}))
-})
-
 func of(b *rt.Box, transport http.RoundTripper) *Marketplace {
 	return New(Options{
-		SecretARN: "arn", Secrets: vault{"arn": key(rt.Robot)},
+		SecretARN: "arn", Secrets: vault{"arn": rt.Key(rt.Robot)},
 		Sandbox: b.URL, Transport: transport, Now: b.Now, Timeout: time.Minute,
 	})
 }
@@ -514,13 +490,13 @@ func TestSend_CredentialsAreTheLanes(t *testing.T) {
 		lane   reporting.LaneFault
 		reason string
 	}{
-		{"unknown account", of, func(o *Options, _ *rt.Box) { o.Secrets = vault{"arn": key("planted@x")} }, reporting.CredentialsRefused, "status 400"},
+		{"unknown account", of, func(o *Options, _ *rt.Box) { o.Secrets = vault{"arn": rt.Key("planted@x")} }, reporting.CredentialsRefused, "status 400"},
 		{"no secret", of, func(o *Options, _ *rt.Box) { o.Secrets = vault{} }, reporting.CredentialsRefused, "there is no secret arn"},
 		{"no key", of, func(o *Options, _ *rt.Box) { o.Secrets = vault{"arn": "planted"} }, reporting.CredentialsRefused, "no key of a service account"},
 		{"broken key", of, func(o *Options, _ *rt.Box) {
 			o.Secrets = vault{"arn": `{"type":"service_account","client_email":"x","private_key":"planted"}`}
 		}, reporting.CredentialsRefused, "private key"},
-		{"no reporter", of, func(o *Options, _ *rt.Box) { o.Secrets = vault{"arn": key("other@seller.iam.gserviceaccount.com")} }, reporting.CredentialsRefused, "PERMISSION_DENIED"},
+		{"no reporter", of, func(o *Options, _ *rt.Box) { o.Secrets = vault{"arn": rt.Key("other@seller.iam.gserviceaccount.com")} }, reporting.CredentialsRefused, "PERMISSION_DENIED"},
 		{"token endpoint fails", canned(500, "{}"), nothing, reporting.Unreachable, "status 500"},
 		{"token endpoint refuses in another form", canned(403, "<html>"), nothing, reporting.CredentialsRefused, "status 403"},
 		{"token endpoint is cut", canned(200, `{"access_token":"planted`), nothing, reporting.Unreachable, "token"},
@@ -626,4 +602,84 @@ func TestSend_ManyConsumersAreChecked(t *testing.T) {
 	if n := len(b.Calls("check")); n != 100 || len(b.Calls("report")) != 1 || len(b.Calls("token")) != 1 {
 		t.Errorf("%d checks, %d reports, %d tokens", n, len(b.Calls("report")), len(b.Calls("token")))
 	}
+}
+
+// Slow checks leave half of the timeout for report, however many there are. A consumer that could
+// not be checked counts by its last result, or as active.
+func TestSend_SlowChecksLeaveTimeForReport(t *testing.T) {
+	const timeout = 4 * time.Second
+	catalog := rt.Catalog()
+	var batch []reporting.Record
+	for i := range 5 * maxChecks {
+		id := fmt.Sprintf("project_number:%d", 100+i)
+		state := sandbox.GoogleActive
+		if i == 0 {
+			state = sandbox.GoogleBillingDisabled
+		}
+		catalog.Google.Entitlements = append(catalog.Google.Entitlements, sandbox.GoogleEntitlement{UsageReportingID: id, Service: rt.Service, State: state})
+		batch = append(batch, with(rt.Google("d0", "1"), consumerIs(id)))
+	}
+	b := rt.Start(t, sandbox.Options{Catalog: catalog})
+	m := of(b, nil)
+	want(t, "checked before", rt.Verdicts(m.Send(context.Background(), batch[:1])), "refused hourly")
+	b.Set(rt.Now.Add(2 * time.Minute))
+
+	all := 1000
+	b.Fault(sandbox.Fault{Operation: "check", Fault: sandbox.Slow, DelayMS: 600_000, Count: &all})
+	ends := &deadlines{of: map[string][]time.Time{}}
+	m.client = exchange.NewClient(ends, timeout)
+	for i, r := range m.Send(context.Background(), batch).Results {
+		if billed := r.Verdict == reports.Billed; billed == (i == 0) {
+			t.Errorf("record %d: %+v", i, r)
+		}
+	}
+	checks, report := ends.of["check"], ends.of["report"]
+	if len(report) != 1 || len(checks) == 0 {
+		t.Fatalf("%d checks, %d reports", len(checks), len(report))
+	}
+	for _, end := range checks {
+		if rest := report[0].Sub(end); !end.Equal(checks[0]) || rest <= 0 || rest > timeout/2 {
+			t.Errorf("a check may last until %v, the first until %v, report until %v", end, checks[0], report[0])
+		}
+	}
+}
+
+// deadlines is a network that notes until when each request may last, by its method.
+type deadlines struct {
+	mu sync.Mutex
+	of map[string][]time.Time
+}
+
+func (d *deadlines) RoundTrip(r *http.Request) (*http.Response, error) {
+	_, method, _ := strings.Cut(r.URL.Path, ":")
+	end, _ := r.Context().Deadline()
+	d.mu.Lock()
+	d.of[method] = append(d.of[method], end)
+	d.mu.Unlock()
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// A token endpoint that never responds holds a call no longer than its timeout.
+func TestSend_SilentTokenEndpointIsUnreachable(t *testing.T) {
+	b := rt.Start(t, sandbox.Options{})
+	for name, of := range map[string]func(*rt.Box, http.RoundTripper) *Marketplace{"/token": of, "/v1/token": federated, ":generateAccessToken": federated} {
+		m := of(b, &silentAt{name})
+		m.client = exchange.NewClient(m.options.Transport, 50*time.Millisecond)
+		got := m.Send(context.Background(), records(rt.Google("d0", "1")))
+		want(t, name, rt.Verdicts(got), "refused wait for the lane")
+		if got.Lane != reporting.Unreachable {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// silentAt is a network on which requests to the path have no response.
+type silentAt struct{ path string }
+
+func (s *silentAt) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(r.URL.Path, s.path) {
+		<-r.Context().Done()
+		return nil, context.Cause(r.Context())
+	}
+	return http.DefaultTransport.RoundTrip(r)
 }

@@ -3,11 +3,17 @@
 package reportingtest
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -186,6 +192,26 @@ func (b *Box) Billed() string {
 	}
 	return strings.Join(all, " ")
 }
+
+// Key returns the key of a service account, as Google exports it.
+func Key(email string) string {
+	text, err := json.Marshal(map[string]string{
+		"type": "service_account", "client_email": email, "private_key_id": "planted-key-id", "private_key": privateKey(),
+		"token_uri": "https://attacker.example/token",
+	})
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+var privateKey = sync.OnceValue(func() string {
+	made, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(made)}))
+})
 
 // AWS returns a record of the dimension.
 func AWS(dimension, quantity string) reporting.Record {
