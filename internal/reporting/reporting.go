@@ -8,6 +8,10 @@ package reporting
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -36,6 +40,8 @@ func (r *Record) Hour() time.Time { return r.Start.UTC().Truncate(time.Hour) }
 type Marketplace interface {
 	// Fit returns how many of the first records fit in one request.
 	Fit(records []Record) int
+	// Body returns the request with the records of one lane, as Send sends it.
+	Body(records []Record) []byte
 	// Send makes one call with the records of one lane. It returns a result for each record, in
 	// their order, whatever happens.
 	//
@@ -44,6 +50,25 @@ type Marketplace interface {
 	// refused.
 	Send(ctx context.Context, records []Record) Response
 }
+
+// Reader is a Marketplace that reports what it has processed. Azure does; AWS and Google do not.
+type Reader interface {
+	// ReadBack returns what the marketplace has processed of the usage of a UTC day. Its error is
+	// ErrRefused if the credentials are missing or refused.
+	ReadBack(ctx context.Context, date time.Time) (ReadBack, error)
+}
+
+// ReadBack is what a marketplace has processed of the usage of a UTC day. It proves a day, not an
+// hour: a sum does not show which of the hours it has.
+type ReadBack struct {
+	Processed map[reports.Meter]reports.Processed
+	// Resources are those, in lower case, that the marketplace has reported anything of, on that
+	// day or the next: those that the connection sees.
+	Resources map[string]bool
+}
+
+// ErrRefused is the error of a call whose credentials are missing, wrong or not allowed.
+var ErrRefused = errors.New("the credentials of the connection are refused")
 
 // Response is what one call came to.
 type Response struct {
@@ -146,6 +171,12 @@ type Lane struct {
 	Region       string
 }
 
+// Key identifies the lane in the index of work.
+func (l *Lane) Key() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", []string{string(l.Organization), string(l.Partner), l.Product, l.Region}))
+	return hex.EncodeToString(sum[:12])
+}
+
 // LaneOf returns the lane of a record.
 //
 // AWS takes records of one product, integration and Region in a request. A licence is of one
@@ -172,7 +203,22 @@ func LaneOf(partner metering.Partner, r *Record) Lane {
 	return lane
 }
 
-// Secrets reads secrets by their ARN.
+// Secrets reads secrets by their ARN. It is safe for concurrent use.
 type Secrets interface {
+	// Secret returns ErrSecretUnavailable if the secret may be there, but can't be read now. Its
+	// errors hold no secret.
 	Secret(ctx context.Context, arn string) (string, error)
 }
+
+// ErrSecretUnavailable marks a secret that can't be read now, for a reason that is not the
+// connection's.
+var ErrSecretUnavailable = errors.New("the store of the secrets can't be reached")
+
+// A Fault is why a connection can't be used. Its text holds no secret.
+type Fault struct {
+	Lane       LaneFault
+	Reason     string        // the marketplace's own words, if there are any
+	RetryAfter time.Duration // what the marketplace asks for; 0 if nothing
+}
+
+func (f *Fault) Error() string { return f.Reason }

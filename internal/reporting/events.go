@@ -1,0 +1,136 @@
+package reporting
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+)
+
+// EventLogged is the message of the log lines of events. lambdahost makes their counts metrics.
+const EventLogged = "reporting"
+
+// Event is something that a worker counts. It is the name of the member of the log line that has
+// the count, and of the metric. docs/operations.md says what to do about each that has an alarm.
+type Event string
+
+// The events. Those that are not said to be normal have an alarm each.
+const (
+	// EventScheduled: Schedule has looked for all work that is due. It is normal; its absence has
+	// the alarm.
+	EventScheduled Event = "scheduled"
+	// EventAccepted: records were billed. It is normal.
+	EventAccepted Event = "accepted"
+	// EventDuplicate: records were accepted because a duplicate came after an attempt in doubt.
+	EventDuplicate Event = "acceptedByDuplicate"
+	// EventRejected: records were rejected, for another reason than EventExpired.
+	EventRejected Event = "rejected"
+	// EventConflict: another record stands for the hour of records.
+	EventConflict Event = "conflicts"
+	// EventUnknown: the window of records ended while an attempt was in doubt.
+	EventUnknown Event = "unknownOutcomes"
+	// EventExpired: the window of records or groups ended before they were billed (EXPIRED), or no
+	// later hour may take them (NO_HOUR_LEFT).
+	EventExpired Event = "expired"
+	// EventNoConnection: usage has waited for a connection, or for identifiers, for longer than
+	// NoConnectionAfter, or failed for want of one.
+	EventNoConnection Event = "noConnection"
+	// EventSealStopped: an hour could not be sealed, and stays OPEN.
+	EventSealStopped Event = "sealStopped"
+	// EventUnknownVersion: an item has a state or version that this program does not know, and was
+	// left alone.
+	EventUnknownVersion Event = "unknownVersion"
+	// EventUnclaimable: groups could not be claimed because they are too large.
+	EventUnclaimable Event = "unclaimable"
+	// EventGateClosed: workers do nothing, because an operator has paused them or the table is a
+	// restored one.
+	EventGateClosed Event = "gateClosed"
+	// EventConnectionRefused: the marketplace, or AWS, refused the credentials of a connection.
+	EventConnectionRefused Event = "connectionRefused"
+	// EventThrottled: a marketplace throttled a lane. It is normal.
+	EventThrottled Event = "throttled"
+	// EventFailed: the work of a hint ended with an error, and is repeated. Only dead letters have
+	// an alarm.
+	EventFailed Event = "failed"
+	// EventUnreadableHint: a message of a queue is no hint. It becomes a dead letter.
+	EventUnreadableHint Event = "unreadableHints"
+	// EventStaleWork: entries of the index of work were removed, since their items do not wait. It
+	// is normal.
+	EventStaleWork Event = "staleWork"
+	// EventReconciled: Reconcile has compared everything. It is normal.
+	EventReconciled Event = "reconciled"
+	// EventDiffers: what the marketplace has processed is not what was accepted.
+	EventDiffers Event = "reconciliationDiffers"
+)
+
+// The gauges that Schedule reports in the log line of EventScheduled.
+const (
+	gaugeOldest   = "oldestSeconds"   // since the hour of the oldest usage that is not settled closed; 0 if none has
+	gaugeDeadline = "deadlineSeconds" // until the earliest deadline of usage that is not settled, if any
+	gaugePlaces   = "places"
+	gaugeLanes    = "lanes"
+)
+
+// units are the metrics, with CloudWatch's names of their units.
+var units = map[string]string{
+	gaugeOldest: "Seconds", gaugeDeadline: "Seconds", gaugePlaces: "Count", gaugeLanes: "Count",
+}
+
+var levels = map[Event]slog.Level{
+	EventScheduled: slog.LevelInfo, EventAccepted: slog.LevelInfo, EventThrottled: slog.LevelInfo, EventStaleWork: slog.LevelInfo,
+	EventReconciled: slog.LevelInfo, EventDuplicate: slog.LevelWarn, EventRejected: slog.LevelWarn, EventNoConnection: slog.LevelWarn,
+	EventGateClosed: slog.LevelWarn, EventConnectionRefused: slog.LevelWarn, EventConflict: slog.LevelError, EventUnknown: slog.LevelError,
+	EventExpired: slog.LevelError, EventSealStopped: slog.LevelError, EventUnknownVersion: slog.LevelError, EventUnclaimable: slog.LevelError,
+	EventFailed: slog.LevelError, EventUnreadableHint: slog.LevelError, EventDiffers: slog.LevelError,
+}
+
+// MetricUnit returns the unit of the metric that a member of a line with the message EventLogged
+// is; empty if it is none.
+func MetricUnit(member string) string {
+	if _, counted := levels[Event(member)]; counted {
+		return "Count"
+	}
+	return units[member]
+}
+
+// event counts what happened n times: it writes one log line. It does nothing if n is 0.
+func (w *Worker) event(ctx context.Context, e Event, n int, attributes ...any) {
+	Count(ctx, w.Log, e, n, attributes...)
+}
+
+// Count counts an event that happened n times outside of a Worker. It does nothing if n is 0.
+func Count(ctx context.Context, log *slog.Logger, e Event, n int, attributes ...any) {
+	if n == 0 {
+		return
+	}
+	log.Log(ctx, levels[e], EventLogged, append([]any{"event", string(e), string(e), n}, attributes...)...)
+}
+
+// at is the attributes of a log line about a place.
+func at(p reports.Place) slog.Attr {
+	return slog.Group("", "organization", string(p.Organization), "entitlement", string(p.Entitlement), "hour", metering.FormatTime(p.Hour))
+}
+
+// scheduled counts that Schedule has run, with what it has seen.
+func (w *Worker) scheduled(ctx context.Context, seen Overview) {
+	now := w.Now()
+	attributes := []any{gaugePlaces, seen.Places, gaugeLanes, seen.Lanes, gaugeOldest, 0}
+	if !seen.Closed.IsZero() {
+		attributes[len(attributes)-1] = int(max(0, now.Sub(seen.Closed)).Seconds())
+	}
+	if !seen.Deadline.IsZero() {
+		attributes = append(attributes, gaugeDeadline, int(max(0, seen.Deadline.Sub(now)).Seconds()))
+	}
+	w.event(ctx, EventScheduled, 1, attributes...)
+}
+
+// NoConnectionAfter is how long after the end of an hour its usage may wait for a connection before
+// an alarm: Google asks for usage within an hour.
+func NoConnectionAfter(p metering.Partner) time.Duration {
+	if p == "GCP" {
+		return 30 * time.Minute
+	}
+	return 12 * time.Hour
+}

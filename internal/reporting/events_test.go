@@ -1,0 +1,100 @@
+package reporting
+
+import (
+	"bytes"
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"log/slog"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+)
+
+// declaredEvents returns the declared events, by the name of the constant.
+func declaredEvents(t *testing.T) map[string]Event {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "events.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]Event{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok && spec.Type != nil {
+			if of, ok := spec.Type.(*ast.Ident); ok && of.Name == "Event" {
+				value, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all[spec.Names[0].Name] = Event(value)
+			}
+		}
+		return true
+	})
+	return all
+}
+
+func TestEvents_AreMetrics(t *testing.T) {
+	t.Parallel()
+	all := declaredEvents(t)
+	if len(all) == 0 || len(all) != len(levels) {
+		t.Errorf("%d events are declared, %d have a level", len(all), len(levels))
+	}
+	for name, e := range all {
+		if _, ok := levels[e]; !ok || MetricUnit(string(e)) != "Count" {
+			t.Errorf("%s has no level", name)
+		}
+	}
+	for _, member := range []string{"", "event", "organization", "msg", "version"} {
+		if unit := MetricUnit(member); unit != "" {
+			t.Errorf("%q is a metric, in %s", member, unit)
+		}
+	}
+}
+
+func TestEvent_IsOneLine(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	now := time.Date(2026, 11, 27, 12, 30, 0, 0, time.UTC)
+	w := &Worker{Log: slog.New(slog.NewJSONHandler(&log, nil)), Now: func() time.Time { return now }}
+	line := func() map[string]any {
+		t.Helper()
+		members := map[string]any{}
+		if err := json.Unmarshal(log.Bytes(), &members); err != nil {
+			t.Fatalf("%s: %v", log.Bytes(), err)
+		}
+		log.Reset()
+		return members
+	}
+	if w.event(t.Context(), EventRejected, 0); log.Len() != 0 {
+		t.Errorf("nothing has happened: %s", log.Bytes())
+	}
+	w.event(t.Context(), EventRejected, 3, at(reports.Place{Organization: "acme", Entitlement: "e1", Hour: now.Truncate(time.Hour)}), "dimension", "d")
+	got := line()
+	for member, want := range map[string]any{
+		"msg": EventLogged, "level": "WARN", "event": "rejected", "rejected": 3.0, "organization": "acme", "entitlement": "e1",
+		"hour": "2026-11-27T12:00:00.000Z", "dimension": "d",
+	} {
+		if got[member] != want {
+			t.Errorf("%s is %v, want %v", member, got[member], want)
+		}
+	}
+	for _, c := range []struct {
+		name             string
+		seen             Overview
+		oldest, deadline any
+	}{
+		{"nothing waits", Overview{}, 0.0, nil},
+		{"the current hour", Overview{Places: 1, Oldest: now.Truncate(time.Hour)}, 0.0, nil},
+		{"an old hour", Overview{Places: 1, Oldest: now.Add(-6 * time.Hour), Closed: now.Add(-4 * time.Hour), Deadline: now.Add(time.Hour)}, 4.0 * 3600, 3600.0},
+		{"a deadline that has passed", Overview{Places: 1, Closed: now.Add(-47 * time.Hour), Deadline: now.Add(-time.Hour)}, 47.0 * 3600, 0.0},
+	} {
+		w.scheduled(t.Context(), c.seen)
+		if got := line(); got[gaugeOldest] != c.oldest || got[gaugeDeadline] != c.deadline || got["scheduled"] != 1.0 || got["level"] != "INFO" {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}

@@ -1,0 +1,630 @@
+package reporting
+
+import (
+	"cmp"
+	"context"
+	cryptorand "crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+)
+
+const (
+	// maxCandidates is how many groups a list of candidates has: their ids take 180 KB of an item.
+	maxCandidates = 5000
+	// groupsAtOnce is how many groups of an hour are written at once. In AWS a write takes some 5
+	// ms, so that 2 are 400 a second. One organization has 1,000 a second in each index (AWS:
+	// DynamoDB, "Partitions and data distribution"): the rest is for usage that comes in.
+	groupsAtOnce = 2
+	// hoursAtOnce is how many hours are written at once. Each has a partition of its own.
+	hoursAtOnce = 32
+	// membersAtOnce is how many groups are read at once: the keys of a BatchGetItem.
+	membersAtOnce = 100
+	// maxListed is how many groups a report names. Source: the API's usageRecordGroupIds.
+	maxListed = 1000
+	// planMargin is what Plan leaves of its time. A list of candidates takes less, unless its
+	// groups are large. claimMargin is what it leaves while it claims.
+	planMargin  = 30 * time.Second
+	claimMargin = 10 * time.Second
+)
+
+// Plan opens, seals and applies the hour of a place, as far as it is due. Then it moves on the
+// groups that wait for it although it has its report already. What another worker has done is
+// adopted.
+//
+// An hour of more groups than fit in the context's time is continued by another Plan, which Plan
+// enqueues.
+func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
+	if closed, err := w.closed(ctx); closed || err != nil {
+		return err
+	}
+	h, err := w.Store.Hour(ctx, p)
+	if errors.Is(err, reports.ErrNewer) { // another Plan would not read it either: the schedule comes again
+		w.event(ctx, EventUnknownVersion, 1, at(p), "error", err.Error())
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	pl := planning{Worker: w, place: p}
+	if h != nil && h.State == reports.StateDecided {
+		return pl.settle(ctx, h) // if groups wait too, the next Schedule finds them
+	}
+	terms, err := w.Store.TermsOf(ctx, p.Organization, []metering.EntitlementID{p.Entitlement}, false)
+	if err != nil {
+		return err
+	}
+	pl.terms = terms[p.Entitlement]
+	pl.schedule = scheduleOf(pl.terms)
+	late := h != nil && h.State != reports.StateOpen
+	if h == nil {
+		if h, err = pl.open(ctx); h == nil || err != nil {
+			return err
+		}
+	}
+	if h.State == reports.StateOpen {
+		if h, err = pl.seal(ctx, h); h == nil || err != nil {
+			return err
+		}
+	}
+	if h.State == reports.StateSealed {
+		if h, err = pl.pass(ctx, h); err != nil {
+			return err
+		}
+	}
+	if h.State == reports.StateDecided {
+		if err := pl.settle(ctx, h); err != nil {
+			return err
+		}
+	}
+	if !late {
+		return nil // the index may list what was claimed just now
+	}
+	ids, err := w.Store.Waiting(ctx, p)
+	if err != nil {
+		return err
+	}
+	return pl.moveOn(ctx, ids)
+}
+
+// planning is one Plan.
+type planning struct {
+	*Worker
+	place    reports.Place
+	terms    *metering.Terms
+	schedule reports.Schedule
+	lists    [][]metering.GroupID // of candidates, if this Plan has opened the hour
+}
+
+// scheduleOf is the schedule by terms; that of an entitlement that does not exist knows no window.
+func scheduleOf(terms *metering.Terms) reports.Schedule {
+	if terms == nil || terms.Entitlement == nil {
+		return reports.Schedule{}
+	}
+	var connection metering.Connection
+	if terms.Connection != nil {
+		connection = *terms.Connection
+	}
+	return reports.ScheduleOf(terms.Entitlement, connection)
+}
+
+// open opens the hour if it is closed for usage. It returns nil if there is nothing to open: it is
+// too early or too late, nothing waits, or the usage can't be reported.
+func (pl *planning) open(ctx context.Context) (*reports.Hour, error) {
+	now := pl.Now()
+	if now.Before(pl.schedule.Closes(pl.place.Hour)) {
+		return nil, nil
+	}
+	ids, err := pl.Store.Waiting(ctx, pl.place)
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	if code, reason := pl.unreportable(); code != "" {
+		if !now.Before(pl.place.Hour.Add(time.Hour + NoConnectionAfter(pl.schedule.Partner))) {
+			pl.event(ctx, EventNoConnection, len(ids), at(pl.place), "reason", reason)
+		}
+		return nil, pl.expire(ctx, ids, code, reason)
+	}
+	if deadline := pl.schedule.Deadline(pl.place.Hour); !deadline.IsZero() && !now.Before(deadline) || pl.place.Hour.Before(pl.Store.Floor()) {
+		return nil, pl.moveOn(ctx, ids)
+	}
+	return pl.create(ctx, ids)
+}
+
+// create opens the hour with the groups as candidates, or adopts the one that another worker has
+// opened.
+func (pl *planning) create(ctx context.Context, ids []metering.GroupID) (*reports.Hour, error) {
+	h := reports.OpenHour(pl.place.Organization, pl.place.Entitlement, pl.place.Hour)
+	lists := slices.Collect(slices.Chunk(ids, maxCandidates))
+	h.Opened, h.Opener, h.Parts = pl.Now().UTC().Truncate(time.Millisecond), newOpener(), len(lists)
+	switch err := pl.Store.Open(ctx, &h, lists); {
+	case errors.Is(err, reports.ErrChanged):
+		return pl.Store.Hour(ctx, pl.place)
+	case err != nil:
+		return nil, err
+	}
+	pl.lists = lists
+	return &h, nil
+}
+
+func newOpener() string {
+	var random [8]byte
+	cryptorand.Read(random[:]) // never fails
+	return hex.EncodeToString(random[:])
+}
+
+// unreportable returns why the usage of the place can't be reported; an empty code if it can.
+func (pl *planning) unreportable() (metering.ProblemCode, string) {
+	switch {
+	case pl.terms == nil || pl.terms.Entitlement == nil:
+		return metering.ProblemEntitlementUnknown, "the entitlement does not exist"
+	case pl.terms.Connection == nil:
+		return metering.ProblemNoConnection, "the organization has no connection to " + string(pl.terms.Entitlement.Partner)
+	case !pl.terms.Entitlement.Marketplace.Complete(pl.terms.Entitlement.Partner):
+		return metering.ProblemEntitlementWithoutIdentifiers, "the entitlement has no complete identifiers of its marketplace"
+	}
+	return "", ""
+}
+
+// expire fails those of the groups whose window at the marketplace is over.
+func (pl *planning) expire(ctx context.Context, ids []metering.GroupID, code metering.ProblemCode, reason string) error {
+	return pl.eachWaiting(ctx, ids, func(ctx context.Context, g *metering.Group) error {
+		window := metering.WindowOf(g.Partner, pl.place.Hour, pl.schedule.Cancel)
+		if !window.Closed(pl.Now()) {
+			return nil
+		}
+		return pl.fail(ctx, g, code, reason+", and the time in which the marketplace accepts the usage is over")
+	})
+}
+
+// moveOn makes groups wait for the next hour that may take them, or fails them if none may. It
+// enqueues a hint for that hour, which may have its report too.
+func (pl *planning) moveOn(ctx context.Context, ids []metering.GroupID) error {
+	if code, reason := pl.unreportable(); code != "" {
+		return pl.expire(ctx, ids, code, reason)
+	}
+	after := pl.place.Hour
+	if last := pl.Store.Floor().Add(-time.Hour); last.After(after) {
+		after = last
+	}
+	var moved sync.Map // the hours, which are few
+	err := pl.eachWaiting(ctx, ids, func(ctx context.Context, g *metering.Group) error {
+		due, problem := pl.schedule.Due(usedAt(g), after, pl.Now())
+		switch problem {
+		case "":
+			moved.Store(due, true)
+			return pl.Store.Move(ctx, pl.place, metering.GroupID(g.ID), due)
+		case metering.ProblemExpired:
+			return pl.fail(ctx, g, problem, "the time in which the marketplace accepts the usage is over")
+		default:
+			return pl.fail(ctx, g, problem, "the usage came after its hour was reported, and no later hour may take it")
+		}
+	})
+	if err != nil {
+		return err
+	}
+	var hints []Hint
+	for due := range moved.Range {
+		next := pl.place
+		next.Hour = due.(time.Time)
+		hints = append(hints, Hint{Place: next})
+	}
+	return pl.Queue.Enqueue(ctx, hints...)
+}
+
+// usedAt is when the usage of a group happened.
+func usedAt(g *metering.Group) time.Time {
+	if g.MetaInfo.Timestamp != nil {
+		return *g.MetaInfo.Timestamp
+	}
+	return g.CreationTime
+}
+
+// fail makes a group that waits for the place REPORT_FAILED.
+func (pl *planning) fail(ctx context.Context, g *metering.Group, code metering.ProblemCode, message string) error {
+	hint := "report the usage again with a later timestamp, if it is still to be billed"
+	path := "/timestamp"
+	if code == metering.ProblemNoConnection || code == metering.ProblemEntitlementUnknown || code == metering.ProblemEntitlementWithoutIdentifiers {
+		path = "/entitlementID"
+	}
+	problem := metering.Problem{Code: code, Severity: metering.SeverityError, Path: path, Message: message, Hint: hint}
+	if err := pl.Store.Expire(ctx, pl.place, metering.GroupID(g.ID), problem, pl.Now()); err != nil {
+		return err
+	}
+	event := EventExpired
+	if path == "/entitlementID" {
+		event = EventNoConnection
+	}
+	pl.event(ctx, event, 1, at(pl.place), "group", g.ID, "code", string(code))
+	return nil
+}
+
+// eachWaiting calls do for those of the groups that still wait for the place, some at once.
+func (pl *planning) eachWaiting(ctx context.Context, ids []metering.GroupID, do func(context.Context, *metering.Group) error) error {
+	for chunk := range slices.Chunk(ids, membersAtOnce) {
+		groups, err := pl.Store.WaitingGroups(ctx, pl.place, chunk)
+		if err != nil {
+			return err
+		}
+		if err := atOnce(ctx, groupsAtOnce, len(groups), func(ctx context.Context, i int) error { return do(ctx, &groups[i]) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// atOnce calls do for each index below n, at most limit at once. It returns the first error, when
+// all calls have ended.
+//
+// If the table is throttled, it repeats the call after a pause, and makes fewer at once from then
+// on: usage that comes in is served first.
+func atOnce(ctx context.Context, limit int32, n int, do func(ctx context.Context, i int) error) error {
+	all, ctx := errgroup.WithContext(ctx)
+	room := make(chan struct{}, limit)
+	var closed atomic.Int32 // places of room that are not given back
+	for i := range n {
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done(): // some are never called: that is an error, whatever the others return
+			return cmp.Or(all.Wait(), context.Cause(ctx))
+		}
+		all.Go(func() error {
+			giveBack := true
+			defer func() {
+				if giveBack {
+					<-room
+				}
+			}()
+			for attempt := 0; ; attempt++ {
+				err := do(ctx, i)
+				if metering.CodeOf(err) != metering.Unavailable || attempt == maxPauses {
+					return err
+				}
+				if giveBack && closed.Add(1) < limit {
+					giveBack = false
+				} else if giveBack {
+					closed.Add(-1)
+				}
+				if !pause(ctx, minPause<<attempt) {
+					return err
+				}
+			}
+		})
+	}
+	return all.Wait()
+}
+
+// each calls do for each index below n, hoursAtOnce at once, and repeats a call after a pause if
+// the table is throttled. One that fails does not end the others. It returns all errors.
+func each(ctx context.Context, n int, do func(i int) error) error {
+	var all sync.WaitGroup
+	room := make(chan struct{}, hoursAtOnce)
+	errs := make([]error, n)
+	for i := range n {
+		room <- struct{}{}
+		all.Go(func() {
+			defer func() { <-room }()
+			for attempt := 0; ; attempt++ {
+				errs[i] = do(i)
+				if metering.CodeOf(errs[i]) != metering.Unavailable || attempt == maxPauses || !pause(ctx, minPause<<attempt) {
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// The pauses after a throttle: 3 seconds in all.
+const (
+	maxPauses = 5
+	minPause  = 100 * time.Millisecond
+)
+
+// pause waits, and reports whether the context still lives.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// seal claims the candidates of an open hour, and seals what its members used. It returns nil if
+// the time was over before: then another Plan is enqueued.
+func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, error) {
+	var (
+		usage    = metering.HourUsage{Totals: map[string]metering.Exact{}}
+		members  int
+		billable bool
+		listed   []metering.GroupID
+		claimed  bool
+	)
+	for part := range h.Parts {
+		list, err := pl.candidates(ctx, h, part)
+		if err != nil {
+			return nil, err
+		}
+		if list.Sum == nil {
+			if claimed && shortOf(ctx, planMargin) {
+				return nil, pl.Queue.Enqueue(ctx, Hint{Place: pl.place})
+			}
+			claimed = true
+			if list.Sum, err = pl.claim(ctx, h, list.IDs); errors.Is(err, errOutOfTime) {
+				return nil, pl.Queue.Enqueue(ctx, Hint{Place: pl.place})
+			} else if err != nil {
+				return nil, err
+			}
+			if err := pl.Store.PutSum(ctx, h, part, list.Sum); err != nil {
+				return nil, err
+			}
+		}
+		for dimension, total := range list.Sum.Totals {
+			usage.Totals[dimension] = usage.Totals[dimension].Add(total)
+		}
+		members += list.Sum.Members
+		billable = billable || list.Sum.Billable
+		if missing := maxListed - len(listed); missing > 0 {
+			present := list.Present()
+			listed = append(listed, present[:min(missing, len(present))]...)
+		}
+	}
+	terms := pl.terms
+	if billable {
+		again, err := pl.Store.TermsOf(ctx, pl.place.Organization, []metering.EntitlementID{pl.place.Entitlement}, true)
+		if err != nil {
+			return nil, err
+		}
+		terms = again[pl.place.Entitlement]
+		all, err := pl.members(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		usage = reports.Convert(terms, all)
+	}
+	if terms == nil || terms.Entitlement == nil {
+		return nil, fmt.Errorf("the entitlement of %s does not exist any more", h.ID())
+	}
+	schedule := scheduleOf(terms)
+	for attempt := 0; ; attempt++ {
+		ledger, err := pl.Store.Ledger(ctx, h.Organization, h.Entitlement)
+		if err != nil {
+			return nil, err
+		}
+		sealed, after, err := h.Seal(terms, &schedule, usage, ledger)
+		if err != nil {
+			pl.event(ctx, EventSealStopped, 1, at(pl.place), "error", err.Error())
+			return nil, err
+		}
+		sealed.Sealed.Groups = members
+		lane := LaneOf(sealed.Sealed.Partner, recordOf(&sealed, &reports.Record{}))
+		sealed.Sealed.Lane = lane.Key()
+		err = pl.Store.Write(ctx, &reports.Step{Before: h, After: &sealed, Ledger: &after})
+		if err == nil {
+			h = &sealed
+			break
+		}
+		if h, err = pl.again(ctx, err, attempt); err != nil || h.State != reports.StateOpen {
+			return h, err
+		}
+	}
+	if err := pl.Store.PutReport(ctx, h, listed); err != nil {
+		return nil, err
+	}
+	return h, pl.Queue.Enqueue(ctx, Hint{Lane: h.Sealed.Lane, Place: pl.place})
+}
+
+// candidates returns a list of candidates. One that this Plan has just stored is not read.
+func (pl *planning) candidates(ctx context.Context, h *reports.Hour, part int) (reports.Candidates, error) {
+	if pl.lists != nil {
+		return reports.Candidates{IDs: pl.lists[part]}, nil
+	}
+	return pl.Store.Candidates(ctx, h, part)
+}
+
+// maxSteps is how often a step is tried again that others disturb: they have made steps themselves.
+const maxSteps = 20
+
+// again reads the hour after a step that others have disturbed. It returns err if nothing did.
+func (pl *planning) again(ctx context.Context, err error, attempt int) (*reports.Hour, error) {
+	return pl.Worker.again(ctx, pl.place, err, attempt)
+}
+
+func (w *Worker) again(ctx context.Context, p reports.Place, err error, attempt int) (*reports.Hour, error) {
+	if !errors.Is(err, reports.ErrChanged) || attempt >= maxSteps {
+		return nil, err
+	}
+	if !pause(ctx, rand.N(10*time.Millisecond<<min(attempt, 5))) {
+		return nil, err
+	}
+	h, err := w.Store.Hour(ctx, p)
+	if err == nil && h == nil {
+		err = fmt.Errorf("the hour %s of entitlement %s is missing", metering.FormatTime(p.Hour), metering.Quote(p.Entitlement))
+	}
+	return h, err
+}
+
+// shortOf reports whether less than that is left of the context's time.
+func shortOf(ctx context.Context, margin time.Duration) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && time.Until(deadline) < margin
+}
+
+// claim makes the candidates members of the hour and returns what they come to. It is of what the
+// claims returned, never of what the index lists.
+//
+// If another Plan has opened the hour, members are read first: one that had no time left has
+// claimed them, and each claim that fails costs what a group has in write units. The error is
+// errOutOfTime if the time is over before.
+func (pl *planning) claim(ctx context.Context, h *reports.Hour, ids []metering.GroupID) (*reports.Sum, error) {
+	sum := reports.SumOf(nil, nil)
+	now := pl.Now()
+	for chunk := range slices.Chunk(ids, membersAtOnce) {
+		if sum.Members > 0 && shortOf(ctx, claimMargin) {
+			return nil, errOutOfTime
+		}
+		claimed := make([]*reports.Member, len(chunk))
+		if pl.lists == nil {
+			members, err := pl.Store.Members(ctx, h, chunk)
+			if err != nil {
+				return nil, err
+			}
+			for i := range members {
+				claimed[slices.Index(chunk, metering.GroupID(members[i].Group.ID))] = &members[i]
+			}
+		}
+		err := atOnce(ctx, groupsAtOnce, len(chunk), func(ctx context.Context, i int) (err error) {
+			if claimed[i] == nil {
+				claimed[i], err = pl.Store.Claim(ctx, h, chunk[i], now)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		sum.Add(reports.SumOf(chunk, claimed))
+	}
+	return sum, nil
+}
+
+// members returns all members of the hour.
+func (pl *planning) members(ctx context.Context, h *reports.Hour) (all []reports.Member, err error) {
+	err = pl.eachPart(ctx, h, func(ids []metering.GroupID) error {
+		for chunk := range slices.Chunk(ids, membersAtOnce) {
+			members, err := pl.Store.Members(ctx, h, chunk)
+			if err != nil {
+				return err
+			}
+			all = append(all, members...)
+		}
+		return nil
+	})
+	return all, err
+}
+
+// eachPart calls do with the members of each list of candidates.
+func (pl *planning) eachPart(ctx context.Context, h *reports.Hour, do func([]metering.GroupID) error) error {
+	for part := range h.Parts {
+		list, err := pl.Store.Candidates(ctx, h, part)
+		if err != nil {
+			return err
+		}
+		if list.Sum == nil {
+			return fmt.Errorf("list %d of report %s has no sum", part, h.ID())
+		}
+		if err := do(list.Present()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pass decides a sealed hour that has nothing to send, and enqueues a hint for one that has.
+func (pl *planning) pass(ctx context.Context, h *reports.Hour) (*reports.Hour, error) {
+	s := pl.schedule
+	s.Partner = h.Sealed.Partner
+	if len(h.Due(&s, pl.Now())) > 0 || pl.Now().Before(h.NextAttempt(&s)) {
+		return h, nil
+	}
+	if h.WasSent() { // Submit decides what it has sent
+		return h, pl.Queue.Enqueue(ctx, Hint{Lane: h.Sealed.Lane, Place: pl.place})
+	}
+	return pl.decide(ctx, h, &s, nil, nil)
+}
+
+// settle settles a decided hour. If the time is over before, it enqueues another Plan.
+func (pl *planning) settle(ctx context.Context, h *reports.Hour) error {
+	err := pl.Settle(ctx, h)
+	if errors.Is(err, errOutOfTime) {
+		return pl.Queue.Enqueue(ctx, Hint{Place: pl.place})
+	}
+	return err
+}
+
+// Settle gives each member of a decided hour its status, writes the report, and settles the hour.
+// The hour comes last: until then, it is found by the index of work.
+func (w *Worker) Settle(ctx context.Context, h *reports.Hour) error {
+	for attempt := 0; h.State == reports.StateDecided; attempt++ {
+		listed, err := w.apply(ctx, h)
+		if err != nil {
+			return err
+		}
+		settled, err := h.Settle()
+		if err != nil {
+			return err
+		}
+		if err := w.Store.PutReport(ctx, &settled, listed); err != nil {
+			return err
+		}
+		err = w.Store.Write(ctx, &reports.Step{Before: h, After: &settled})
+		if err == nil {
+			return nil
+		}
+		// Another worker has settled it, a late response was stored, or an outcome was resolved.
+		if h, err = w.again(ctx, h.Place(), err, attempt); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errOutOfTime is the error of an apply that has no time left. Another one continues.
+var errOutOfTime = errors.New("the time was over before each group had its status")
+
+// apply gives each member of a decided hour its status, and returns the first of them. A member
+// that has a status of this version of the hour keeps it.
+func (w *Worker) apply(ctx context.Context, h *reports.Hour) (listed []metering.GroupID, err error) {
+	pl := &planning{Worker: w, place: h.Place()}
+	succeeded, applied := h.Succeeded(), false
+	err = pl.eachPart(ctx, h, func(ids []metering.GroupID) error {
+		if applied && shortOf(ctx, planMargin) {
+			return errOutOfTime
+		}
+		if missing := maxListed - len(listed); missing > 0 {
+			listed = append(listed, ids[:min(missing, len(ids))]...)
+		}
+		if succeeded && h.Parts == 1 && len(ids) <= membersAtOnce { // no group has to be read
+			return atOnce(ctx, groupsAtOnce, len(ids), func(ctx context.Context, i int) error {
+				return w.Store.Apply(ctx, h, ids[i], &reports.Applied{Status: metering.StatusReported}, w.Now())
+			})
+		}
+		for chunk := range slices.Chunk(ids, membersAtOnce) {
+			if applied && shortOf(ctx, claimMargin) {
+				return errOutOfTime
+			}
+			members, err := w.Store.Members(ctx, h, chunk)
+			if err != nil {
+				return err
+			}
+			members = slices.DeleteFunc(members, func(m reports.Member) bool { return m.Applied >= h.Version }) // by a worker that had no time left
+			applied = applied || len(members) > 0
+			err = atOnce(ctx, groupsAtOnce, len(members), func(ctx context.Context, i int) error {
+				as := reports.Applied{Status: metering.StatusReported}
+				if !succeeded {
+					var err error
+					if as, err = h.Apply(members[i]); err != nil {
+						return err
+					}
+				}
+				return w.Store.Apply(ctx, h, metering.GroupID(members[i].Group.ID), &as, w.Now())
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return listed, err
+}

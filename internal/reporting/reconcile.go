@@ -1,0 +1,290 @@
+package reporting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+)
+
+const (
+	// reconcileMargin is what Reconcile leaves of its time when it begins to read back a day.
+	reconcileMargin = 30 * time.Second
+	// parallelDays is how many days of organizations are compared at once.
+	parallelDays = 4
+)
+
+// Reconcile compares what marketplaces have processed with what was accepted, day by day, and
+// resolves records that are UNKNOWN if the sum of their day decides. It looks at a day from the
+// first outcome of a record that was sent until the sums are equal and can't change any more.
+//
+// It returns an error if it could not compare some of the days: the next run compares them.
+func (w *Worker) Reconcile(ctx context.Context) error {
+	if closed, err := w.closed(ctx); closed || err != nil {
+		return err
+	}
+	r := reconciliation{Worker: w, sources: map[metering.OrgID]*source{}}
+	var running errgroup.Group
+	running.SetLimit(parallelDays)
+	var days []reports.Day // of one organization and date
+	compare := func() {
+		if together := days; len(together) > 0 {
+			running.Go(func() error { return r.compare(ctx, together) })
+		}
+		days = nil
+	}
+	err := w.Store.EachUnreconciled(ctx, func(d reports.Day) error {
+		if len(days) > 0 && (d.Organization != days[0].Organization || d.Partner != days[0].Partner || !d.Date.Equal(days[0].Date)) {
+			compare()
+		}
+		days = append(days, d)
+		return ctx.Err()
+	})
+	if err == nil {
+		compare()
+	}
+	err = errors.Join(err, running.Wait())
+	err = errors.Join(err, errors.Join(r.failed...))
+	if err == nil && r.skipped == 0 {
+		w.event(ctx, EventReconciled, 1, "days", r.compared)
+	}
+	return err
+}
+
+// reconciliation is one Reconcile.
+type reconciliation struct {
+	*Worker
+
+	mu       sync.Mutex
+	sources  map[metering.OrgID]*source
+	compared int     // days
+	skipped  int     // days that could not be compared, for a reason that is counted
+	failed   []error // of the others
+}
+
+// source is what the usage of an organization is read back from, one call after the other.
+type source struct {
+	mu     sync.Mutex
+	reader Reader
+	fault  string // why nothing can be read back any more
+}
+
+// onDay is the attributes of a log line about a day.
+func onDay(d *reports.Day) slog.Attr {
+	return slog.Group("", "organization", string(d.Organization), "partner", string(d.Partner), "date", d.Date.Format(time.DateOnly))
+}
+
+// compare compares the days of the entitlements of an organization, some at once. It returns an
+// error if there is no time for it.
+func (r *reconciliation) compare(ctx context.Context, days []reports.Day) error {
+	if shortOf(ctx, reconcileMargin) {
+		return errors.New("the time is over: not all days are reconciled")
+	}
+	back, fault := r.readBack(ctx, &days[0])
+	return atOnce(ctx, hoursAtOnce, len(days), func(ctx context.Context, i int) error {
+		d := &days[i]
+		var err error
+		switch {
+		case fault == "":
+			err = r.reconcile(ctx, d, &back)
+		case d.Expired(r.Now()):
+			err = r.giveUp(ctx, d, fault)
+		}
+		r.ended(ctx, d, fault != "", err)
+		return ctx.Err()
+	})
+}
+
+// ended counts a day that was looked at.
+func (r *reconciliation) ended(ctx context.Context, d *reports.Day, skipped bool, err error) {
+	if err != nil && !errors.Is(err, reports.ErrNewer) {
+		r.fail(ctx, d, fmt.Errorf("entitlement %s: %w", metering.Quote(d.Entitlement), err))
+		return
+	}
+	if err != nil {
+		r.event(ctx, EventUnknownVersion, 1, onDay(d), "entitlement", string(d.Entitlement), "error", err.Error())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if skipped || err != nil {
+		r.skipped++
+	} else {
+		r.compared++
+	}
+}
+
+// fail counts an error, which does not keep other days from being compared.
+func (r *reconciliation) fail(ctx context.Context, d *reports.Day, err error) {
+	r.event(ctx, EventFailed, 1, onDay(d), "error", err.Error())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = append(r.failed, fmt.Errorf("organization %s, %s: %w", metering.Quote(d.Organization), d.Date.Format(time.DateOnly), err))
+}
+
+// readBack reads back the day. It returns why it can't. Then it does not try again for the
+// organization.
+func (r *reconciliation) readBack(ctx context.Context, d *reports.Day) (back ReadBack, fault string) {
+	s := r.source(d.Organization)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reader == nil && s.fault == "" {
+		s.fault = r.connect(ctx, d, s)
+	}
+	if s.fault != "" {
+		return back, s.fault
+	}
+	back, err := s.reader.ReadBack(ctx, d.Date)
+	switch {
+	case errors.Is(err, ErrRefused):
+		r.event(ctx, EventConnectionRefused, 1, onDay(d), "error", err.Error())
+	case err != nil:
+		r.fail(ctx, d, err)
+	default:
+		return back, ""
+	}
+	s.fault = err.Error()
+	return back, s.fault
+}
+
+func (r *reconciliation) source(org metering.OrgID) *source {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.sources[org]
+	if s == nil {
+		s = &source{}
+		r.sources[org] = s
+	}
+	return s
+}
+
+// connect sets the reader of the source. It returns why there is none.
+func (r *reconciliation) connect(ctx context.Context, d *reports.Day, s *source) (fault string) {
+	connection, err := r.Store.Connection(ctx, d.Organization, d.Partner)
+	switch {
+	case metering.CodeOf(err) == metering.NotFound:
+		r.event(ctx, EventNoConnection, 1, onDay(d), "reason", "the connection was deleted: its usage can't be reconciled")
+		return err.Error()
+	case err != nil:
+		r.fail(ctx, d, err)
+		return err.Error()
+	}
+	marketplace, err := r.Marketplaces.Marketplace(d.Organization, connection.Value)
+	if err != nil {
+		r.event(ctx, EventConnectionRefused, 1, onDay(d), "error", err.Error())
+		return err.Error()
+	}
+	reader, ok := marketplace.(Reader)
+	if !ok {
+		err := fmt.Errorf("the marketplace of %s reports nothing back", d.Partner) // a defect
+		r.fail(ctx, d, err)
+		return err.Error()
+	}
+	s.reader = reader
+	return ""
+}
+
+// reconcile compares the day of an entitlement with what was processed.
+func (r *reconciliation) reconcile(ctx context.Context, d *reports.Day, back *ReadBack) error {
+	for attempt := 0; ; attempt++ {
+		stored, err := r.Store.Day(ctx, *d)
+		if err != nil {
+			return err
+		}
+		now := r.Now()
+		meters := tally(stored.Hours, back)
+		resolved, err := r.resolve(ctx, d, stored.Hours, meters, back, now)
+		if errors.Is(err, reports.ErrChanged) && attempt < maxSteps {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if resolved {
+			continue // what was accepted has changed
+		}
+		if done := r.report(ctx, d, meters, back, now); done || d.Expired(now) {
+			return r.Store.Reconciled(ctx, *d, stored)
+		}
+		return nil
+	}
+}
+
+// tally returns what the hours have of each meter, and of each other one of their resources that
+// the marketplace has something of.
+func tally(hours []*reports.Hour, back *ReadBack) map[reports.Meter]*reports.Tally {
+	meters := map[reports.Meter]*reports.Tally{}
+	for _, h := range hours {
+		h.Tally(meters)
+	}
+	resources := map[string]bool{}
+	for meter := range meters {
+		resources[meter.Resource] = true
+	}
+	for meter := range back.Processed {
+		if resources[meter.Resource] && meters[meter] == nil {
+			meters[meter] = &reports.Tally{}
+		}
+	}
+	return meters
+}
+
+// resolve resolves a record that the sum of its day decides, if there is one.
+func (r *reconciliation) resolve(ctx context.Context, d *reports.Day, hours []*reports.Hour, meters map[reports.Meter]*reports.Tally, back *ReadBack, now time.Time) (bool, error) {
+	for meter, t := range meters {
+		comparison := t.Compare(back.Processed[meter], back.Resources[meter.Resource], d.Mature(now))
+		if comparison != reports.WasBilled && comparison != reports.WasNotBilled {
+			continue
+		}
+		at := slices.IndexFunc(hours, func(h *reports.Hour) bool { return h.Place() == t.Unknown[0].Place })
+		h := hours[at]
+		ledger, err := r.Store.Ledger(ctx, h.Organization, h.Entitlement)
+		if err != nil {
+			return false, err
+		}
+		after, ledger, err := h.Resolve(ledger, meter.Dimension, comparison == reports.WasBilled, reports.ByReconciliation, now.UTC().Truncate(time.Millisecond))
+		if err != nil {
+			return false, err
+		}
+		if err := r.Store.Write(ctx, &reports.Step{Before: h, After: &after, Ledger: &ledger}); err != nil {
+			return false, err
+		}
+		r.countOutcomes(ctx, h, &after)
+		return true, r.Settle(ctx, &after)
+	}
+	return false, nil
+}
+
+// report counts each meter whose sums differ. It returns whether all are equal and stay so.
+func (r *reconciliation) report(ctx context.Context, d *reports.Day, meters map[reports.Meter]*reports.Tally, back *ReadBack, now time.Time) (done bool) {
+	done = d.Mature(now)
+	for meter, t := range meters {
+		p := back.Processed[meter]
+		comparison := t.Compare(p, back.Resources[meter.Resource], d.Mature(now))
+		done = done && comparison == reports.Equal && !t.Open()
+		if comparison != reports.More && comparison != reports.Less {
+			continue
+		}
+		r.event(ctx, EventDiffers, 1, onDay(d), "entitlement", string(d.Entitlement), "resource", meter.Resource, "dimension", meter.Dimension,
+			"acceptedQuantity", t.Accepted.String(), "processedQuantity", p.Quantity, "difference", string(comparison), "status", p.Status,
+			"unknownRecords", len(t.Unknown), "conflict", t.Conflict)
+	}
+	return done
+}
+
+// giveUp ends the reconciliation of a day that could not be compared.
+func (r *reconciliation) giveUp(ctx context.Context, d *reports.Day, fault string) error {
+	stored, err := r.Store.Day(ctx, *d)
+	if err != nil {
+		return err
+	}
+	r.event(ctx, EventDiffers, 1, onDay(d), "entitlement", string(d.Entitlement), "reason", "the day could not be compared: "+fault)
+	return r.Store.Reconciled(ctx, *d, stored)
+}

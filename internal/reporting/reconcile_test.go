@@ -1,0 +1,502 @@
+package reporting_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+	"github.com/marketmeter/marketmeter/internal/reporting"
+	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
+	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/sandbox"
+)
+
+// The sandbox has processed a day from processed on. From mature on, what is missing is no delay.
+var (
+	sentOn    = rt.Hour.Truncate(24 * time.Hour)
+	processed = sentOn.AddDate(0, 0, 2).Add(time.Minute)
+	mature    = sentOn.AddDate(0, 0, 3).Add(time.Minute)
+	expired   = sentOn.AddDate(0, 0, 30)
+	earlier   = rt.Hour.Add(-time.Hour) // its hour is closed at rt.Now
+)
+
+// reconciling is a world whose days are reconciled.
+type reconciling struct {
+	*worldtest.World
+	t *testing.T
+}
+
+func newReconciling(t *testing.T) reconciling {
+	return reconciling{worldtest.NewWorld(t, sandbox.Options{}), t}
+}
+
+// reconcile reconciles at a time. It returns how many differences were counted, and which days wait
+// to be compared afterwards.
+func (w reconciling) reconcile(now time.Time) (differs int, left string) {
+	w.t.Helper()
+	before := w.Log.Count(reporting.EventDiffers)
+	w.Set(now)
+	if err := w.Worker(w.Table).Reconcile(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	return w.Log.Count(reporting.EventDiffers) - before, w.left()
+}
+
+func (w reconciling) left() string {
+	w.t.Helper()
+	var days []string
+	err := w.Table.EachUnreconciled(w.t.Context(), func(d reports.Day) error {
+		days = append(days, d.Date.Format(time.DateOnly)+" "+string(d.Entitlement))
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return strings.Join(days, ", ")
+}
+
+// expect reconciles at a time, and compares the number of differences and the days that are left.
+func (w reconciling) expect(now time.Time, differs int, left string) {
+	w.t.Helper()
+	gotDiffers, gotLeft := w.reconcile(now)
+	if gotDiffers != differs || gotLeft != left {
+		w.t.Errorf("%s: %d differences, left %q; want %d, %q\n%s", now.Format(time.DateTime), gotDiffers, gotLeft, differs, left, w.Log.Lines())
+	}
+}
+
+const onTheDay = "2026-11-18 ent-azure"
+
+// accept has usage of the hour before rt.Hour accepted.
+func (w reconciling) accept(usage string) metering.GroupID {
+	w.t.Helper()
+	group := w.Report(worldtest.OnAzure, earlier, usage)
+	w.Set(rt.Now)
+	w.Work()
+	want(w.t, "accepted before", w.Status(group), "REPORTED")
+	return group
+}
+
+// doubt makes the outcome of usage of rt.Hour UNKNOWN. billed is whether it was.
+func (w reconciling) doubt(usage string, billed bool) metering.GroupID {
+	w.t.Helper()
+	group := w.Report(worldtest.OnAzure, rt.Hour, usage)
+	w.Fault(sandbox.Fault{Fault: sandbox.Lost, Accepted: &billed})
+	w.Set(closed)
+	w.Work()
+	w.Set(rt.Hour.Add(24*time.Hour + time.Minute))
+	w.Work()
+	if status := w.Status(group); !strings.HasPrefix(status, "REPORT_FAILED OUTCOME_UNKNOWN") {
+		w.t.Fatalf("in doubt: %s", status)
+	}
+	return group
+}
+
+// foreign bills usage of another meter.
+func (w reconciling) foreign(hour time.Time, dimension, quantity string) {
+	w.t.Helper()
+	r := rt.Azure(dimension, quantity)
+	r.Start, r.End = hour, hour.Add(time.Hour)
+	want(w.t, "another meter", rt.Verdicts(send(w.Marketplace("AZURE"), r)), "billed done")
+}
+
+// says makes usageEvents say something else of a dimension on the day.
+func (w reconciling) says(dimension, status, quantity string) {
+	w.Change(func(c *sandbox.Catalog) {
+		c.Azure.Reconciliations = append(c.Azure.Reconciliations, sandbox.AzureReconciliation{
+			Date: sentOn.Format(time.DateOnly), Resource: rt.Resource, Dimension: dimension, ReconStatus: status, ProcessedQuantity: quantity,
+		})
+	})
+}
+
+func TestReconcile_EndsOnceADayIsEqual(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	for _, e := range everywhere {
+		w.Report(e, earlier, "d0 0.1, d1 7")
+		w.Report(e, rt.Hour, "d0 0.2")
+	}
+	w.Set(closed)
+	w.Work()
+	// AWS and Google report nothing back.
+	want(t, "left", w.left(), onTheDay)
+	w.expect(closed, 0, onTheDay)
+	w.expect(processed.Add(-time.Hour), 0, onTheDay)
+	w.expect(processed, 0, onTheDay) // 0.1 and 0.2 are no 0.3 in doubles
+	w.expect(mature, 0, "")
+	want(t, "runs", strconv.Itoa(w.Log.Count(reporting.EventReconciled)), "4")
+	calls := len(w.Calls("usageEvents"))
+	w.expect(mature, 0, "")
+	want(t, "calls without a day", strconv.Itoa(len(w.Calls("usageEvents"))-calls), "0")
+}
+
+func TestReconcile_ResolvesWhatTheSumDecides(t *testing.T) {
+	t.Parallel()
+	t.Run("billed", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.accept("d0 3, d1 5")
+		group := w.doubt("d0 0.25", true)
+		w.expect(processed.Add(-2*time.Minute), 0, onTheDay)
+		want(t, "before it is processed", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN")
+		w.expect(processed, 0, onTheDay)
+		want(t, "group", w.Status(group), "REPORTED")
+		want(t, "outcome", outcome(w.World, worldtest.OnAzure, rt.Hour, "d0"), "SETTLED ACCEPTED RESOLVED")
+		if o := w.Hour(worldtest.OnAzure, rt.Hour).Record("d0").Outcome; o.By != reports.ByReconciliation || !o.At.Equal(processed) {
+			t.Errorf("the outcome is %+v", o)
+		}
+		if list := listReports(t, w.World); !strings.Contains(list, `"evidence":"RESOLVED"`) || strings.Contains(list, "UNKNOWN") {
+			t.Errorf("the reports are %s", list)
+		}
+		w.expect(mature, 0, "")
+		want(t, "billed", w.Billed(), "d0=3 d1=5 d0=0.25")
+	})
+	t.Run("not billed", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.accept("d0 3")
+		group := w.doubt("d0 0.25, d1 4", false)
+		w.expect(processed, 0, onTheDay)
+		want(t, "before the day is mature", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN OUTCOME_UNKNOWN")
+		w.expect(mature, 0, "")
+		want(t, "group", w.Status(group), "REPORT_FAILED MARKETPLACE_REFUSED MARKETPLACE_REFUSED")
+		for _, dimension := range []string{"d0", "d1"} {
+			want(t, dimension, outcome(w.World, worldtest.OnAzure, rt.Hour, dimension), "SETTLED REJECTED RESOLVED MARKETPLACE_REFUSED")
+		}
+		if _, err := w.Table.Retry(t.Context(), worldtest.Org, group, metering.Retry{Now: w.Now()}); err != nil {
+			t.Errorf("it can't be retried: %v", err)
+		}
+		want(t, "billed", w.Billed(), "d0=3")
+	})
+	t.Run("nothing else was accepted", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		group := w.doubt("d0 0.25", true)
+		want(t, "left", w.left(), onTheDay)
+		w.expect(processed, 0, onTheDay)
+		want(t, "group", w.Status(group), "REPORTED")
+	})
+	t.Run("the ledger", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.accept("d1 1")
+		w.doubt("d0 1234567890.1234567, d1 0.1", true)
+		ledger, err := w.Table.Ledger(t.Context(), worldtest.Org, worldtest.OnAzure)
+		if err != nil || len(ledger.Carry) != 0 {
+			t.Fatal(ledger, err)
+		}
+		w.expect(processed, 0, onTheDay)
+		if ledger, err = w.Table.Ledger(t.Context(), worldtest.Org, worldtest.OnAzure); err != nil || ledger.Carry["d0"].String() != "0.0000067" {
+			t.Errorf("the ledger is %+v, %v", ledger, err)
+		}
+	})
+}
+
+// listReports returns the reports that clients list.
+func listReports(t *testing.T, w *worldtest.World) (list string) {
+	t.Helper()
+	request := metering.ListRequest{
+		Filter: metering.GroupFilter{StartDate: "2026-11-01", EndDate: "2026-12-31"}, Limit: 100, MaxSize: 1 << 20, Now: w.Now(), ReadFor: time.Minute,
+	}
+	_, err := w.Table.Reports(t.Context(), worldtest.Org, request, nil, func(page []byte, _ metering.GroupPage) error {
+		list = string(page)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestReconcile_LeavesWhatTheSumDoesNotDecide(t *testing.T) {
+	t.Parallel()
+	t.Run("two hours", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.Report(worldtest.OnAzure, earlier, "d0 1")
+		w.Fault(sandbox.Fault{Fault: sandbox.Lost})
+		w.Set(rt.Now)
+		w.Work()
+		group := w.doubt("d0 3", true)
+		w.expect(mature, 1, onTheDay) // 4 was processed, nothing accepted
+		want(t, "earlier", outcome(w.World, worldtest.OnAzure, earlier, "d0"), "SETTLED UNKNOWN WINDOW OUTCOME_UNKNOWN")
+		want(t, "later", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN")
+		w.resolve(earlier, true)
+		w.expect(mature, 0, "")
+		want(t, "later, once the earlier one is resolved", w.Status(group), "REPORTED")
+	})
+	t.Run("another sum", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.accept("d0 1")
+		group := w.doubt("d0 3", true)
+		w.foreign(rt.Hour.Add(6*time.Hour), "d0", "5")
+		w.expect(mature, 1, onTheDay)
+		want(t, "group", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN")
+	})
+	t.Run("nothing is visible", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		group := w.doubt("d0 3", false)
+		w.expect(mature, 0, onTheDay)
+		want(t, "group", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN")
+		w.expect(expired.Add(-time.Minute), 0, onTheDay)
+		w.expect(expired, 0, "")
+		// An operator's word brings the day back.
+		w.resolve(rt.Hour, true)
+		w.expect(expired, 1, "")
+	})
+	t.Run("the application was exchanged", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.accept("d1 1")
+		group := w.doubt("d0 3", true)
+		w.Change(func(c *sandbox.Catalog) {
+			c.Azure.Offers[0].ClientID = rt.Stranger
+			c.Azure.Offers = append(c.Azure.Offers, sandbox.AzureOffer{OfferID: "another", ClientID: rt.Application})
+		})
+		w.expect(mature, 1, onTheDay) // of d1
+		want(t, "group", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN")
+	})
+	t.Run("not processed", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.accept("d1 1")
+		group := w.doubt("d0 3", true)
+		w.says("d0", "Submitted", "0")
+		w.expect(mature, 0, onTheDay)
+		want(t, "group", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN")
+	})
+	t.Run("a conflict", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.Set(rt.Now)
+		w.foreign(earlier, "d0", "3")
+		w.Report(worldtest.OnAzure, earlier, "d0 2")
+		w.Work()
+		want(t, "earlier", outcome(w.World, worldtest.OnAzure, earlier, "d0"), "SETTLED CONFLICT RESPONSE CONFLICT")
+		group := w.doubt("d0 3", false)
+		w.expect(mature, 1, onTheDay) // 3 was processed, which is not ours
+		want(t, "group", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN")
+		w.resolve(earlier, false)
+		w.expect(mature, 0, "")
+		want(t, "outcome", outcome(w.World, worldtest.OnAzure, rt.Hour, "d0"), "SETTLED REJECTED RESOLVED MARKETPLACE_REFUSED")
+	})
+}
+
+// resolve is an operator's word.
+func (w reconciling) resolve(hour time.Time, billed bool) {
+	w.t.Helper()
+	h := w.Hour(worldtest.OnAzure, hour)
+	ledger, err := w.Table.Ledger(w.t.Context(), worldtest.Org, worldtest.OnAzure)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	after, ledger, err := h.Resolve(ledger, "d0", billed, "ann", w.Now())
+	if err == nil {
+		err = w.Table.Write(w.t.Context(), &reports.Step{Before: h, After: &after, Ledger: &ledger})
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestReconcile_CountsWhatDiffers(t *testing.T) {
+	t.Parallel()
+	t.Run("more is counted at once", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.accept("d0 1")
+		w.says("d0", "Mismatch", "1.5")
+		w.expect(rt.Now, 1, onTheDay)
+		w.expect(mature, 1, onTheDay)
+		for _, part := range []string{"d0", "acceptedQuantity=1 ", "processedQuantity=1.5", "MORE", "Mismatch", "2026-11-18", "ent-azure", rt.Resource} {
+			if !strings.Contains(w.Log.Lines(), part) {
+				t.Errorf("the log has no %s: %s", part, w.Log.Lines())
+			}
+		}
+		w.expect(expired.Add(-time.Minute), 1, onTheDay)
+		w.expect(expired, 1, "")
+	})
+	t.Run("less is counted once it is no delay", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.accept("d0 1")
+		w.says("d0", "Rejected", "0")
+		w.expect(processed, 0, onTheDay)
+		w.expect(mature.Add(-2*time.Minute), 0, onTheDay)
+		w.expect(mature, 1, onTheDay)
+		w.Change(func(c *sandbox.Catalog) { c.Azure.Reconciliations = nil })
+		w.expect(mature, 0, "")
+	})
+	t.Run("another meter", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.accept("d0 1")
+		w.foreign(rt.Hour, "d0", "2")
+		w.foreign(rt.Hour, "d7", "2") // a dimension without usage
+		w.expect(processed, 2, onTheDay)
+	})
+	t.Run("what was rejected is billed", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.Change(func(c *sandbox.Catalog) {
+			c.Azure.Offers[0].Plans[0].Dimensions = c.Azure.Offers[0].Plans[0].Dimensions[1:]
+		})
+		group := w.Report(worldtest.OnAzure, earlier, "d0 1")
+		w.Set(rt.Now)
+		w.Work()
+		want(t, "group", w.Status(group), "REPORT_FAILED DIMENSION_UNKNOWN")
+		w.Change(func(c *sandbox.Catalog) {
+			c.Azure.Offers[0].Plans[0].Dimensions = rt.Catalog().Azure.Offers[0].Plans[0].Dimensions
+		})
+		w.foreign(earlier, "d0", "1")
+		w.expect(processed, 1, onTheDay)
+	})
+	t.Run("what is on its way is no difference", func(t *testing.T) {
+		t.Parallel()
+		w := newReconciling(t)
+		w.accept("d0 1")
+		w.Report(worldtest.OnAzure, rt.Hour, "d0 2")
+		w.Fault(sandbox.Fault{Fault: sandbox.Lost})
+		w.Set(closed)
+		w.Work()
+		w.says("d0", "Accepted", "3")
+		w.expect(closed, 0, onTheDay)
+	})
+}
+
+func TestReconcile_WithoutAConnection(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d0 1")
+	if _, err := w.Table.DeleteConnection(t.Context(), worldtest.Org, "AZURE", metering.Conditions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(mature, 0, onTheDay)
+	want(t, "no connection", strconv.Itoa(w.Log.Count(reporting.EventNoConnection)), "1")
+	w.expect(expired, 1, "")
+}
+
+func TestReconcile_WithRefusedCredentials(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d0 1")
+	w.Change(func(c *sandbox.Catalog) { c.Azure.Applications[0].ClientSecret = "another" })
+	w.expect(mature, 0, onTheDay)
+	want(t, "refused", strconv.Itoa(w.Log.Count(reporting.EventConnectionRefused)), "1")
+	want(t, "compared", strconv.Itoa(w.Log.Count(reporting.EventReconciled)), "0")
+	w.Change(func(c *sandbox.Catalog) { c.Azure.Applications[0].ClientSecret = rt.ClientSecret })
+	w.expect(mature, 0, "")
+}
+
+// A day that can't be compared does not keep others from being compared.
+func TestReconcile_ComparesTheOthers(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	managed := worldtest.Entitlements()[1]
+	managed.ID, managed.Marketplace = "ent-managed", metering.MarketplaceIDs{ResourceURI: rt.ManagedApp, PlanID: "silver"}
+	w.PutEntitlement(managed)
+	w.Report(managed.ID, earlier, "d0 4")
+	w.accept("d0 1")
+	const both = onTheDay + ", 2026-11-18 ent-managed"
+	want(t, "left", w.left(), both)
+	w.SetText("ORG#acme#BILL#ent-azure", "HOUR#2026-11-18T10", "state", "NEWER")
+	w.expect(mature, 0, onTheDay)
+	want(t, "newer", strconv.Itoa(w.Log.Count(reporting.EventUnknownVersion)), "1")
+	w.Fault(sandbox.Fault{Operation: "usageEvents", Fault: sandbox.ServerError})
+	if err := w.Worker(w.Table).Reconcile(t.Context()); err == nil || !strings.Contains(err.Error(), "usageEvents") {
+		t.Errorf("a failure of the marketplace: %v", err)
+	}
+	w.SetText("ORG#acme#BILL#ent-azure", "HOUR#2026-11-18T10", "state", "SETTLED")
+	w.expect(mature, 0, "")
+}
+
+func TestReconcile_DoesNothingBehindAClosedGate(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d1 1")
+	group := w.doubt("d0 0.25", true)
+	if err := w.Table.Pause(t.Context(), "ann", w.Now()); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(mature, 0, onTheDay)
+	want(t, "group", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN")
+	want(t, "calls", strconv.Itoa(len(w.Calls("usageEvents"))), "0")
+}
+
+// dying is a table whose worker dies instead of giving a group its status.
+type dying struct{ *table.Table }
+
+var errDead = errors.New("the worker is dead")
+
+func (dying) Apply(context.Context, *reports.Hour, metering.GroupID, *reports.Applied, time.Time) error {
+	return errDead
+}
+
+func TestReconcile_CompletesWhatADeadWorkerHasResolved(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d0 1")
+	group := w.doubt("d0 0.25", true)
+	w.Set(mature)
+	if err := w.Worker(dying{w.Table}).Reconcile(t.Context()); !errors.Is(err, errDead) {
+		t.Fatal(err)
+	}
+	want(t, "resolved", outcome(w.World, worldtest.OnAzure, rt.Hour, "d0"), "DECIDED ACCEPTED RESOLVED")
+	want(t, "group of a dead worker", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN")
+	w.Work()
+	want(t, "group", w.Status(group), "REPORTED")
+}
+
+// disturbed is a table in which an operator comes first.
+type disturbed struct {
+	*table.Table
+	first func()
+}
+
+func (d *disturbed) Write(ctx context.Context, s *reports.Step) error {
+	if first := d.first; first != nil {
+		d.first = nil
+		first()
+	}
+	return d.Table.Write(ctx, s)
+}
+
+func TestReconcile_AdoptsAnOperatorsWord(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d0 1")
+	w.doubt("d0 0.25", true)
+	w.Set(mature)
+	if err := w.Worker(&disturbed{w.Table, func() { w.resolve(rt.Hour, false) }}).Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "outcome", outcome(w.World, worldtest.OnAzure, rt.Hour, "d0"), "DECIDED REJECTED RESOLVED MARKETPLACE_REFUSED")
+	want(t, "differs", strconv.Itoa(w.Log.Count(reporting.EventDiffers)), "1") // the operator is wrong
+}
+
+func TestReconcile_TwoAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d0 1, d1 1")
+	group := w.doubt("d0 0.25, d1 4", true)
+	w.Set(mature)
+	var all errgroup.Group
+	for range 4 {
+		all.Go(func() error { return w.Worker(w.Table).Reconcile(t.Context()) })
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "group", w.Status(group), "REPORTED")
+	want(t, "accepted", strconv.Itoa(w.Log.Count(reporting.EventAccepted)), "4")
+	w.expect(mature, 0, "")
+}

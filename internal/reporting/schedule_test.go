@@ -1,0 +1,111 @@
+package reporting_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/reporting"
+	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
+	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/sandbox"
+)
+
+// look is what Schedule sees at that time, and how many hints it enqueues.
+func look(t *testing.T, w *worldtest.World, at time.Time) (seen reporting.Overview, hints int) {
+	t.Helper()
+	w.Set(at)
+	seen, err := w.Worker(w.Table).Schedule(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, ok := w.Queue.Next(); !ok {
+			return seen, hints
+		}
+		hints++
+	}
+}
+
+// The alarm of age counts from when an hour closed, by the connection's lockMinutes. The alarm of
+// deadlines has the marketplace's.
+func TestSchedule_ReportsAgeAndDeadline(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	end := rt.Hour.Add(time.Hour)
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	for _, c := range []struct {
+		what             string
+		at               time.Time
+		closed, deadline time.Time
+	}{
+		{"before its end", end.Add(-time.Minute), time.Time{}, time.Time{}},
+		{"before it closes", end.Add(59 * time.Minute), time.Time{}, time.Time{}},
+		{"when it closes", end.Add(time.Hour), end.Add(time.Hour), rt.Hour.Add(24 * time.Hour)},
+		{"long after", end.Add(6 * time.Hour), end.Add(time.Hour), rt.Hour.Add(24 * time.Hour)},
+		{"after its deadline", end.Add(48 * time.Hour), end.Add(time.Hour), rt.Hour.Add(24 * time.Hour)},
+	} {
+		seen, hints := look(t, w, c.at)
+		if !seen.Oldest.Equal(rt.Hour) || !seen.Closed.Equal(c.closed) || !seen.Deadline.Equal(c.deadline) || hints != 1 {
+			t.Errorf("%s: %+v and %d hints, want closed at %v, deadline %v", c.what, seen, hints, c.closed, c.deadline)
+		}
+	}
+	if n := w.Log.Count(reporting.EventScheduled); n != 5 {
+		t.Errorf("scheduled is counted %d times", n)
+	}
+	minutes := 300
+	w.PutConnection(metering.Connection{Partner: "AWS", LockMinutes: &minutes})
+	if seen, _ := look(t, w, end.Add(299*time.Minute)); !seen.Closed.IsZero() {
+		t.Errorf("with a lock of %d minutes: %+v", minutes, seen)
+	}
+}
+
+// Of several entitlements the earliest counts: here one that was cancelled, whose deadline is in an
+// hour.
+func TestSchedule_ReportsTheEarliestDeadline(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	for _, e := range everywhere {
+		w.Report(e, rt.Hour, "d0 1")
+	}
+	cancelled := rt.Hour.Add(time.Hour + 30*time.Minute)
+	e := worldtest.Entitlements()[0]
+	e.CancelTime, e.Status = cancelled, metering.EntitlementCancelled
+	w.PutEntitlement(e)
+	seen, hints := look(t, w, cancelled.Add(15*time.Minute))
+	if want := cancelled.Add(time.Hour); !seen.Deadline.Equal(want) || hints != 3 {
+		t.Errorf("%+v and %d hints, want the deadline %v", seen, hints, want)
+	}
+}
+
+// Usage without a connection is not invisible: its hour closes by the default of the marketplace.
+func TestSchedule_UsageWithoutAConnectionGrowsOld(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAzure, rt.Hour, "d0 1")
+	if _, err := w.Table.DeleteConnection(t.Context(), worldtest.Org, "AZURE", metering.Conditions{}); err != nil {
+		t.Fatal(err)
+	}
+	seen, _ := look(t, w, rt.Hour.Add(5*time.Hour))
+	if !seen.Closed.Equal(rt.Hour.Add(2*time.Hour)) || seen.Deadline.IsZero() {
+		t.Errorf("%+v", seen)
+	}
+}
+
+// While reporting is paused, the schedule enqueues nothing, and its alarms continue.
+func TestSchedule_PausedOnlyReports(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	for range 150 { // more than are enqueued together
+		w.Report(worldtest.OnAzure, rt.Hour, "d0 1")
+	}
+	if err := w.Table.Pause(t.Context(), "somebody", w.Now()); err != nil {
+		t.Fatal(err)
+	}
+	seen, hints := look(t, w, closed)
+	counts := fmt.Sprint(hints, w.Log.Count(reporting.EventScheduled), w.Log.Count(reporting.EventGateClosed))
+	if seen.Places != 1 || seen.Closed.IsZero() || counts != "0 1 1" {
+		t.Errorf("%+v; hints, scheduled and gateClosed: %s", seen, counts)
+	}
+}

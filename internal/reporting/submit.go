@@ -1,0 +1,505 @@
+package reporting
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+)
+
+const (
+	// maxDue is how many hours of a lane a Submit reads.
+	maxDue = 200
+	// sendMargin is what Submit leaves of its time when it begins a call, which takes 15 s at most.
+	sendMargin = 30 * time.Second
+)
+
+// Submit sends the records of a lane that are due, first attempts before others, in full requests,
+// and decides their outcomes. It ends early if the marketplace refuses the whole lane; the hours
+// stay due.
+func (w *Worker) Submit(ctx context.Context, lane string) error {
+	if closed, err := w.closed(ctx); closed || err != nil {
+		return err
+	}
+	places, err := w.Store.Due(ctx, lane, w.Now(), maxDue)
+	if err != nil || len(places) == 0 {
+		return err
+	}
+	stored, err := w.Store.Hours(ctx, places)
+	if err != nil {
+		return err
+	}
+	s := submission{Worker: w, lane: lane}
+	org := places[0].Organization
+	var ids []metering.EntitlementID
+	for _, p := range places {
+		h := stored[p]
+		if h == nil {
+			s.event(ctx, EventUnknownVersion, 1, at(p))
+			continue
+		}
+		if h.State != reports.StateSealed || h.Sealed.Lane != lane { // the index lags
+			continue
+		}
+		s.hours = append(s.hours, &sending{Hour: h})
+		ids = append(ids, p.Entitlement)
+	}
+	if len(s.hours) == 0 {
+		return nil
+	}
+	slices.Sort(ids)
+	if err := s.readTerms(ctx, org, slices.Compact(ids)); err != nil {
+		return err
+	}
+	if err := s.connect(ctx, org, s.hours[0].Sealed.Partner); err != nil {
+		return err
+	}
+	err = s.send(ctx)
+	if len(places) == maxDue && !s.stopped && s.wrote.Load() { // else another Submit would find the same
+		s.hints = append(s.hints, Hint{Lane: lane, Place: places[0]})
+	}
+	return errors.Join(err, w.Queue.Enqueue(ctx, s.hints...))
+}
+
+// readTerms reads the schedules of the hours. If terms can't be read, the hours of those whose
+// terms can are sent all the same.
+func (s *submission) readTerms(ctx context.Context, org metering.OrgID, ids []metering.EntitlementID) error {
+	terms, err := s.Store.TermsOf(ctx, org, ids, false)
+	if metering.CodeOf(err) == metering.Internal && err != nil {
+		terms = metering.TermsByEntitlement{}
+		for _, id := range ids {
+			of, err := s.Store.TermsOf(ctx, org, []metering.EntitlementID{id}, false)
+			if err != nil {
+				s.event(ctx, EventUnknownVersion, 1, "organization", string(org), "entitlement", string(id), "error", err.Error())
+				continue
+			}
+			terms[id] = of[id]
+		}
+	} else if err != nil {
+		return err
+	}
+	s.hours = slices.DeleteFunc(s.hours, func(h *sending) bool { _, ok := terms[h.Entitlement]; return !ok })
+	for _, h := range s.hours {
+		h.schedule = scheduleOf(terms[h.Entitlement])
+		h.schedule.Partner = h.Sealed.Partner // as it was sealed
+	}
+	return nil
+}
+
+// submission is one Submit.
+type submission struct {
+	*Worker
+	lane        string
+	marketplace Marketplace // nil if the connection can't be used
+	hours       []*sending
+	stopped     bool // the lane is refused, the connection can't be used, or the time is over
+	wrote       atomic.Bool
+
+	mu    sync.Mutex
+	hints []Hint
+}
+
+// sending is an hour that is sent, as this worker has written it last.
+type sending struct {
+	*reports.Hour
+	schedule reports.Schedule
+	lost     bool // another worker has changed it: it is left to the next Submit
+}
+
+// item is a record that is due.
+type item struct {
+	hour      *sending
+	dimension string
+	attempt   int // the number of the attempt that is stored for the call
+}
+
+func (s *submission) connect(ctx context.Context, org metering.OrgID, partner metering.Partner) error {
+	connection, err := s.Store.Connection(ctx, org, partner)
+	if err == nil {
+		s.marketplace, err = s.Marketplaces.Marketplace(org, connection.Value)
+		if err != nil {
+			s.event(ctx, EventConnectionRefused, 1, "organization", string(org), "partner", string(partner), "error", err.Error())
+			s.stopped = true
+		}
+		return nil
+	}
+	if metering.CodeOf(err) == metering.NotFound {
+		s.stopped = true
+		s.event(ctx, EventNoConnection, len(s.hours), "organization", string(org), "partner", string(partner), "reason", "the connection was deleted")
+		return nil
+	}
+	return err
+}
+
+// send sends what is due, and decides hours of which nothing can be sent any more.
+func (s *submission) send(ctx context.Context) error {
+	var due []item
+	var failed []error // an hour that can't be written is in no other's way
+	now := s.Now()
+	for _, h := range s.hours {
+		dimensions := h.Due(&h.schedule, now)
+		for _, dimension := range dimensions {
+			due = append(due, item{hour: h, dimension: dimension})
+		}
+		if len(dimensions) == 0 && !now.Before(h.NextAttempt(&h.schedule)) {
+			failed = append(failed, s.decided(ctx, h, nil, nil))
+		}
+	}
+	slices.SortStableFunc(due, func(a, b item) int { return cmp.Compare(a.again(), b.again()) })
+	for len(due) > 0 && !s.stopped {
+		n := s.marketplace.Fit(recordsOf(due))
+		failed = append(failed, s.call(ctx, due[:n]))
+		due = due[n:]
+	}
+	return errors.Join(failed...)
+}
+
+// again is 0 for a record that was never sent, else 1.
+func (i *item) again() int { return min(1, len(i.hour.Record(i.dimension).Attempts)) }
+
+func recordsOf(items []item) []Record {
+	records := make([]Record, len(items))
+	for i := range items {
+		h := items[i].hour.Hour
+		records[i] = *recordOf(h, h.Record(items[i].dimension))
+	}
+	return records
+}
+
+// recordOf is what is sent of a sealed record. It follows from the hour alone.
+func recordOf(h *reports.Hour, r *reports.Record) *Record {
+	return &Record{
+		Organization: h.Organization, Entitlement: h.Entitlement, Product: h.Sealed.Product, IDs: h.Sealed.Marketplace,
+		Dimension: r.Dimension, Quantity: r.Quantity, Start: h.Sealed.From, End: h.Sealed.To,
+	}
+}
+
+// call makes one call with the records of items: it stores an attempt in each of their hours,
+// sends, stores the responses, and decides. If the request was refused because of some of its
+// records, it calls again with each half.
+func (s *submission) call(ctx context.Context, items []item) error {
+	if shortOf(ctx, sendMargin) {
+		s.stopped = true
+		s.hint(Hint{Lane: s.lane, Place: items[0].hour.Place()})
+		return nil
+	}
+	began := s.Now().Round(0) // by the wall: a monotonic clock stands while a machine sleeps
+	items, failed := s.begin(ctx, items, began)
+	if len(items) == 0 {
+		return failed
+	}
+	// A worker that slept since then must not send after the window.
+	if late := s.Now().Round(0); late.Sub(began) > time.Minute || slices.ContainsFunc(items, func(i item) bool {
+		return !late.Before(i.hour.SendUntil(i.dimension, &i.hour.schedule))
+	}) {
+		return errors.Join(failed, s.respond(ctx, items, began, notSent(len(items))))
+	}
+	response := s.marketplace.Send(ctx, recordsOf(items))
+	failed = errors.Join(failed, s.respond(ctx, items, began, response))
+	s.fault(ctx, items, &response)
+	var divided []item
+	for i := range items {
+		if response.Results[i].Next == Bisect {
+			divided = append(divided, items[i])
+		}
+	}
+	for half := range slices.Chunk(divided, max(1, (len(divided)+1)/2)) {
+		if s.stopped {
+			break
+		}
+		failed = errors.Join(failed, s.call(ctx, half))
+	}
+	return failed
+}
+
+// notSent is the response of a call that was not made.
+func notSent(n int) Response {
+	results := make([]Result, n)
+	for i := range results {
+		results[i] = Result{Verdict: reports.Refused, Next: Resend, Reason: "not sent: the worker was too late"}
+	}
+	return Response{Results: results}
+}
+
+// fault counts what is wrong with the lane, and ends the submission.
+func (s *submission) fault(ctx context.Context, items []item, response *Response) {
+	if response.Lane == NoLaneFault {
+		return
+	}
+	s.stopped = true
+	event := EventConnectionRefused
+	if response.Lane == Throttled || response.Lane == Unreachable {
+		event = EventThrottled
+	}
+	h := items[0].hour
+	s.event(ctx, event, 1, "organization", string(h.Organization), "partner", string(h.Sealed.Partner), "lane", s.lane,
+		"fault", response.Lane.String(), "reason", response.LaneReason, "retryAfterSeconds", int(response.RetryAfter.Seconds()))
+}
+
+// byHour groups items by their hours, in order.
+func byHour(items []item) [][]item {
+	var grouped [][]item
+	at := map[*sending]int{}
+	for _, i := range items {
+		n, ok := at[i.hour]
+		if !ok {
+			n = len(grouped)
+			at[i.hour], grouped = n, append(grouped, nil)
+		}
+		grouped[n] = append(grouped[n], i)
+	}
+	return grouped
+}
+
+// begin stores an attempt of each record in its hour. It returns those that are to be sent: not
+// those of an hour that another worker has changed, or that could not be written.
+func (s *submission) begin(ctx context.Context, items []item, now time.Time) (begun []item, err error) {
+	hours := byHour(items)
+	ready := make([][]item, len(hours))
+	err = each(ctx, len(hours), func(n int) error {
+		h := hours[n][0].hour
+		if h.lost {
+			return nil
+		}
+		dimensions := make([]string, len(hours[n]))
+		for i := range hours[n] {
+			dimensions[i] = hours[n][i].dimension
+		}
+		after, sent, err := h.Begin(dimensions, &h.schedule, now)
+		if errors.Is(err, reports.ErrState) || err == nil && len(sent) == 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		after.Next = after.NextAttempt(&h.schedule)
+		switch err := s.Store.Write(ctx, &reports.Step{Before: h.Hour, After: &after}); {
+		case errors.Is(err, reports.ErrChanged):
+			h.lost = true
+			return nil
+		case err != nil:
+			return err
+		}
+		h.Hour = &after
+		s.wrote.Store(true)
+		for _, i := range hours[n] {
+			if slices.Contains(sent, i.dimension) {
+				attempts := after.Record(i.dimension).Attempts
+				i.attempt = attempts[len(attempts)-1].Number
+				ready[n] = append(ready[n], i)
+			}
+		}
+		return nil
+	})
+	return slices.Concat(ready...), err
+}
+
+// respond stores the response of a call and decides. The results are in the order of the items. It
+// does so even if the context ends: what is not stored stays in doubt.
+func (s *submission) respond(ctx context.Context, items []item, began time.Time, response Response) error {
+	results := map[item]*Result{}
+	for i := range items {
+		results[items[i]] = &response.Results[i]
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendMargin/2)
+	defer cancel()
+	// The hours of an entitlement share a ledger: one comes after the other.
+	entitlements := map[metering.EntitlementID]int{}
+	var hours [][][]item
+	for _, of := range byHour(items) {
+		n, ok := entitlements[of[0].hour.Entitlement]
+		if !ok {
+			n = len(hours)
+			entitlements[of[0].hour.Entitlement], hours = n, append(hours, nil)
+		}
+		hours[n] = append(hours[n], of)
+	}
+	failed := make([]error, len(hours))
+	return each(ctx, len(hours), func(n int) error {
+		for ; len(hours[n]) > 0; hours[n] = hours[n][1:] {
+			err := s.respondHour(ctx, hours[n][0], results, began, &response)
+			if metering.CodeOf(err) == metering.Unavailable {
+				return err // again, from this hour on
+			}
+			failed[n] = errors.Join(failed[n], err)
+		}
+		return failed[n]
+	})
+}
+
+// respondHour is respond for one hour.
+func (s *submission) respondHour(ctx context.Context, items []item, results map[item]*Result, began time.Time, response *Response) error {
+	h := items[0].hour
+	call := reports.StoredCall{
+		Time: began, Status: response.Status, RequestID: response.RequestID, CorrelationID: response.CorrelationID,
+	}
+	for _, i := range items {
+		if raw := results[i].Raw; raw != nil {
+			call.Responses = append(call.Responses, raw)
+		}
+	}
+	var calls []reports.StoredCall
+	if response.Request != nil {
+		call.Request = s.marketplace.Body(recordsOf(items))
+		calls = append(calls, call)
+	}
+	return s.decided(ctx, h, func(h reports.Hour) (after reports.Hour, err error) {
+		after = h
+		for _, i := range items {
+			result, err := results[i].response()
+			if err != nil {
+				s.Log.WarnContext(ctx, "a response can't be read", "error", err.Error())
+			}
+			if after, err = after.Respond(i.dimension, i.attempt, result); err != nil {
+				return after, err
+			}
+		}
+		return after, nil
+	}, calls)
+}
+
+// decided is decide for an hour that is being sent. It enqueues a hint for one that is decided.
+func (s *submission) decided(ctx context.Context, h *sending, change func(reports.Hour) (reports.Hour, error), calls []reports.StoredCall) error {
+	after, err := s.decide(ctx, h.Hour, &h.schedule, change, calls)
+	if err != nil {
+		return err
+	}
+	s.wrote.Store(true)
+	if h.Hour = after; after.State == reports.StateDecided {
+		s.hint(Hint{Place: after.Place()})
+	}
+	return nil
+}
+
+func (s *submission) hint(h Hint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hints = append(s.hints, h)
+}
+
+// response is the result as the decisions read it. With an error, the record is in doubt.
+func (r *Result) response() (reports.Response, error) {
+	response := reports.Response{
+		Result: r.Verdict, Receipt: r.Receipt, Code: r.Problem, Reason: r.Reason, Again: r.Next != Done, Lane: r.Next == WaitForLane,
+	}
+	if r.Accepted == nil {
+		return response, nil
+	}
+	number, err := metering.ParseNumber(r.Accepted.Quantity) // JSON: it may have an exponent
+	if err != nil {
+		return reports.Response{Reason: r.Reason}, err
+	}
+	accepted, err := metering.ParseExact(number.String())
+	if err != nil {
+		return reports.Response{Reason: r.Reason}, err
+	}
+	response.Accepted, response.AcceptedAt, response.Receipt = &accepted, r.Accepted.Time, r.Accepted.Receipt
+	return response, nil
+}
+
+// decide stores a change of an hour, and the outcomes that its history allows then, again and again
+// while others change the hour or its ledger. It returns the hour as it is stored. A nil change
+// changes nothing else.
+func (w *Worker) decide(ctx context.Context, h *reports.Hour, s *reports.Schedule, change func(reports.Hour) (reports.Hour, error), calls []reports.StoredCall) (*reports.Hour, error) {
+	for attempt := 0; ; attempt++ {
+		after := *h
+		var err error
+		if change != nil {
+			if after, err = change(after); err != nil {
+				return h, err
+			}
+		}
+		step := &reports.Step{Before: h, After: &after, Calls: calls}
+		if after.State == reports.StateSealed {
+			decided, _, err := after.Decide(reports.Ledger{}, s, w.Now())
+			if err != nil {
+				return h, err
+			}
+			if len(newOutcomes(&after, &decided)) > 0 || decided.State != after.State {
+				ledger, err := w.Store.Ledger(ctx, h.Organization, h.Entitlement)
+				switch {
+				case errors.Is(err, reports.ErrNewer): // the response is stored all the same
+					w.event(ctx, EventUnknownVersion, 1, at(h.Place()), "error", err.Error())
+				case err != nil:
+					return h, err
+				default:
+					var left reports.Ledger
+					if decided, left, err = after.Decide(ledger, s, w.Now()); err != nil {
+						return h, err
+					}
+					after, step.Ledger = decided, &left
+				}
+			}
+			after.Next = after.NextAttempt(s)
+		}
+		if after.Version == h.Version {
+			return h, nil // nothing has changed
+		}
+		err = w.Store.Write(ctx, step)
+		if err == nil {
+			w.countOutcomes(ctx, h, &after)
+			return &after, nil
+		}
+		next, err := w.again(ctx, h.Place(), err, attempt)
+		if err != nil {
+			return h, err
+		}
+		h = next
+	}
+}
+
+// newOutcomes returns the dimensions that got their outcome between two states of an hour.
+func newOutcomes(before, after *reports.Hour) (dimensions []string) {
+	for i := range after.Sealed.Records {
+		if before.Sealed.Records[i].Outcome.Kind != after.Sealed.Records[i].Outcome.Kind {
+			dimensions = append(dimensions, after.Sealed.Records[i].Dimension)
+		}
+	}
+	return dimensions
+}
+
+// countOutcomes counts what a step has decided.
+func (w *Worker) countOutcomes(ctx context.Context, before, after *reports.Hour) {
+	if before.Sealed == nil || after.Sealed == nil {
+		return
+	}
+	for _, dimension := range newOutcomes(before, after) {
+		outcome := &after.Record(dimension).Outcome
+		event := EventAccepted
+		switch {
+		case outcome.Evidence == reports.EvidenceDuplicate:
+			event = EventDuplicate
+		case outcome.Kind == reports.Conflict:
+			event = EventConflict
+		case outcome.Kind == reports.Unknown:
+			event = EventUnknown
+		case outcome.Kind == reports.Rejected && (outcome.Code == metering.ProblemExpired || outcome.Code == metering.ProblemNoHourLeft):
+			event = EventExpired
+		case outcome.Kind == reports.Rejected:
+			event = EventRejected
+		}
+		w.event(ctx, event, 1, at(after.Place()), "dimension", dimension, "report", after.ID(), "reason", outcome.Reason)
+		if event == EventDuplicate {
+			w.event(ctx, EventAccepted, 1, at(after.Place()), "dimension", dimension, "report", after.ID())
+		}
+	}
+}
+
+// closed reports whether the gate is closed, which it counts.
+func (w *Worker) closed(ctx context.Context) (bool, error) {
+	reason, err := w.Store.Gate(ctx)
+	if err != nil {
+		return true, fmt.Errorf("reading whether reporting is paused: %w", err)
+	}
+	if reason != "" {
+		w.event(ctx, EventGateClosed, 1, "reason", reason)
+	}
+	return reason != "", nil
+}

@@ -1,0 +1,170 @@
+package reporting_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
+	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/sandbox"
+)
+
+// What other reporters get wrong, by the workers and the table. mistakes_test.go has the part of
+// the adapters.
+
+// workUntil works every so often until a time.
+func workUntil(w *worldtest.World, until time.Time, step time.Duration) {
+	for now := w.Now(); now.Before(until); now = now.Add(step) {
+		w.Set(now)
+		w.Work()
+	}
+}
+
+func TestWorkerMistakes_NewTimestampOnEachAttempt(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAWS, rt.Hour.Add(20*time.Minute), "d0 7")
+	for range 3 {
+		w.Fault(sandbox.Fault{Fault: sandbox.Lost})
+	}
+	w.Set(closed)
+	workUntil(w, closed.Add(3*time.Hour), 10*time.Minute)
+	want(t, "billed", w.Billed(), "d0=7")
+	calls := w.Calls("BatchMeterUsage")
+	if len(calls) < 4 {
+		t.Errorf("%d calls", len(calls))
+	}
+	for i := range calls {
+		if string(calls[i].Body) != string(calls[0].Body) {
+			t.Errorf("call %d sends %s, the first sent %s", i, calls[i].Body, calls[0].Body)
+		}
+	}
+}
+
+func TestWorkerMistakes_UnprocessedRecordsIgnored(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 1, d1 2")
+	w.Fault(sandbox.Fault{Fault: sandbox.Unprocessed, Records: []int{1}})
+	w.Set(closed)
+	w.Work()
+	want(t, "billed", w.Billed(), "d0=1")
+	want(t, "group", w.Status(group), "REPORT_PENDING")
+	w.Set(closed.Add(5 * time.Minute))
+	w.Work()
+	want(t, "billed", w.Billed(), "d0=1 d1=2")
+	want(t, "group", w.Status(group), "REPORTED")
+}
+
+func TestWorkerMistakes_ResultsWithoutReadingStatus(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Change(func(c *sandbox.Catalog) { c.AWS.Agreements = c.AWS.Agreements[1:] })
+	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	w.Set(closed)
+	w.Work()
+	if status := w.Status(group); strings.HasPrefix(status, "REPORTED") {
+		t.Errorf("usage of a customer without an agreement is %s", status)
+	}
+	want(t, "billed", w.Billed(), "")
+}
+
+func TestWorkerMistakes_AnyDuplicateTakenAsSuccess(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Set(closed)
+	want(t, "another meter", rt.Verdicts(send(w.Marketplace("AZURE"), rt.Azure("d0", "9"))), "billed done")
+	group := w.Report(worldtest.OnAzure, rt.Hour, "d0 5")
+	w.Work()
+	want(t, "group", w.Status(group), "REPORT_FAILED CONFLICT")
+	if calls := len(w.Calls("batchUsageEvent")); calls != 2 {
+		t.Errorf("a conflict took %d calls", calls)
+	}
+}
+
+func TestWorkerMistakes_Azure400And409CountedAsSuccess(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Change(func(c *sandbox.Catalog) {
+		c.Azure.Offers[0].Plans[0].Dimensions = c.Azure.Offers[0].Plans[0].Dimensions[1:]
+	})
+	group := w.Report(worldtest.OnAzure, rt.Hour, "d0 5")
+	w.Set(closed)
+	w.Work()
+	want(t, "group", w.Status(group), "REPORT_FAILED DIMENSION_UNKNOWN")
+}
+
+func TestWorkerMistakes_RejectedEventsResentForever(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Change(func(c *sandbox.Catalog) { c.AWS.Products[0].Dimensions = c.AWS.Products[0].Dimensions[1:] })
+	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	w.Set(closed)
+	workUntil(w, closed.Add(6*time.Hour), time.Hour)
+	want(t, "group", w.Status(group), "REPORT_FAILED DIMENSION_UNKNOWN")
+	if calls := len(w.Calls("BatchMeterUsage")); calls != 1 {
+		t.Errorf("a rejected record took %d calls", calls)
+	}
+}
+
+func TestWorkerMistakes_OneFailedRunStopsTheMeter(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	first := w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	failing := 2
+	w.Fault(sandbox.Fault{Fault: sandbox.ServerError, Count: &failing})
+	w.Set(closed)
+	w.Work()
+	second := w.Report(worldtest.OnAWS, rt.Hour.Add(time.Hour), "d0 2")
+	workUntil(w, closed.Add(4*time.Hour), 20*time.Minute)
+	want(t, "billed", w.Billed(), "d0=1 d0=2")
+	want(t, "groups", w.Status(first)+" "+w.Status(second), "REPORTED REPORTED")
+}
+
+func TestWorkerMistakes_LateEventsLost(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAzure, rt.Hour, "d0 1")
+	w.Set(closed)
+	w.Work()
+	late := w.Report(worldtest.OnAzure, rt.Hour.Add(time.Second), "d0 2")
+	workUntil(w, closed.Add(4*time.Hour), time.Hour)
+	want(t, "late", w.Status(late), "REPORTED")
+	want(t, "billed", w.Billed(), "d0=1 d0=2")
+}
+
+func TestWorkerMistakes_All25RefusedBecauseOfOne(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Change(func(c *sandbox.Catalog) { c.AWS.Products[0].Dimensions[13].Key = "gone" })
+	var groups []metering.GroupID
+	for i := range 25 {
+		groups = append(groups, w.Report(worldtest.OnAWS, rt.Hour, "d"+strconv.Itoa(i)+" 1"))
+	}
+	w.Set(closed)
+	w.Work()
+	for i, id := range groups {
+		status := "REPORTED"
+		if i == 13 {
+			status = "REPORT_FAILED DIMENSION_UNKNOWN"
+		}
+		want(t, "d"+strconv.Itoa(i), w.Status(id), status)
+	}
+}
+
+func TestWorkerMistakes_ProductCodeSentWithLicenseArn(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	w.Set(closed)
+	w.Work()
+	for _, call := range w.Calls("BatchMeterUsage") {
+		if strings.Contains(string(call.Body), "ProductCode") {
+			t.Errorf("the request is %s", call.Body)
+		}
+	}
+	want(t, "billed", w.Billed(), "d0=1")
+}

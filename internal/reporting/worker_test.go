@@ -1,0 +1,330 @@
+package reporting_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+	"github.com/marketmeter/marketmeter/internal/reporting"
+	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
+	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/sandbox"
+)
+
+// closed is a time at which the hour of rt.Hour is closed at each marketplace.
+var closed = rt.Hour.Add(2*time.Hour + time.Minute)
+
+var everywhere = []metering.EntitlementID{worldtest.OnAWS, worldtest.OnAzure, worldtest.OnGoogle}
+
+// outcome returns what became of a dimension of an hour.
+func outcome(w *worldtest.World, e metering.EntitlementID, hour time.Time, dimension string) string {
+	h := w.Hour(e, hour)
+	if h == nil {
+		return "no hour"
+	}
+	if h.Sealed == nil {
+		return string(h.State)
+	}
+	r := h.Record(dimension)
+	if r == nil {
+		return string(h.State) + " without it"
+	}
+	return strings.TrimSpace(strings.Join([]string{string(h.State), string(r.Outcome.Kind), string(r.Outcome.Evidence), string(r.Outcome.Code)}, " "))
+}
+
+func TestWorker_BillsAnHourOnceItIsClosed(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	var groups []metering.GroupID
+	for _, e := range everywhere {
+		groups = append(groups, w.Report(e, rt.Hour.Add(5*time.Minute), "d0 1.5, d1 2"), w.Report(e, rt.Hour.Add(59*time.Minute), "d0 2.5"))
+	}
+	w.Set(rt.Hour.Add(time.Hour + 9*time.Minute))
+	w.Work()
+	want(t, "billed before it is closed", w.Billed(), "")
+	w.Set(closed)
+	w.Work()
+	want(t, "billed", w.Billed(), "d0=4 d1=2 d0=4 d1=2 d0=4 d1=2")
+	for _, id := range groups {
+		want(t, "group", w.Status(id), "REPORTED")
+	}
+	for _, e := range everywhere {
+		want(t, string(e), outcome(w, e, rt.Hour, "d0"), "SETTLED ACCEPTED RESPONSE")
+	}
+	if g := w.Group(groups[0]); g.UsageRecordReportID != metering.ReportID(worldtest.Org, worldtest.OnAWS, rt.Hour) || g.ReportedTime.IsZero() {
+		t.Errorf("a reported group is %+v", g)
+	}
+	w.Work()
+	want(t, "billed by more work", w.Billed(), "d0=4 d1=2 d0=4 d1=2 d0=4 d1=2")
+	seen, err := w.Worker(w.Table).Schedule(t.Context())
+	if err != nil || seen.Places != 0 || seen.Lanes != 0 || !seen.Oldest.IsZero() {
+		t.Errorf("work is left: %+v, %v", seen, err)
+	}
+}
+
+func TestWorker_ReportsLateUsageInTheNextHour(t *testing.T) {
+	t.Parallel()
+	for _, e := range everywhere {
+		w := worldtest.NewWorld(t, sandbox.Options{})
+		w.Report(e, rt.Hour, "d0 1")
+		w.Set(closed)
+		w.Work()
+		late := w.Report(e, rt.Hour.Add(time.Minute), "d0 2")
+		w.Work()
+		want(t, "billed while the next hour is open", w.Billed(), "d0=1")
+		want(t, "late", w.Status(late), "CREATED")
+		w.Set(closed.Add(2 * time.Hour))
+		w.Work()
+		want(t, "billed", w.Billed(), "d0=1 d0=2")
+		want(t, "late", w.Status(late), "REPORTED")
+		want(t, "next hour", outcome(w, e, rt.Hour.Add(time.Hour), "d0"), "SETTLED ACCEPTED RESPONSE")
+	}
+}
+
+// Each hour from that of the usage on has its report: the usage does not wait for a schedule at
+// each.
+func TestWorker_MovesLateUsageOnAtOnce(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	for i := range 3 {
+		w.Set(closed.Add(time.Duration(i) * time.Hour))
+		w.Report(worldtest.OnAzure, rt.Hour.Add(time.Duration(i)*time.Hour), "d0 1")
+		w.Work()
+	}
+	w.Report(worldtest.OnAzure, rt.Hour, "d0 5")
+	w.Set(closed.Add(3 * time.Hour))
+	w.Work()
+	want(t, "billed", w.Billed(), "d0=1 d0=1 d0=1 d0=5")
+}
+
+func TestWorker_BillsOnceAfterALostResponse(t *testing.T) {
+	t.Parallel()
+	for _, e := range everywhere {
+		for _, fault := range rt.Doubts() {
+			w := worldtest.NewWorld(t, sandbox.Options{})
+			group := w.Report(e, rt.Hour, "d0 3")
+			w.Fault(fault)
+			w.Set(closed)
+			w.Work()
+			w.Set(closed.Add(10 * time.Minute))
+			w.Work()
+			want(t, string(e)+" billed", w.Billed(), "d0=3")
+			want(t, string(e)+" group", w.Status(group), "REPORTED")
+		}
+	}
+}
+
+func TestWorker_ShowsWhatWasRefused(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Change(func(c *sandbox.Catalog) { c.AWS.Products[0].Dimensions = c.AWS.Products[0].Dimensions[:1] })
+	good, bad := w.Report(worldtest.OnAWS, rt.Hour, "d0 1"), w.Report(worldtest.OnAWS, rt.Hour, "d0 1, d5 2")
+	w.Set(closed)
+	w.Work()
+	want(t, "billed", w.Billed(), "d0=2")
+	want(t, "good", w.Status(good), "REPORTED")
+	want(t, "bad", w.Status(bad), "REPORT_FAILED DIMENSION_UNKNOWN")
+	want(t, "events", strconv.Itoa(w.Log.Count(reporting.EventRejected)), "1")
+}
+
+func TestWorker_AnotherMetersRecordIsAConflict(t *testing.T) {
+	t.Parallel()
+	for _, e := range everywhere[:2] {
+		w := worldtest.NewWorld(t, sandbox.Options{})
+		w.Set(closed)
+		foreign, partner := rt.AWS("d0", "9"), metering.Partner("AWS")
+		if e == worldtest.OnAzure {
+			foreign, partner = rt.Azure("d0", "9"), "AZURE"
+		}
+		want(t, "another meter", rt.Verdicts(send(w.Marketplace(partner), foreign)), "billed done")
+		group := w.Report(e, rt.Hour, "d0 3")
+		w.Work()
+		want(t, "group", w.Status(group), "REPORT_FAILED CONFLICT")
+		want(t, "billed", w.Billed(), "d0=9")
+		difference := w.Hour(e, rt.Hour).Record("d0").Outcome.Difference
+		if e == worldtest.OnAzure && (difference == nil || difference.String() != "6") || e == worldtest.OnAWS && difference != nil {
+			t.Errorf("%s: the difference is %v", e, difference)
+		}
+	}
+}
+
+func TestWorker_FailsWhatCameTooLate(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	w.Set(rt.Hour.Add(25 * time.Hour))
+	w.Work()
+	want(t, "group", w.Status(group), "REPORT_FAILED EXPIRED")
+	want(t, "billed", w.Billed(), "")
+	if w.Hour(worldtest.OnAWS, rt.Hour) != nil {
+		t.Error("an hour was opened after its deadline")
+	}
+}
+
+func TestWorker_IsUnknownAtTheEndOfADoubt(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	for range 100 {
+		w.Fault(sandbox.Fault{Fault: sandbox.Lost})
+	}
+	for now := closed; now.Before(rt.Hour.Add(25 * time.Hour)); now = now.Add(40 * time.Minute) {
+		w.Set(now)
+		w.Work()
+	}
+	want(t, "group", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN")
+	want(t, "outcome", outcome(w, worldtest.OnAWS, rt.Hour, "d0"), "SETTLED UNKNOWN WINDOW OUTCOME_UNKNOWN")
+	if _, err := w.Table.Retry(t.Context(), worldtest.Org, group, metering.Retry{Now: w.Now()}); metering.CodeOf(err) != metering.Conflict {
+		t.Errorf("retry of an unknown outcome: %v", err)
+	}
+}
+
+func TestWorker_SettlesUsageThatSendsNothing(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	fraction := w.Report(worldtest.OnGoogle, rt.Hour, "d0 0.4")
+	zero := w.Report(worldtest.OnAWS, rt.Hour, "d0 0, d1 0.0000001")
+	w.Set(closed)
+	w.Work()
+	want(t, "fraction", w.Status(fraction), "REPORTED")
+	want(t, "zero", w.Status(zero), "REPORTED")
+	want(t, "billed", w.Billed(), "")
+	want(t, "outcome", outcome(w, worldtest.OnGoogle, rt.Hour, "d0"), "SETTLED ACCEPTED CARRIED")
+	w.Report(worldtest.OnGoogle, rt.Hour.Add(90*time.Minute), "d0 0.7")
+	w.Set(closed.Add(2 * time.Hour))
+	w.Work()
+	want(t, "billed with the carry", w.Billed(), "d0=1")
+	ledger, err := w.Table.Ledger(t.Context(), worldtest.Org, worldtest.OnGoogle)
+	if carry := ledger.Carry["d0"]; err != nil || carry.String() != "0.1" {
+		t.Errorf("the ledger is %+v, %v", ledger, err)
+	}
+}
+
+func TestWorker_FillsRequests(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	for i := range 29 {
+		w.Report(worldtest.OnAWS, rt.Hour, "d"+strconv.Itoa(i)+" 1")
+	}
+	w.Set(closed)
+	w.Work()
+	if n := len(w.Calls("BatchMeterUsage")); n != 2 {
+		t.Errorf("29 records took %d calls", n)
+	}
+}
+
+func TestWorker_DeletedAndRetriedGroups(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	deleted := w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	if _, err := w.Table.Delete(t.Context(), worldtest.Org, deleted, "", w.Now()); err != nil {
+		t.Fatal(err)
+	}
+	w.Change(func(c *sandbox.Catalog) { c.AWS.Products[0].Dimensions = c.AWS.Products[0].Dimensions[:1] })
+	failed := w.Report(worldtest.OnAWS, rt.Hour, "d0 1, d5 2")
+	w.Set(closed)
+	w.Work()
+	want(t, "billed", w.Billed(), "d0=1")
+	w.Change(func(c *sandbox.Catalog) {
+		c.AWS.Products[0].Dimensions = append(c.AWS.Products[0].Dimensions, sandbox.Dimension{Key: "d5", Price: "1"})
+	})
+	if _, err := w.Table.Retry(t.Context(), worldtest.Org, failed, metering.Retry{Now: w.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Table.Delete(t.Context(), worldtest.Org, failed, "", w.Now()); metering.CodeOf(err) != metering.Conflict {
+		t.Errorf("delete of a group that is billed in part: %v", err)
+	}
+	w.Work()
+	want(t, "waits for the next hour", w.Status(failed), "CREATED")
+	w.Set(closed.Add(time.Hour))
+	w.Work()
+	want(t, "billed after the retry", w.Billed(), "d0=1 d5=2")
+	want(t, "retried", w.Status(failed), "REPORTED")
+	want(t, "next hour", outcome(w, worldtest.OnAWS, rt.Hour.Add(time.Hour), "d0"), "SETTLED without it")
+}
+
+func TestWorker_WaitsForAConnection(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	if _, err := w.Table.DeleteConnection(t.Context(), worldtest.Org, "AWS", metering.Conditions{}); err != nil {
+		t.Fatal(err)
+	}
+	group := w.Report(worldtest.OnAWS, rt.Now.Add(-time.Minute), "d0 1")
+	w.Set(closed.Add(2 * time.Hour))
+	w.Work()
+	want(t, "group", w.Status(group), "CREATED")
+	want(t, "no event yet", strconv.Itoa(w.Log.Count(reporting.EventNoConnection)), "0")
+	w.Set(rt.Hour.Add(14 * time.Hour))
+	w.Work()
+	want(t, "group", w.Status(group), "CREATED")
+	want(t, "event", strconv.Itoa(w.Log.Count(reporting.EventNoConnection)), "1")
+	w.Set(rt.Hour.Add(25 * time.Hour))
+	w.Work()
+	want(t, "group", w.Status(group), "REPORT_FAILED NO_CONNECTION")
+}
+
+func TestWorker_DoesNothingBehindAClosedGate(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	if err := w.Table.Pause(t.Context(), "ann", w.Now()); err != nil {
+		t.Fatal(err)
+	}
+	w.Set(closed)
+	worker := w.Worker(w.Table)
+	p := reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}
+	if err := worker.Plan(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	w.Work()
+	want(t, "group", w.Status(group), "CREATED")
+	if err := w.Table.Resume(t.Context(), "ann", w.Now()); err != nil {
+		t.Fatal(err)
+	}
+	w.Work()
+	want(t, "group", w.Status(group), "REPORTED")
+}
+
+// The connection is deleted while more hours wait than a Submit reads: it does not enqueue itself.
+func TestWorker_SubmitWithoutAConnectionEnds(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	w.Fault(sandbox.Fault{Fault: sandbox.Throttled})
+	w.Set(closed)
+	w.Work()
+	if _, err := w.Table.DeleteConnection(t.Context(), worldtest.Org, "AWS", metering.Conditions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.Set(closed.Add(10 * time.Minute))
+	if err := w.Worker(w.Table).Submit(t.Context(), w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Lane); err != nil {
+		t.Fatal(err)
+	}
+	if hint, ok := w.Queue.Next(); ok {
+		t.Errorf("it enqueues %+v", hint)
+	}
+	want(t, "events", strconv.Itoa(w.Log.Count(reporting.EventNoConnection)), "1")
+}
+
+// A Plan that had no time left has claimed some of the groups. Another one reads them, and claims
+// the others.
+func TestWorker_ContinuesToClaim(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	first, second := w.Report(worldtest.OnAWS, rt.Hour, "d0 1"), w.Report(worldtest.OnAWS, rt.Hour, "d0 2")
+	w.Set(closed)
+	h := reports.OpenHour(worldtest.Org, worldtest.OnAWS, rt.Hour)
+	h.Opened, h.Opener, h.Parts = closed, "another", 1
+	if err := w.Table.Open(t.Context(), &h, [][]metering.GroupID{{first, second}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Table.Claim(t.Context(), &h, second, closed); err != nil {
+		t.Fatal(err)
+	}
+	w.Work()
+	want(t, "groups", w.Status(first)+" "+w.Status(second), "REPORTED REPORTED")
+	want(t, "billed", w.Billed(), "d0=3")
+}
