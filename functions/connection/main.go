@@ -2,6 +2,6 @@
 // function.
 package main
 
-import "github.com/marketmeter/marketmeter/internal/lambdahost/tablehost"
+import "github.com/marketmeter/marketmeter/internal/lambdahost/connecthost"
 
-func main() { tablehost.Run("connection") }
+func main() { connecthost.Run() }

@@ -28,6 +28,10 @@ import (
 type Table interface {
 	List(ctx context.Context, org metering.OrgID, request metering.ListRequest, buffer []byte,
 		encode func(groups []byte, page metering.GroupPage) error) (laterBy time.Duration, err error)
+	Reports(ctx context.Context, org metering.OrgID, request metering.ListRequest, buffer []byte,
+		encode func(reports []byte, page metering.GroupPage) error) (laterBy time.Duration, err error)
+	DailyRecords(ctx context.Context, org metering.OrgID, partner metering.Partner, request metering.ListRequest, buffer []byte,
+		encode func(records []byte, page metering.GroupPage) error) (laterBy time.Duration, err error)
 	Report(ctx context.Context, org metering.OrgID, report *metering.Report) ([]metering.Group, error)
 	Group(ctx context.Context, org metering.OrgID, id metering.GroupID) (metering.Group, error)
 	Retry(ctx context.Context, org metering.OrgID, id metering.GroupID, retry metering.Retry) (metering.Group, error)
@@ -86,6 +90,11 @@ type API struct {
 	// needs no roleArn.
 	OwnRoleOrganizations []string
 
+	// Verify tries the credentials of a connection without metering. It returns Invalid with the
+	// marketplace's own error if they can't be used, and Unavailable if that can't be found out
+	// now. If it is nil, verify=true is refused.
+	Verify func(ctx context.Context, org metering.OrgID, connection metering.Connection) error
+
 	pages       sync.Pool // of *[]byte, for the bodies of lists and explanations
 	compressors sync.Pool // of *gzip.Writer, of 900 KB
 }
@@ -93,10 +102,13 @@ type API struct {
 // Handler serves the operations of the named functions, or all of them if none is named. For any
 // other path it responds with 404, and for any other method on one of its paths with 405. It logs
 // one line per request and recovers from panics.
-func (a *API) Handler(functions ...string) http.Handler {
+func (a *API) Handler(functions ...string) http.Handler { return a.HandlerOf(operationsOf(functions)) }
+
+// HandlerOf is Handler for the operations.
+func (a *API) HandlerOf(operations []Operation) http.Handler {
 	mux := http.NewServeMux()
 	methods := map[string][]string{}
-	for _, operation := range operationsOf(functions) {
+	for _, operation := range operations {
 		methods[operation.Path] = append(methods[operation.Path], operation.Method)
 		mux.HandleFunc(operation.Method+" "+operation.Path, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method != operation.Method { // ServeMux accepts HEAD for GET

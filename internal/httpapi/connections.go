@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -37,8 +38,12 @@ func (a *API) putConnection(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if p["verify"] != "" {
-		return metering.Errorf(metering.Invalid, "verify is not available yet: leave it out; the connection is stored without a check of its credentials")
+	verify := p["verify"] == "true"
+	switch {
+	case !verify && p["verify"] != "" && p["verify"] != "false":
+		return metering.Errorf(metering.Invalid, "verify is %s: it must be true or false", metering.Quote(p["verify"]))
+	case verify && a.Verify == nil:
+		return metering.Errorf(metering.Invalid, "verify=true is not available here: leave it out; the connection is stored without a check of its credentials")
 	}
 	partner := metering.Partner(r.PathValue("partner"))
 	if !slices.Contains(metering.Partners, partner) {
@@ -62,6 +67,11 @@ func (a *API) putConnection(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if verify {
+		if err := a.verify(r.Context(), org, &change); err != nil {
+			return err
+		}
+	}
 	after, written, err := a.Table.PutConnection(r.Context(), org, &change)
 	if err != nil {
 		return err
@@ -71,6 +81,26 @@ func (a *API) putConnection(w http.ResponseWriter, r *http.Request) error {
 	}
 	writeChanged(w, r, after.JSON, after.Tag())
 	return nil
+}
+
+// verify tries the credentials of the connection that the change would store now, and makes the
+// change store this one. If the stored one changes meanwhile, the conditions are checked against it
+// when the change is stored, as they always are.
+func (a *API) verify(ctx context.Context, org metering.OrgID, change *metering.ConnectionChange) error {
+	stored, err := a.Table.Connection(ctx, org, change.Connection.Partner)
+	if err != nil && metering.CodeOf(err) != metering.NotFound && stored.Err == nil { // one that can't be read is replaced
+		return err
+	}
+	after, err := change.Apply(&stored)
+	if err != nil {
+		return err
+	}
+	change.Connection = after
+	err = a.Verify(ctx, org, after)
+	if metering.CodeOf(err) == metering.Invalid {
+		return &statusError{http.StatusUnprocessableEntity, err}
+	}
+	return err
 }
 
 func (a *API) deleteConnection(w http.ResponseWriter, r *http.Request) error {

@@ -18,6 +18,16 @@ func (a *API) listGroups(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	return a.writePage(w, r, "usageRecordGroups", func(buffer []byte, encode encodePage) (time.Duration, error) {
+		return a.Table.List(r.Context(), organization(r), request, buffer, encode)
+	})
+}
+
+// encodePage is called with a page: its objects in the API's JSON, joined by commas.
+type encodePage = func(objects []byte, page metering.GroupPage) error
+
+// writePage responds with a page of a list, whose objects are in the member of that name.
+func (a *API) writePage(w http.ResponseWriter, r *http.Request, member string, list func(buffer []byte, encode encodePage) (laterBy time.Duration, err error)) error {
 	memory, ok := a.pages.Get().(*[]byte)
 	if !ok {
 		memory = new([]byte)
@@ -27,9 +37,9 @@ func (a *API) listGroups(w http.ResponseWriter, r *http.Request) error {
 		body, encoded  []byte
 		coding, cursor string
 	}
-	begun := append((*memory)[:0], `{"usageRecordGroups":[`...)
-	laterBy, err := a.Table.List(r.Context(), organization(r), request, begun, func(groups []byte, page metering.GroupPage) (err error) {
-		made.body = append(groups, `],"nextOffset":`...)
+	begun := append(append(append((*memory)[:0], `{"`...), member...), `":[`...)
+	laterBy, err := list(begun, func(objects []byte, page metering.GroupPage) (err error) {
+		made.body = append(objects, `],"nextOffset":`...)
 		made.body = append(strconv.AppendInt(made.body, int64(page.NextOffset), 10), '}')
 		made.cursor = page.NextCursor
 		made.encoded, made.coding, err = a.compress(r, made.body)
@@ -72,19 +82,30 @@ func (a *API) listRequest(r *http.Request) (request metering.ListRequest, err er
 	if err != nil {
 		return request, err
 	}
-	request = metering.ListRequest{
-		Client: exchangeOf(r).keyID, Query: listQuery(p), Cursor: p["cursor"], MaxSize: metering.MaxListSize, Now: a.Now(), ReadFor: cmp.Or(a.ListFor, 10*time.Second),
-	}
+	request = a.pageRequest(r, p)
 	if request.Filter, err = groupFilter(p, request.Now); err != nil {
 		return request, err
 	}
+	return request, readPaging(p, &request)
+}
+
+// pageRequest is a request for a list with these parameters, without its filter and paging.
+func (a *API) pageRequest(r *http.Request, p map[string]string) metering.ListRequest {
+	return metering.ListRequest{
+		Client: exchangeOf(r).keyID, Query: listQuery(p), MaxSize: metering.MaxListSize, Now: a.Now(), ReadFor: cmp.Or(a.ListFor, 10*time.Second),
+	}
+}
+
+// readPaging reads limit, offset and cursor.
+func readPaging(p map[string]string, request *metering.ListRequest) (err error) {
 	if request.Offset, request.Limit, err = page(p); err != nil {
-		return request, err
+		return err
 	}
+	request.Cursor = p["cursor"]
 	if _, both := p["offset"]; both && request.Cursor != "" {
-		return request, metering.Errorf(metering.Invalid, "offset and cursor are given: give one of them, a cursor knows its offset")
+		return metering.Errorf(metering.Invalid, "offset and cursor are given: give one of them, a cursor knows its offset")
 	}
-	return request, nil
+	return nil
 }
 
 // listQuery is the query of a list without the paging parameters, the same on all of its pages.
@@ -129,22 +150,27 @@ func groupFilter(p map[string]string, now time.Time) (f metering.GroupFilter, er
 	if f.MetaInfo, err = metaInfoFilter(p["metaInfo"]); err != nil {
 		return f, err
 	}
+	return f, readDays(p, now, &f)
+}
+
+// readDays reads the days of a list, with their defaults.
+func readDays(p map[string]string, now time.Time, f *metering.GroupFilter) (err error) {
 	if f.EndDate, err = day(p, "endDate"); err != nil {
-		return f, err
+		return err
 	}
 	if f.EndDate == "" {
 		f.EndDate = metering.DayOf(now)
 	}
 	if f.StartDate, err = day(p, "startDate"); err != nil {
-		return f, err
+		return err
 	}
 	if f.StartDate == "" {
 		f.StartDate = f.EndDate.AddDays(-metering.DefaultWindowDays)
 	}
 	if f.StartDate > f.EndDate {
-		return f, metering.Errorf(metering.Invalid, "startDate is %s and endDate %s: the start must not be after the end", f.StartDate, f.EndDate)
+		return metering.Errorf(metering.Invalid, "startDate is %s and endDate %s: the start must not be after the end", f.StartDate, f.EndDate)
 	}
-	return f, nil
+	return nil
 }
 
 func metaInfoFilter(text string) (map[string]any, error) {

@@ -25,6 +25,7 @@ type Operation struct {
 	Memory   int           // in MB; 0 is defaultMemory
 	Timeout  time.Duration // 0 is defaultTimeout
 	Table    []Access
+	Calls    []Call // of other services of AWS
 
 	handle func(a *API, w http.ResponseWriter, r *http.Request) error
 }
@@ -37,10 +38,16 @@ type Access struct {
 	Attributes []string // the only attributes that the actions may name; nil is any
 }
 
+// Call is an action of another service of AWS than DynamoDB.
+type Call struct {
+	Action   string // of IAM, such as sts:AssumeRole
+	Resource string // as in a !Sub of template.yaml
+}
+
 // Operations is the whole API. docs/security.md and rows of template.yaml are generated from it
 // (make generate), and TestOperations in internal/apitest checks the rest against it.
 func Operations() []Operation {
-	return []Operation{
+	return slices.Concat([]Operation{
 		{
 			ID: "listUsageRecordGroups", Method: "GET", Path: "/org/{orgId}/usageRecordGroup", Scopes: auth.Read,
 			// API Gateway waits for 30 s.
@@ -133,21 +140,7 @@ func Operations() []Operation {
 			Function: "connections", Table: []Access{{Actions: []string{"Query"}, Partitions: "ORG#*"}},
 			handle: (*API).listConnections,
 		},
-		{
-			ID: "getConnection", Method: "GET", Path: "/org/{orgId}/connection/{partner}", Scopes: auth.Config,
-			Function: "connection", Table: []Access{{Actions: []string{"GetItem"}, Partitions: "ORG#*"}},
-			handle: (*API).getConnection,
-		},
-		{
-			ID: "putConnection", Method: "PUT", Path: "/org/{orgId}/connection/{partner}", Scopes: auth.Config,
-			Function: "connection", Memory: 1024, Table: []Access{{Actions: []string{"GetItem", "PutItem"}, Partitions: "ORG#*"}},
-			handle: (*API).putConnection,
-		},
-		{
-			ID: "deleteConnection", Method: "DELETE", Path: "/org/{orgId}/connection/{partner}", Scopes: auth.Config,
-			Function: "connection", Table: []Access{{Actions: []string{"GetItem", "PutItem"}, Partitions: "ORG#*"}},
-			handle: (*API).deleteConnection,
-		},
+	}, ConnectionOperations(), []Operation{
 		{
 			ID: "listBillableMetrics", Method: "GET", Path: "/org/{orgId}/billableMetric", Scopes: auth.Read,
 			// All metrics of the organization are read, and sorted in memory.
@@ -180,6 +173,55 @@ func Operations() []Operation {
 			Function: "configversion", Table: []Access{{Actions: []string{"GetItem"}, Partitions: "ORG#*"}},
 			handle: (*API).getConfigVersion,
 		},
+		{
+			ID: "listUsageRecordReports", Method: "GET", Path: "/org/{orgId}/usageRecordReport", Scopes: auth.Read,
+			Function: "recordreports", Memory: 1024, Timeout: 29 * time.Second, Table: []Access{
+				{Actions: []string{"Query"}, Partitions: "ORG#*#REPORT"},
+				{Actions: []string{"Query", "GetItem", "PutItem"}, Partitions: "ORG#*#PAGE#*"},
+			},
+			handle: (*API).listReports,
+		},
+		{
+			ID: "listUsageMeteringDailyRecords", Method: "GET", Path: "/org/{orgId}/partner/{partner}/usageMeteringDailyRecord", Scopes: auth.Read,
+			Function: "dailyrecords", Memory: 1024, Timeout: 29 * time.Second, Table: []Access{
+				{Actions: []string{"Query"}, Partitions: "ORG#*#DAILY#*"},
+				{Actions: []string{"Query", "GetItem", "PutItem"}, Partitions: "ORG#*#PAGE#*"},
+			},
+			handle: (*API).listDailyRecords,
+		},
+	})
+}
+
+// ConnectionOperations are those of the function connection, for a program that has no others: it
+// has the marketplaces instead.
+func ConnectionOperations() []Operation {
+	return []Operation{
+		{
+			ID: "getConnection", Method: "GET", Path: "/org/{orgId}/connection/{partner}", Scopes: auth.Config,
+			Function: "connection", Table: []Access{{Actions: []string{"GetItem"}, Partitions: "ORG#*"}},
+			handle: (*API).getConnection,
+		},
+		{
+			ID: "putConnection", Method: "PUT", Path: "/org/{orgId}/connection/{partner}", Scopes: auth.Config,
+			// To verify the credentials takes up to 20 s. API Gateway waits for 30 s.
+			Function: "connection", Memory: 1024, Timeout: 29 * time.Second, Table: []Access{{Actions: []string{"GetItem", "PutItem"}, Partitions: "ORG#*"}},
+			Calls:  MarketplaceCalls(),
+			handle: (*API).putConnection,
+		},
+		{
+			ID: "deleteConnection", Method: "DELETE", Path: "/org/{orgId}/connection/{partner}", Scopes: auth.Config,
+			Function: "connection", Table: []Access{{Actions: []string{"GetItem", "PutItem"}, Partitions: "ORG#*"}},
+			handle: (*API).deleteConnection,
+		},
+	}
+}
+
+// MarketplaceCalls are the calls by which a function uses the credentials of connections.
+func MarketplaceCalls() []Call {
+	return []Call{
+		{"sts:AssumeRole", "arn:${AWS::Partition}:iam::*:role/marketmeter*"},
+		{"secretsmanager:GetSecretValue", "arn:${AWS::Partition}:secretsmanager:*:${AWS::AccountId}:secret:marketmeter/*"},
+		{"aws-marketplace:BatchMeterUsage", "*"}, // no other resource exists
 	}
 }
 
@@ -189,6 +231,7 @@ type Function struct {
 	Memory     int    // in MB
 	Timeout    time.Duration
 	Table      []Access
+	Calls      []Call
 	Operations []Operation // empty for the authorizer
 }
 
@@ -220,6 +263,7 @@ func Functions() []Function {
 		f.Memory = max(f.Memory, cmp.Or(o.Memory, defaultMemory))
 		f.Timeout = max(f.Timeout, cmp.Or(o.Timeout, defaultTimeout))
 		f.Table = append(f.Table, o.Table...)
+		f.Calls = append(f.Calls, o.Calls...)
 		f.Operations = append(f.Operations, o)
 	}
 	// Each function with a table reads an item of PING, which does not exist, when it starts.

@@ -32,7 +32,7 @@ func validator() http.Handler {
 }
 
 // A client that writes everything before it reads: the connection must still be open then.
-func TestABodyTooLargeIsAnsweredToASlowReader(t *testing.T) {
+func TestBody_TooLargeIs413ForASlowReader(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(validator())
 	defer server.Close()
@@ -55,7 +55,7 @@ func TestABodyTooLargeIsAnsweredToASlowReader(t *testing.T) {
 }
 
 // A client that declares a body and waits for the response before it sends any of it.
-func TestABodyTooLargeIsAnsweredBeforeItComes(t *testing.T) {
+func TestBody_TooLargeIs413BeforeItIsSent(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(validator())
 	defer server.Close()

@@ -10,7 +10,7 @@ import (
 
 // Each generic code has its own status. A status that HTTP or the contract requires instead stays
 // with the failure.
-func TestStatusOf(t *testing.T) {
+func TestStatusOf_EachCodeHasItsOwn(t *testing.T) {
 	t.Parallel()
 	codes := map[int]metering.Code{}
 	for code := metering.Internal; code <= metering.Unavailable; code++ {
