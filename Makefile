@@ -16,8 +16,8 @@ CLIENTS   := .local/sandbox-clients/bin/python
 # Functions invoked here run on this machine's processor, whatever the deployed ones run on.
 ARCH := $(patsubst aarch64,arm64,$(shell uname -m))
 # The go1.x build method of sam passes no flags; go takes them from GOFLAGS. Static, so that the
-# same program runs in any image; with the commit, whatever GOFLAGS says; without aws-lambda-go's RPC mode, paths and symbols: half the size.
-FUNCTIONS := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -tags=lambda.norpc -trimpath -ldflags=-s -buildvcs=true"
+# same program runs in any image; with the commit, whatever GOFLAGS says; without aws-lambda-go's RPC mode, HTTP/2, paths and symbols: half the size.
+FUNCTIONS := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -tags=lambda.norpc,nethttpomithttp2 -trimpath -ldflags=-s -buildvcs=true"
 
 export SAM_CLI_TELEMETRY := 0
 
@@ -37,10 +37,10 @@ ifdef CI
 $(error SHORT leaves tests out, and CI runs all of them)
 endif
 
-test: bin/marketmeter ## Run every test, on a DynamoDB Local of its own (SHORT=1: without what takes long, and without -race)
+test: bin/marketmeter $(MOTO) ## Run every test, on a DynamoDB Local of its own (SHORT=1: without what takes long, and without -race)
 	$(OWN_DYNAMODB) -- $(TEST) -short ./...
 else
-test: bin/marketmeter $(CLIENTS)
+test: bin/marketmeter $(CLIENTS) $(MOTO)
 	scripts/chromium
 	$(OWN_DYNAMODB) -- $(TEST) -race ./...
 	cd sandbox/clienttest && go test -race ./...
@@ -78,8 +78,8 @@ build: $(SAM) ## Build the functions for sam deploy
 deploy-test: $(MOTO) ## Deploy the template to moto's server, check what is there, and that faults are told
 	.local/moto/bin/python scripts/deploy-test
 
-e2e: bin/marketmeter local-functions ## Run the API's tests on the functions in containers (sam local), then each event
-	SANDBOX_URL=http://127.0.0.1:8090 bin/marketmeter with-dynamodb --sample --containers -- sh -c 'scripts/e2e && scripts/invoke'
+e2e: bin/marketmeter local-functions $(MOTO) ## Run the tests of API and workers on the functions in containers (sam local), then each event
+	SANDBOX_URL=http://127.0.0.1:8090 bin/marketmeter with-dynamodb --sample --containers -- sh -c 'scripts/e2e && scripts/e2e-workers && scripts/invoke'
 
 invoke: bin/marketmeter local-functions ## Run each event in events/ through sam local invoke, part of e2e
 	SANDBOX_URL=http://127.0.0.1:8090 bin/marketmeter with-dynamodb --sample --containers -- scripts/invoke

@@ -7,6 +7,7 @@ import schemathesis
 DIGITS = r"does not fit: a quantity has at most 19 digits|a number has at most 38 significant digits"
 ONCE = r"there may be at most one entry a partner"
 CONDITIONS = r"If-Match is |If-None-Match is "
+LIST = r"the start must not be after the end|cursor is |offset and cursor are given"
 FORMS = r": it must be |: it must have |: it must not hold |is not a member of a connection|is an identifier of|is of another integration|is there beside"
 USAGE = rf"entitlementID is |with an Idempotency-Key the service makes the ids|every quantity is 0|are both (empty|filled)|{DIGITS}|{FORMS}"
 
@@ -14,6 +15,8 @@ USAGE = rf"entitlementID is |with an Idempotency-Key the service makes the ids|e
 REASONS = {
     "listUsageRecordGroups": r"at most one of partner, productId, entitlementId and buyerId may be|the start must not be after the end"
     rf"|{DIGITS}|cursor is |offset and cursor are given",
+    "listUsageRecordReports": LIST,
+    "listUsageMeteringDailyRecords": LIST,
     "deleteUsageRecordGroup": r"only a group that is CREATED or INVALID can be deleted",
     "batchValidateUsageRecordGroups": DIGITS,
     "getUsageMeteringConfigInfo": CONDITIONS,

@@ -1,8 +1,8 @@
-// Command generate writes what follows from httpapi.Operations, from metering.ProblemKinds and from
-// the functions of template.yaml: in docs/security.md the tables of scopes and of access, in
-// docs/problems.md each kind of problem, and in template.yaml the rows of each function in alarms,
-// dashboard and outputs. With -diff it writes nothing, and fails
-// if a file is not current.
+// Command generate writes what follows from httpapi.Operations, lambdahost.Functions and
+// metering.ProblemKinds, and from the functions of template.yaml: in docs/security.md the tables
+// of scopes and of access, in docs/problems.md each kind of problem, and in template.yaml the rows
+// of each function in alarms, dashboard and outputs. With -diff it writes nothing, and fails if a
+// file is not current.
 package main
 
 import (
@@ -18,6 +18,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/httpapi"
+	"github.com/marketmeter/marketmeter/internal/lambdahost"
 	"github.com/marketmeter/marketmeter/internal/metering"
 )
 
@@ -127,14 +128,17 @@ func section(text, name, content string) (string, error) {
 	return before + begin + content + end + after, nil
 }
 
-// accessTable returns the table of what each function may do to the table.
+// accessTable returns the table of what each function may do.
 func accessTable() string {
 	var b bytes.Buffer
 	b.WriteString("| function | serves | memory, time | may | on |\n|---|---|---|---|---|\n")
-	for _, f := range httpapi.Functions() {
+	for _, f := range lambdahost.Functions() {
 		serves := []string{}
 		for _, o := range f.Operations {
 			serves = append(serves, "`"+o.ID+"`")
+		}
+		if len(serves) == 0 {
+			serves = append(serves, strings.TrimSuffix(f.Does, "."))
 		}
 		start := fmt.Sprintf("| %s | %s | %d MB, %s ", f.Name, strings.Join(serves, ", "), f.Memory, f.Timeout)
 		if len(f.Table) == 0 {
@@ -143,8 +147,11 @@ func accessTable() string {
 		written := map[string]bool{}
 		for _, a := range f.Table {
 			on := "partitions `" + a.Partitions + "`"
-			if len(a.Indexes) > 0 {
+			switch {
+			case len(a.Indexes) > 0:
 				on = "the indexes `" + strings.Join(a.Indexes, "`, `") + "`"
+			case a.Partitions == "":
+				on = "the table, of which it reads no item"
 			}
 			if len(a.Attributes) > 0 {
 				on += ", of attributes only `" + strings.Join(a.Attributes, "`, `") + "`"
@@ -155,6 +162,10 @@ func accessTable() string {
 			}
 			written[row] = true
 			b.WriteString(start + row)
+			start = "| | | "
+		}
+		for _, c := range f.Calls {
+			fmt.Fprintf(&b, "%s%s | `%s` |\n", start, c.Action, c.Resource)
 			start = "| | | "
 		}
 	}
@@ -206,7 +217,7 @@ func scopeTable() string {
 // declaredFunction is a function of the template: ListFunction, of functions/list.
 type declaredFunction struct {
 	resource string
-	httpapi.Function
+	lambdahost.Function
 }
 
 func (f declaredFunction) label() string { return strings.TrimSuffix(f.resource, "Function") }
@@ -217,7 +228,7 @@ func (f declaredFunction) id() string { return strings.ToLower(f.label()[:1]) + 
 // serves describes for the function's output what it serves, by Operations.
 func (f declaredFunction) serves() string {
 	if len(f.Operations) == 0 {
-		return "Identifies the caller of a request."
+		return f.Does
 	}
 	methods, all := map[string]string{}, []string{}
 	for _, o := range f.Operations {
@@ -282,7 +293,7 @@ func template(text string) (string, error) {
 	const all = math.MaxInt
 	var functions []declaredFunction
 	for _, found := range resourceLine.FindAllStringSubmatch(text, -1) {
-		for _, f := range httpapi.Functions() {
+		for _, f := range lambdahost.Functions() {
 			if f.Name == found[2] {
 				functions = append(functions, declaredFunction{found[1], f})
 			}

@@ -19,7 +19,7 @@ import (
 
 // For all responses, whatever their bytes and however their writes are split, API Gateway reads the
 // same from ours as from the adapter's own response half, encoded by aws-lambda-go.
-func TestAnswersAreTheAdapters(t *testing.T) {
+func TestResponse_IsTheAdapters(t *testing.T) {
 	t.Parallel()
 	request := event(t, "/org/o/usageRecordGroup", "", nil)
 	rapid.Check(t, func(t *rapid.T) {
@@ -90,7 +90,7 @@ func read(t *rapid.T, answer []byte) events.APIGatewayV2HTTPResponse {
 
 // As in net/http, unlike in the adapter: the first status is the response's, with the headers set
 // by then.
-func TestAnAnswerBeginsOnce(t *testing.T) {
+func TestResponse_BeginsOnce(t *testing.T) {
 	t.Parallel()
 	response, _ := invoke(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusEarlyHints)
@@ -110,7 +110,7 @@ func TestAnAnswerBeginsOnce(t *testing.T) {
 }
 
 // A body with a Content-Encoding is in base64, even if its bytes happen to be text.
-func TestACodedBodyIsInBase64(t *testing.T) {
+func TestResponse_EncodedBodyIsInBase64(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{"", "text", "\x1f\x8b\x08\xff" + strings.Repeat("x", 1000)} {
 		response, _ := invoke(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -1,6 +1,7 @@
 // Package lambdahost runs operations of the API as a Lambda function behind API Gateway (HTTP API,
-// payload 2.0). It alone imports aws-lambda-go and the api-proxy adapter. It uses the adapter's
-// half that reads requests, and corrects what that half (v0.16.2) gets wrong.
+// payload 2.0), and the workers that report usage as functions that SQS or a schedule calls. It
+// alone imports aws-lambda-go and the api-proxy adapter. It uses the adapter's half that reads
+// requests, and corrects what that half (v0.16.2) gets wrong.
 package lambdahost
 
 import (
@@ -29,18 +30,19 @@ import (
 	"github.com/marketmeter/marketmeter/internal/wire"
 )
 
-// Serve serves the operations of a function until Lambda ends the process. The caller of each
-// request is the principal that the authorizer has identified. tablehost.Run serves by the table.
-func Serve(api *httpapi.API, log *slog.Logger, function string) {
+// Serve serves the operations of a function, which handler makes of the API, until Lambda ends the
+// process. The caller of each request is the principal that the authorizer has identified.
+// tablehost.Run serves by the table.
+func Serve(api *httpapi.API, log *slog.Logger, handler func(*httpapi.API) http.Handler) {
 	api.Log, api.Now, api.Authenticate = log, time.Now, Principal
-	lambda.Start(Handler(api.Handler(function), log))
+	lambda.Start(Handler(handler(api), log))
 }
 
 // Log returns the log that Lambda stores.
 func Log() *slog.Logger { return newLog(os.Stdout, os.Getenv("METRICS_NAMESPACE")) }
 
-// newLog returns a log of JSON lines that name the build. With a namespace, the lines of requests
-// are also metrics.
+// newLog returns a log of JSON lines that name the build. With a namespace, the lines of requests,
+// work and events are also metrics.
 func newLog(to io.Writer, namespace string) *slog.Logger {
 	var handler slog.Handler = slog.NewJSONHandler(to, nil)
 	if namespace != "" {

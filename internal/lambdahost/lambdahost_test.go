@@ -75,7 +75,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, r.Method+" "+r.URL.Path+"?"+r.URL.RawQuery)
 }
 
-func TestThePathArrivesAsTheClientMeantIt(t *testing.T) {
+func TestPath_IsThatOfTheClient(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"a#b", "a%41", "50%", "a b", "a?b", "ü", "a+b", "a;b", "%2F", "%", "a&b=c", `"`, "日本"} {
 		response, _ := invoke(t, echo, event(t, "/org/o/usageRecordGroup/"+id, "x=%23+y", nil))
@@ -86,7 +86,7 @@ func TestThePathArrivesAsTheClientMeantIt(t *testing.T) {
 }
 
 // The function is wired to a wrong source: the error is not a client's, and must raise the alarm.
-func TestWhatIsNoEventIsA500(t *testing.T) {
+func TestRequest_OtherEventIsA500(t *testing.T) {
 	t.Parallel()
 	ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "8f1e"})
 	for _, payload := range []string{"", "nonsense", `{"rawPath":`, "[]", `{"cookies":"a=b"}`, `{"headers":{"a":["b"]}}`} {
@@ -106,7 +106,7 @@ func TestWhatIsNoEventIsA500(t *testing.T) {
 	}
 }
 
-func TestWhatTheAdapterCannotReadIsA400(t *testing.T) {
+func TestRequest_UnreadableIsA400(t *testing.T) {
 	t.Parallel()
 	for what, change := range map[string]func(map[string]any){
 		"a control character in the query": func(e map[string]any) { e["rawQueryString"] = "a=\x01" },
@@ -127,7 +127,7 @@ func isJSONString(body string) bool {
 	return json.Unmarshal([]byte(body), &s) == nil && s != ""
 }
 
-func TestAPanicLeaksNothingAndIsLogged(t *testing.T) {
+func TestHandler_PanicLeaksNothingAndIsLogged(t *testing.T) {
 	t.Parallel()
 	response, log := invoke(t, func(http.ResponseWriter, *http.Request) { panic("secret of the handler") }, event(t, "/", "", nil))
 	if response.StatusCode != 500 || !isJSONString(response.Body) || strings.Contains(response.Body, "secret") {
@@ -138,7 +138,7 @@ func TestAPanicLeaksNothingAndIsLogged(t *testing.T) {
 	}
 }
 
-func TestAHandlerThatWritesNothingIsA500(t *testing.T) {
+func TestHandler_WithoutAResponseIsA500(t *testing.T) {
 	t.Parallel()
 	response, log := invoke(t, func(http.ResponseWriter, *http.Request) {}, event(t, "/", "", nil))
 	if response.StatusCode != 500 || !isJSONString(response.Body) || log == "" {
@@ -147,7 +147,7 @@ func TestAHandlerThatWritesNothingIsA500(t *testing.T) {
 }
 
 // The adapter can also pass the request context in a header, which clients can send.
-func TestAForgedContextHeaderIsJustAHeader(t *testing.T) {
+func TestRequest_ForgedContextHeaderIsAHeader(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	logger := slog.New(slog.NewJSONHandler(&log, nil))
@@ -164,7 +164,7 @@ func TestAForgedContextHeaderIsJustAHeader(t *testing.T) {
 	}
 }
 
-func TestTheHandlerHasTimeLeftToAnswer(t *testing.T) {
+func TestHandler_HasTimeLeftToRespond(t *testing.T) {
 	t.Parallel()
 	ends := time.Now().Add(time.Minute)
 	ctx, cancel := context.WithDeadline(t.Context(), ends)
@@ -183,7 +183,7 @@ func TestTheHandlerHasTimeLeftToAnswer(t *testing.T) {
 }
 
 // A header that the adapter splits on commas is joined again by its reader.
-func TestAHeaderWithCommasIsWhole(t *testing.T) {
+func TestRequest_HeaderWithCommasIsWhole(t *testing.T) {
 	t.Parallel()
 	h := func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, strings.Join(r.Header.Values("If-Match"), ","))

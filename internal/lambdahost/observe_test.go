@@ -74,7 +74,7 @@ func requestLines(t *testing.T, namespace string) []map[string]any {
 }
 
 // A line has the trace of its invocation, and whether it had to wait for the process to start.
-func TestLinesTellTraceAndColdStart(t *testing.T) {
+func TestLog_NamesTraceAndColdStart(t *testing.T) {
 	t.Parallel()
 	for i, line := range requestLines(t, "") {
 		if line["traceId"] != "1-581cf771-a006649127e371903a2de979" || (line["coldStart"] == true) != (i == 0) {
@@ -88,7 +88,7 @@ func TestLinesTellTraceAndColdStart(t *testing.T) {
 
 // By the specification of CloudWatch's embedded metric format, what a directive names exists at the
 // root, metrics as numbers, dimensions as strings.
-func TestLinesAreMetrics(t *testing.T) {
+func TestLog_LinesAreMetrics(t *testing.T) {
 	t.Parallel()
 	for i, line := range requestLines(t, "marketmeter/test") {
 		encoded, err := json.Marshal(line["_aws"])
@@ -131,7 +131,7 @@ func TestLinesAreMetrics(t *testing.T) {
 }
 
 // Each attempt of a request to DynamoDB is reported to the daemon, if the invocation is sampled.
-func TestRequestsToDynamoDBAreTraced(t *testing.T) {
+func TestTrace_HasRequestsToDynamoDB(t *testing.T) {
 	t.Parallel()
 	daemon, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -187,7 +187,7 @@ func TestRequestsToDynamoDBAreTraced(t *testing.T) {
 	}
 }
 
-func TestWithoutADaemonNothingIsTraced(t *testing.T) {
+func TestTrace_NeedsADaemon(t *testing.T) {
 	t.Parallel()
 	next := dynamoclient.NewTransport(dynamoclient.AnswerTimeout)
 	if Traced(next, "", slog.New(slog.DiscardHandler)) != next {

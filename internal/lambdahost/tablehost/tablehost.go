@@ -5,11 +5,13 @@ package tablehost
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/marketmeter/marketmeter/internal/auth"
@@ -22,12 +24,29 @@ import (
 // Run serves the operations of the named function, over the table, until Lambda ends the process.
 func Run(function string) {
 	log := lambdahost.Log()
-	lambdahost.Serve(&httpapi.API{
-		Table:                open(log, dynamoclient.AnswerTimeout),
+	lambdahost.Serve(API(log), log, func(a *httpapi.API) http.Handler { return a.Handler(function) })
+}
+
+// API returns the API over the table, by the environment that the stack sets.
+func API(log *slog.Logger) *httpapi.API {
+	return &httpapi.API{
+		Table:                Open(log, dynamoclient.AnswerTimeout),
 		CountUnits:           table.CountUnits,
 		SandboxURL:           os.Getenv("SANDBOX_URL"), // no stack sets it
-		OwnRoleOrganizations: strings.FieldsFunc(os.Getenv("OWN_ROLE_ORGANIZATIONS"), func(c rune) bool { return c == ',' }),
-	}, log, function)
+		OwnRoleOrganizations: OwnRoleOrganizations(os.Getenv),
+	}
+}
+
+// OwnRoleOrganizations are the organizations that may report to AWS with the role of the functions.
+func OwnRoleOrganizations(getenv func(string) string) []string {
+	return strings.FieldsFunc(getenv("OWN_ROLE_ORGANIZATIONS"), func(c rune) bool { return c == ',' })
+}
+
+// Credentials are those of the function's role, which Lambda passes in the environment. They do
+// not change while the process lives.
+func Credentials() aws.CredentialsProvider {
+	return credentials.NewStaticCredentialsProvider(
+		os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN"))
 }
 
 // authorizerAnswer is how long the authorizer waits for a response, which takes milliseconds. It
@@ -38,25 +57,22 @@ const authorizerAnswer = 1500 * time.Millisecond
 // RunAuthorizer serves as the Lambda authorizer of the HTTP API until Lambda ends the process.
 func RunAuthorizer() {
 	log := lambdahost.Log()
-	lambda.Start(lambdahost.Authorizer(&auth.Authenticator{Records: open(log, authorizerAnswer), Log: log, Now: time.Now}))
+	lambda.Start(lambdahost.Authorizer(&auth.Authenticator{Records: Open(log, authorizerAnswer), Log: log, Now: time.Now}))
 }
 
-// open opens and warms the table that TABLE_NAME names, at DYNAMODB_ENDPOINT if that is not empty.
+// Open opens and warms the table that TABLE_NAME names, at DYNAMODB_ENDPOINT if that is not empty.
 // If TABLE_NAME is not set, the function exits at its start, which Lambda reports.
-func open(log *slog.Logger, answer time.Duration) *table.Table {
+func Open(log *slog.Logger, answer time.Duration) *table.Table {
 	name := os.Getenv("TABLE_NAME")
 	if name == "" {
 		log.Error("TABLE_NAME is not set: it must name the DynamoDB table")
 		os.Exit(1)
 	}
 	t := table.New(dynamoclient.New(dynamoclient.Options{
-		Region:    os.Getenv("AWS_REGION"),
-		Endpoint:  os.Getenv("DYNAMODB_ENDPOINT"),
-		Transport: lambdahost.Traced(dynamoclient.NewTransport(answer), os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), log),
-		// Lambda passes a function its role's credentials in the environment. They do not change
-		// while the process lives.
-		Credentials: credentials.NewStaticCredentialsProvider(
-			os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN")),
+		Region:      os.Getenv("AWS_REGION"),
+		Endpoint:    os.Getenv("DYNAMODB_ENDPOINT"),
+		Transport:   lambdahost.Traced(dynamoclient.NewTransport(answer), os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), log),
+		Credentials: Credentials(),
 	}), name)
 	Warm(context.Background(), t, log)
 	return t
