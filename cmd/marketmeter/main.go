@@ -16,6 +16,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/build"
 	"github.com/marketmeter/marketmeter/internal/cli"
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/stack"
 )
 
@@ -24,6 +25,7 @@ var commands = []cli.Command{
 	{Name: "import", Does: "load usage record groups, entitlements or metrics from a file", Run: importLines},
 	{Name: "export", Does: "write the groups, entitlements or metrics of an organization to standard output", Run: exportLines},
 	{Name: "key", Does: "make, list, rotate and revoke the API keys of an organization", Run: keys},
+	{Name: "report", Does: "see and steer how usage is reported to the marketplaces", Run: report},
 	{Name: "sandbox", Does: "serve the AWS, Azure and Google marketplaces on this machine, for tests", Run: serveSandbox},
 	{Name: "with-dynamodb", Does: "run a command with a DynamoDB Local of its own", Run: withDynamoDB},
 	{Name: "version", Does: "print the version and the commit of this program", Run: printVersion},
@@ -59,6 +61,24 @@ func explain(err error) error {
 	}
 	return err
 }
+
+// parseOrg reads --org. A command that stores something parses it by metering.ParseOrgID. One that
+// reads or ends stored data parses it by metering.StoredOrgID, as earlier versions did.
+func parseOrg(parse func(string) (metering.OrgID, error), text string) (metering.OrgID, error) {
+	if text == "" {
+		return "", cli.UsageError("--org is missing: it names the organization")
+	}
+	if holdsKey(text) { // it would be printed and logged
+		return "", cli.UsageError("--org holds a key: it must be the organization")
+	}
+	org, err := parse(text)
+	if err != nil {
+		return "", cli.UsageError(fmt.Sprintf("--org is %s: %v", metering.Quote(text), err))
+	}
+	return org, nil
+}
+
+func holdsKey(text string) bool { return auth.Redact(text) != text }
 
 // logger returns a logger for standard error whose lines name the build.
 func logger(p cli.Program) *slog.Logger {

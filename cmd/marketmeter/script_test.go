@@ -141,6 +141,12 @@ var everyCommand = []string{
 	"marketmeter key list --org o1",
 	"marketmeter key rotate --org o1 abcdef0123456789",
 	"marketmeter key revoke --org o1 abcdef0123456789",
+	"marketmeter report status",
+	"marketmeter report run",
+	"marketmeter report resolve --org o1 6f1c3b1e-0000-5000-8000-000000000000 requests billed",
+	"marketmeter report enqueue --org o1",
+	"marketmeter report pause",
+	"marketmeter report resume",
 	"marketmeter serve",
 	"marketmeter with-dynamodb --sample true",
 }

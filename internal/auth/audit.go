@@ -69,8 +69,8 @@ func ParseAuditLine(text []byte) (end KeyEnd, ok bool, err error) {
 		}
 		return end, true, nil
 	}
-	if len(line.KeyID) != MaxIDDigits || !isIDDigits(line.KeyID) {
-		return KeyEnd{}, false, fmt.Errorf("keyId is not %d digits of 0-9 and a-f", MaxIDDigits)
+	if len(line.KeyID) != maxIDDigits || !isIDDigits(line.KeyID) {
+		return KeyEnd{}, false, fmt.Errorf("keyId is not %d digits of 0-9 and a-f", maxIDDigits)
 	}
 	return end, true, nil
 }
@@ -115,8 +115,11 @@ type Replay struct {
 	Organization string // the only one that counts; empty for all
 	Now          func() time.Time
 
-	Done   func(line int, id string, end KeyEnd) // after each line by which the key of that id was revoked, or ends
-	Failed func(line int, err error)             // after each line that failed
+	Out io.Writer // gets a line for each key that was revoked or ends, and the counts
+	Err io.Writer // gets a line for each line that failed
+
+	counts    ReplayCounts
+	unwritten error // the first failure of Out
 }
 
 // ReplayCounts counts the results of the lines that are the end of a key, or should be.
@@ -128,32 +131,44 @@ type Lines interface {
 	Next() (number int, text []byte, err error)
 }
 
-// Lines replays each line, and continues after a line that fails. It returns an error if lines
-// does, if the Store is unavailable, or when ctx is done.
-func (r *Replay) Lines(ctx context.Context, lines Lines) (counts ReplayCounts, err error) {
+// Lines replays each line, and continues after a line that fails, and if Out fails. It returns an
+// error if lines or Out does, if the Store is unavailable, or when ctx is done.
+func (r *Replay) Lines(ctx context.Context, lines Lines) (ReplayCounts, error) {
+	err := r.all(ctx, lines)
+	r.write("%v", r.counts)
+	if err != nil {
+		return r.counts, fmt.Errorf("%w; not all lines were done: run it again", err)
+	}
+	if r.unwritten != nil {
+		return r.counts, fmt.Errorf("what was done could not be written to standard output: %w", r.unwritten)
+	}
+	return r.counts, nil
+}
+
+func (r *Replay) all(ctx context.Context, lines Lines) error {
 	for {
 		number, text, err := lines.Next()
 		switch {
 		case ctx.Err() != nil:
-			return counts, errors.New("interrupted")
+			return errors.New("interrupted")
 		case errors.Is(err, io.EOF):
-			return counts, nil
+			return nil
 		case err != nil && metering.CodeOf(err) != metering.Invalid:
-			return counts, fmt.Errorf("reading line %d: %w", number, err)
+			return fmt.Errorf("reading line %d: %w", number, err)
 		case err == nil && len(text) > 0:
-			err = r.line(ctx, number, text, &counts)
+			err = r.line(ctx, number, text)
 		}
 		if metering.CodeOf(err) == metering.Unavailable {
-			return counts, fmt.Errorf("line %d: %w", number, err)
+			return fmt.Errorf("line %d: %w", number, err)
 		}
 		if err != nil {
-			counts.Failed++
-			r.Failed(number, err)
+			r.counts.Failed++
+			fmt.Fprintf(r.Err, "line %d: %v\n", number, err)
 		}
 	}
 }
 
-func (r *Replay) line(ctx context.Context, number int, text []byte, counts *ReplayCounts) error {
+func (r *Replay) line(ctx context.Context, number int, text []byte) error {
 	end, ok, err := ParseAuditLine(text)
 	if err != nil || !ok || r.Organization != "" && r.Organization != end.Organization {
 		return err
@@ -163,13 +178,20 @@ func (r *Replay) line(ctx context.Context, number int, text []byte, counts *Repl
 	case err != nil:
 		return err
 	case !changed:
-		counts.Unchanged++
+		r.counts.Unchanged++
 		return nil
 	case end.Revoked:
-		counts.Revoked++
+		r.counts.Revoked++
 	default:
-		counts.Ended++
+		r.counts.Ended++
 	}
-	r.Done(number, hash.ID(), end)
+	r.write("line %d: %s", number, end.describe(hash.ID()))
 	return nil
+}
+
+// write writes a line to Out. A failure does not stop the replay.
+func (r *Replay) write(format string, a ...any) {
+	if _, err := fmt.Fprintf(r.Out, format+"\n", a...); r.unwritten == nil {
+		r.unwritten = err
+	}
 }

@@ -33,7 +33,7 @@ func FuzzAuditLine(f *testing.F) {
 		if !ok {
 			return
 		}
-		if end.Organization == "" || len(end.KeyID) != MaxIDDigits || !isIDDigits(end.KeyID) || end.Revoked != end.At.IsZero() ||
+		if end.Organization == "" || len(end.KeyID) != maxIDDigits || !isIDDigits(end.KeyID) || end.Revoked != end.At.IsZero() ||
 			end.Hash != (Hash{}) && end.Hash.ID() != end.KeyID {
 			t.Fatalf("%q is read as %+v", text, end)
 		}

@@ -109,7 +109,7 @@ func TestRedact_GoesByTheForm(t *testing.T) {
 	})
 }
 
-func TestScopes(t *testing.T) {
+func TestScopes_AllowWhatTheyName(t *testing.T) {
 	t.Parallel()
 	for s := auth.Scopes(1); s < 16; s++ {
 		if parsed, err := auth.ParseScopes(s.String()); err != nil || parsed != s {
@@ -158,7 +158,7 @@ func TestReadScopes_UnknownNamesAllowNothing(t *testing.T) {
 	}
 }
 
-func TestStates(t *testing.T) {
+func TestState_IsThatAtTheTime(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {

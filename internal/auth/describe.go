@@ -48,8 +48,8 @@ func (r *Record) DescribeRevocation(changed bool) string {
 		r.Hash.ID(), metering.Quote(r.Organization), at, gatewayLag/time.Second)
 }
 
-// Describe says what has become of the key of that id.
-func (e KeyEnd) Describe(id string) string {
+// describe says what has become of the key of that id.
+func (e KeyEnd) describe(id string) string {
 	if e.Revoked {
 		return fmt.Sprintf("revoked key %s of organization %s", id, metering.Quote(e.Organization))
 	}

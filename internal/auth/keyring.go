@@ -215,31 +215,31 @@ func (k *Keyring) changed(what string, r *Record, rest ...any) {
 	k.Log.Info(changedMessage, append(line, rest...)...)
 }
 
-// NamesKey reports whether text can name a key in Find.
-func NamesKey(text string) bool {
-	if _, err := Parse(text); err == nil {
-		return true
+// CheckKeyName returns an error if text can't name a key in Find. The error does not repeat it: it
+// may be a secret with a typo.
+func CheckKeyName(text string) error {
+	_, malformed := Parse(text)
+	if _, isHash := ParseHash(text); malformed == nil || isHash || len(text) >= minIDDigits && isIDDigits(text) {
+		return nil
 	}
-	if _, ok := ParseHash(text); ok {
-		return true
-	}
-	return len(text) >= MinIDDigits && isIDDigits(text)
+	return fmt.Errorf("it must be %d to %d digits of 0-9 and a-f, as `marketmeter key list` shows them, the %d digits of the whole hash, "+
+		"or the key itself", minIDDigits, maxIDDigits, len(Hash{}.String()))
 }
 
 // The min and max number of digits of an id that Find accepts.
 const (
-	MinIDDigits = 4
-	MaxIDDigits = 16
+	minIDDigits = 4
+	maxIDDigits = 16
 )
 
 func isIDDigits(text string) bool {
-	return len(text) <= MaxIDDigits && strings.Trim(text, "0123456789abcdef") == ""
+	return len(text) <= maxIDDigits && strings.Trim(text, "0123456789abcdef") == ""
 }
 
-// Find returns the hash of the key that text names. NamesKey must have accepted text: it is the key
-// itself, its hash, or the first digits of its id, if only one key of the organization has them.
-// Find reads no record, so damaged records of other keys do not matter. The caller checks whether
-// the organization has a key of that hash.
+// Find returns the hash of the key that text names. CheckKeyName must have accepted text: it is the
+// key itself, its hash, or the first digits of its id, if only one key of the organization has
+// them. Find reads no record, so damaged records of other keys do not matter. The caller checks
+// whether the organization has a key of that hash.
 func (k *Keyring) Find(ctx context.Context, org metering.OrgID, text string) (Hash, error) {
 	if key, err := Parse(text); err == nil {
 		return key.Hash(), nil

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 )
@@ -154,6 +155,16 @@ func (p Program) ParseAll(flags *flag.FlagSet, args []string) error {
 	return err
 }
 
+// ParseFlags is ParseAll for a command that may get a secret as an argument by mistake: its error
+// does not repeat it.
+func (p Program) ParseFlags(flags *flag.FlagSet, args []string) error {
+	err := p.Parse(flags, args)
+	if err == nil && flags.NArg() > 0 {
+		err = UsageError("it takes flags alone, as in --org ORG, and no arguments")
+	}
+	return err
+}
+
 // ParseMixed is Parse for flags with arguments before, between and after them, which it returns.
 func (p Program) ParseMixed(flags *flag.FlagSet, args []string) (rest []string, err error) {
 	for {
@@ -165,6 +176,21 @@ func (p Program) ParseMixed(flags *flag.FlagSet, args []string) (rest []string, 
 		}
 		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
 	}
+}
+
+// Var defines a flag whose text parse reads.
+func Var[T any](flags *flag.FlagSet, to *T, name, usage string, parse func(string) (T, error)) {
+	flags.Func(name, usage, func(text string) (err error) {
+		*to, err = parse(text)
+		return err
+	})
+}
+
+// Results returns standard output for a command that has changed something and must report it: if
+// the reader has gone, Write returns an error, and SIGPIPE does not end the program.
+func (p Program) Results() io.Writer {
+	signal.Ignore(syscall.SIGPIPE)
+	return p.Stdout
 }
 
 // Open opens a file to read it; "-" is standard input.

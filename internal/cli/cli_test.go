@@ -53,3 +53,27 @@ func TestParseSpan_WholeNumbersOfOneUnit(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckArguments_ComparesWithTheDescription(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		arguments         []string
+		description, want string
+	}{
+		{nil, "", ""},
+		{[]string{"x"}, "", "it takes flags alone; there are 1 arguments"},
+		{[]string{"x", "yes"}, "ID yes|no", ""},
+		{[]string{"x", "no"}, "ID yes|no", ""},
+		{[]string{"x"}, "ID yes|no", "it takes ID yes|no; there are 1 arguments"},
+		{[]string{"x", "maybe"}, "ID yes|no", `it takes ID yes|no: "maybe" must be yes or no`},
+		{[]string{"x", ""}, "ID yes|no", `it takes ID yes|no: "" must be yes or no`},
+	} {
+		got := ""
+		if err := CheckArguments(test.arguments, test.description); err != nil {
+			got = err.Error()
+		}
+		if got != test.want {
+			t.Errorf("%q for %q: %q; want %q", test.arguments, test.description, got, test.want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -23,4 +24,19 @@ func ParseSpan(text string) (time.Duration, error) {
 		}
 	}
 	return 0, fmt.Errorf("it must be a whole number of days, hours, minutes or seconds, at most %dd, as in 90d or 12h", longestSpan/day)
+}
+
+// ParseLifetime reads a span that is longer than nothing. It returns 0 for "never".
+func ParseLifetime(text string) (time.Duration, error) {
+	if text == "never" {
+		return 0, nil
+	}
+	span, err := ParseSpan(text)
+	if err == nil && span == 0 {
+		err = errors.New("it must be longer than nothing")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%w, or never", err)
+	}
+	return span, nil
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/httpapi"
 	"github.com/marketmeter/marketmeter/internal/localdb"
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/reporting/inprocess"
 	"github.com/marketmeter/marketmeter/internal/stack"
 	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/transfer"
@@ -50,6 +52,7 @@ func Run(ctx context.Context, o Options) error {
 	err = s.start(ctx)
 	if err == nil {
 		s.invite(ctx)
+		s.startReporting(ctx)
 		err = s.wait(ctx, failed)
 	}
 	if ctx.Err() != nil {
@@ -91,6 +94,9 @@ type server struct {
 	tbl     *stack.Target
 	demoKey auth.Key // for the sample data; empty if none exists
 	sandbox *sandboxServer
+
+	reporting       sync.WaitGroup
+	cancelReporting context.CancelFunc // nil if no usage is reported
 }
 
 // say prints a step to the terminal.
@@ -142,6 +148,7 @@ func (s *server) start(ctx context.Context) error {
 		Authenticate: httpapi.ByKey(&auth.Authenticator{Records: s.tbl, Log: log, Now: time.Now}),
 		CountUnits:   table.CountUnits,
 		SandboxURL:   s.sandbox.url,
+		Verify:       inprocess.Sandbox{URL: s.sandbox.url}.Connector(time.Now).Verify,
 	}
 	s.gate.open.Store(&opened{admit(api.Handler(), log), func(ctx context.Context) error {
 		err := s.check(ctx)
@@ -232,13 +239,15 @@ func (s *server) wait(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// stop waits for the requests under way, up to its limit, and then stops the database.
+// stop waits for the requests under way, up to its limit, and for the workers, and then stops the
+// database.
 func (s *server) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.stop)
 	defer cancel()
 	if err := s.http.Shutdown(ctx); err != nil {
 		_ = s.http.Close()
 	}
+	s.stopReporting()
 	if s.sandbox != nil {
 		if err := s.sandbox.stop(); err != nil {
 			fmt.Fprintf(s.Stderr, "the sandbox: %v\n", err)
@@ -252,8 +261,9 @@ func (s *server) stop() {
 // sampleEntitlement is an entitlement of the sample data whose API calls are mapped to requests.
 const sampleEntitlement = "ent-97f1d06b"
 
-// invite prints commands to try. The one that deletes acts on the newest group that is CREATED, so
-// it also works on data that was used before. Without a demo key it prints how to make a key.
+// invite prints commands to try. The one that deletes acts on the newest group that is CREATED and
+// waits for no report, so it also works later, and on data that was used before. Without a demo key
+// it prints how to make a key.
 func (s *server) invite(ctx context.Context) {
 	if s.demoKey == "" {
 		fmt.Fprintf(s.Stdout, "Ready, until Ctrl-C. Every request needs a key; make one, and send it:\n\n"+
@@ -262,7 +272,7 @@ func (s *server) invite(ctx context.Context) {
 		return
 	}
 	example := metering.Group{ID: "urg-2500", CreationTime: time.Now()}
-	for newest, err := range s.tbl.Groups(ctx, transfer.SampleOrg, metering.GroupFilter{Status: metering.StatusCreated}) {
+	for newest, err := range s.tbl.WithoutWork(ctx, transfer.SampleOrg, "") {
 		if err == nil {
 			example = *newest
 		}
@@ -281,8 +291,10 @@ func (s *server) invite(ctx context.Context) {
 		org + "/usageMeteringConfigInfo",
 		"-X PATCH " + org + "/usageMeteringConfigInfo " + typed + ` -d '{"partnerUsageMeteringConfigs":[{"partner":"AWS",` +
 			`"dimensionMapping":{"api_cals":{"dimensionKey":"requests","convertionMultiplier":0.001}}}]}'`,
+		"'" + org + "/usageRecordReport?entitlementId=" + sampleEntitlement + "&limit=1'",
 	} {
 		fmt.Fprintf(s.Stdout, "  curl -H 'Authorization: Key %s' %s\n", s.demoKey, line)
 	}
+	fmt.Fprintf(s.Stdout, "  curl %s/control/bill\n", s.sandbox.url)
 	fmt.Fprintf(s.Stdout, "\nOr try it in a browser: %s%s\n\n", s.url, docsPath)
 }

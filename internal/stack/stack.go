@@ -316,16 +316,16 @@ func Listens(endpoint string) error {
 // Keyring returns a Keyring that changes the keys of the table on behalf of the user of this
 // program. It fails if there are no credentials to act with.
 func (t *Target) Keyring(ctx context.Context, log *slog.Logger) (*auth.Keyring, error) {
-	operator, err := t.operator(ctx)
+	operator, err := t.Operator(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &auth.Keyring{Store: t.Table, Operator: operator, Table: t.Name, At: t.At, Log: log}, nil
 }
 
-// operator identifies the operator: the user of this machine and, in AWS, the id of the access key.
+// Operator identifies the operator: the user of this machine and, in AWS, the id of the access key.
 // The id is no secret, and CloudTrail knows its principal.
-func (t *Target) operator(ctx context.Context) (string, error) {
+func (t *Target) Operator(ctx context.Context) (string, error) {
 	name := "uid " + strconv.Itoa(os.Getuid())
 	if known, err := user.Current(); err == nil {
 		name = known.Username
