@@ -59,7 +59,7 @@ func sharesRun(text, secret string, n int) bool {
 	return false
 }
 
-func TestAKeyIsTakenInEachForm(t *testing.T) {
+func TestKey_IsAcceptedInEachForm(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := string(a.newKey(t, "acme", auth.Read))
 		list := request{method: "GET", path: listPath("acme")}
@@ -75,7 +75,7 @@ func TestAKeyIsTakenInEachForm(t *testing.T) {
 }
 
 // Anything that is not a key is refused as such without a read.
-func TestWhatIsNoKeyIsRefusedWithoutARead(t *testing.T) {
+func TestKey_MalformedIsRefusedWithoutARead(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := string(a.newKey(t, "acme", allScopes))
 		list := request{method: "GET", path: listPath("acme")}
@@ -116,7 +116,7 @@ func swapCase(s string) string {
 
 // For all keys and positions, replacing the character makes the key malformed, and so does swapping
 // it with its neighbor.
-func TestATypoIsToldWithoutARead(t *testing.T) {
+func TestKey_TypoIsReportedWithoutARead(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		list := request{method: "GET", path: listPath("acme")}
 		d := newDice(3)
@@ -142,7 +142,7 @@ func TestATypoIsToldWithoutARead(t *testing.T) {
 
 // A key that is no longer valid, or never was, costs one read. Its client is treated like one
 // without a key: nothing is written.
-func TestAKeyThatIsNotGoodIsRefused(t *testing.T) {
+func TestKey_InvalidIsRefused(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
 		expiring := func(at time.Time) auth.Key { return a.expiring(t, at) }
@@ -175,7 +175,7 @@ func TestAKeyThatIsNotGoodIsRefused(t *testing.T) {
 	})
 }
 
-func TestAKeyIsGoodUntilItExpires(t *testing.T) {
+func TestKey_IsValidUntilItExpires(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, until := range []time.Duration{time.Millisecond, time.Hour, 100_000 * time.Hour} {
 			want(t, a.do(t, request{method: "GET", path: listPath("acme")}.with(a.expiring(t, now.Add(until)))), http.StatusOK)
@@ -190,7 +190,7 @@ func (a *api) expiring(t testing.TB, at time.Time) auth.Key {
 
 // Over HTTP nothing is cached: a revoked key is refused from the next request on. (On AWS, API
 // Gateway caches, but the authorizer itself does not.)
-func TestRevocationIsImmediate(t *testing.T) {
+func TestKey_RevocationIsImmediate(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key, other := a.newKey(t, "acme", allScopes), a.newKey(t, "acme", allScopes)
 		list := request{method: "GET", path: listPath("acme")}
@@ -204,7 +204,7 @@ func TestRevocationIsImmediate(t *testing.T) {
 }
 
 // The client is authenticated before anything else of a request is read.
-func TestARequestWithoutAKeyIsNotLookedAt(t *testing.T) {
+func TestKey_IsCheckedBeforeTheRequest(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, r := range []request{
 			{method: "GET", path: listPath("acme"), query: "limit=0&foo=1"},
@@ -221,7 +221,7 @@ func TestARequestWithoutAKeyIsNotLookedAt(t *testing.T) {
 }
 
 // The first use in an hour is noted, to the hour, by one request; later ones cost only a read.
-func TestAUseIsNotedOnceAnHour(t *testing.T) {
+func TestKey_UseIsStoredOnceAnHour(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key, idle := a.newKey(t, "acme", auth.Read), a.newKey(t, "acme", auth.Read)
 		list := request{method: "GET", path: listPath("acme")}
@@ -280,7 +280,7 @@ func (a *api) keyItem(t testing.TB, key auth.Key) doc {
 }
 
 // Only the hash of a key is stored. No item contains any part of the key itself.
-func TestAKeyIsStoredAsItsHashAlone(t *testing.T) {
+func TestKey_HashAloneIsStored(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "acme", allScopes)
 		want(t, a.do(t, request{method: "GET", path: listPath("acme")}.with(key)), http.StatusOK)
@@ -318,7 +318,7 @@ func (a *api) isHTTP() bool {
 
 // If a key can't be checked, the request fails, but not as a refusal: API Gateway would cache a
 // refusal.
-func TestKeysThatCantBeReadAreNoRefusal(t *testing.T) {
+func TestKey_FailedCheckIsNoRefusal(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
 		key := a.newKey(t, "acme", allScopes)
@@ -353,7 +353,7 @@ func TestKeysThatCantBeReadAreNoRefusal(t *testing.T) {
 }
 
 // A note of a use that is lost, or that takes long, fails no request.
-func TestAUseThatCantBeNotedRefusesNobody(t *testing.T) {
+func TestKey_LostUseRefusesNoRequest(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		list := request{method: "GET", path: listPath("acme")}
 		for what, fault := range map[string]tabletest.Fault{"throttled": tabletest.Throttle, "lost": tabletest.Lose} {
@@ -378,7 +378,7 @@ func (silentNotes) APIKeyUsed(ctx context.Context, _ auth.Hash, _ time.Time) err
 }
 
 // A record that does not state the scopes of its key admits no request.
-func TestAStoredKeyThatCantBeReadLetsNobodyIn(t *testing.T) {
+func TestKey_UnreadableRecordAllowsNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
 		for _, change := range []string{
@@ -417,7 +417,7 @@ func TestAStoredKeyThatCantBeReadLetsNobodyIn(t *testing.T) {
 
 // A scope that a newer version has added to a key, and that this version does not know, allows
 // nothing and removes nothing.
-func TestUnknownScopesOfAStoredKeyBreakNothing(t *testing.T) {
+func TestKey_UnknownScopesChangeNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for scopes, known := range map[string][]string{
 			"read,report": {"read"}, "report, config,adminX": {"config"}, "report": nil, "READ,Admin,read write,\u00e9": nil, "report,admin": {"admin"},

@@ -78,7 +78,7 @@ func (a *api) setAttribute(t testing.TB, key auth.Key, name, value string) {
 
 // A key is valid for its own organization. Any other organization is refused with the same message
 // and at the same cost, whether it exists or not.
-func TestAnotherOrganizationIsRefusedWhetherThereIsOneOrNot(t *testing.T) {
+func TestOrganizations_OtherIsRefusedIfItExistsOrNot(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "acme", allScopes)
 		want(t, a.do(t, request{method: "GET", path: listPath("acme")}.with(key)), http.StatusOK) // its use is noted
@@ -107,7 +107,7 @@ func TestAnotherOrganizationIsRefusedWhetherThereIsOneOrNot(t *testing.T) {
 
 // The same organization may be spelled in several ways in a path; the decoded name counts. A path
 // that API Gateway decodes once more than its parameters is refused earlier.
-func TestAnOrganizationIsComparedAsItIs(t *testing.T) {
+func TestOrganizations_AreComparedDecoded(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "a b#c", auth.Read)
 		for path, status := range map[string]int{
@@ -126,7 +126,7 @@ func TestAnOrganizationIsComparedAsItIs(t *testing.T) {
 }
 
 // An API without authentication admits no client: no default lets requests in.
-func TestAnAPIThatCantTellWhoAsksAnswersNobody(t *testing.T) {
+func TestAPI_WithoutAuthenticationRefuses(t *testing.T) {
 	t.Parallel()
 	tbl := tabletest.New(t)
 	a := serve(t, "http", tbl, tbl)
@@ -149,7 +149,7 @@ func TestAnAPIThatCantTellWhoAsksAnswersNobody(t *testing.T) {
 
 // A function that is invoked without our authorizer's context refuses, whatever else the event
 // holds.
-func TestAFunctionWithoutAnAuthorizersContextRefuses(t *testing.T) {
+func TestFunction_WithoutTheAuthorizersContextRefuses(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
 	a.giveAll(t, "acme")
@@ -229,7 +229,7 @@ func (a *api) invoke(t testing.TB, r request, authorizer doc) answer {
 }
 
 // A cached response of the authorizer is not valid for longer than the key.
-func TestAKeyThatExpiresWhileItsAnswerIsKeptIsRefused(t *testing.T) {
+func TestAuthorizer_CachedResponseExpiresWithTheKey(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
 	a.giveAll(t, "acme")
@@ -255,7 +255,7 @@ func TestAKeyThatExpiresWhileItsAnswerIsKeptIsRefused(t *testing.T) {
 
 // API Gateway caches the authorizer's response by the header, for all routes: the response depends
 // on nothing else.
-func TestTheAuthorizerGoesByTheHeaderAlone(t *testing.T) {
+func TestAuthorizer_ReadsTheHeaderAlone(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, "lambda")
 	key := a.newKey(t, "acme", auth.Read|auth.Config)
@@ -323,7 +323,7 @@ func forgedHeaders(t testing.TB, org string) map[string]string {
 
 // Only the key identifies a client: with forged headers, parameters and bodies, every response is
 // the same as without them.
-func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
+func TestPrincipal_IsNeverForged(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.giveAll(t, "acme")
 		a.giveAll(t, "other")
@@ -391,7 +391,7 @@ func TestWhatAClientForgesIsNeverTaken(t *testing.T) {
 // The adapter can also pass the context of a request in headers. A context from such headers is not
 // accepted either. (Through the adapter such a header can't even arrive whole, since the adapter
 // cuts it at commas.)
-func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
+func TestPrincipal_IsNeverReadFromTheAdaptersHeaders(t *testing.T) {
 	t.Parallel()
 	decoded := func(authorizer doc) (event events.APIGatewayV2HTTPRequest) {
 		payload, err := eventOf(request{method: "GET", path: listPath("acme")}, authorizer)
@@ -425,7 +425,7 @@ func TestTheAdaptersHeadersAreNeverTaken(t *testing.T) {
 
 // The log names for each request the key that sent it, by its id and never the key itself. For a
 // request without a valid key, it names nothing that the client claims.
-func TestTheLogTellsWhoAsked(t *testing.T) {
+func TestLog_NamesTheKey(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.giveAll(t, "acme")
 		key, other := a.newKey(t, "acme", allScopes), a.newKey(t, "other", auth.Read)
@@ -466,7 +466,7 @@ func TestTheLogTellsWhoAsked(t *testing.T) {
 
 // A change of the config logs the key, the change, the version before and after, and the time. A
 // request that changes nothing, or fails, logs no such line.
-func TestAChangeOfTheConfigIsTraced(t *testing.T) {
+func TestLog_HasEachChangeOfTheConfig(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		key := a.newKey(t, "acme", auth.Config)
 		on, off := `{"partnerUsageMeteringConfigs": [{"partner": "AWS"}]}`, `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": true}]}`
@@ -510,7 +510,7 @@ func TestAChangeOfTheConfigIsTraced(t *testing.T) {
 }
 
 // A delete logs which group it was; one that fails logs no such line.
-func TestADeleteIsTraced(t *testing.T) {
+func TestLog_HasEachDelete(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
 		for i, status := range []int{http.StatusOK, http.StatusBadRequest} {
@@ -523,7 +523,7 @@ func TestADeleteIsTraced(t *testing.T) {
 
 // A key that a client puts in the wrong part of a request appears neither in the log nor in the
 // response.
-func TestAKeyInTheWrongPlaceIsRedacted(t *testing.T) {
+func TestLog_RedactsKeysInOtherPlaces(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		misplaced, key := string(auth.New()), a.newKey(t, "acme", allScopes)
 		for _, r := range []request{

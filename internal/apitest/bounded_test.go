@@ -35,7 +35,7 @@ var rareLists = []url.Values{{"source": {"LAGO"}}, {"metaInfo": {`{"billableReco
 
 // A list with few matches is read to its end in short requests, as many as it takes to read all
 // groups.
-func TestAListOfLittleComesToItsEnd(t *testing.T) {
+func TestList_FewMatchesAreReadToTheEnd(t *testing.T) {
 	const n, size = 32, 8
 	eachWayInHaste(t, size, func(t *testing.T, a *api) {
 		a.clock.set(later)
@@ -74,7 +74,7 @@ func TestAListOfLittleComesToItsEnd(t *testing.T) {
 
 // Reaching a far offset takes several requests, each of which continues at the end of the previous
 // one.
-func TestAFarOffsetIsComeTo(t *testing.T) {
+func TestList_FarOffsetIsReached(t *testing.T) {
 	eachWayInHaste(t, 5, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		a.put(t, "acme", series(33, likeAll)...)
@@ -127,7 +127,7 @@ func startsOf(t testing.TB, requests []tabletest.Request) (starts []string) {
 
 // A range without matches is stored for 5 minutes: a request that is repeated reads what is newer,
 // and continues after the range.
-func TestARepeatGoesOn(t *testing.T) {
+func TestList_RepeatContinues(t *testing.T) {
 	eachWayInHaste(t, 5, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		a.put(t, "acme", rare(40, 39)...)
@@ -159,7 +159,7 @@ func TestARepeatGoesOn(t *testing.T) {
 }
 
 // A group that is created while a request is repeated is in the list.
-func TestWhatComesBetweenRepeatsIsListed(t *testing.T) {
+func TestList_GroupCreatedBetweenRepeatsIsListed(t *testing.T) {
 	eachWayInHaste(t, 5, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		a.put(t, "acme", rare(40, 39)...)
@@ -184,7 +184,7 @@ func TestWhatComesBetweenRepeatsIsListed(t *testing.T) {
 
 // A client that lists again, after a list has come to its end, sees changes in the ranges that were
 // empty then.
-func TestAFreshListLooksAgain(t *testing.T) {
+func TestList_NewListReadsEmptyRangesAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		matching []int
 		offset   int
@@ -229,7 +229,7 @@ func TestAFreshListLooksAgain(t *testing.T) {
 }
 
 // An attempt that can't read how far an earlier one came does not store a shorter range.
-func TestAnEarlierTryIsNotForgotten(t *testing.T) {
+func TestList_EarlierAttemptIsNotShortened(t *testing.T) {
 	t.Parallel()
 	transport := &failing{next: tabletest.ShortPages(tabletest.Watched(t), 5)}
 	a := newAPIOver(t, "lambda", transport, func(a *httpapi.API) { a.ListFor = time.Nanosecond })
@@ -267,7 +267,7 @@ func (s *stuck) RoundTrip(r *http.Request) (*http.Response, error) {
 // If DynamoDB stops responding to a function, or the function's time runs out while DynamoDB is
 // slow, the function responds in time: with what it has found, or with a 503 to continue later from
 // there.
-func TestABrokenListIsAnswered(t *testing.T) {
+func TestList_RespondsInTimeIfDynamoDBDoesNot(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		matching []int

@@ -9,7 +9,7 @@ import (
 )
 
 // RFC 9110, 12.5.3: what a client accepts, and what it prefers.
-func TestAListIsCompressedForThoseWhoTakeIt(t *testing.T) {
+func TestList_IsCompressedIfAccepted(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		groups := []doc{}
 		for i := range 40 {
@@ -57,7 +57,7 @@ func TestAListIsCompressedForThoseWhoTakeIt(t *testing.T) {
 }
 
 // A small list, and a response that is no list, are not compressed.
-func TestWhatIsSmallIsNotCompressed(t *testing.T) {
+func TestList_SmallIsNotCompressed(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"), group("g2"))
 		headers := map[string]string{"Accept-Encoding": "gzip"}
@@ -74,7 +74,7 @@ func TestWhatIsSmallIsNotCompressed(t *testing.T) {
 }
 
 // A page that gzip can't make smaller would, in base64, be larger than Lambda accepts.
-func TestPagesOfNoiseFitLambda(t *testing.T) {
+func TestList_IncompressiblePagesFitLambda(t *testing.T) {
 	t.Parallel()
 	groups := pageBreakers(t, "x")
 	random := rand.New(rand.NewPCG(1, 2))

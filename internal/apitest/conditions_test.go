@@ -81,7 +81,7 @@ var conditionCases = []struct {
 
 // A request whose condition is not met, or not readable, is refused and writes nothing; any other
 // is as without a condition.
-func TestConditions_OnTheConfig(t *testing.T) {
+func TestConfig_Conditions(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		old := strongETag(t, a.sendConfig(t, "PUT", "acme", configOn, nil))
 		want(t, a.sendConfig(t, "PUT", "acme", configOff, nil), http.StatusOK)
@@ -146,7 +146,7 @@ func TestConditions_OnTheConfig(t *testing.T) {
 
 // The stored form differs from the body; Content-Location says that the ETag is that of the
 // response.
-func TestChangeOfTheConfig_ETagIsOfTheResponse(t *testing.T) {
+func TestConfigChange_ETagIsOfTheResponse(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, method := range []string{"PUT", "PATCH"} {
 			got := a.sendConfig(t, method, "acme", `{"partnerUsageMeteringConfigs": [ {"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "d", "convertionMultiplier": 1.50}}} ]}`, nil)

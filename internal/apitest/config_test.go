@@ -80,7 +80,7 @@ func versions(t testing.TB, client *dynamodb.Client, tableName, org string) []st
 	return keys
 }
 
-func TestConfigOfAnOrganizationThatNeverSetOne(t *testing.T) {
+func TestConfig_DefaultIsEmpty(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		got := a.get(t, configPath("acme"), "")
 		want(t, got, http.StatusOK)
@@ -105,7 +105,7 @@ const wholeConfig = `{"partnerUsageMeteringConfigs": [
 	{"partner": "GCP", "dimensionMapping": {}, "dimensionMappingV2": {}, "enableCommitWithAdditionalUsageAtListPrice": true},
 	{"partner": "ZOHO"}]}`
 
-func TestPutReplacesTheConfig(t *testing.T) {
+func TestConfig_PutReplaces(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.wantConfig(t, "PUT", "acme", wholeConfig, wholeConfig)
 		smaller := `{"partnerUsageMeteringConfigs": [{"partner": "GCP", "dimensionMapping": {"ram": {"dimensionKey": "r", "convertionMultiplier": 1}}}]}`
@@ -114,7 +114,7 @@ func TestPutReplacesTheConfig(t *testing.T) {
 	})
 }
 
-func TestPatchChangesWhatItNames(t *testing.T) {
+func TestConfig_PatchChangesWhatItNames(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		config := func(entries string) string { return `{"partnerUsageMeteringConfigs": [` + entries + `]}` }
 		for i, c := range []struct{ name, before, patch, after string }{
@@ -147,7 +147,7 @@ func TestPatchChangesWhatItNames(t *testing.T) {
 
 // For all configs and sequences of patches, the result is that of RFC 7396 with matching by
 // partner, or, if that breaks a rule, a 400 that changes nothing.
-func TestPatchIsRFC7396(t *testing.T) {
+func TestConfig_PatchIsRFC7396(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		var organizations, taken, refused int
 		rapid.Check(t, func(rt *rapid.T) {
@@ -190,7 +190,7 @@ func TestPatchIsRFC7396(t *testing.T) {
 	})
 }
 
-func TestConfigIsValidated(t *testing.T) {
+func TestConfig_IsValidated(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		entry := func(members string) string { return `{"partnerUsageMeteringConfigs": [{` + members + `}]}` }
 		mapping := func(value string) string {
@@ -281,7 +281,7 @@ func TestConfigIsValidated(t *testing.T) {
 	})
 }
 
-func TestConfigKeepsNumbersExactly(t *testing.T) {
+func TestConfig_KeepsNumbersExactly(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, number := range []string{"0.1", "9007199254740993", "1e-9", "0.0000000000000000001", "9999999999999999999", "1234567890.123456789", "1E+3", "2.50"} {
 			config := `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "dimensionMapping": {"a": {"dimensionKey": "A", "convertionMultiplier": ` + number + `}},
@@ -293,7 +293,7 @@ func TestConfigKeepsNumbersExactly(t *testing.T) {
 	})
 }
 
-func TestConfigHasALargestSize(t *testing.T) {
+func TestConfig_HasAMaxSize(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		config := func(bytes int) string {
 			var b strings.Builder
@@ -317,7 +317,7 @@ func TestConfigHasALargestSize(t *testing.T) {
 	})
 }
 
-func TestAChangeThatChangesNothingWritesNothing(t *testing.T) {
+func TestConfigChange_WithoutEffectWritesNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, body := range []string{`{}`, `{"partnerUsageMeteringConfigs": []}`, `{"partnerUsageMeteringConfigs": null}`} {
 			for _, method := range []string{"PUT", "PATCH"} {
@@ -350,7 +350,7 @@ func TestAChangeThatChangesNothingWritesNothing(t *testing.T) {
 }
 
 // An ETag names one version of the config and is never used again, not even for the same content.
-func TestConfigKeepsItsHistory(t *testing.T) {
+func TestConfig_EachVersionHasItsETag(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		on := `{"partnerUsageMeteringConfigs": [{"partner": "AWS", "enableDimensionMapping": true}]}`
 		etags := map[string]bool{}
@@ -369,7 +369,7 @@ func TestConfigKeepsItsHistory(t *testing.T) {
 }
 
 // Of many changes that are each made for one version of a config, or for none, one succeeds.
-func TestChangeOfTheConfig_OneOfManyOnOneVersionSucceeds(t *testing.T) {
+func TestConfigChange_OneOfManyOnOneVersionSucceeds(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		_, etag := a.config(t, "acme")
 		for org, headers := range map[string]map[string]string{"acme": {"If-Match": etag}, "other": {"If-None-Match": "*"}} {

@@ -331,7 +331,11 @@ func TestConnection_RequestsAreStrict(t *testing.T) {
 			t.Helper()
 			return a.do(t, request{method: "PUT", path: connectionPath("acme", partner), query: query, body: role})
 		}
-		wantError(t, put("AWS", "verify=true"), http.StatusBadRequest, "verify is not available yet")
+		if !a.isSAM() { // there, the marketplace itself would be called
+			wantError(t, put("AWS", "verify=true"), http.StatusBadRequest, "verify=true is not available here")
+		}
+		wantError(t, put("AWS", "verify=x"), http.StatusBadRequest, "verify", "true or false")
+		want(t, put("AWS", "verify=false"), http.StatusOK)
 		wantError(t, put("AWS", "Verify=true"), http.StatusBadRequest, "Verify", "unknown")
 		wantError(t, put("ORACLE", ""), http.StatusBadRequest, "ORACLE", "AZURE")
 		wantError(t, put("aws", ""), http.StatusBadRequest, "aws")

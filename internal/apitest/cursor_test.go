@@ -40,7 +40,7 @@ func wantCursorRefused(t testing.TB, got answer, what string) {
 }
 
 // A cursor is valid only unchanged, and only for the list that returned it.
-func TestACursorIsGoodForItsListAlone(t *testing.T) {
+func TestList_CursorIsValidForItsListAlone(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		for _, org := range []string{"acme", "acme#1"} {
@@ -113,7 +113,7 @@ func TestACursorIsGoodForItsListAlone(t *testing.T) {
 
 // Anyone who reads the code can make a cursor. It gives no access: a cursor that is no position in
 // the list is refused, and from any position only the organization's own groups follow.
-func TestAForgedCursorOpensNothing(t *testing.T) {
+func TestList_ForgedCursorOpensNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		a.put(t, "acme", series(4, likeAll)...)
@@ -172,7 +172,7 @@ func TestAForgedCursorOpensNothing(t *testing.T) {
 }
 
 // The Link header names the parameters as they were sent, whatever they hold.
-func TestALinkKeepsTheParameters(t *testing.T) {
+func TestList_LinkKeepsTheParameters(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		for i, buyer := range buyers {
@@ -201,7 +201,7 @@ func TestALinkKeepsTheParameters(t *testing.T) {
 
 // API Gateway allows 10,240 bytes of headers: a Link that would be longer is omitted, and the
 // client reads the list by nextOffset.
-func TestALinkIsNotTooLong(t *testing.T) {
+func TestList_LinkIsNotTooLong(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		a.put(t, "acme", series(5, likeAll)...)
@@ -228,7 +228,7 @@ func TestALinkIsNotTooLong(t *testing.T) {
 }
 
 // The last page has no Link; neither has any response other than a page that another one follows.
-func TestALinkIsWhereAPageFollows(t *testing.T) {
+func TestList_LinkExistsIfAPageFollows(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		a.put(t, "acme", series(4, likeAll)...)

@@ -15,7 +15,7 @@ func (a *api) delete(t testing.TB, org, id, query string) answer {
 	return a.do(t, request{method: "DELETE", path: groupPath(org, id), query: query})
 }
 
-func TestDeleteKeepsTheGroupAsDeleted(t *testing.T) {
+func TestDelete_KeepsTheGroupAsDeleted(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		g := group("g1", doc{"lastUpdateTime": "2024-07-28T11:00:00Z"})
 		a.put(t, "acme", g)
@@ -33,7 +33,7 @@ func TestDeleteKeepsTheGroupAsDeleted(t *testing.T) {
 	})
 }
 
-func TestOnlyCreatedAndInvalidGroupsCanBeDeleted(t *testing.T) {
+func TestDelete_OnlyCreatedAndInvalidGroups(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, status := range []string{"CREATED", "INVALID", "DELETED", "REPORTED", "REPORT_PENDING", "REPORT_FAILED"} {
 			g := group(status, doc{"status": status})
@@ -54,7 +54,7 @@ func TestOnlyCreatedAndInvalidGroupsCanBeDeleted(t *testing.T) {
 	})
 }
 
-func TestDeleteOfWhatIsNotThere(t *testing.T) {
+func TestDelete_AbsentGroupIsNotFound(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
 		for _, path := range []string{
@@ -73,7 +73,7 @@ func TestDeleteOfWhatIsNotThere(t *testing.T) {
 	})
 }
 
-func TestDeleteByDayOfCreation(t *testing.T) {
+func TestDelete_ByDayOfCreation(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme",
 			group("first", doc{"creationTime": "2024-07-28T00:00:00.000Z"}),
@@ -94,7 +94,7 @@ func TestDeleteByDayOfCreation(t *testing.T) {
 	})
 }
 
-func TestDeleteReadsItsParametersStrictly(t *testing.T) {
+func TestDelete_ReadsItsParametersStrictly(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
 		for _, query := range []string{
@@ -116,7 +116,7 @@ var awkwardIDs = []string{
 }
 
 // Each deletion deletes the group that it names among all similar ones, and no other.
-func TestDeleteHitsExactlyTheGroupNamed(t *testing.T) {
+func TestDelete_DeletesExactlyTheNamedGroup(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		groups := []doc{}
 		for _, id := range awkwardIDs {
@@ -140,7 +140,7 @@ func TestDeleteHitsExactlyTheGroupNamed(t *testing.T) {
 }
 
 // The same id may be spelled in several ways in a path.
-func TestDeleteTakesEverySpellingOfAnID(t *testing.T) {
+func TestDelete_AcceptsEverySpellingOfAnID(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, c := range []struct{ spelled, id string }{
 			{"p;q", "p;q"},

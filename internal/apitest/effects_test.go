@@ -177,29 +177,25 @@ func (w *world) prepare(ctx context.Context, e effect) error {
 }
 
 // readOn reads a list to its end, as a client does that repeats a request a second later if it has
-// to.
-func (w *world) readOn(ctx context.Context, over *table.Table, filter string) answer {
+// to. It remembers a member of each object.
+func (w *world) readOn(ctx context.Context, over *table.Table, path, list, member, filter string) answer {
 	w.times = append(w.times, w.now().Add(time.Second))
 	for {
-		got := w.send(ctx, over, listing(filter+"&offset="+strconv.Itoa(len(w.read))))
+		got := w.send(ctx, over, request{method: "GET", path: path, query: filter + "&offset=" + strconv.Itoa(len(w.read))})
 		if got.err() != nil {
 			return got
 		}
-		var page struct {
-			NextOffset        int
-			UsageRecordGroups []struct{ ID string }
+		page, _ := values(got.body).(doc)
+		objects, _ := page[list].([]any)
+		for _, object := range objects {
+			w.read = append(w.read, object.(doc)[member].(string))
 		}
-		if err := json.Unmarshal([]byte(got.body), &page); err != nil {
-			return answerOf(nil, err)
-		}
-		for _, g := range page.UsageRecordGroups {
-			w.read = append(w.read, g.ID)
-		}
-		if page.NextOffset == 0 {
+		switch next := fmt.Sprint(page["nextOffset"]); next {
+		case "0":
 			return answerOf(w.read, nil)
-		}
-		if page.NextOffset != len(w.read) {
-			return answerOf(nil, fmt.Errorf("after %q nextOffset is %d", w.read, page.NextOffset))
+		case strconv.Itoa(len(w.read)):
+		default:
+			return answerOf(nil, fmt.Errorf("after %q nextOffset is %s", w.read, next))
 		}
 	}
 }
@@ -274,7 +270,7 @@ func (w *world) items(ctx context.Context) (map[string]string, error) {
 			if err := json.Unmarshal(text, &key); err != nil {
 				return nil, err
 			}
-			if key.SK.Value != "SERIAL" || !w.effect.numbers { // TestSerials holds that no two groups have one number
+			if key.SK.Value != "SERIAL" || !w.effect.numbers { // TestSerials_AreUniqueAcrossProcesses holds that no two groups have one number
 				all[key.PK.Value+" "+key.SK.Value] = string(text)
 			}
 		}
@@ -319,6 +315,11 @@ func (w *world) plainText(text string) string {
 	for _, key := range []string{"report-key", "batch-key"} {
 		for i := range 3 {
 			pairs = append(pairs, keyed(w.org, key, i), fmt.Sprintf("ID%d-%s", i, key))
+		}
+	}
+	for i := range 4 {
+		for _, entitlement := range []metering.EntitlementID{"e-report", "e-other"} {
+			pairs = append(pairs, metering.ReportID(metering.OrgID(w.org), entitlement, reportHour(i)), fmt.Sprintf("REPORT%d-%s", i, entitlement))
 		}
 	}
 	for _, at := range w.times[1:] {

@@ -35,7 +35,7 @@ func onTable(org string) map[string]request {
 	return all
 }
 
-func TestAPanicIsA500ThatLeaksNothing(t *testing.T) {
+func TestErrors_PanicIsA500ThatLeaksNothing(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) { // no table: using it panics
 		for operation, r := range onTable("acme") {
@@ -48,7 +48,7 @@ func TestAPanicIsA500ThatLeaksNothing(t *testing.T) {
 	})
 }
 
-func TestStoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
+func TestErrors_StoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.giveAll(t, "acme")
 		a.spoilAll(t, "acme")
@@ -58,7 +58,7 @@ func TestStoredNonsenseIsA500ThatLeaksNothing(t *testing.T) {
 				continue
 			}
 			line := a.wantInternalError(t, o.id, o.example.of("acme"))
-			if text, _ := line["error"].(string); !slices.ContainsFunc([]string{"serialID", "config", "attribute entitlement", "attribute connection", "attribute metric", "entitlement must be", "connection must be", "attribute creationTime"}, func(said string) bool { return strings.Contains(text, said) }) {
+			if text, _ := line["error"].(string); !slices.ContainsFunc([]string{"serialID", "config", "attribute entitlement", "attribute connection", "attribute metric", "entitlement must be", "connection must be", "attribute creationTime", "attribute report", "attribute records"}, func(said string) bool { return strings.Contains(text, said) }) {
 				t.Errorf("%s: the log does not tell what is wrong: %v", o.id, line)
 			}
 		}
@@ -79,9 +79,11 @@ func (a *api) spoilAll(t *testing.T, org string) {
 	nonsense := map[string]types.AttributeValue{
 		"serialID": text("secret-nonsense"), "config": text(`{"partnerUsageMeteringConfigs": [{"partner": "secret-nonsense"`),
 		"entitlement": &types.AttributeValueMemberN{Value: "5"}, "connection": &types.AttributeValueMemberN{Value: "5"}, "metric": &types.AttributeValueMemberN{Value: "5"},
+		"report": &types.AttributeValueMemberN{Value: "5"}, "records": &types.AttributeValueMemberN{Value: "5"},
 	}
 	missing := map[string]string{
 		"GROUP": "serialID", "CONFIG": "config", "ENTITLEMENT": "entitlement", "CONNECTION": "connection", "METRIC": "metric",
+		"#REPORT": "report", "#DAILY#AWS": "records", // by the partition
 	}
 	kinds := maps.Clone(missing)
 	items, err := itemsIn(t.Context(), a.client, a.tableName)
@@ -89,11 +91,13 @@ func (a *api) spoilAll(t *testing.T, org string) {
 		t.Fatal(err)
 	}
 	for _, item := range items {
-		if item["PK"] != "ORG#"+org {
-			continue
-		}
-		sk := item["SK"].(string)
+		pk, sk := item["PK"].(string), item["SK"].(string)
 		kind, _, _ := strings.Cut(sk, "#")
+		if partition, ok := strings.CutPrefix(pk, "ORG#"+org); !ok || partition != "" && kinds[partition] == "" {
+			continue
+		} else if partition != "" {
+			kind = partition
+		}
 		attribute := kinds[kind]
 		switch {
 		case kind == "METRICNAME" || kind == "IDENTITY" || kind == "KEY":
@@ -103,7 +107,7 @@ func (a *api) spoilAll(t *testing.T, org string) {
 		}
 		delete(missing, kind)
 		if _, err := a.client.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
-			TableName: &a.tableName, Key: itemKeyOf("ORG#"+org, sk), UpdateExpression: aws.String("SET #attribute = :nonsense"),
+			TableName: &a.tableName, Key: itemKeyOf(pk, sk), UpdateExpression: aws.String("SET #attribute = :nonsense"),
 			ExpressionAttributeNames: map[string]string{"#attribute": attribute}, ExpressionAttributeValues: map[string]types.AttributeValue{":nonsense": nonsense[attribute]},
 		}); err != nil {
 			t.Fatal(err)
@@ -137,7 +141,7 @@ func (a *api) wantInternalError(t *testing.T, operation string, r request) doc {
 
 func text(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
 
-func TestATableOutOfReachIsA503(t *testing.T) {
+func TestErrors_TableOutOfReachIsA503(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -150,7 +154,7 @@ func TestATableOutOfReachIsA503(t *testing.T) {
 	}))
 }
 
-func TestAThrottledTableIsA503(t *testing.T) {
+func TestErrors_ThrottledTableIsA503(t *testing.T) {
 	t.Parallel()
 	client, _ := tabletest.NewFaults(slices.Repeat([]tabletest.Fault{tabletest.Throttle}, 1000)...)
 	wantUnavailable(t, client)
@@ -175,7 +179,7 @@ func wantUnavailable(t *testing.T, client *dynamodb.Client) {
 }
 
 // Each operation reads and writes only until its function has a second left, and then responds.
-func TestASlowTableIsA503InTime(t *testing.T) {
+func TestErrors_SlowTableIsA503InTime(t *testing.T) {
 	t.Parallel()
 	var asked, late atomic.Int64
 	client := dynamoclient.New(dynamoclient.Options{
@@ -224,7 +228,7 @@ func (s silence) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, r.Context().Err()
 }
 
-func TestALostAnswerIsNotALostWrite(t *testing.T) {
+func TestLostResponse_IsNoLostWrite(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
 		losing := func(faults ...tabletest.Fault) *api {
@@ -241,7 +245,7 @@ func TestALostAnswerIsNotALostWrite(t *testing.T) {
 }
 
 // One line per request states the client, the request, its result and its cost.
-func TestEveryRequestIsOneLogLine(t *testing.T) {
+func TestLog_HasOneLinePerRequest(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.giveAll(t, "acme")
 		want(t, a.sendConfig(t, "PUT", "acme", wholeConfig, nil), http.StatusOK) // a read that finds nothing costs nothing here
@@ -306,7 +310,7 @@ func TestEveryRequestIsOneLogLine(t *testing.T) {
 }
 
 // An error is a JSON string even if it quotes text that would break one.
-func TestErrorsQuoteAnything(t *testing.T) {
+func TestErrors_QuoteAnything(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		for _, nasty := range []string{`"`, `\`, "<script>", "\u2028", "\x7f", "ü😀", strings.Repeat("x", 5000)} {

@@ -298,6 +298,4 @@ func listPath(org string) string { return orgPath(org) + "/usageRecordGroup" }
 
 func groupPath(org, id string) string { return listPath(org) + "/" + url.PathEscape(id) }
 
-func validatePath(org string) string { return orgPath(org) + "/batchValidateUsageRecordGroups" }
-
 func configPath(org string) string { return orgPath(org) + "/usageMeteringConfigInfo" }

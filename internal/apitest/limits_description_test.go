@@ -17,7 +17,8 @@ func TestLimits_AreInTheDescription(t *testing.T) {
 	}
 	at := func(value any, path ...string) any {
 		for _, name := range path {
-			value, _ = value.(doc)[name]
+			object, _ := value.(doc)
+			value = object[name]
 		}
 		return value
 	}
@@ -30,8 +31,18 @@ func TestLimits_AreInTheDescription(t *testing.T) {
 			t.Errorf("%s has a maxLength of %v, want %d", name, got, want)
 		}
 	}
-	body := at(description, "paths", "/org/{orgId}/batchValidateUsageRecordGroups", "post", "requestBody", "content", "application/json", "schema", "maxItems")
-	if body != metering.MaxBatch {
-		t.Errorf("a batch has %v groups at most, want %d", body, metering.MaxBatch)
+	batches := 0
+	for path, item := range at(description, "paths").(doc) {
+		body := at(item, "post", "requestBody", "content", "application/json", "schema")
+		if at(body, "type") != "array" {
+			continue
+		}
+		batches++
+		if limit := at(body, "maxItems"); limit != metering.MaxBatch {
+			t.Errorf("%s accepts %v groups at most, want %d", path, limit, metering.MaxBatch)
+		}
+	}
+	if batches == 0 {
+		t.Error("no operation accepts a batch")
 	}
 }

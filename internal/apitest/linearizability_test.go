@@ -291,7 +291,7 @@ func written(history []porcupine.Operation) string {
 
 // Histories that must not occur are reported: otherwise TestClients_AtOnceAreAsInTurn would check
 // nothing.
-func TestHistories_ThatMustNotBeAreReported(t *testing.T) {
+func TestHistories_ThatMustNotOccurAreReported(t *testing.T) {
 	t.Parallel()
 	type done struct {
 		act act

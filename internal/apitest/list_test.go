@@ -309,7 +309,7 @@ func answeredTimes(t testing.TB, metaInfo doc) doc {
 // For every combination of parameters, the list holds what a plain filter over the same groups
 // holds, in the same order, whole or page by page. It holds nothing of another organization with
 // the same ids.
-func TestListIsAPlainFilter(t *testing.T) {
+func TestList_IsAPlainFilter(t *testing.T) {
 	const seed = 1
 	d := newDice(seed)
 	acme, other := []doc{}, []doc{}
@@ -372,7 +372,7 @@ func wantPages(t *testing.T, a *api, d dice, org string, parameters url.Values, 
 }
 
 // The list, which copies bytes, holds what Groups reads into memory, for all parameters.
-func TestListHoldsWhatGroupsReads(t *testing.T) {
+func TestList_HoldsWhatGroupsReads(t *testing.T) {
 	t.Parallel()
 	const seed = 3
 	d := newDice(seed)
@@ -412,7 +412,7 @@ func TestListHoldsWhatGroupsReads(t *testing.T) {
 	}
 }
 
-func TestListWalksOneByOne(t *testing.T) {
+func TestList_PagesOfOne(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		groups := []doc{}
 		for _, id := range awkwardIDs[:20] {
@@ -423,7 +423,7 @@ func TestListWalksOneByOne(t *testing.T) {
 	})
 }
 
-func TestListDefaults(t *testing.T) {
+func TestList_Defaults(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		groups := []doc{}
 		for _, created := range []string{
@@ -453,7 +453,7 @@ func TestListDefaults(t *testing.T) {
 	})
 }
 
-func TestListOfNothing(t *testing.T) {
+func TestList_OfNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"))
 		for _, path := range []string{listPath("nobody"), listPath("acme")} {
@@ -464,7 +464,7 @@ func TestListOfNothing(t *testing.T) {
 	})
 }
 
-func TestListReadsItsParametersStrictly(t *testing.T) {
+func TestList_ReadsItsParametersStrictly(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		for _, c := range []struct {
 			query string
@@ -551,7 +551,7 @@ func TestListReadsItsParametersStrictly(t *testing.T) {
 }
 
 // The contract's rules for metaInfo, one by one.
-func TestListByMetaInfo(t *testing.T) {
+func TestList_ByMetaInfo(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		many, manyWanted := doc{}, doc{}
 		for i := range 120 {
@@ -723,7 +723,7 @@ func TestListByMetaInfo(t *testing.T) {
 }
 
 // A list longer than what one Query reads is complete.
-func TestListReadsOnAcrossQueries(t *testing.T) {
+func TestList_ContinuesAcrossQueries(t *testing.T) {
 	groups := []doc{}
 	for i := range 28 { // 1.1 MB: two Queries
 		status := choose(newDice(uint64(i)), statuses)
@@ -746,7 +746,7 @@ func TestListReadsOnAcrossQueries(t *testing.T) {
 
 // A page ends before it is too large for Lambda, whatever the groups hold, and the next one
 // continues: overLambda checks every response against Lambda's limit.
-func TestPagesFitLambda(t *testing.T) {
+func TestList_PagesFitLambda(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
 		"plain":   "xü😀\x7f\ufffd\u2027\u00a8",
@@ -763,7 +763,7 @@ func TestPagesFitLambda(t *testing.T) {
 	}
 }
 
-func TestPagesOfTheTableFitLambda(t *testing.T) {
+func TestList_PagesOfTheTableFitLambda(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.putGroups(t, pageBreakers(t, "\x01")) // the min to store for the max to return
 		wantPagesThatFit(t, a)

@@ -32,6 +32,8 @@ import (
 var otherSteps = []step{
 	{"no such route", "", drawNoRoute, 1},
 	{"import", "", drawImport, 7},
+	{"report copy", "", drawReportCopy, 4},
+	{"accepted", "", drawAccepted, 4},
 	{"key create", "", createKey, 1},
 	{"key rotate", "", rotateKey, 1},
 	{"key revoke", "", revokeKey, 1},
@@ -267,7 +269,6 @@ func drawNoRoute(t *rapid.T, _ *model, _ *organization) (request, rule) {
 		{"POST", "/usageRecordGroup", 405},
 		{"PATCH", "/usageRecordGroup/g1", 405},
 		{"DELETE", "/usageMeteringConfigInfo", 405},
-		{"GET", "/batchValidateUsageRecordGroups", 405},
 	}...)
 	return request{method: c.method, path: c.path}, func(*organization, *modelKey) reply { return reply{status: c.status} }
 }

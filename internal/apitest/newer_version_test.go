@@ -220,7 +220,7 @@ func TestSerialCounterOfANewerVersion_IsRaised(t *testing.T) {
 }
 
 // A checkpoint in a form that this version does not know is ignored: the groups are counted.
-func TestCheckpointOfANewerVersion_IsReadOrCountedAgain(t *testing.T) {
+func TestList_CheckpointOfANewerVersionIsReadOrCountedAgain(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"), group("g2"), group("g3"), group("g4"))
 		for name, change := range map[string]map[string]types.AttributeValue{
@@ -298,7 +298,7 @@ func (a *api) dropItem(t testing.TB, item map[string]types.AttributeValue) {
 }
 
 // A cursor of another version is refused like any other that is not a cursor of this list.
-func TestCursorOfANewerVersion_Is400(t *testing.T) {
+func TestList_CursorOfANewerVersionIs400(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"), group("g2"), group("g3"))
 		_, got := a.listNewer(t, "acme", "limit=1")

@@ -77,7 +77,7 @@ func towardZero(value any) any {
 	return value
 }
 
-func TestTheDescriptionIsValidOpenAPI(t *testing.T) {
+func TestDescription_IsValidOpenAPI(t *testing.T) {
 	t.Parallel()
 	d, err := described()
 	if err != nil {

@@ -130,6 +130,7 @@ func drawConnectionPut(t *rapid.T, _ *model, o *organization) (request, rule) {
 	partner := pick(t, "partner", "AWS", "GCP")
 	r := ofConnection("PUT", partner, "")
 	r.headers["Content-Type"] = "application/json"
+	r.query = pick(t, "verify", "", "", "verify=false", "verify=")
 	o.drawConditions(t, r.touches, r.headers)
 	if roll(t, "unreadable", 8) == 7 {
 		r.body = pick(t, "body", unreadableConnections...)

@@ -46,7 +46,7 @@ var _ = declare(operation{
 			// the range expire. Then a page with the other group follows, and the end.
 			name: "to its end, read in vain at first", given: append(dated("g1", "g2", "g3", "g4"), deleting("g1", ""), deleting("g2", "")),
 			do: func(ctx context.Context, w *world, over *table.Table) answer {
-				return w.readOn(ctx, over, "buyerId=b&status=CREATED")
+				return w.readOn(ctx, over, "/usageRecordGroup", "usageRecordGroups", "id", "buyerId=b&status=CREATED")
 			},
 			again: http.StatusOK, steady: true, reads: true, hasty: true,
 		},
@@ -86,7 +86,7 @@ func drawList(t *rapid.T, w *model, o *organization) (request, rule) {
 	switch kind := roll(t, "kind of list", 8); {
 	case kind == 7:
 		return listing(parsedQuery(pick(t, "query", unreadableLists...)).Encode()), func(*organization, *modelKey) reply { return reply{status: 400} }
-	case kind >= 4 && len(o.next) > 0:
+	case kind >= 4 && len(o.nextOf("/usageRecordGroup")) > 0:
 		return drawNextPage(t, w, o)
 	}
 	query := url.Values{}
@@ -117,22 +117,58 @@ func drawList(t *rapid.T, w *model, o *organization) (request, rule) {
 }
 
 func drawNextPage(t *rapid.T, w *model, o *organization) (request, rule) {
-	r := pick(t, "next page", o.next[max(0, len(o.next)-6):]...)
+	r := drawNextOf(t, o.nextOf("/usageRecordGroup"))
+	if query := parsedQuery(r.query); roll(t, "with a filter", 10) == 9 {
+		query.Set("status", "CREATED")
+		r.query = query.Encode()
+	}
+	return r, func(o *organization, k *modelKey) reply { return o.list(w.now, k, parsedQuery(r.query)) }
+}
+
+// nextOf are the requests of that path for pages that follow others.
+func (o *organization) nextOf(path string) (all []request) {
+	for _, r := range o.next {
+		if r.path == path {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// drawNextOf draws one of the last of them, perhaps with another limit or key.
+func drawNextOf(t *rapid.T, next []request) request {
+	r := pick(t, "next page", next[max(0, len(next)-6):]...)
 	query := parsedQuery(r.query)
 	if roll(t, "with another limit", 2) == 1 {
 		query.Set("limit", pick(t, "limit", "1", "2", "4", ""))
 	}
-	switch roll(t, "spoil", 10) {
-	case 8:
+	if roll(t, "spoil", 10) == 8 {
 		r.key = nil // a list belongs to its client
-	case 9:
-		query.Set("status", "CREATED")
 	}
 	r.query = query.Encode()
-	return r, func(o *organization, k *modelKey) reply { return o.list(w.now, k, query) }
+	return r
 }
 
 func (o *organization) list(now time.Time, k *modelKey, query url.Values) reply {
+	return o.page(now, k, "/usageRecordGroup", "usageRecordGroups", query, func(filter url.Values) (all []inList) {
+		for id, g := range o.all("group") {
+			if isListed(g, o.products[id], filter) {
+				all = append(all, inList{g, g["creationTime"].(string), sortKey(g)})
+			}
+		}
+		return all
+	})
+}
+
+// inList is an object of a list, the time of its day, and the text by which the list sorts.
+type inList struct {
+	object   doc
+	time     string
+	position string
+}
+
+// page is a page of a list, whose objects are in the member of that name.
+func (o *organization) page(now time.Time, k *modelKey, path, member string, query url.Values, all func(filter url.Values) []inList) reply {
 	filter := url.Values{}
 	for name := range query {
 		if value := query.Get(name); value != "" && name != "limit" && name != "offset" && name != "cursor" {
@@ -140,7 +176,7 @@ func (o *organization) list(now time.Time, k *modelKey, query url.Values) reply 
 		}
 	}
 	// The checkpoints of a list are stored for an hour, by client and query.
-	at := place{list: string(k.secret) + " " + filter.Encode(), start: filter.Get("startDate"), end: cmp.Or(filter.Get("endDate"), day(now, 0))}
+	at := place{list: string(k.secret) + " " + path + " " + filter.Encode(), start: filter.Get("startDate"), end: cmp.Or(filter.Get("endDate"), day(now, 0))}
 	if at.start == "" {
 		end, _ := time.Parse(time.DateOnly, at.end)
 		at.start = day(end, -30)
@@ -163,26 +199,26 @@ func (o *organization) list(now time.Time, k *modelKey, query url.Values) reply 
 		}
 	}
 
-	var rest []doc
-	for id, g := range o.all("group") {
-		created := g["creationTime"].(string)[:len(time.DateOnly)]
-		if at.start <= created && created <= at.end && (at.after == "" || sortKey(g) < at.after) && isListed(g, o.products[id], filter) {
+	var rest []inList
+	for _, g := range all(filter) {
+		day := g.time[:len(time.DateOnly)]
+		if at.start <= day && day <= at.end && (at.after == "" || g.position < at.after) {
 			rest = append(rest, g)
 		}
 	}
-	slices.SortFunc(rest, func(a, b doc) int { return cmp.Compare(sortKey(b), sortKey(a)) })
+	slices.SortFunc(rest, func(a, b inList) int { return cmp.Compare(b.position, a.position) })
 	rest = rest[min(offset-at.offset, len(rest)):]
 	limit, _ := strconv.Atoi(cmp.Or(query.Get("limit"), "1000"))
-	groups := []any{}
+	objects := []any{}
 	for _, g := range rest[:min(limit, len(rest))] {
-		groups = append(groups, g)
+		objects = append(objects, g.object)
 	}
-	if len(groups) == len(rest) {
-		return reply{status: 200, body: doc{"usageRecordGroups": groups, "nextOffset": exact("0")}}
+	if len(objects) == len(rest) {
+		return reply{status: 200, body: doc{member: objects, "nextOffset": exact("0")}}
 	}
-	next := place{at.list, offset + len(groups), sortKey(rest[len(groups)-1]), at.start, at.end, now.Add(time.Hour)}
+	next := place{at.list, offset + len(objects), rest[len(objects)-1].position, at.start, at.end, now.Add(time.Hour)}
 	return reply{
-		status: 200, body: doc{"usageRecordGroups": groups, "nextOffset": exact(strconv.Itoa(next.offset))}, next: &next,
+		status: 200, body: doc{member: objects, "nextOffset": exact(strconv.Itoa(next.offset))}, next: &next,
 		then: func() {
 			if cursor != "" {
 				return

@@ -28,6 +28,8 @@ func validating(body string) request {
 	return request{method: "POST", path: "/batchValidateUsageRecordGroups", body: body, headers: map[string]string{"Content-Type": "application/json"}}
 }
 
+func validatePath(org string) string { return orgPath(org) + validating("").path }
+
 func explaining(body string) request {
 	r := validating(body)
 	r.query = "explain=true"

@@ -41,7 +41,7 @@ func TestOperations(t *testing.T) {
 		described = append(described, o.ID+": "+o.Method+" "+o.Path)
 		scopes[o.ID] = o.Scopes.String()
 	}
-	for _, f := range httpapi.Functions() {
+	for _, f := range lambdahost.Functions() {
 		folders = append(folders, f.Name)
 	}
 	for _, all := range [][]string{ids, endpoints, folders, described} {
@@ -66,7 +66,7 @@ func TestOperations(t *testing.T) {
 	})
 	t.Run("functions", func(t *testing.T) {
 		wantOperations(t, "functions/", folders, filesNamed(t, "functions/*"))
-		for _, f := range httpapi.Functions() {
+		for _, f := range lambdahost.Functions() {
 			wantMain(t, f)
 		}
 	})
@@ -109,6 +109,20 @@ func TestOperations_TemplateHasWhatTheyNeed(t *testing.T) {
 		{"PK, SK, lastUsedTime", "PK, SK, scopes", "AuthorizerFunction may"},
 		{"                - !Sub ${Table.Arn}/index/byBuyer\n", "", "ListFunction may"},
 		{"[PING]", `["ORG#*"]`, "AuthorizerFunction may"},
+		{"rate(5 minutes)", "rate(1 day)", "ScheduleFunction is called by the schedule"},
+		{"EventSourceArn: !GetAtt PlanQueue.Arn", "EventSourceArn: !GetAtt PlanDeadLetters.Arn", "PlanFunction is called by"},
+		{"FunctionName: !Sub ${PlanFunction.Arn}:live", "FunctionName: !GetAtt PlanFunction.Arn", "PlanMessages maps"},
+		{"FunctionName: !Sub ${SubmitFunction.Arn}:live", "FunctionName: !Sub ${ListFunction.Arn}:live", "ListFunction is called by"},
+		{"      FunctionResponseTypes: [ReportBatchItemFailures]\n", "", "PlanMessages maps"},
+		{"FunctionResponseTypes: [ReportBatchItemFailures]", "FilterCriteria: {}", "PlanMessages has FilterCriteria"},
+		{"[!GetAtt PlanQueue.Arn, !GetAtt SubmitQueue.Arn]", "[!GetAtt PlanQueue.Arn]", "ScheduleFunction may"},
+		{"sqs:ReceiveMessage, sqs:DeleteMessage", "sqs:ReceiveMessage, sqs:PurgeQueue", "PlanFunction may"},
+		{"EventInvokeConfig: {", "EventInvokeConfig: {DestinationConfig: {}, ", "DestinationConfig, which is not checked here"},
+		{"  PlanQueue:\n", "  Open: {Type: AWS::SQS::QueuePolicy}\n  PlanQueue:\n", "a AWS::SQS::QueuePolicy, allows"},
+		{"secret:marketmeter/*", "secret:*", "ConnectionFunction may"},
+		{"role/marketmeter*", "role/*", "ConnectionFunction may"},
+		{"Action: dynamodb:Query\n", "Action: [dynamodb:Query, aws-marketplace:BatchMeterUsage]\n", "ListFunction may"},
+		{"              Action: sts:AssumeRole\n", "              Action: sts:TagSession\n", "ConnectionFunction may"},
 	} {
 		edited := bytes.Replace(marketmeter.Template, []byte(c.old), []byte(c.new), 1)
 		if problems := strings.Join(templateProblems(edited), "\n"); bytes.Equal(edited, marketmeter.Template) || !strings.Contains(problems, c.reported) {
@@ -124,11 +138,15 @@ func templateProblems(template []byte) (problems []string) {
 		return []string{err.Error()}
 	}
 	for _, f := range d.functions {
-		i := slices.IndexFunc(httpapi.Functions(), func(o httpapi.Function) bool { return o.Name == f.folder })
+		i := slices.IndexFunc(lambdahost.Functions(), func(o lambdahost.Function) bool { return o.Name == f.folder })
 		if i < 0 {
 			continue // TestOperations reports it
 		}
-		declared := httpapi.Functions()[i]
+		declared := lambdahost.Functions()[i]
+		if f.schedule != declared.Schedule || f.queue != declared.Queue {
+			problems = append(problems, fmt.Sprintf("%s is called by the schedule %q and the queue %q: it is declared with %q and %q",
+				f.name, f.schedule, f.queue, declared.Schedule, declared.Queue))
+		}
 		if f.memory != declared.Memory || f.timeout != declared.Timeout {
 			problems = append(problems, fmt.Sprintf("%s has %d MB and %s: its operations have %d MB and %s", f.name, f.memory, f.timeout, declared.Memory, declared.Timeout))
 		}
@@ -150,6 +168,10 @@ func templateProblems(template []byte) (problems []string) {
 					needed = append(needed, fmt.Sprint(p, p.leading, p.attributes))
 				}
 			}
+		}
+		for _, c := range declared.Calls {
+			p := permission{action: c.Action, resource: c.Resource}
+			needed = append(needed, fmt.Sprint(p, p.leading, p.attributes))
 		}
 		slices.Sort(allowed)
 		slices.Sort(needed)
@@ -202,11 +224,20 @@ func readFile(t *testing.T, path string) []byte {
 
 // wantMain wants the function's main to be one call: it runs the function under its own name, with
 // the table.
-func wantMain(t *testing.T, f httpapi.Function) {
+func wantMain(t *testing.T, f lambdahost.Function) {
 	t.Helper()
 	call := "tablehost.Run(" + strconv.Quote(f.Name) + ")"
-	if f.Name == httpapi.AuthorizerFunction {
+	switch {
+	case f.Name == httpapi.AuthorizerFunction:
 		call = "tablehost.RunAuthorizer()"
+	case len(f.Operations) == 0:
+		host := "workerhost"
+		if slices.ContainsFunc(httpapi.MarketplaceCalls(), func(c httpapi.Call) bool { return slices.Contains(f.Calls, c) }) {
+			host = "connecthost"
+		}
+		call = host + ".Run" + strings.ToUpper(f.Name[:1]) + f.Name[1:] + "()"
+	case len(f.Calls) > 0: // of marketplaces
+		call = "connecthost.Run()"
 	}
 	main := string(readFile(t, "functions/"+f.Name+"/main.go"))
 	if !strings.HasSuffix(main, "\nfunc main() { "+call+" }\n") || strings.Count(main, "func ") != 1 {
@@ -294,7 +325,7 @@ func openAPIOperations(t *testing.T) (operations []string, scopes map[string]str
 }
 
 // Every route of the API has the authorizer, and API Gateway calls it as the authorizer expects.
-func TestEveryRouteHasTheAuthorizer(t *testing.T) {
+func TestOperations_RoutesHaveTheAuthorizer(t *testing.T) {
 	t.Parallel()
 	d := deployed()
 	if len(d.globals) != 1 || d.globals["Function"].Kind == 0 {
@@ -306,7 +337,7 @@ func TestEveryRouteHasTheAuthorizer(t *testing.T) {
 		case r.Type == "AWS::Serverless::HttpApi" && api == "":
 			api = name
 		case strings.HasPrefix(r.Type, "AWS::Serverless::") && r.Type != "AWS::Serverless::Function",
-			strings.HasPrefix(r.Type, "AWS::ApiGateway"), strings.HasPrefix(r.Type, "AWS::Lambda::"),
+			strings.HasPrefix(r.Type, "AWS::ApiGateway"), strings.HasPrefix(r.Type, "AWS::Lambda::") && r.Type != "AWS::Lambda::EventSourceMapping",
 			strings.HasPrefix(r.Type, "AWS::ElasticLoadBalancing"), strings.HasPrefix(r.Type, "AWS::AppSync"):
 			t.Errorf("%s, a %s, may reach the functions past the authorizer of %s", name, r.Type, api)
 		}
@@ -337,8 +368,11 @@ func TestEveryRouteHasTheAuthorizer(t *testing.T) {
 
 	for _, f := range d.functions {
 		events := d.resources[f.name].Properties["Events"]
-		if len(f.endpoints) == 0 && f.folder != httpapi.AuthorizerFunction {
-			t.Errorf("%s has no event", f.name)
+		if called := len(f.endpoints) > 0; called == (f.schedule+f.queue != "" || f.folder == httpapi.AuthorizerFunction) {
+			t.Errorf("%s has the endpoints %v, the schedule %q and the queue %q: it must have endpoints alone, or none", f.name, f.endpoints, f.schedule, f.queue)
+		}
+		if len(f.endpoints) == 0 {
+			continue
 		}
 		for name, event := range plainEvents(t, events) {
 			members := slices.Sorted(maps.Keys(event))

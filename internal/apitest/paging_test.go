@@ -158,7 +158,7 @@ func eachWayInHaste(t *testing.T, n int, test func(t *testing.T, a *api)) {
 }
 
 // A list that began before midnight continues with the days of its first page.
-func TestAListGoesOnAcrossMidnight(t *testing.T) {
+func TestList_ContinuesAcrossMidnight(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		midnight := later.Truncate(24 * time.Hour).Add(24 * time.Hour)
 		a.put(t, "acme",
@@ -199,7 +199,7 @@ func (a *api) kept(t testing.TB) map[string]doc {
 
 // A checkpoint is valid for an hour, even if it is stored for longer. After that, an offset is
 // counted again, from the nearest valid checkpoint.
-func TestACheckpointIsGoodForAnHour(t *testing.T) {
+func TestList_CheckpointIsValidForAnHour(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		a.put(t, "acme", series(8, likeAll)...)
@@ -240,7 +240,7 @@ func TestACheckpointIsGoodForAnHour(t *testing.T) {
 	})
 }
 
-func TestTheLastCheckpointWins(t *testing.T) {
+func TestList_LastCheckpointWins(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		a.put(t, "acme", series(4, likeAll)...)
@@ -256,7 +256,7 @@ func TestTheLastCheckpointWins(t *testing.T) {
 
 // If the last request's clock is far behind, its checkpoint is dropped. The client can't be
 // notified, but a warning is logged, which discloses nothing of the list.
-func TestAPlaceThatIsLeftOutIsLogged(t *testing.T) {
+func TestList_DroppedCheckpointIsLogged(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", series(4, likeAll)...)
 		for _, c := range []struct {
@@ -312,7 +312,7 @@ func asked(t testing.TB, requests []tabletest.Request) (all []string) {
 }
 
 // Any page costs what the first page costs, plus the read of its checkpoint.
-func TestWhatAPageAsks(t *testing.T) {
+func TestList_PageCostsWhatTheFirstCosts(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.clock.set(later)
 		a.put(t, "acme", series(40, func(i int) doc { return doc{"partner": choose(newDice(uint64(i)), partners)} })...)
@@ -344,7 +344,7 @@ func TestWhatAPageAsks(t *testing.T) {
 // An offset without a checkpoint is counted from the nearest checkpoint before it. The counted
 // groups are not sent, and the count takes no more requests than there are responses up to the
 // offset.
-func TestAColdOffsetIsCounted(t *testing.T) {
+func TestList_OffsetWithoutCheckpointIsCounted(t *testing.T) {
 	const n, size = 40, 7
 	groups := series(n, func(i int) doc {
 		d := newDice(uint64(i))
@@ -433,7 +433,7 @@ func (f *failing) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // No page is returned if the checkpoint of the next page can't be stored, or the page's own
 // checkpoint can't be read.
-func TestNoPageWithoutItsPlace(t *testing.T) {
+func TestList_NoPageWithoutItsCheckpoint(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		query string

@@ -461,7 +461,7 @@ func (w *walk) matches(m *member, status string) bool {
 // A checkpoint write that was given up, and arrives when the client has the page from another
 // attempt, changes nothing: the next page begins at the end of that page. The client has waited for
 // the Retry-After, and the clocks of the two functions differ by no more than is allowed.
-func TestCheckpoint_LateMovesNothing(t *testing.T) {
+func TestList_LateCheckpointMovesNothing(t *testing.T) {
 	t.Parallel()
 	client, tableName := tabletest.Client(t)
 	for _, ahead := range []time.Duration{-499 * time.Millisecond, 0, 499 * time.Millisecond} { // the second function's clock

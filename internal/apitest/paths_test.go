@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestUnknownAndUncleanPathsAreNotFound(t *testing.T) {
+func TestPaths_UnknownAndUncleanAreNotFound(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1"), group("usageRecordGroup"))
 		for _, path := range []string{
@@ -46,7 +46,7 @@ func TestUnknownAndUncleanPathsAreNotFound(t *testing.T) {
 	})
 }
 
-func TestOtherMethodsAreNotAllowed(t *testing.T) {
+func TestPaths_OtherMethodsAreNotAllowed(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		paths := map[string]string{} // an example of each path of the API
@@ -82,7 +82,7 @@ func TestOtherMethodsAreNotAllowed(t *testing.T) {
 
 // No key belongs to an organization that can't exist: it is refused like any other that is not the
 // key's.
-func TestOrganizationsThatCantBe(t *testing.T) {
+func TestOrganizations_ImpossibleIsRefused(t *testing.T) {
 	t.Parallel()
 	eachWayOver(t, nil, func(t *testing.T, a *api) {
 		for _, org := range []string{strings.Repeat("o", 65), strings.Repeat("ü", 33), "a\x00", "a\nb", "a\x7f", "a\u0085"} {

@@ -611,6 +611,36 @@ func TestRetry_OfAGroupThatFailed(t *testing.T) {
 	})
 }
 
+// A part of the group is billed. The rest is reported as it is stored, later, and nothing of the
+// group can be deleted.
+func TestRetry_OfAGroupThatIsBilledInPart(t *testing.T) {
+	eachWay(t, func(t *testing.T, a *api) {
+		a.give(t, "acme", sold("e1"))
+		a.put(t, "acme", group("g1", doc{
+			"status": "REPORT_FAILED", "entitlementID": "e1", "usageRecordReportID": "report-1", "records": doc{"cpu": 2, "renamed": 3},
+			"metaInfo": doc{"timestamp": "2024-07-29T14:00:00Z", "originRecords": doc{"cpu": 2, "old": 3}}, "creationTime": "2024-07-29T14:30:00Z",
+			"problems": []any{doc{"code": "MARKETPLACE_REFUSED", "path": "/records/renamed", "message": "m", "hint": ""}},
+		}))
+		item := a.storedItem(t, "ORG#acme", "GROUP#g1")
+		item["_hour"] = &types.AttributeValueMemberS{Value: "2024-07-29T14"}
+		item["_outcomes"] = &types.AttributeValueMemberM{Value: map[string]types.AttributeValue{
+			"cpu": &types.AttributeValueMemberS{Value: "ACCEPTED"}, "renamed": &types.AttributeValueMemberS{Value: "REJECTED"},
+		}}
+		a.putItem(t, item)
+		got := a.retry(t, "acme", "g1", "", "Idempotency-Key", "r1")
+		want(t, got, http.StatusOK)
+		g := asGroup(t, parse(t, got.body))
+		wantSame(t, []any{"CREATED", "", nil, doc{"cpu": exact("2"), "renamed": exact("3")}}, []any{g["status"], g["usageRecordReportID"], g["problems"], g["records"]})
+		if due := a.work(t, "acme", "g1"); !strings.HasPrefix(due, "2024-07-29T15#") {
+			t.Errorf("the work is due as %q", due)
+		}
+		wantError(t, a.delete(t, "acme", "g1", ""), http.StatusBadRequest, `"cpu" is billed`)
+		wantSame(t, g, a.stored(t, "acme", "g1"))
+		wantSame(t, parse(t, got.body), parse(t, a.retry(t, "acme", "g1", "", "Idempotency-Key", "r1").body))
+		wantError(t, a.retry(t, "acme", "g1", ""), http.StatusBadRequest, "CREATED")
+	})
+}
+
 func TestRetry_TakesNoBody(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		a.put(t, "acme", group("g1", doc{"status": "INVALID"}))

@@ -38,7 +38,7 @@ import (
 
 // notOverSAM are the tests that don't run this way, with the reason.
 var notOverSAM = map[string]string{
-	"TestAKeyIsGoodUntilItExpires":                          theirClock,
+	"TestKey_IsValidUntilItExpires":                         theirClock,
 	"TestReport_StoresWhatTheEntitlementMakesOfIt":          theirClock,
 	"TestReport_InvalidUsageIsStoredAndRetried":             theirClock,
 	"TestReport_RulesThatFailMakeItInvalid":                 theirClock,
@@ -47,11 +47,12 @@ var notOverSAM = map[string]string{
 	"TestBatchCreate_IdempotencyKey":                        theirClock,
 	"TestRetry_IdempotencyKeyNeverRetriesTwice":             theirClock,
 	"TestRetry_OfAGroupThatFailed":                          theirClock,
+	"TestRetry_OfAGroupThatIsBilledInPart":                  theirClock,
 	"TestReport_WarmIsOnePut":                               theirAnswers,
-	"TestAUseIsNotedOnceAnHour":                             theirClock,
+	"TestKey_UseIsStoredOnceAnHour":                         theirClock,
 	"TestValidate_RefusesMoreThan5MinutesAhead":             theirClock,
-	"TestACheckpointIsGoodForAnHour":                        theirClock,
-	"TestAListGoesOnAcrossMidnight":                         theirClock,
+	"TestList_CheckpointIsValidForAnHour":                   theirClock,
+	"TestList_ContinuesAcrossMidnight":                      theirClock,
 	"TestReport_ManyReportsAddUp":                           theirClock,
 	"TestReport_RacingReportersStoreOneGroup":               theirClock,
 	"TestBatchCreate_IDsOfTheClient":                        theirClock,
@@ -62,7 +63,7 @@ var notOverSAM = map[string]string{
 	"TestMetric_ChangeThatChangesNothingWritesNothing":      theirClock,
 	"TestMetric_OfANewerVersionKeepsWhatThisOneDoesNotKnow": theirClock,
 	"TestConfigVersions_GoingBackIsAPut":                    theirClock,
-	"TestListDefaults":                                      theirClock,
+	"TestList_Defaults":                                     theirClock,
 	"TestEntitlement_PutIsReadBack":                         theirClock,
 	"TestEntitlement_PutReplacesAndKeepsCreationTime":       theirClock,
 	"TestEntitlement_CancelTimeIsSetWhenCancelled":          theirClock,
@@ -72,33 +73,33 @@ var notOverSAM = map[string]string{
 	"TestExplain_Problems":                                  theirClock,
 	"TestValidate_AgeIsByTheClock":                          theirClock,
 	"TestValidate_ChecksTheEntitlement":                     theirClock,
-	"TestAChangeOfTheConfigIsTraced":                        theirLog,
-	"TestADeleteIsTraced":                                   theirLog,
-	"TestAKeyInTheWrongPlaceIsRedacted":                     theirLog,
-	"TestAPanicIsA500ThatLeaksNothing":                      theirLog,
-	"TestAPlaceThatIsLeftOutIsLogged":                       theirLog,
-	"TestEveryRequestIsOneLogLine":                          theirLog,
-	"TestStoredNonsenseIsA500ThatLeaksNothing":              theirLog,
-	"TestTheLogTellsWhoAsked":                               theirLog,
+	"TestLog_HasEachChangeOfTheConfig":                      theirLog,
+	"TestLog_HasEachDelete":                                 theirLog,
+	"TestLog_RedactsKeysInOtherPlaces":                      theirLog,
+	"TestErrors_PanicIsA500ThatLeaksNothing":                theirLog,
+	"TestList_DroppedCheckpointIsLogged":                    theirLog,
+	"TestLog_HasOneLinePerRequest":                          theirLog,
+	"TestErrors_StoredNonsenseIsA500ThatLeaksNothing":       theirLog,
+	"TestLog_NamesTheKey":                                   theirLog,
 	"TestConnection_RefusedValuesAreNotQuoted":              theirLog,
-	"TestAColdOffsetIsCounted":                              theirAnswers,
-	"TestAFarOffsetIsComeTo":                                theirAnswers,
-	"TestAFreshListLooksAgain":                              theirAnswers,
-	"TestAListOfLittleComesToItsEnd":                        theirAnswers,
-	"TestARepeatGoesOn":                                     theirAnswers,
-	"TestWhatAPageAsks":                                     theirAnswers,
-	"TestWhatComesBetweenRepeatsIsListed":                   theirAnswers,
-	"TestALostAnswerIsNotALostWrite":                        theirDynamoDB,
-	"TestATableOutOfReachIsA503":                            theirDynamoDB,
-	"TestAThrottledTableIsA503":                             theirDynamoDB,
-	"TestAUseThatCantBeNotedRefusesNobody":                  theirDynamoDB,
-	"TestNoPageWithoutItsPlace":                             theirDynamoDB,
-	"TestKeysThatCantBeReadAreNoRefusal":                    theirDynamoDB,
-	"TestOtherMethodsAreNotAllowed":                         noRoute,
+	"TestList_OffsetWithoutCheckpointIsCounted":             theirAnswers,
+	"TestList_FarOffsetIsReached":                           theirAnswers,
+	"TestList_NewListReadsEmptyRangesAgain":                 theirAnswers,
+	"TestList_FewMatchesAreReadToTheEnd":                    theirAnswers,
+	"TestList_RepeatContinues":                              theirAnswers,
+	"TestList_PageCostsWhatTheFirstCosts":                   theirAnswers,
+	"TestList_GroupCreatedBetweenRepeatsIsListed":           theirAnswers,
+	"TestLostResponse_IsNoLostWrite":                        theirDynamoDB,
+	"TestErrors_TableOutOfReachIsA503":                      theirDynamoDB,
+	"TestErrors_ThrottledTableIsA503":                       theirDynamoDB,
+	"TestKey_LostUseRefusesNoRequest":                       theirDynamoDB,
+	"TestList_NoPageWithoutItsCheckpoint":                   theirDynamoDB,
+	"TestKey_FailedCheckIsNoRefusal":                        theirDynamoDB,
+	"TestPaths_OtherMethodsAreNotAllowed":                   noRoute,
 }
 
 const (
-	theirClock    = "it needs the API's clock at a time of its own; TestTheRealClock is what there is of it over sam"
+	theirClock    = "it needs the API's clock at a time of its own; TestClock_DefaultIsReal is what there is of it over sam"
 	theirTerms    = "a function holds the terms of an entitlement for seconds, those of an earlier test too"
 	theirLog      = "it reads the API's log"
 	theirDynamoDB = "it needs a DynamoDB that fails"
@@ -226,7 +227,7 @@ func (a *api) wantNow(t testing.TB, value any) string {
 }
 
 // Without another clock, everything that depends on the time uses the real time.
-func TestTheRealClock(t *testing.T) {
+func TestClock_DefaultIsReal(t *testing.T) {
 	eachWay(t, func(t *testing.T, a *api) {
 		start := time.Now()
 		a.clock.set(start)
@@ -355,7 +356,7 @@ func testsOfWays() ([]string, error) {
 }
 
 // notOverSAM names only tests that exist.
-func TestNotOverSAM(t *testing.T) {
+func TestSAM_NamesTestsThatExist(t *testing.T) {
 	t.Parallel()
 	all, err := testsOfWays()
 	if err != nil {

@@ -37,6 +37,8 @@ type function struct {
 	timeout      time.Duration
 	endpoints    []endpoint
 	permissions  []permission
+	schedule     string // of a worker
+	queue        string // of a worker: the queue whose messages call it
 }
 
 // endpoint is an HttpApi event.
@@ -89,7 +91,7 @@ func readDeployment(template []byte) (*deployment, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(file.Resources)) {
 		r := file.Resources[name]
-		if strings.HasPrefix(r.Type, "AWS::IAM::") || r.Type == "AWS::Serverless::Connector" {
+		if strings.HasPrefix(r.Type, "AWS::IAM::") || r.Type == "AWS::Serverless::Connector" || r.Type == "AWS::SQS::QueuePolicy" {
 			return nil, fmt.Errorf("%s, a %s, allows what is not checked here", name, r.Type)
 		}
 		if r.Type != "AWS::Serverless::Function" {
@@ -102,7 +104,44 @@ func readDeployment(template []byte) (*deployment, error) {
 		f.name = name
 		d.functions = append(d.functions, f)
 	}
-	return d, nil
+	return d, d.readMappings()
+}
+
+// readMappings reads which queue calls which function. Each message calls the alias, and what
+// fails of a batch is reported by message.
+func (d *deployment) readMappings() error {
+	for name, r := range d.resources {
+		if r.Type != "AWS::Lambda::EventSourceMapping" {
+			continue
+		}
+		var m struct {
+			Source        string   `yaml:"EventSourceArn"`
+			Function      string   `yaml:"FunctionName"`
+			BatchSize     int      `yaml:"BatchSize"`
+			ResponseTypes []string `yaml:"FunctionResponseTypes"`
+			Scaling       struct {
+				MaximumConcurrency int `yaml:"MaximumConcurrency"`
+			} `yaml:"ScalingConfig"`
+		}
+		for member, to := range map[string]any{
+			"EventSourceArn": &m.Source, "FunctionName": &m.Function, "BatchSize": &m.BatchSize, "FunctionResponseTypes": &m.ResponseTypes, "ScalingConfig": &m.Scaling,
+		} {
+			if err := decodeIfThere(r.Properties[member], to); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		if err := wantKnown(name, r.Properties, []string{"BatchSize", "Enabled", "EventSourceArn", "FunctionName", "FunctionResponseTypes", "ScalingConfig", "Tags"}); err != nil {
+			return err
+		}
+		function, alias := strings.CutSuffix(strings.TrimPrefix(m.Function, "${"), ".Arn}:live")
+		queue, arn := strings.CutSuffix(m.Source, ".Arn")
+		f := d.function(function)
+		if !alias || !arn || f == nil || f.queue != "" || !slices.Equal(m.ResponseTypes, []string{"ReportBatchItemFailures"}) || m.BatchSize != 10 || m.Scaling.MaximumConcurrency < 2 {
+			return fmt.Errorf("%s maps %s to %s in a way that is not understood here: %+v", name, m.Source, m.Function, m)
+		}
+		f.queue = queue
+	}
+	return nil
 }
 
 // harmlessProperties of a function neither admit clients nor add permissions.
@@ -123,7 +162,14 @@ func wantKnown(what string, properties map[string]yaml.Node, known []string) err
 }
 
 func readFunction(r resource, globals map[string]yaml.Node) (*function, error) {
-	if err := wantKnown("it", r.Properties, append([]string{"CodeUri", "Events", "Policies"}, harmlessProperties...)); err != nil {
+	if err := wantKnown("it", r.Properties, append([]string{"CodeUri", "EventInvokeConfig", "Events", "Policies"}, harmlessProperties...)); err != nil {
+		return nil, err
+	}
+	retries := map[string]yaml.Node{}
+	if err := decodeIfThere(r.Properties["EventInvokeConfig"], &retries); err != nil {
+		return nil, err
+	}
+	if err := wantKnown("its EventInvokeConfig", retries, []string{"MaximumEventAgeInSeconds", "MaximumRetryAttempts"}); err != nil {
 		return nil, err
 	}
 	var uri string
@@ -132,6 +178,8 @@ func readFunction(r resource, globals map[string]yaml.Node) (*function, error) {
 		Properties struct {
 			Method string `yaml:"Method"`
 			Path   string `yaml:"Path"`
+
+			Schedule string `yaml:"Schedule"`
 		} `yaml:"Properties"`
 	}
 	code, listed, policies := r.Properties["CodeUri"], r.Properties["Events"], r.Properties["Policies"]
@@ -151,10 +199,14 @@ func readFunction(r resource, globals map[string]yaml.Node) (*function, error) {
 	}
 	f.timeout = time.Duration(seconds) * time.Second
 	for name, e := range events {
-		if e.Type != "HttpApi" {
+		switch e.Type {
+		case "HttpApi":
+			f.endpoints = append(f.endpoints, endpoint{e.Properties.Method, e.Properties.Path})
+		case "Schedule":
+			f.schedule = e.Properties.Schedule
+		default:
 			return nil, fmt.Errorf("its event %s is a %s: only HttpApi has the authorizer before it", name, e.Type)
 		}
-		f.endpoints = append(f.endpoints, endpoint{e.Properties.Method, e.Properties.Path})
 	}
 	var err error
 	f.permissions, err = readPolicies(policies)
@@ -213,13 +265,16 @@ func readStatement(statement map[string]yaml.Node) ([]permission, error) {
 	}
 	var all []permission
 	for _, action := range oneOrMore(statement["Action"]) {
-		if name, ok := strings.CutPrefix(action.Value, "dynamodb:"); !ok || name == "" || strings.ContainsAny(name, "*?") {
-			return nil, fmt.Errorf("the Action is %q: it must be one of DynamoDB, named in full", action.Value)
+		service, name, ok := strings.Cut(action.Value, ":")
+		if !ok || name == "" || strings.ContainsAny(action.Value, "*?") {
+			return nil, fmt.Errorf("the Action is %q: it must be one action, named in full", action.Value)
 		}
 		for _, node := range oneOrMore(statement["Resource"]) {
-			resource, err := resourceNamed(node)
-			if err != nil {
-				return nil, err
+			resource := node.Value // what Call.Resource is compared with
+			if service == "dynamodb" {
+				if resource, err = resourceNamed(node); err != nil {
+					return nil, err
+				}
 			}
 			all = append(all, permission{action.Value, resource, conditions})
 		}

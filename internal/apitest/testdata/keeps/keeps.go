@@ -1,4 +1,4 @@
-// Package keeps has variables that TestPackagesKeepNothingOfARequest must find.
+// Package keeps has variables that TestPackages_KeepNothingOfARequest must find.
 package keeps
 
 import "sync"
