@@ -1,6 +1,7 @@
 // Package bench measures the promised speed and size of marketmeter: the functions' own programs
-// with a stand-in for Lambda, and the API's handler over recorded responses of DynamoDB. `make
-// bench` runs it, docs/performance.md explains the figures, and ROUNDS=1 gives a quick look.
+// with a stand-in for Lambda, the API's handler over recorded responses of DynamoDB, and the
+// workers on DynamoDB Local with a sandbox. `make bench` runs it, docs/performance.md explains the
+// figures, and ROUNDS=1 gives a quick look.
 package bench
 
 import (

@@ -51,7 +51,7 @@ type Reply struct {
 func Build(tb testing.TB, folder, function, architecture string) (program string) {
 	tb.Helper()
 	program = filepath.Join(folder, filepath.Base(function)+"-"+architecture)
-	compile := exec.Command("go", "build", "-tags=lambda.norpc", "-trimpath", "-ldflags=-s", "-o", program, function)
+	compile := exec.Command("go", "build", "-tags=lambda.norpc,nethttpomithttp2", "-trimpath", "-ldflags=-s", "-o", program, function)
 	compile.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture)
 	if out, err := compile.CombinedOutput(); err != nil {
 		tb.Fatalf("%v: %s", err, out)
