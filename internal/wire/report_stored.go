@@ -13,159 +13,148 @@ import (
 
 // The stored form of hours. It is read strictly: what this version does not know in all its parts,
 // it must not act on, so each decoder returns reports.ErrNewer for it. Numbers are the text of an
-// Exact, times have nanoseconds: what is read is what was written. What is zero is not written.
+// Exact, times have nanoseconds: what is read is what was written. What is zero is not written. Each
+// object has one list of its members, by which it is read and written.
 
 // storedForm is the version of the form. A change that this version would misunderstand needs the
 // next one.
 const storedForm = 1
 
+// hourPart is a part of the records of an hour.
+type hourPart struct {
+	stored
+	sealed  *reports.Sealed
+	records []reports.Record
+}
+
+var storedPart = layout[hourPart]{"records of an hour, an object", []part[hourPart]{
+	{"form", func(p *hourPart) any { return &p.form }},
+	{"sealed", func(p *hourPart) any { return &p.sealed }},
+	{"records", func(p *hourPart) any { return &p.records }},
+}}
+
 // AppendStoredRecords appends some of the records of a sealed hour, as the table stores them. The
 // first of its parts also has what else is sealed; sealed is nil in the others.
 func AppendStoredRecords(b []byte, sealed *reports.Sealed, records []reports.Record) []byte {
-	b = beginStored(b)
-	if sealed != nil {
-		b = appendSealed(appendName(b, "sealed"), sealed)
-	}
-	b = append(appendName(b, "records"), '[')
-	for i := range records {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendRecord(b, &records[i])
-	}
-	return append(b, "]}"...)
+	return storedPart.append(b, &hourPart{asStored, sealed, records})
 }
 
 // DecodeStoredRecords reads what AppendStoredRecords has written.
 func DecodeStoredRecords(text []byte) (sealed *reports.Sealed, records []reports.Record, err error) {
-	type part struct {
-		stored
-		sealed  *reports.Sealed
-		records []reports.Record
-	}
-	p, err := decodeHour(text, &object[part]{"records of an hour, an object", []member[part]{
-		form(func(p *part) *stored { return &p.stored }),
-		field("sealed", pointer(storedSealed().value), func(p *part) **reports.Sealed { return &p.sealed }),
-		field("records", listOf("an array of records", storedRecord().value), func(p *part) *[]reports.Record { return &p.records }),
-	}})
+	p, err := decodeHour(text, storedPart)
 	return p.sealed, p.records, err
 }
 
+type ledger struct {
+	stored
+	reports.Ledger
+}
+
+var storedLedger = layout[ledger]{"a ledger, an object", []part[ledger]{
+	{"form", func(l *ledger) any { return &l.form }},
+	{"version", func(l *ledger) any { return &l.Version }},
+	{"used", func(l *ledger) any { return &l.Used }},
+	{"carry", func(l *ledger) any { return &l.Carry }},
+}}
+
 // AppendStoredLedger appends a ledger as the table stores it.
 func AppendStoredLedger(b []byte, l *reports.Ledger) []byte {
-	b = appendInteger(beginStored(b), "version", l.Version)
-	b = appendExact(b, "used", l.Used)
-	return append(appendExacts(b, "carry", l.Carry), '}')
+	return storedLedger.append(b, &ledger{asStored, *l})
 }
 
 // DecodeStoredLedger reads what AppendStoredLedger has written.
 func DecodeStoredLedger(text []byte) (reports.Ledger, error) {
-	type ledger struct {
-		stored
-		reports.Ledger
-	}
-	l, err := decodeHour(text, &object[ledger]{"a ledger, an object", []member[ledger]{
-		form(func(l *ledger) *stored { return &l.stored }),
-		field("version", (*decoder).integer, func(l *ledger) *int { return &l.Version }),
-		field("used", (*decoder).exact, func(l *ledger) *metering.Exact { return &l.Used }),
-		field("carry", (*decoder).exacts, func(l *ledger) *map[string]metering.Exact { return &l.Carry }),
-	}})
+	l, err := decodeHour(text, storedLedger)
 	return l.Ledger, err
 }
 
+// candidates are the ids of a list of candidates.
+type candidates struct {
+	stored
+	ids []metering.GroupID
+}
+
+var storedCandidates = layout[candidates]{"a list of candidates, an object", []part[candidates]{
+	{"form", func(c *candidates) any { return &c.form }},
+	{"ids", func(c *candidates) any { return &c.ids }},
+}}
+
 // AppendStoredCandidates appends the ids of a list of candidates as the table stores them.
 func AppendStoredCandidates(b []byte, ids []metering.GroupID) []byte {
-	return append(appendTexts(beginStored(b), "ids", ids), '}')
+	return storedCandidates.append(b, &candidates{asStored, ids})
 }
 
 // DecodeStoredCandidates reads what AppendStoredCandidates has written.
 func DecodeStoredCandidates(text []byte) ([]metering.GroupID, error) {
-	type candidates struct {
-		stored
-		ids []metering.GroupID
-	}
-	c, err := decodeHour(text, &object[candidates]{"a list of candidates, an object", []member[candidates]{
-		form(func(c *candidates) *stored { return &c.stored }),
-		field("ids", listOf("an array of ids", textAs[metering.GroupID]), func(c *candidates) *[]metering.GroupID { return &c.ids }),
-	}})
+	c, err := decodeHour(text, storedCandidates)
 	return c.ids, err
 }
 
+// sumOfList is the sum of a list of candidates.
+type sumOfList struct {
+	stored
+	reports.Sum
+}
+
+var storedSum = layout[sumOfList]{"a sum, an object", []part[sumOfList]{
+	{"form", func(s *sumOfList) any { return &s.form }},
+	{"members", func(s *sumOfList) any { return &s.Members }},
+	{"absent", func(s *sumOfList) any { return &s.Absent }},
+	{"totals", func(s *sumOfList) any { return &s.Totals }},
+	{"billable", func(s *sumOfList) any { return &s.Billable }},
+}}
+
 // AppendStoredSum appends the sum of a list of candidates as the table stores it.
 func AppendStoredSum(b []byte, s *reports.Sum) []byte {
-	b = appendInteger(beginStored(b), "members", s.Members)
-	b = appendTexts(b, "absent", s.Absent)
-	b = appendExacts(b, "totals", s.Totals)
-	return append(appendFlag(b, "billable", s.Billable), '}')
+	return storedSum.append(b, &sumOfList{asStored, *s})
 }
 
 // DecodeStoredSum reads what AppendStoredSum has written.
 func DecodeStoredSum(text []byte) (*reports.Sum, error) {
-	type sum struct {
-		stored
-		reports.Sum
-	}
-	s, err := decodeHour(text, &object[sum]{"a sum, an object", []member[sum]{
-		form(func(s *sum) *stored { return &s.stored }),
-		field("members", (*decoder).integer, func(s *sum) *int { return &s.Members }),
-		field("absent", listOf("an array of ids", textAs[metering.GroupID]), func(s *sum) *[]metering.GroupID { return &s.Absent }),
-		field("totals", (*decoder).exacts, func(s *sum) *map[string]metering.Exact { return &s.Totals }),
-		field("billable", (*decoder).boolean, func(s *sum) *bool { return &s.Billable }),
-	}})
+	s, err := decodeHour(text, storedSum)
 	if err != nil {
 		return nil, err
 	}
 	return &s.Sum, nil
 }
 
-// AppendStoredCalls appends calls as the table stores them. Requests and responses are strings, so
-// that their bytes stay as they are.
+// callsOfStep are the calls of a step. Requests and responses are strings, so that their bytes stay
+// as they are.
+type callsOfStep struct {
+	stored
+	calls []reports.StoredCall
+}
+
+var storedCall = layout[reports.StoredCall]{"a call, an object", []part[reports.StoredCall]{
+	{"time", func(c *reports.StoredCall) any { return &c.Time }},
+	{"status", func(c *reports.StoredCall) any { return &c.Status }},
+	{"requestID", func(c *reports.StoredCall) any { return &c.RequestID }},
+	{"correlationID", func(c *reports.StoredCall) any { return &c.CorrelationID }},
+	{"request", func(c *reports.StoredCall) any { return &c.Request }},
+	{"responses", func(c *reports.StoredCall) any { return &c.Responses }},
+}}
+
+var storedCalls = layout[callsOfStep]{"calls, an object", []part[callsOfStep]{
+	{"form", func(a *callsOfStep) any { return &a.form }},
+	{"calls", func(a *callsOfStep) any { return &a.calls }},
+}}
+
+// AppendStoredCalls appends calls as the table stores them.
 func AppendStoredCalls(b []byte, calls []reports.StoredCall) []byte {
-	b = append(appendName(beginStored(b), "calls"), '[')
-	for i := range calls {
-		c := &calls[i]
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendExactTime(append(b, '{'), "time", c.Time)
-		b = appendInteger(b, "status", c.Status)
-		b = appendString(b, "requestID", c.RequestID)
-		b = appendString(b, "correlationID", c.CorrelationID)
-		b = appendString(b, "request", c.Request)
-		b = append(appendTexts(b, "responses", c.Responses), '}')
-	}
-	return append(b, "]}"...)
+	return storedCalls.append(b, &callsOfStep{asStored, calls})
 }
 
 // DecodeStoredCalls reads what AppendStoredCalls has written.
 func DecodeStoredCalls(text []byte) ([]reports.StoredCall, error) {
-	type all struct {
-		stored
-		calls []reports.StoredCall
-	}
-	call := &object[reports.StoredCall]{"a call, an object", []member[reports.StoredCall]{
-		field("time", (*decoder).exactTime, func(c *reports.StoredCall) *time.Time { return &c.Time }),
-		field("status", (*decoder).integer, func(c *reports.StoredCall) *int { return &c.Status }),
-		field("requestID", (*decoder).text, func(c *reports.StoredCall) *string { return &c.RequestID }),
-		field("correlationID", (*decoder).text, func(c *reports.StoredCall) *string { return &c.CorrelationID }),
-		field("request", textAs[[]byte], func(c *reports.StoredCall) *[]byte { return &c.Request }),
-		field("responses", listOf("an array of responses", textAs[[]byte]), func(c *reports.StoredCall) *[][]byte { return &c.Responses }),
-	}}
-	a, err := decodeHour(text, &object[all]{"calls, an object", []member[all]{
-		form(func(a *all) *stored { return &a.stored }),
-		field("calls", listOf("an array of calls", call.value), func(a *all) *[]reports.StoredCall { return &a.calls }),
-	}})
+	a, err := decodeHour(text, storedCalls)
 	return a.calls, err
 }
 
 // stored is what each stored object begins with.
 type stored struct{ form int }
 
-func beginStored(b []byte) []byte { return appendInteger(append(b, '{'), "form", storedForm) }
-
-func form[O any](to func(*O) *stored) member[O] {
-	return field("form", (*decoder).integer, func(o *O) *int { return &to(o).form })
-}
+// asStored is what this version begins an object with.
+var asStored = stored{storedForm}
 
 func (s stored) check() error {
 	if s.form != storedForm {
@@ -175,8 +164,8 @@ func (s stored) check() error {
 }
 
 // decodeHour reads a stored object of an hour.
-func decodeHour[O interface{ check() error }](text []byte, o *object[O]) (O, error) {
-	value, err := decode(text, o.value)
+func decodeHour[O interface{ check() error }](text []byte, l layout[O]) (O, error) {
+	value, err := decode(text, l.value)
 	if err == nil {
 		err = value.check()
 	}
@@ -188,148 +177,226 @@ func decodeHour[O interface{ check() error }](text []byte, o *object[O]) (O, err
 	return value, nil
 }
 
-func appendSealed(b []byte, s *reports.Sealed) []byte {
-	b = appendExactTime(append(b, '{'), "from", s.From)
-	b = appendExactTime(b, "to", s.To)
-	b = appendString(b, "partner", s.Partner)
+var storedSealed = layout[reports.Sealed]{"what is sealed, an object", []part[reports.Sealed]{
+	{"from", func(s *reports.Sealed) any { return &s.From }},
+	{"to", func(s *reports.Sealed) any { return &s.To }},
+	{"partner", func(s *reports.Sealed) any { return (*string)(&s.Partner) }},
 	// Without what another version knows of them: this one has not sent it.
-	b = appendMembers(appendName(b, "marketplace"), metering.MarketplaceMembers, &s.Marketplace, nil)
-	b = appendString(b, "buyer", s.Buyer)
-	b = appendString(b, "product", s.Product)
-	b = appendString(b, "lane", s.Lane)
-	b = appendInteger(b, "groups", s.Groups)
-	b = appendInteger(b, "config", s.Config)
-	b = appendExactTime(b, "entitlement", s.Entitlement)
-	b = appendExact(b, "commitAmount", s.CommitAmount)
-	b = appendExact(b, "usedCommit", s.UsedCommit)
-	if len(s.Aggregates) > 0 {
-		b = AppendQuantities(appendName(b, "aggregates"), s.Aggregates)
-	}
-	if len(s.Destinations) > 0 {
-		b = append(appendName(b, "destinations"), '{')
-		for _, key := range slices.Sorted(maps.Keys(s.Destinations)) {
-			b = appendValue(appendName(b, key), s.Destinations[key])
-		}
-		b = append(b, '}')
-	}
-	return append(b, '}')
+	{"marketplace", func(s *reports.Sealed) any { return &s.Marketplace }},
+	{"buyer", func(s *reports.Sealed) any { return (*string)(&s.Buyer) }},
+	{"product", func(s *reports.Sealed) any { return (*string)(&s.Product) }},
+	{"lane", func(s *reports.Sealed) any { return &s.Lane }},
+	{"groups", func(s *reports.Sealed) any { return &s.Groups }},
+	{"config", func(s *reports.Sealed) any { return &s.Config }},
+	{"entitlement", func(s *reports.Sealed) any { return &s.Entitlement }},
+	{"commitAmount", func(s *reports.Sealed) any { return &s.CommitAmount }},
+	{"usedCommit", func(s *reports.Sealed) any { return &s.UsedCommit }},
+	{"aggregates", func(s *reports.Sealed) any { return &s.Aggregates }},
+	{"destinations", func(s *reports.Sealed) any { return &s.Destinations }},
+}}
+
+var storedRecord = layout[reports.Record]{"a record, an object", []part[reports.Record]{
+	{"dimension", func(r *reports.Record) any { return &r.Dimension }},
+	{"members", func(r *reports.Record) any { return &r.Members }},
+	{"quantity", func(r *reports.Record) any { return &r.Quantity }},
+	{"carryIn", func(r *reports.Record) any { return &r.CarryIn }},
+	{"carryOut", func(r *reports.Record) any { return &r.CarryOut }},
+	{"drawn", func(r *reports.Record) any { return &r.Drawn }},
+	{"drawnAmount", func(r *reports.Record) any { return &r.DrawnAmount }},
+	{"unitPrice", func(r *reports.Record) any { return &r.UnitPrice }},
+	{"listPrice", func(r *reports.Record) any { return &r.ListPrice }},
+	{"scale", func(r *reports.Record) any { return &r.Scale }},
+	{"attempts", func(r *reports.Record) any { return &r.Attempts }},
+	{"outcome", func(r *reports.Record) any { return &r.Outcome }},
+}}
+
+var storedAttempt = layout[reports.Attempt]{"an attempt, an object", []part[reports.Attempt]{
+	{"number", func(a *reports.Attempt) any { return &a.Number }},
+	{"time", func(a *reports.Attempt) any { return &a.Time }},
+	{"result", func(a *reports.Attempt) any { return &a.Result }},
+	{"receipt", func(a *reports.Attempt) any { return &a.Receipt }},
+	{"code", func(a *reports.Attempt) any { return (*string)(&a.Code) }},
+	{"reason", func(a *reports.Attempt) any { return &a.Reason }},
+	{"again", func(a *reports.Attempt) any { return &a.Again }},
+	{"lane", func(a *reports.Attempt) any { return &a.Lane }},
+	{"accepted", func(a *reports.Attempt) any { return &a.Accepted }},
+	{"acceptedAt", func(a *reports.Attempt) any { return &a.AcceptedAt }},
+}}
+
+var storedOutcome = layout[reports.Outcome]{"an outcome, an object", []part[reports.Outcome]{
+	{"kind", func(o *reports.Outcome) any { return &o.Kind }},
+	{"evidence", func(o *reports.Outcome) any { return &o.Evidence }},
+	{"receipt", func(o *reports.Outcome) any { return &o.Receipt }},
+	{"code", func(o *reports.Outcome) any { return (*string)(&o.Code) }},
+	{"reason", func(o *reports.Outcome) any { return &o.Reason }},
+	{"difference", func(o *reports.Outcome) any { return &o.Difference }},
+	{"by", func(o *reports.Outcome) any { return &o.By }},
+	{"at", func(o *reports.Outcome) any { return &o.At }},
+}}
+
+// layout is a stored object: its members, by which it is read and written.
+type layout[O any] struct {
+	due   string // what the object is, for messages
+	parts []part[O]
 }
 
-func storedSealed() *object[reports.Sealed] {
-	return &object[reports.Sealed]{"what is sealed, an object", []member[reports.Sealed]{
-		field("from", (*decoder).exactTime, func(s *reports.Sealed) *time.Time { return &s.From }),
-		field("to", (*decoder).exactTime, func(s *reports.Sealed) *time.Time { return &s.To }),
-		field("partner", textAs[metering.Partner], func(s *reports.Sealed) *metering.Partner { return &s.Partner }),
-		field("marketplace", (*decoder).marketplaceIDs, func(s *reports.Sealed) *metering.MarketplaceIDs { return &s.Marketplace }),
-		field("buyer", textAs[metering.BuyerID], func(s *reports.Sealed) *metering.BuyerID { return &s.Buyer }),
-		field("product", textAs[metering.ProductID], func(s *reports.Sealed) *metering.ProductID { return &s.Product }),
-		field("lane", (*decoder).text, func(s *reports.Sealed) *string { return &s.Lane }),
-		field("groups", (*decoder).integer, func(s *reports.Sealed) *int { return &s.Groups }),
-		field("config", (*decoder).integer, func(s *reports.Sealed) *int { return &s.Config }),
-		field("entitlement", (*decoder).exactTime, func(s *reports.Sealed) *time.Time { return &s.Entitlement }),
-		field("commitAmount", (*decoder).exact, func(s *reports.Sealed) *metering.Exact { return &s.CommitAmount }),
-		field("usedCommit", (*decoder).exact, func(s *reports.Sealed) *metering.Exact { return &s.UsedCommit }),
-		field("aggregates", (*decoder).aggregates, func(s *reports.Sealed) *map[string]metering.Quantity { return &s.Aggregates }),
-		field("destinations", (*decoder).destinations, func(s *reports.Sealed) *map[string][]string { return &s.Destinations }),
-	}}
+// part is a member: a pointer to its field, whose type says how it is spelled.
+type part[O any] struct {
+	name  string
+	field func(o *O) any
 }
 
-func appendRecord(b []byte, r *reports.Record) []byte {
-	b = appendString(append(b, '{'), "dimension", r.Dimension)
-	b = appendExact(b, "members", r.Members)
-	b = appendQuantity(b, "quantity", r.Quantity)
-	b = appendExact(b, "carryIn", r.CarryIn)
-	b = appendExact(b, "carryOut", r.CarryOut)
-	b = appendExact(b, "drawn", r.Drawn)
-	b = appendExact(b, "drawnAmount", r.DrawnAmount)
-	b = appendQuantity(b, "unitPrice", r.UnitPrice)
-	b = appendQuantity(b, "listPrice", r.ListPrice)
-	b = appendExact(b, "scale", r.Scale)
-	if len(r.Attempts) > 0 {
-		b = append(appendName(b, "attempts"), '[')
-		for i := range r.Attempts {
-			if i > 0 {
-				b = append(b, ',')
+// value reads the object. A null leaves a field as it is.
+func (l layout[O]) value(d *decoder) (o O, err error) {
+	err = d.object(l.due, func(name string) error {
+		for i := range l.parts {
+			switch p := &l.parts[i]; {
+			case p.name != name:
+			case d.null():
+				return nil
+			default:
+				return d.storedInto(p.field(&o))
 			}
-			b = appendAttempt(b, &r.Attempts[i])
 		}
-		b = append(b, ']')
+		return d.unknown(name, namesOf(l.parts, func(p *part[O]) string { return p.name }))
+	})
+	return o, err
+}
+
+// append appends the object.
+func (l layout[O]) append(b []byte, o *O) []byte {
+	b = append(b, '{')
+	for i := range l.parts {
+		b = appendStored(b, l.parts[i].name, l.parts[i].field(o))
 	}
-	if r.Outcome != (reports.Outcome{}) {
-		b = appendOutcome(appendName(b, "outcome"), &r.Outcome)
+	return append(b, '}')
+}
+
+// storedInto reads a value into a field.
+func (d *decoder) storedInto(field any) (err error) {
+	switch field := field.(type) {
+	case *int:
+		*field, err = d.integer()
+	case *bool:
+		*field, err = d.boolean()
+	case *string:
+		*field, err = d.text()
+	case *[]byte:
+		*field, err = textAs[[]byte](d)
+	case *reports.Result:
+		*field, err = knownText(d, reports.Results)
+	case *reports.Kind:
+		*field, err = knownText(d, reports.Kinds)
+	case *reports.Evidence:
+		*field, err = knownText(d, reports.Evidences)
+	case *time.Time:
+		*field, err = d.exactTime()
+	case *metering.Exact:
+		*field, err = d.exact()
+	case **metering.Exact:
+		*field, err = pointer((*decoder).exact)(d)
+	case *metering.Quantity:
+		*field, err = d.exactQuantity()
+	case *map[string]metering.Exact:
+		*field, err = d.exacts()
+	case *map[string]metering.Quantity:
+		*field, err = d.aggregates()
+	case *map[string][]string:
+		*field, err = d.destinations()
+	case *metering.MarketplaceIDs:
+		*field, err = d.marketplaceIDs()
+	case *[]metering.GroupID:
+		*field, err = listOf("an array of ids", textAs[metering.GroupID])(d)
+	case *[][]byte:
+		*field, err = listOf("an array of responses", textAs[[]byte])(d)
+	case *[]reports.Record:
+		*field, err = listOf("an array of records", storedRecord.value)(d)
+	case *[]reports.Attempt:
+		*field, err = listOf("an array of attempts", storedAttempt.value)(d)
+	case *[]reports.StoredCall:
+		*field, err = listOf("an array of calls", storedCall.value)(d)
+	case *reports.Outcome:
+		*field, err = storedOutcome.value(d)
+	case **reports.Sealed:
+		*field, err = pointer(storedSealed.value)(d)
+	default:
+		panic(fmt.Sprintf("wire: a %T can't be read", field))
 	}
-	return append(b, '}')
+	return err
 }
 
-func storedRecord() *object[reports.Record] {
-	return &object[reports.Record]{"a record, an object", []member[reports.Record]{
-		field("dimension", (*decoder).text, func(r *reports.Record) *string { return &r.Dimension }),
-		field("members", (*decoder).exact, func(r *reports.Record) *metering.Exact { return &r.Members }),
-		field("quantity", (*decoder).exactQuantity, func(r *reports.Record) *metering.Quantity { return &r.Quantity }),
-		field("carryIn", (*decoder).exact, func(r *reports.Record) *metering.Exact { return &r.CarryIn }),
-		field("carryOut", (*decoder).exact, func(r *reports.Record) *metering.Exact { return &r.CarryOut }),
-		field("drawn", (*decoder).exact, func(r *reports.Record) *metering.Exact { return &r.Drawn }),
-		field("drawnAmount", (*decoder).exact, func(r *reports.Record) *metering.Exact { return &r.DrawnAmount }),
-		field("unitPrice", (*decoder).exactQuantity, func(r *reports.Record) *metering.Quantity { return &r.UnitPrice }),
-		field("listPrice", (*decoder).exactQuantity, func(r *reports.Record) *metering.Quantity { return &r.ListPrice }),
-		field("scale", (*decoder).exact, func(r *reports.Record) *metering.Exact { return &r.Scale }),
-		field("attempts", listOf("an array of attempts", storedAttempt().value), func(r *reports.Record) *[]reports.Attempt { return &r.Attempts }),
-		field("outcome", storedOutcome().value, func(r *reports.Record) *reports.Outcome { return &r.Outcome }),
-	}}
+// appendStored appends the value of a field as a member, unless it is zero. Lists of records and of
+// calls, and the identifiers of the marketplace, are always appended.
+func appendStored(b []byte, name string, field any) []byte {
+	switch field := field.(type) {
+	case *int:
+		return appendInteger(b, name, *field)
+	case *bool:
+		return appendFlag(b, name, *field)
+	case *string:
+		return appendString(b, name, *field)
+	case *[]byte:
+		return appendString(b, name, *field)
+	case *reports.Result:
+		return appendString(b, name, *field)
+	case *reports.Kind:
+		return appendString(b, name, *field)
+	case *reports.Evidence:
+		return appendString(b, name, *field)
+	case *time.Time:
+		return appendExactTime(b, name, *field)
+	case *metering.Exact:
+		return appendExact(b, name, *field)
+	case **metering.Exact:
+		return appendKnown(b, name, *field)
+	case *metering.Quantity:
+		return appendQuantity(b, name, *field)
+	case *map[string]metering.Exact:
+		return appendExacts(b, name, *field)
+	case *map[string]metering.Quantity:
+		return appendAggregates(b, name, *field)
+	case *map[string][]string:
+		return appendDestinations(b, name, *field)
+	case *metering.MarketplaceIDs:
+		// Without what another version knows of them: this one has not sent it.
+		return appendMembers(appendName(b, name), metering.MarketplaceMembers, field, nil)
+	case *[]metering.GroupID:
+		return appendTexts(b, name, *field)
+	case *[][]byte:
+		return appendTexts(b, name, *field)
+	case *[]reports.Record:
+		return appendObjects(b, name, storedRecord, *field)
+	case *[]reports.Attempt:
+		if len(*field) == 0 {
+			return b
+		}
+		return appendObjects(b, name, storedAttempt, *field)
+	case *[]reports.StoredCall:
+		return appendObjects(b, name, storedCall, *field)
+	case *reports.Outcome:
+		if *field == (reports.Outcome{}) {
+			return b
+		}
+		return storedOutcome.append(appendName(b, name), field)
+	case **reports.Sealed:
+		if *field == nil {
+			return b
+		}
+		return storedSealed.append(appendName(b, name), *field)
+	default:
+		panic(fmt.Sprintf("wire: a %T can't be written", field))
+	}
 }
 
-func appendAttempt(b []byte, a *reports.Attempt) []byte {
-	b = appendInteger(append(b, '{'), "number", a.Number)
-	b = appendExactTime(b, "time", a.Time)
-	b = appendString(b, "result", a.Result)
-	b = appendString(b, "receipt", a.Receipt)
-	b = appendString(b, "code", a.Code)
-	b = appendString(b, "reason", a.Reason)
-	b = appendFlag(b, "again", a.Again)
-	b = appendFlag(b, "lane", a.Lane)
-	b = appendKnown(b, "accepted", a.Accepted)
-	b = appendExactTime(b, "acceptedAt", a.AcceptedAt)
-	return append(b, '}')
-}
-
-func storedAttempt() *object[reports.Attempt] {
-	return &object[reports.Attempt]{"an attempt, an object", []member[reports.Attempt]{
-		field("number", (*decoder).integer, func(a *reports.Attempt) *int { return &a.Number }),
-		field("time", (*decoder).exactTime, func(a *reports.Attempt) *time.Time { return &a.Time }),
-		field("result", oneOfTexts(reports.Results), func(a *reports.Attempt) *reports.Result { return &a.Result }),
-		field("receipt", (*decoder).text, func(a *reports.Attempt) *string { return &a.Receipt }),
-		field("code", textAs[metering.ProblemCode], func(a *reports.Attempt) *metering.ProblemCode { return &a.Code }),
-		field("reason", (*decoder).text, func(a *reports.Attempt) *string { return &a.Reason }),
-		field("again", (*decoder).boolean, func(a *reports.Attempt) *bool { return &a.Again }),
-		field("lane", (*decoder).boolean, func(a *reports.Attempt) *bool { return &a.Lane }),
-		field("accepted", pointer((*decoder).exact), func(a *reports.Attempt) **metering.Exact { return &a.Accepted }),
-		field("acceptedAt", (*decoder).exactTime, func(a *reports.Attempt) *time.Time { return &a.AcceptedAt }),
-	}}
-}
-
-func appendOutcome(b []byte, o *reports.Outcome) []byte {
-	b = appendString(append(b, '{'), "kind", o.Kind)
-	b = appendString(b, "evidence", o.Evidence)
-	b = appendString(b, "receipt", o.Receipt)
-	b = appendString(b, "code", o.Code)
-	b = appendString(b, "reason", o.Reason)
-	b = appendKnown(b, "difference", o.Difference)
-	b = appendString(b, "by", o.By)
-	b = appendExactTime(b, "at", o.At)
-	return append(b, '}')
-}
-
-func storedOutcome() *object[reports.Outcome] {
-	return &object[reports.Outcome]{"an outcome, an object", []member[reports.Outcome]{
-		field("kind", oneOfTexts(reports.Kinds), func(o *reports.Outcome) *reports.Kind { return &o.Kind }),
-		field("evidence", oneOfTexts(reports.Evidences), func(o *reports.Outcome) *reports.Evidence { return &o.Evidence }),
-		field("receipt", (*decoder).text, func(o *reports.Outcome) *string { return &o.Receipt }),
-		field("code", textAs[metering.ProblemCode], func(o *reports.Outcome) *metering.ProblemCode { return &o.Code }),
-		field("reason", (*decoder).text, func(o *reports.Outcome) *string { return &o.Reason }),
-		field("difference", pointer((*decoder).exact), func(o *reports.Outcome) **metering.Exact { return &o.Difference }),
-		field("by", (*decoder).text, func(o *reports.Outcome) *string { return &o.By }),
-		field("at", (*decoder).exactTime, func(o *reports.Outcome) *time.Time { return &o.At }),
-	}}
+func appendObjects[O any](b []byte, name string, l layout[O], list []O) []byte {
+	b = append(appendName(b, name), '[')
+	for i := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = l.append(b, &list[i])
+	}
+	return append(b, ']')
 }
 
 // Each of these appends a member, unless it is zero.
@@ -409,20 +476,36 @@ func appendExacts(b []byte, name string, exacts map[string]metering.Exact) []byt
 	return append(b, '}')
 }
 
+func appendAggregates(b []byte, name string, aggregates map[string]metering.Quantity) []byte {
+	if len(aggregates) == 0 {
+		return b
+	}
+	return AppendQuantities(appendName(b, name), aggregates)
+}
+
+func appendDestinations(b []byte, name string, destinations map[string][]string) []byte {
+	if len(destinations) == 0 {
+		return b
+	}
+	b = append(appendName(b, name), '{')
+	for _, key := range slices.Sorted(maps.Keys(destinations)) {
+		b = appendValue(appendName(b, key), destinations[key])
+	}
+	return append(b, '}')
+}
+
 func textAs[T ~string | ~[]byte](d *decoder) (T, error) {
 	text, err := d.text()
 	return T(text), err
 }
 
-// oneOfTexts returns a reader of one of values.
-func oneOfTexts[T ~string](values []T) func(*decoder) (T, error) {
-	return func(d *decoder) (T, error) {
-		text, err := d.text()
-		if err == nil && !slices.Contains(values, T(text)) {
-			err = d.errorf("is %s, which this version does not know", metering.Quote(text))
-		}
-		return T(text), err
+// knownText reads a text that must be one of those that this version knows.
+func knownText[T ~string](d *decoder, values []T) (T, error) {
+	text, err := textAs[T](d)
+	if err == nil && !slices.Contains(values, text) {
+		err = d.errorf("is %s, which this version does not know", metering.Quote(text))
 	}
+	return text, err
 }
 
 func (d *decoder) integer() (int, error) {
