@@ -263,11 +263,7 @@ func settle(ctx context.Context, worker *reporting.Worker, queue *hints) (rounds
 		for i, hint := range taken {
 			traces[i] = new(trace)
 			work.Go(func() error {
-				ctx := context.WithValue(ctx, traceKey{}, traces[i])
-				if hint.Lane != "" {
-					return worker.Submit(ctx, hint.Lane)
-				}
-				return worker.Plan(ctx, hint.Place)
+				return worker.Work(context.WithValue(ctx, traceKey{}, traces[i]), hint)
 			})
 		}
 		if err := work.Wait(); err != nil {

@@ -86,7 +86,8 @@ func (a *API) listRequest(r *http.Request) (request metering.ListRequest, err er
 	if request.Filter, err = groupFilter(p, request.Now); err != nil {
 		return request, err
 	}
-	return request, readPaging(p, &request)
+	err = readPaging(p, &request)
+	return request, err
 }
 
 // pageRequest is a request for a list with these parameters, without its filter and paging.
@@ -150,7 +151,8 @@ func groupFilter(p map[string]string, now time.Time) (f metering.GroupFilter, er
 	if f.MetaInfo, err = metaInfoFilter(p["metaInfo"]); err != nil {
 		return f, err
 	}
-	return f, readDays(p, now, &f)
+	err = readDays(p, now, &f)
+	return f, err
 }
 
 // readDays reads the days of a list, with their defaults.

@@ -112,13 +112,7 @@ func (t *Terms) ConvertHour(groups []Group) HourUsage {
 
 // compareInHour orders groups by when their usage happened.
 func compareInHour(a, b *Group) int {
-	at := func(g *Group) int64 {
-		if g.MetaInfo.Timestamp != nil {
-			return g.MetaInfo.Timestamp.UnixMilli()
-		}
-		return g.CreationTime.UnixMilli()
-	}
-	return cmp.Or(cmp.Compare(at(a), at(b)), a.CreationTime.Compare(b.CreationTime), strings.Compare(a.ID, b.ID))
+	return cmp.Or(cmp.Compare(a.UsedAt().UnixMilli(), b.UsedAt().UnixMilli()), a.CreationTime.Compare(b.CreationTime), strings.Compare(a.ID, b.ID))
 }
 
 // conversion is the state of one conversion.

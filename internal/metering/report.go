@@ -224,6 +224,15 @@ func othersAre(n int, how string) string {
 // sizeOfOthers is the room for the number of problems that are not stored.
 const sizeOfOthers = 100
 
+// UsedAt is when the usage of the group happened: that of one that was imported without a
+// timestamp, when it was created.
+func (g *Group) UsedAt() time.Time {
+	if g.MetaInfo.Timestamp != nil {
+		return *g.MetaInfo.Timestamp
+	}
+	return g.CreationTime
+}
+
 // AsReported returns the usage of a stored group as it was reported, to judge it again.
 func (g *Group) AsReported() NewGroup {
 	n := NewGroup{ID: g.ID, OrganizationID: g.OrganizationID, EntitlementID: g.EntitlementID, Timestamp: g.MetaInfo.Timestamp}

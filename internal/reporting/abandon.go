@@ -31,7 +31,7 @@ func (w *Worker) Abandon(ctx context.Context, p reports.Place, floor time.Time, 
 		return false, err
 	}
 	pl := planning{Worker: w, place: p, terms: terms[p.Entitlement]}
-	pl.schedule = scheduleOf(pl.terms)
+	pl.schedule = reports.ScheduleBy(pl.terms)
 	if h == nil || h.State == reports.StateSettled {
 		ids, err := w.Store.Waiting(ctx, p)
 		if err == nil && h != nil {

@@ -57,7 +57,7 @@ func workBy(t *testing.T, w *worldtest.World, store reporting.Store) {
 		if !ok {
 			return
 		}
-		if err := worldtest.Do(t.Context(), worker, hint); err != nil {
+		if err := worker.Work(t.Context(), hint); err != nil {
 			t.Fatal(err)
 		}
 	}

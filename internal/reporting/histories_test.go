@@ -686,7 +686,7 @@ func (h *history) work(a *actor) {
 			if schedule {
 				_, err = a.worker.Schedule(context.Background())
 			} else {
-				err = worldtest.Do(context.Background(), a.worker, hint)
+				err = a.worker.Work(context.Background(), hint)
 			}
 			done <- err
 		}()
@@ -767,7 +767,7 @@ func (h *history) settleNow() {
 		if !ok {
 			return
 		}
-		if err := worldtest.Do(h.t.Context(), a.worker, hint); err != nil {
+		if err := a.worker.Work(h.t.Context(), hint); err != nil {
 			h.t.Fatalf("%+v: %v", hint, err)
 		}
 	}

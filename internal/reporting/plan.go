@@ -65,7 +65,7 @@ func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
 		return err
 	}
 	pl.terms = terms[p.Entitlement]
-	pl.schedule = scheduleOf(pl.terms)
+	pl.schedule = reports.ScheduleBy(pl.terms)
 	late := h != nil && h.State != reports.StateOpen
 	if h == nil {
 		if h, err = pl.open(ctx); h == nil || err != nil {
@@ -104,18 +104,6 @@ type planning struct {
 	terms    *metering.Terms
 	schedule reports.Schedule
 	lists    [][]metering.GroupID // of candidates, if this Plan has opened the hour
-}
-
-// scheduleOf is the schedule by terms; that of an entitlement that does not exist knows no window.
-func scheduleOf(terms *metering.Terms) reports.Schedule {
-	if terms == nil || terms.Entitlement == nil {
-		return reports.Schedule{}
-	}
-	var connection metering.Connection
-	if terms.Connection != nil {
-		connection = *terms.Connection
-	}
-	return reports.ScheduleOf(terms.Entitlement, connection)
 }
 
 // open opens the hour if it is closed for usage. It returns nil if there is nothing to open: it is
@@ -199,7 +187,7 @@ func (pl *planning) moveOn(ctx context.Context, ids []metering.GroupID) error {
 	}
 	var moved sync.Map // the hours, which are few
 	err := pl.eachWaiting(ctx, ids, func(ctx context.Context, g *metering.Group) error {
-		due, problem := pl.schedule.Due(usedAt(g), after, pl.Now())
+		due, problem := pl.schedule.Due(g.UsedAt(), after, pl.Now())
 		switch problem {
 		case "":
 			moved.Store(due, true)
@@ -220,14 +208,6 @@ func (pl *planning) moveOn(ctx context.Context, ids []metering.GroupID) error {
 		hints = append(hints, Hint{Place: next})
 	}
 	return pl.Queue.Enqueue(ctx, hints...)
-}
-
-// usedAt is when the usage of a group happened.
-func usedAt(g *metering.Group) time.Time {
-	if g.MetaInfo.Timestamp != nil {
-		return *g.MetaInfo.Timestamp
-	}
-	return g.CreationTime
 }
 
 // fail makes a group that waits for the place REPORT_FAILED.
@@ -285,20 +265,13 @@ func atOnce(ctx context.Context, limit int32, n int, do func(ctx context.Context
 					<-room
 				}
 			}()
-			for attempt := 0; ; attempt++ {
-				err := do(ctx, i)
-				if metering.CodeOf(err) != metering.Unavailable || attempt == maxPauses {
-					return err
-				}
+			return unthrottled(ctx, func() error { return do(ctx, i) }, func() {
 				if giveBack && closed.Add(1) < limit {
 					giveBack = false
 				} else if giveBack {
 					closed.Add(-1)
 				}
-				if !pause(ctx, minPause<<attempt) {
-					return err
-				}
-			}
+			})
 		})
 	}
 	return all.Wait()
@@ -307,23 +280,32 @@ func atOnce(ctx context.Context, limit int32, n int, do func(ctx context.Context
 // each calls do for each index below n, hoursAtOnce at once, and repeats a call after a pause if
 // the table is throttled. One that fails does not end the others. It returns all errors.
 func each(ctx context.Context, n int, do func(i int) error) error {
-	var all sync.WaitGroup
-	room := make(chan struct{}, hoursAtOnce)
+	var all errgroup.Group
+	all.SetLimit(hoursAtOnce)
 	errs := make([]error, n)
 	for i := range n {
-		room <- struct{}{}
-		all.Go(func() {
-			defer func() { <-room }()
-			for attempt := 0; ; attempt++ {
-				errs[i] = do(i)
-				if metering.CodeOf(errs[i]) != metering.Unavailable || attempt == maxPauses || !pause(ctx, minPause<<attempt) {
-					return
-				}
-			}
+		all.Go(func() error {
+			errs[i] = unthrottled(ctx, func() error { return do(i) }, func() {})
+			return nil
 		})
 	}
-	all.Wait()
+	_ = all.Wait()
 	return errors.Join(errs...)
+}
+
+// unthrottled calls do, and again after a pause while the table is throttled, which it reports
+// before each pause.
+func unthrottled(ctx context.Context, do func() error, throttled func()) error {
+	for attempt := 0; ; attempt++ {
+		err := do()
+		if metering.CodeOf(err) != metering.Unavailable || attempt == maxPauses {
+			return err
+		}
+		throttled()
+		if !pause(ctx, minPause<<attempt) {
+			return err
+		}
+	}
 }
 
 // The pauses after a throttle: 3 seconds in all.
@@ -397,7 +379,7 @@ func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 	if terms == nil || terms.Entitlement == nil {
 		return nil, fmt.Errorf("the entitlement of %s does not exist any more", h.ID())
 	}
-	schedule := scheduleOf(terms)
+	schedule := reports.ScheduleBy(terms)
 	for attempt := 0; ; attempt++ {
 		ledger, err := pl.Store.Ledger(ctx, h.Organization, h.Entitlement)
 		if err != nil {
@@ -416,7 +398,7 @@ func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 			h = &sealed
 			break
 		}
-		if h, err = pl.again(ctx, err, attempt); err != nil || h.State != reports.StateOpen {
+		if h, err = pl.again(ctx, pl.place, err, attempt); err != nil || h.State != reports.StateOpen {
 			return h, err
 		}
 	}
@@ -438,10 +420,6 @@ func (pl *planning) candidates(ctx context.Context, h *reports.Hour, part int) (
 const maxSteps = 20
 
 // again reads the hour after a step that others have disturbed. It returns err if nothing did.
-func (pl *planning) again(ctx context.Context, err error, attempt int) (*reports.Hour, error) {
-	return pl.Worker.again(ctx, pl.place, err, attempt)
-}
-
 func (w *Worker) again(ctx context.Context, p reports.Place, err error, attempt int) (*reports.Hour, error) {
 	if !errors.Is(err, reports.ErrChanged) || attempt >= maxSteps {
 		return nil, err
@@ -515,9 +493,9 @@ func (pl *planning) members(ctx context.Context, h *reports.Hour) (all []reports
 }
 
 // eachPart calls do with the members of each list of candidates.
-func (pl *planning) eachPart(ctx context.Context, h *reports.Hour, do func([]metering.GroupID) error) error {
+func (w *Worker) eachPart(ctx context.Context, h *reports.Hour, do func([]metering.GroupID) error) error {
 	for part := range h.Parts {
-		list, err := pl.Store.Candidates(ctx, h, part)
+		list, err := w.Store.Candidates(ctx, h, part)
 		if err != nil {
 			return err
 		}
@@ -580,15 +558,31 @@ func (w *Worker) Settle(ctx context.Context, h *reports.Hour) error {
 	return nil
 }
 
+// Resolve stores whether a record that is CONFLICT or UNKNOWN was billed, and returns the hour. Its
+// groups get their status by Settle. It returns reports.ErrChanged if the hour has changed since.
+func (w *Worker) Resolve(ctx context.Context, h *reports.Hour, dimension string, billed bool, by string, now time.Time) (*reports.Hour, error) {
+	ledger, err := w.Store.Ledger(ctx, h.Organization, h.Entitlement)
+	if err != nil {
+		return nil, err
+	}
+	after, ledger, err := h.Resolve(ledger, dimension, billed, by, now.UTC().Truncate(time.Millisecond))
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Store.Write(ctx, &reports.Step{Before: h, After: &after, Ledger: &ledger}); err != nil {
+		return nil, err
+	}
+	return &after, nil
+}
+
 // errOutOfTime is the error of an apply that has no time left. Another one continues.
 var errOutOfTime = errors.New("the time was over before each group had its status")
 
 // apply gives each member of a decided hour its status, and returns the first of them. A member
 // that has a status of this version of the hour keeps it.
 func (w *Worker) apply(ctx context.Context, h *reports.Hour) (listed []metering.GroupID, err error) {
-	pl := &planning{Worker: w, place: h.Place()}
 	succeeded, applied := h.Succeeded(), false
-	err = pl.eachPart(ctx, h, func(ids []metering.GroupID) error {
+	err = w.eachPart(ctx, h, func(ids []metering.GroupID) error {
 		if applied && shortOf(ctx, planMargin) {
 			return errOutOfTime
 		}

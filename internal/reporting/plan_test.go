@@ -50,7 +50,7 @@ func TestWorker_MakesNoOtherRequests(t *testing.T) {
 			t.Fatalf("%s: no hint", phase.name)
 		}
 		ctx, requests := tabletest.Record(t.Context())
-		if err := worldtest.Do(ctx, worker, hint); err != nil {
+		if err := worker.Work(ctx, hint); err != nil {
 			t.Fatal(err)
 		}
 		var reads, writes []string

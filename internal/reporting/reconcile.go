@@ -245,19 +245,12 @@ func (r *reconciliation) resolve(ctx context.Context, d *reports.Day, hours []*r
 		}
 		at := slices.IndexFunc(hours, func(h *reports.Hour) bool { return h.Place() == t.Unknown[0].Place })
 		h := hours[at]
-		ledger, err := r.Store.Ledger(ctx, h.Organization, h.Entitlement)
+		after, err := r.Resolve(ctx, h, meter.Dimension, comparison == reports.WasBilled, reports.ByReconciliation, now)
 		if err != nil {
 			return false, err
 		}
-		after, ledger, err := h.Resolve(ledger, meter.Dimension, comparison == reports.WasBilled, reports.ByReconciliation, now.UTC().Truncate(time.Millisecond))
-		if err != nil {
-			return false, err
-		}
-		if err := r.Store.Write(ctx, &reports.Step{Before: h, After: &after, Ledger: &ledger}); err != nil {
-			return false, err
-		}
-		r.countOutcomes(ctx, h, &after)
-		return true, r.Settle(ctx, &after)
+		r.countOutcomes(ctx, h, after)
+		return true, r.Settle(ctx, after)
 	}
 	return false, nil
 }

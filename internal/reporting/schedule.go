@@ -117,7 +117,7 @@ func (w *Worker) lookAtDeadlines(ctx context.Context, waits waiting, now time.Ti
 			continue
 		}
 		for _, id := range ids {
-			hour, s := waits[org][id], scheduleOf(terms[id])
+			hour, s := waits[org][id], reports.ScheduleBy(terms[id])
 			// Without an entitlement, the schedule knows no closing time.
 			closes := hour.Add(time.Hour)
 			if at := s.Closes(hour); at.After(closes) {

@@ -87,7 +87,7 @@ func (s *submission) readTerms(ctx context.Context, org metering.OrgID, ids []me
 	}
 	s.hours = slices.DeleteFunc(s.hours, func(h *sending) bool { _, ok := terms[h.Entitlement]; return !ok })
 	for _, h := range s.hours {
-		h.schedule = scheduleOf(terms[h.Entitlement])
+		h.schedule = reports.ScheduleBy(terms[h.Entitlement])
 		h.schedule.Partner = h.Sealed.Partner // as it was sealed
 	}
 	return nil
@@ -153,10 +153,11 @@ func (s *submission) send(ctx context.Context) error {
 		}
 	}
 	slices.SortStableFunc(due, func(a, b item) int { return cmp.Compare(a.again(), b.again()) })
+	records := recordsOf(due)
 	for len(due) > 0 && !s.stopped {
-		n := s.marketplace.Fit(recordsOf(due))
+		n := s.marketplace.Fit(records)
 		failed = append(failed, s.call(ctx, due[:n]))
-		due = due[n:]
+		due, records = due[n:], records[n:]
 	}
 	return errors.Join(failed...)
 }
@@ -245,17 +246,22 @@ func (s *submission) fault(ctx context.Context, items []item, response *Response
 
 // byHour groups items by their hours, in order.
 func byHour(items []item) [][]item {
-	var grouped [][]item
-	at := map[*sending]int{}
-	for _, i := range items {
-		n, ok := at[i.hour]
+	return grouped(items, func(i *item) *sending { return i.hour })
+}
+
+// grouped groups values by a key, in order.
+func grouped[T any, K comparable](all []T, key func(*T) K) (groups [][]T) {
+	at := map[K]int{}
+	for i := range all {
+		k := key(&all[i])
+		n, ok := at[k]
 		if !ok {
-			n = len(grouped)
-			at[i.hour], grouped = n, append(grouped, nil)
+			n = len(groups)
+			at[k], groups = n, append(groups, nil)
 		}
-		grouped[n] = append(grouped[n], i)
+		groups[n] = append(groups[n], all[i])
 	}
-	return grouped
+	return groups
 }
 
 // begin stores an attempt of each record in its hour. It returns those that are to be sent: not
@@ -311,16 +317,7 @@ func (s *submission) respond(ctx context.Context, items []item, began time.Time,
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendMargin/2)
 	defer cancel()
 	// The hours of an entitlement share a ledger: one comes after the other.
-	entitlements := map[metering.EntitlementID]int{}
-	var hours [][][]item
-	for _, of := range byHour(items) {
-		n, ok := entitlements[of[0].hour.Entitlement]
-		if !ok {
-			n = len(hours)
-			entitlements[of[0].hour.Entitlement], hours = n, append(hours, nil)
-		}
-		hours[n] = append(hours[n], of)
-	}
+	hours := grouped(byHour(items), func(of *[]item) metering.EntitlementID { return (*of)[0].hour.Entitlement })
 	failed := make([]error, len(hours))
 	return each(ctx, len(hours), func(n int) error {
 		for ; len(hours[n]) > 0; hours[n] = hours[n][1:] {

@@ -111,11 +111,7 @@ func (t *Table) judgeRetried(ctx context.Context, r *retrying) error {
 		if err != nil {
 			return err
 		}
-		var connection metering.Connection
-		if r.terms.Connection != nil {
-			connection = *r.terms.Connection
-		}
-		schedule := reports.ScheduleOf(r.terms.Entitlement, connection)
+		schedule := reports.ScheduleBy(r.terms)
 		due, problem := schedule.Due(judged.Timestamp, reported, r.Now)
 		switch {
 		case problem == "":

@@ -13,8 +13,8 @@ import (
 
 // The stored form of hours. It is read strictly: what this version does not know in all its parts,
 // it must not act on, so each decoder returns reports.ErrNewer for it. Numbers are the text of an
-// Exact, times have nanoseconds: what is read is what was written. What is zero is not written. Each
-// object has one list of its members, by which it is read and written.
+// Exact, times have nanoseconds: what is read is what was written. What is zero is not written.
+// Each object has one list of its members, by which it is read and written.
 
 // storedForm is the version of the form. A change that this version would misunderstand needs the
 // next one.

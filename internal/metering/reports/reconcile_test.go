@@ -183,8 +183,11 @@ func TestCompare_SumsOfDoublesInAnyOrder(t *testing.T) {
 				t.Fatal(err)
 			}
 			q, err := hold("AZURE", metering.ExactOf(exact))
-			if err != nil || q.Sign() == 0 {
-				t.Skip(err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if q.Sign() == 0 {
+				t.Skip("nothing is left of it")
 			}
 			held = append(held, q)
 			records = append(records, "A "+q.String())

@@ -38,6 +38,18 @@ func ScheduleOf(e *metering.Entitlement, c metering.Connection) Schedule {
 	}
 }
 
+// ScheduleBy is the schedule by terms; that of an entitlement that does not exist knows no window.
+func ScheduleBy(terms *metering.Terms) Schedule {
+	if terms == nil || terms.Entitlement == nil {
+		return Schedule{}
+	}
+	var connection metering.Connection
+	if terms.Connection != nil {
+		connection = *terms.Connection
+	}
+	return ScheduleOf(terms.Entitlement, connection)
+}
+
 // Deadline is the moment from which the marketplace refuses usage of the hour; zero if it is not
 // known.
 func (s *Schedule) Deadline(hour time.Time) time.Time {

@@ -99,19 +99,14 @@ func (e *enqueuing) due(ctx context.Context, g *metering.Group) (time.Time, *Ref
 	if g.Partner != terms.Entitlement.Partner {
 		return refuse(metering.ProblemEntitlementUnknown, "the group is of %s, and entitlement %s of %s", g.Partner, metering.Quote(id), terms.Entitlement.Partner)
 	}
-	sent := g.AsReported()
-	used := *sent.Timestamp
+	used := g.UsedAt()
 	if w := metering.WindowOf(g.Partner, used, terms.Entitlement.CancelTime); w.Closed(now) {
 		return refuse(metering.ProblemExpired, "the usage is of %s, and %s accepted it until %s", at(used), g.Partner, at(w.End))
 	}
 	if p := problemOf(terms, g, now); p != nil {
 		return refuse(p.Code, "%s", p.Message)
 	}
-	var connection metering.Connection
-	if terms.Connection != nil {
-		connection = *terms.Connection
-	}
-	schedule := reports.ScheduleOf(terms.Entitlement, connection)
+	schedule := reports.ScheduleBy(terms)
 	due, code := schedule.Due(used, time.Time{}, now)
 	if code != "" {
 		return refuse(code, "no hour may take usage of %s", at(used))

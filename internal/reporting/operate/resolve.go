@@ -39,6 +39,7 @@ func Resolve(ctx context.Context, r *Request) (Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	worker := reporting.Worker{Store: tbl, Now: r.Now, Log: r.Log}
 	var h *reports.Hour
 	changed := false
 	for attempt := 0; ; attempt++ {
@@ -51,17 +52,9 @@ func Resolve(ctx context.Context, r *Request) (Result, error) {
 		if isResolved(h.Record(dimension), billed) {
 			break
 		}
-		ledger, err := tbl.Ledger(ctx, h.Organization, h.Entitlement)
-		if err != nil {
-			return nil, err
-		}
-		after, ledger, err := h.Resolve(ledger, dimension, billed, r.By, r.Now().UTC().Truncate(time.Millisecond))
-		if err != nil {
-			return nil, err
-		}
-		err = tbl.Write(ctx, &reports.Step{Before: h, After: &after, Ledger: &ledger})
+		after, err := worker.Resolve(ctx, h, dimension, billed, r.By, r.Now())
 		if err == nil {
-			h, changed = &after, true
+			h, changed = after, true
 			break
 		}
 		if !errors.Is(err, reports.ErrChanged) || attempt == maxAttempts {
@@ -70,7 +63,6 @@ func Resolve(ctx context.Context, r *Request) (Result, error) {
 	}
 	// The groups of a report that is not decided get their status when it is. If this is
 	// interrupted, the workers continue.
-	worker := reporting.Worker{Store: tbl, Now: r.Now, Log: r.Log}
 	if err := worker.Settle(ctx, h); err != nil {
 		return nil, fmt.Errorf("the dimension is resolved, but not all groups of the report have their status yet: the workers continue: %w", err)
 	}

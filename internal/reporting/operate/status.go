@@ -238,28 +238,22 @@ func (r *reading) partners(ctx context.Context) ([]PartnerStatus, error) {
 	for p := range r.waiting {
 		entitlements[p.Organization] = append(entitlements[p.Organization], p.Entitlement)
 	}
-	oldest := map[metering.Partner]PartnerStatus{}
+	terms := map[metering.OrgID]metering.TermsByEntitlement{}
 	for org, ids := range entitlements {
 		slices.Sort(ids)
-		for chunk := range slices.Chunk(slices.Compact(ids), termsAtOnce) {
-			terms, err := r.tbl.TermsOf(ctx, org, chunk, false)
-			if err != nil {
-				return nil, err
-			}
-			for p := range r.waiting {
-				if t, read := terms[p.Entitlement]; read && p.Organization == org {
-					note(oldest, p, t)
-				}
-			}
+		var err error
+		if terms[org], err = r.tbl.TermsOf(ctx, org, slices.Compact(ids), false); err != nil {
+			return nil, err
 		}
+	}
+	oldest := map[metering.Partner]PartnerStatus{}
+	for p := range r.waiting {
+		note(oldest, p, terms[p.Organization][p.Entitlement])
 	}
 	list := slices.AppendSeq([]PartnerStatus{}, maps.Values(oldest))
 	slices.SortFunc(list, func(a, b PartnerStatus) int { return cmp.Compare(a.Partner, b.Partner) })
 	return list, nil
 }
-
-// termsAtOnce is how many entitlements are read at once.
-const termsAtOnce = 1000
 
 // note keeps the place if it is the oldest of its partner.
 func note(oldest map[metering.Partner]PartnerStatus, p reports.Place, terms *metering.Terms) {

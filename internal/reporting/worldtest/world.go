@@ -231,18 +231,10 @@ func (w *World) Work() {
 		if !ok {
 			return
 		}
-		if err := Do(w.t.Context(), worker, hint); err != nil {
+		if err := worker.Work(w.t.Context(), hint); err != nil {
 			w.t.Fatalf("%+v: %v", hint, err)
 		}
 	}
-}
-
-// Do does what a hint says.
-func Do(ctx context.Context, worker *reporting.Worker, hint reporting.Hint) error {
-	if hint.Lane != "" {
-		return worker.Submit(ctx, hint.Lane)
-	}
-	return worker.Plan(ctx, hint.Place)
 }
 
 // Marketplace returns the marketplace of the connection to a partner.
