@@ -58,6 +58,9 @@ func (w *Worker) Submit(ctx context.Context, lane string) error {
 	if err := s.readTerms(ctx, org, slices.Compact(ids)); err != nil {
 		return err
 	}
+	if len(s.hours) == 0 { // readTerms has counted why
+		return nil
+	}
 	if err := s.connect(ctx, org, s.hours[0].Sealed.Partner); err != nil {
 		return err
 	}

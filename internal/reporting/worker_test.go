@@ -1,6 +1,7 @@
 package reporting_test
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
 	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
@@ -327,4 +329,27 @@ func TestWorker_ContinuesToClaim(t *testing.T) {
 	w.Work()
 	want(t, "groups", w.Status(first)+" "+w.Status(second), "REPORTED REPORTED")
 	want(t, "billed", w.Billed(), "d0=3")
+}
+
+// unreadable is a table of which no terms can be read.
+type unreadable struct{ *table.Table }
+
+func (unreadable) TermsOf(context.Context, metering.OrgID, []metering.EntitlementID, bool) (metering.TermsByEntitlement, error) {
+	return nil, metering.Errorf(metering.Internal, "an entitlement that is stored can't be read")
+}
+
+func TestWorker_SubmitOfALaneWithoutReadableTerms(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	w.Fault(sandbox.Fault{Fault: sandbox.Throttled})
+	w.Set(closed)
+	w.Work()
+	w.Set(closed.Add(10 * time.Minute))
+	if err := w.Worker(unreadable{w.Table}).Submit(t.Context(), w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Lane); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "events", strconv.Itoa(w.Log.Count(reporting.EventUnknownVersion)), "1")
+	w.Work()
+	want(t, "billed once they can be read", w.Billed(), "d0=1")
 }
