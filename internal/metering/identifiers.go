@@ -125,9 +125,16 @@ func Quote[S ~string](text S) string {
 	if len(s) <= most {
 		return strconv.Quote(s)
 	}
-	cut := most
-	for cut > 0 && !utf8.RuneStart(s[cut]) {
-		cut--
+	return strconv.Quote(Prefix(s, most)) + "..."
+}
+
+// Prefix returns the first n bytes of the text, or fewer, so that no character is cut.
+func Prefix(text string, n int) string {
+	if len(text) <= n {
+		return text
 	}
-	return strconv.Quote(s[:cut]) + "..."
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n]
 }

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // Report is a request to store new usage: one group, or a batch.
@@ -174,11 +173,7 @@ func shortened(text string, n int) string {
 	if len(text) <= n {
 		return text
 	}
-	n -= len(more)
-	for !utf8.RuneStart(text[n]) {
-		n--
-	}
-	return text[:n] + more
+	return Prefix(text, n-len(more)) + more
 }
 
 func unresolvedFirst(problems []Problem) []Problem {

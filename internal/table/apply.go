@@ -65,13 +65,6 @@ func (t *Table) apply(ctx context.Context, a *application) error {
 	condition := "(" + status + " = " + u.value(text(string(metering.StatusReportPending))) +
 		" OR " + status + " = " + u.value(text(string(metering.StatusReportFailed))) + " AND " + applied + " < " + version + ")"
 	condition += " AND " + u.name(attrHour) + " = " + u.value(text(hourText(h.Start)))
-	out, err := t.client.UpdateItem(ctx, u.blind(ctx, t.name, itemKey(orgKey(h.Organization), groupKey(a.id)), condition))
-	if err == nil {
-		countWrite(ctx, out.ConsumedCapacity)
-		return nil
-	}
-	if _, ok := failedCondition(err); ok {
-		return nil
-	}
-	return storageError("apply a report to a group", err)
+	_, _, err := t.updateItem(ctx, "apply a report to a group", u.blind(ctx, t.name, itemKey(orgKey(h.Organization), groupKey(a.id)), condition))
+	return err
 }

@@ -28,17 +28,7 @@ import (
 //
 //	GetItem  PK = ORG#<org>, SK = sk   1 round trip, 1 read unit per 4 KB
 func (t *Table) catalogItem(ctx context.Context, org metering.OrgID, sk string) (map[string]types.AttributeValue, error) {
-	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName:              &t.name,
-		Key:                    itemKey(orgKey(org), sk),
-		ConsistentRead:         aws.Bool(true),
-		ReturnConsumedCapacity: wantUnits(ctx),
-	})
-	if err != nil {
-		return nil, storageError("read the catalog", err)
-	}
-	countRead(ctx, out.ConsumedCapacity)
-	return out.Item, nil
+	return t.getItem(ctx, "read the catalog", itemKey(orgKey(org), sk))
 }
 
 const attrVersion = "version" // how often the object was written

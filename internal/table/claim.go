@@ -3,6 +3,7 @@ package table
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -38,19 +39,14 @@ func (t *Table) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID,
 	u.setStatus(groupStatus{org: h.Organization, status: metering.StatusReportPending, at: now})
 	u.set(attrHour, text(hourText(h.Start)))
 	u.remove(attrApplied)
-	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(orgKey(h.Organization), groupKey(id)), u.waits(h.Place(), id)))
-	if err == nil {
-		countWrite(ctx, out.ConsumedCapacity)
-		return memberOf(out.Attributes)
+	item, claimed, err := t.updateItem(ctx, "claim a group", u.input(ctx, t.name, itemKey(orgKey(h.Organization), groupKey(id)), u.waits(h.Place(), id)))
+	if err != nil {
+		return nil, err
 	}
-	found, ok := failedCondition(err)
-	if !ok {
-		return nil, storageError("claim a group", err)
+	if claimed || isMember(item, h) {
+		return memberOf(item)
 	}
-	if isMember(found, h) {
-		return memberOf(found)
-	}
-	return nil, t.dropWork(ctx, h.Organization, id, found)
+	return nil, t.dropWork(ctx, h.Organization, id, item)
 }
 
 // isMember reports whether the group of the item is a member of the hour. One that was retried
@@ -104,24 +100,17 @@ func (t *Table) Members(ctx context.Context, h *reports.Hour, ids []metering.Gro
 
 // eachGroup calls take for the items of those of the groups that exist, in the order of the ids.
 func (t *Table) eachGroup(ctx context.Context, org metering.OrgID, ids []metering.GroupID, take func(metering.GroupID, map[string]types.AttributeValue) error) error {
-	for len(ids) > 0 {
-		batch := ids[:min(len(ids), maxBatchGet)]
-		ids = ids[len(batch):]
+	for batch := range slices.Chunk(ids, maxBatchGet) {
 		keys := make([]map[string]types.AttributeValue, len(batch))
 		for i, id := range batch {
 			keys[i] = itemKey(orgKey(org), groupKey(id))
 		}
-		items, err := t.batchGet(ctx, "read groups", keys)
+		items, err := t.getAll(ctx, "read groups", keys)
 		if err != nil {
 			return err
 		}
-		byKey := make(map[string]map[string]types.AttributeValue, len(items))
-		for _, item := range items {
-			r := itemReader{item: item}
-			byKey[r.text(attrSK)] = item
-		}
 		for _, id := range batch {
-			if item := byKey[groupKey(id)]; item != nil {
+			if item := items[[2]string{orgKey(org), groupKey(id)}]; item != nil {
 				if err := take(id, item); err != nil {
 					return err
 				}

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -101,13 +100,7 @@ func (t *Table) dailyItems(ctx context.Context, s *reports.Step) ([]types.Transa
 		item["entitlementID"] = text(h.Entitlement)
 		item["buyerID"] = text(buyer)
 		item[attrDaily] = text(string(wire.AppendStoredDays(nil, d.sums)))
-		put := &types.Put{TableName: &t.name, Item: item, ConditionExpression: aws.String("attribute_not_exists(PK)")}
-		if d.version > 0 {
-			put.ConditionExpression = aws.String("#version = :read")
-			put.ExpressionAttributeNames = map[string]string{"#version": attrVersion}
-			put.ExpressionAttributeValues = map[string]types.AttributeValue{":read": number(strconv.Itoa(d.version))}
-		}
-		writes = append(writes, types.TransactWriteItem{Put: put})
+		writes = append(writes, putIf(&t.name, item, d.version))
 	}
 	return writes, nil
 }
@@ -115,9 +108,8 @@ func (t *Table) dailyItems(ctx context.Context, s *reports.Step) ([]types.Transa
 // addDaily adds a record to the item that has its dimension, else to the one that has room for it.
 func addDaily(items []*dailyItem, buyer string, r *reports.Record) []*dailyItem {
 	var to, emptiest *dailyItem
-	next, parts := 0, 0
+	parts := 0
 	for _, d := range items {
-		next = max(next, d.part+1)
 		if d.buyer != buyer {
 			continue
 		}
@@ -134,7 +126,7 @@ func addDaily(items []*dailyItem, buyer string, r *reports.Record) []*dailyItem 
 		to = emptiest
 	}
 	if to == nil {
-		to = &dailyItem{part: next, buyer: buyer, sums: map[string]reports.Daily{}}
+		to = newDaily(items, buyer)
 		items = append(items, to)
 	}
 	var sum *reports.Daily
@@ -154,7 +146,16 @@ func noteDaily(items []*dailyItem, buyer string) []*dailyItem {
 			return items
 		}
 	}
-	return append(items, &dailyItem{part: len(items), buyer: buyer, sums: map[string]reports.Daily{}, changed: true})
+	return append(items, newDaily(items, buyer))
+}
+
+// newDaily is an item after those of the day.
+func newDaily(items []*dailyItem, buyer string) *dailyItem {
+	d := &dailyItem{buyer: buyer, sums: map[string]reports.Daily{}, changed: true}
+	if n := len(items); n > 0 {
+		d.part = items[n-1].part + 1
+	}
+	return d
 }
 
 // readDaily reads the items of a day, in the order of their parts.
@@ -235,14 +236,12 @@ const dayBegins = "T00:00:00.000Z"
 // positionOf is the position of a record, or without a dimension, that after all records of an
 // item.
 func positionOf(sk, dimension string) string {
-	position := sk[:len(dayLayout)] + dayBegins + sk[len(dayLayout):]
+	position := sk[:len(time.DateOnly)] + dayBegins + sk[len(time.DateOnly):]
 	if dimension == "" {
 		return position
 	}
 	return position + "#" + shortened(dimension)
 }
-
-const dayLayout = "2006-01-02"
 
 // shortened is a dimension in a position, which is at most half as long as a key of DynamoDB.
 func shortened(dimension string) string {
@@ -250,12 +249,8 @@ func shortened(dimension string) string {
 	if len(dimension) <= most {
 		return dimension
 	}
-	cut := most
-	for !utf8.RuneStart(dimension[cut]) {
-		cut--
-	}
 	sum := sha256.Sum256([]byte(dimension))
-	return dimension[:cut] + hex.EncodeToString(sum[:8])
+	return metering.Prefix(dimension, most) + hex.EncodeToString(sum[:8])
 }
 
 // startAfter continues with the item of the position's record, because records of it may follow.
@@ -265,7 +260,7 @@ func (q *dailyQuery) startAfter(input *dynamodb.QueryInput, position string) (en
 	}
 	parts := strings.SplitN(position, "#", 4)
 	day, ok := strings.CutSuffix(parts[0], dayBegins)
-	if !ok || len(day) != len(dayLayout) || len(parts) < 3 {
+	if !ok || len(day) != len(time.DateOnly) || len(parts) < 3 {
 		return false, storageError("list records", fmt.Errorf("%q is no position", position))
 	}
 	sk := day + "#" + parts[1] + "#" + parts[2]
@@ -279,7 +274,7 @@ func (q *dailyQuery) startAfter(input *dynamodb.QueryInput, position string) (en
 func (q *dailyQuery) last(key map[string]types.AttributeValue) (string, error) {
 	r := itemReader{item: key}
 	sk := r.text(attrSK)
-	if r.err == nil && len(sk) < len(dayLayout) {
+	if r.err == nil && len(sk) < len(time.DateOnly) {
 		r.err = fmt.Errorf("%q is no key of a day", sk)
 	}
 	if r.err != nil {
@@ -295,13 +290,16 @@ func (q *dailyQuery) read(ctx context.Context, l *listing, input *dynamodb.Query
 	}
 	countRead(ctx, out.ConsumedCapacity)
 	for _, item := range out.Items {
+		if l.page.full { // nothing after it is needed
+			break
+		}
 		d, err := readDailyItem(item)
 		if err != nil {
 			return "", err
 		}
 		r := itemReader{item: item}
 		sk := r.text(attrSK)
-		record := wire.DailyRecord{Date: metering.Day(sk[:len(dayLayout)]), Entitlement: metering.EntitlementID(r.text("entitlementID")), Partner: q.partner}
+		record := wire.DailyRecord{Date: metering.Day(sk[:len(time.DateOnly)]), Entitlement: metering.EntitlementID(r.text("entitlementID")), Partner: q.partner}
 		if r.err != nil {
 			return "", r.storedError("what was accepted in a day")
 		}
@@ -313,7 +311,9 @@ func (q *dailyQuery) read(ctx context.Context, l *listing, input *dynamodb.Query
 				continue // of the page before
 			}
 			record.Key, record.Daily = dimension, d.sums[dimension]
-			l.add(position, wire.AppendDailyRecord(nil, &record))
+			if l.add(position, wire.AppendDailyRecord(nil, &record)); l.page.full {
+				break
+			}
 		}
 	}
 	if err := l.copyEnd(); err != nil || out.LastEvaluatedKey == nil {

@@ -49,14 +49,12 @@ func (t *Table) deleteAs(ctx context.Context, org metering.OrgID, id metering.Gr
 	if created != "" {
 		condition += " AND begins_with(creationTime, " + u.value(text(string(created))) + ")"
 	}
-	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(orgKey(org), groupKey(id)), condition))
-	if err == nil {
-		countWrite(ctx, out.ConsumedCapacity)
-		return itemGroup(out.Attributes)
+	found, deleted, err := t.updateItem(ctx, "delete group", u.input(ctx, t.name, itemKey(orgKey(org), groupKey(id)), condition))
+	if err != nil {
+		return metering.Group{}, err
 	}
-	found, ok := failedCondition(err)
-	if !ok {
-		return metering.Group{}, storageError("delete group", err)
+	if deleted {
+		return itemGroup(found)
 	}
 	if found == nil {
 		return metering.Group{}, noSuchGroup(id, created)

@@ -45,17 +45,10 @@ func (t *Table) gate(ctx context.Context, begin bool) (closed string, err error)
 	if err != nil {
 		return "", err
 	}
-	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName:              &t.name,
-		Key:                    itemKey(gateKey, gateKey),
-		ConsistentRead:         aws.Bool(true),
-		ReturnConsumedCapacity: wantUnits(ctx),
-	})
+	item, err := t.getItem(ctx, "read whether reporting is paused", itemKey(gateKey, gateKey))
 	if err != nil {
-		return "", storageError("read whether reporting is paused", err)
+		return "", err
 	}
-	countRead(ctx, out.ConsumedCapacity)
-	item := out.Item
 	r := itemReader{item: item}
 	if !r.has(attrTableID) {
 		if !begin {
@@ -111,13 +104,8 @@ func (t *Table) ResumeRestored(ctx context.Context, by string, floor, now time.T
 	u.set(attrResumedBy, text(by))
 	u.set(attrResumedTime, text(metering.FormatTime(now)))
 	u.set(attrFloor, text(hourText(floor)))
-	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(gateKey, gateKey), condition))
-	if err == nil {
-		countWrite(ctx, out.ConsumedCapacity)
-		return nil
-	}
-	if _, ok := failedCondition(err); !ok {
-		return storageError("resume reporting", err)
+	if _, resumed, err := t.updateItem(ctx, "resume reporting", u.input(ctx, t.name, itemKey(gateKey, gateKey), condition)); err != nil || resumed {
+		return err
 	}
 	return metering.Errorf(metering.Conflict, "reporting is not paused, and the table was not restored since it began: nothing is to be resumed")
 }
@@ -127,15 +115,8 @@ func (t *Table) ResumeRestored(ctx context.Context, by string, floor, now time.T
 func (t *Table) takeTable(ctx context.Context, id string) (map[string]types.AttributeValue, error) {
 	u := newUpdate()
 	u.set(attrTableID, text(id))
-	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(gateKey, gateKey), "attribute_not_exists("+attrTableID+")"))
-	if err == nil {
-		countWrite(ctx, out.ConsumedCapacity)
-		return out.Attributes, nil
-	}
-	if found, ok := failedCondition(err); ok {
-		return found, nil
-	}
-	return nil, storageError("begin to report", err)
+	item, _, err := t.updateItem(ctx, "begin to report", u.input(ctx, t.name, itemKey(gateKey, gateKey), "attribute_not_exists("+attrTableID+")"))
+	return item, err
 }
 
 // closedBy returns why the item closes the gate of the table with that id.
@@ -191,14 +172,9 @@ func (t *Table) Resume(ctx context.Context, by string, now time.Time) error {
 	u.set(attrResumedTime, text(metering.FormatTime(now)))
 	began := u.name(attrTableID)
 	condition := "attribute_not_exists(" + began + ") OR " + began + " = " + u.value(text(id))
-	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(gateKey, gateKey), condition))
-	if err == nil {
-		countWrite(ctx, out.ConsumedCapacity)
-		return nil
-	}
-	found, ok := failedCondition(err)
-	if !ok {
-		return storageError("resume reporting", err)
+	found, resumed, err := t.updateItem(ctx, "resume reporting", u.input(ctx, t.name, itemKey(gateKey, gateKey), condition))
+	if err != nil || resumed {
+		return err
 	}
 	r := itemReader{item: found}
 	return metering.Errorf(metering.Conflict, "%s: usage that was sent since the backup would be sent again", restored(r.text(attrTableID), id))

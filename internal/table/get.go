@@ -21,21 +21,27 @@ func (t *Table) Group(ctx context.Context, org metering.OrgID, id metering.Group
 
 // group is Group with its item.
 func (t *Table) group(ctx context.Context, org metering.OrgID, id metering.GroupID) (metering.Group, map[string]types.AttributeValue, error) {
-	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName:              &t.name,
-		Key:                    itemKey(orgKey(org), groupKey(id)),
-		ConsistentRead:         aws.Bool(true),
-		ReturnConsumedCapacity: wantUnits(ctx),
-	})
+	item, err := t.getItem(ctx, "read a group", itemKey(orgKey(org), groupKey(id)))
 	if err != nil {
-		return metering.Group{}, nil, storageError("read a group", err)
+		return metering.Group{}, nil, err
 	}
-	countRead(ctx, out.ConsumedCapacity)
-	if out.Item == nil {
+	if item == nil {
 		return metering.Group{}, nil, noSuchGroup(id, "")
 	}
-	group, err := itemGroup(out.Item)
-	return group, out.Item, err
+	group, err := itemGroup(item)
+	return group, item, err
+}
+
+// getItem reads an item, consistently; it is nil if it does not exist.
+func (t *Table) getItem(ctx context.Context, doing string, key map[string]types.AttributeValue) (map[string]types.AttributeValue, error) {
+	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName: &t.name, Key: key, ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: wantUnits(ctx),
+	})
+	if err != nil {
+		return nil, storageError(doing, err)
+	}
+	countRead(ctx, out.ConsumedCapacity)
+	return out.Item, nil
 }
 
 // configNumber is the version of the config of the terms, as a group stores it.

@@ -117,6 +117,20 @@ func (u *update) input(ctx context.Context, table string, key map[string]types.A
 	}
 }
 
+// updateItem sends an update. It returns the item after it or, if met is false, the one that does not
+// meet the condition.
+func (t *Table) updateItem(ctx context.Context, doing string, input *dynamodb.UpdateItemInput) (item map[string]types.AttributeValue, met bool, err error) {
+	out, err := t.client.UpdateItem(ctx, input)
+	if err == nil {
+		countWrite(ctx, out.ConsumedCapacity)
+		return out.Attributes, true, nil
+	}
+	if found, failed := failedCondition(err); failed {
+		return found, false, nil
+	}
+	return nil, false, storageError(doing, err)
+}
+
 // blind is input without the group in the response: it saves reading it.
 func (u *update) blind(ctx context.Context, table string, key map[string]types.AttributeValue, condition string) *dynamodb.UpdateItemInput {
 	input := u.input(ctx, table, key, condition)

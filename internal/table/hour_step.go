@@ -26,18 +26,11 @@ const maxStep = 2_000_000
 //
 //	GetItem  PK = ORG#<org>#BILL#<entitlement>, SK = LEDGER   1 round trip, 1 read unit per 4 KB
 func (t *Table) Ledger(ctx context.Context, org metering.OrgID, entitlement metering.EntitlementID) (reports.Ledger, error) {
-	out, err := t.client.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName: &t.name, Key: itemKey(billKey(org, entitlement), ledgerKey),
-		ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: wantUnits(ctx),
-	})
-	if err != nil {
-		return reports.Ledger{}, storageError("read a ledger", err)
+	item, err := t.getItem(ctx, "read a ledger", itemKey(billKey(org, entitlement), ledgerKey))
+	if err != nil || item == nil {
+		return reports.Ledger{}, err
 	}
-	countRead(ctx, out.ConsumedCapacity)
-	if out.Item == nil {
-		return reports.Ledger{}, nil
-	}
-	written, err := t.strictText(ctx, "read a ledger", attrLedger, "the ledger", out.Item, attrVersion)
+	written, err := t.strictText(ctx, "read a ledger", attrLedger, "the ledger", item, attrVersion)
 	if err != nil {
 		return reports.Ledger{}, err
 	}
@@ -121,7 +114,14 @@ func (w *stepWrite) put(item map[string]types.AttributeValue, attribute string, 
 		w.left -= len(long)
 	}
 	w.pieces = append(w.pieces, pieces...)
-	put := &types.Put{TableName: &w.table, Item: item}
+	w.items = append(w.items, putIf(&w.table, item, version))
+}
+
+const isVersion = "#version = :version"
+
+// putIf puts an item if the one that is stored has the version; 0 is none.
+func putIf(table *string, item map[string]types.AttributeValue, version int) types.TransactWriteItem {
+	put := &types.Put{TableName: table, Item: item}
 	switch version {
 	case anyVersion:
 	case 0:
@@ -131,10 +131,8 @@ func (w *stepWrite) put(item map[string]types.AttributeValue, attribute string, 
 		put.ExpressionAttributeNames = map[string]string{"#version": attrVersion}
 		put.ExpressionAttributeValues = map[string]types.AttributeValue{":version": number(strconv.Itoa(version))}
 	}
-	w.items = append(w.items, types.TransactWriteItem{Put: put})
+	return types.TransactWriteItem{Put: put}
 }
-
-const isVersion = "#version = :version"
 
 // putRecords writes the parts of the records that have changed, and reports whether the first has.
 func (w *stepWrite) putRecords(before, after *reports.Hour) (first bool) {

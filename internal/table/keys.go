@@ -53,8 +53,19 @@ const workShards = 16
 // workKey is the partition of the work of an entitlement in byWork. It is the only partition that
 // organizations share; the items of the index are read by their keys, which name the organization.
 func workKey(org metering.OrgID, entitlement metering.EntitlementID) string {
-	sum := sha256.Sum256([]byte(string(org) + "\x00" + string(entitlement)))
-	return "WORK#" + strconv.Itoa(int(sum[0]%workShards))
+	return workPrefix + workShard(org, entitlement)
+}
+
+const workPrefix = "WORK#"
+
+func workShard(org metering.OrgID, entitlement metering.EntitlementID) string {
+	return shardOf(string(org) + "\x00" + string(entitlement))
+}
+
+// shardOf is the number of the partition of what is named so.
+func shardOf(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return strconv.Itoa(int(sum[0] % workShards))
 }
 
 // dueEscaper escapes as keyEscaper does, in two bytes instead of three: with three, the longest
@@ -64,16 +75,15 @@ var dueEscaper = strings.NewReplacer("%", "%p", "#", "%h")
 // dueKey sorts the work of byWork by the hour of its usage, then by entitlement. The id, as the
 // last part, is not escaped.
 func dueKey(hour time.Time, org metering.OrgID, entitlement metering.EntitlementID, id metering.GroupID) string {
-	return hour.UTC().Format(hourLayout) + "#" + dueEscaper.Replace(string(org)) + "#" + dueEscaper.Replace(string(entitlement)) + "#" + string(id)
+	return hourText(hour) + "#" + dueEscaper.Replace(string(org)) + "#" + dueEscaper.Replace(string(entitlement)) + "#" + string(id)
 }
 
 const hourLayout = "2006-01-02T15"
 
 // sendKey is the partition of byWork of the sealed hours of a lane.
-func sendKey(lane string) string {
-	sum := sha256.Sum256([]byte(lane))
-	return "SEND#" + strconv.Itoa(int(sum[0]%workShards))
-}
+func sendKey(lane string) string { return sendPrefix + shardOf(lane) }
+
+const sendPrefix = "SEND#"
 
 // sendLane begins the sendDueKey of each hour of a lane.
 func sendLane(lane string) string { return dueEscaper.Replace(lane) + "#" }
@@ -81,7 +91,7 @@ func sendLane(lane string) string { return dueEscaper.Replace(lane) + "#" }
 // sendDueKey sorts the sealed hours of a sendKey by lane, then by their next attempt, then by hour.
 // A zero time is before all others.
 func sendDueKey(lane string, next, hour time.Time) string {
-	return sendLane(lane) + metering.FormatTime(next) + "#" + hour.UTC().Format(hourLayout)
+	return sendLane(lane) + metering.FormatTime(next) + "#" + hourText(hour)
 }
 
 // billKey is the partition of the hours of an entitlement, and of its ledger.
@@ -96,7 +106,7 @@ const (
 )
 
 // hourKey is the sort key of an hour. Those of its other items begin with it and "#".
-func hourKey(hour time.Time) string { return hourPrefix + hour.UTC().Format(hourLayout) }
+func hourKey(hour time.Time) string { return hourPrefix + hourText(hour) }
 
 func recordsKey(hour time.Time, part int) string {
 	return fmt.Sprintf("%s#RECORDS#%03d", hourKey(hour), part)

@@ -173,10 +173,9 @@ func (t *Table) updateRetried(ctx context.Context, r *retrying) (after metering.
 	// alone may be equal.
 	condition := u.name("status") + " = " + u.value(r.read["status"]) + " AND " + u.name("lastUpdateTime") + " = " + u.value(r.read["lastUpdateTime"]) +
 		" AND " + u.as(r.read, attrRetry) + " AND " + u.as(r.read, attrApplied)
-	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(orgKey(r.org), groupKey(metering.GroupID(group.ID))), condition))
-	if err == nil {
-		countWrite(ctx, out.ConsumedCapacity)
-		after, err = itemGroup(out.Attributes)
+	found, retried, err := t.updateItem(ctx, "retry group", u.input(ctx, t.name, itemKey(orgKey(r.org), groupKey(metering.GroupID(group.ID))), condition))
+	if retried {
+		after, err = itemGroup(found)
 		return after, true, err
 	}
 	if message, ok := invalid(err); ok {
@@ -188,9 +187,8 @@ func (t *Table) updateRetried(ctx context.Context, r *retrying) (after metering.
 			Code: metering.Invalid, Message: "the group would be too large to store: " + instead, Cause: errors.New(message),
 		}
 	}
-	found, ok := failedCondition(err)
-	if !ok {
-		return metering.Group{}, false, storageError("retry group", err)
+	if err != nil {
+		return metering.Group{}, false, err
 	}
 	if isMine(found, attrRetry, r.operation) { // the response to the first attempt was lost
 		return *group, true, nil

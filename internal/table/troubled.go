@@ -3,7 +3,6 @@ package table
 import (
 	"context"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -33,9 +32,8 @@ func troubledAttributes(h *reports.Hour) map[string]types.AttributeValue {
 	if prefix == "" {
 		return nil
 	}
-	_, shard, _ := strings.Cut(workKey(h.Organization, h.Entitlement), "#")
 	return map[string]types.AttributeValue{
-		attrWork: text(prefix + shard),
+		attrWork: text(prefix + workShard(h.Organization, h.Entitlement)),
 		attrDue:  text(dueKey(h.Start, h.Organization, h.Entitlement, "")),
 	}
 }
@@ -57,21 +55,15 @@ func (t *Table) EachTroubled(ctx context.Context, rejectedFrom time.Time, take f
 }
 
 func (t *Table) eachTroubled(ctx context.Context, partition, from string, take func(reports.Place) error) error {
-	var next map[string]types.AttributeValue
-	for {
-		entries, more, err := t.workPage(ctx, partition, "#due >= :from", map[string]string{":from": from}, 0, next)
+	for e, err := range t.workOf(ctx, partition, "#due >= :from", map[string]string{":from": from}) {
 		if err != nil {
 			return err
 		}
-		for i := range entries {
-			if p, ok := placeOf(entries[i].pk, entries[i].sk); ok {
-				if err := take(p); err != nil {
-					return err
-				}
+		if p, ok := placeOf(e.pk, e.sk); ok {
+			if err := take(p); err != nil {
+				return err
 			}
 		}
-		if next = more; next == nil {
-			return nil
-		}
 	}
+	return nil
 }

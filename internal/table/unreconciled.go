@@ -2,7 +2,6 @@ package table
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strconv"
@@ -21,10 +20,7 @@ import (
 
 // unreconciledKey is the partition of byWork of the days of an organization. They are together, so
 // that each is read back once.
-func unreconciledKey(org metering.OrgID) string {
-	sum := sha256.Sum256([]byte(org))
-	return unreconciledPrefix + strconv.Itoa(int(sum[0]%workShards))
-}
+func unreconciledKey(org metering.OrgID) string { return unreconciledPrefix + shardOf(string(org)) }
 
 const unreconciledPrefix = "DAILY#"
 
@@ -53,7 +49,7 @@ func (e *workEntry) comparesDay() (d reports.Day, ok bool) {
 	if len(parts) != 4 {
 		return d, false
 	}
-	date, err := time.Parse(dayLayout, parts[0])
+	date, err := time.Parse(time.DateOnly, parts[0])
 	d = reports.Day{
 		Organization: metering.OrgID(dueUnescaper.Replace(parts[1])), Entitlement: metering.EntitlementID(dueUnescaper.Replace(parts[2])), Date: date,
 	}
@@ -143,14 +139,9 @@ func (t *Table) Reconciled(ctx context.Context, d reports.Day, read reports.Stor
 		u.remove(attrDue)
 		condition := u.name(attrVersion) + " = " + u.value(number(strconv.Itoa(version)))
 		key := itemKey(dailyPartition(d.Organization, d.Partner), dailyKey(metering.DayOf(d.Date), d.Entitlement, part))
-		out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, key, condition))
-		if _, changed := failedCondition(err); changed {
-			continue
+		if _, _, err := t.updateItem(ctx, "end the comparison of a day", u.input(ctx, t.name, key, condition)); err != nil {
+			return err
 		}
-		if err != nil {
-			return storageError("end the comparison of a day", err)
-		}
-		countWrite(ctx, out.ConsumedCapacity)
 	}
 	return nil
 }

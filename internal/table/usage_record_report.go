@@ -2,7 +2,6 @@ package table
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"time"
 
@@ -39,7 +38,7 @@ func (t *Table) PutReport(ctx context.Context, h *reports.Hour, ids []metering.G
 		return metering.Errorf(metering.Internal, "report %s can't be listed: the hour is %s", h.ID(), h.State)
 	}
 	var calls []reports.StoredCall
-	if slices.ContainsFunc(h.Sealed.Records, func(r reports.Record) bool { return len(r.Attempts) > 0 }) {
+	if h.WasSent() {
 		var err error
 		if calls, err = t.Calls(ctx, h.Place()); err != nil {
 			return err

@@ -68,14 +68,9 @@ func (t *Table) Expire(ctx context.Context, p reports.Place, id metering.GroupID
 
 // changeWaiting updates a group if it waits for the place.
 func (t *Table) changeWaiting(ctx context.Context, doing string, p reports.Place, id metering.GroupID, u *update) error {
-	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(orgKey(p.Organization), groupKey(id)), u.waits(p, id)))
-	if err == nil {
-		countWrite(ctx, out.ConsumedCapacity)
-		return nil
-	}
-	found, ok := failedCondition(err)
-	if !ok {
-		return storageError(doing, err)
+	found, changed, err := t.updateItem(ctx, doing, u.input(ctx, t.name, itemKey(orgKey(p.Organization), groupKey(id)), u.waits(p, id)))
+	if err != nil || changed {
+		return err
 	}
 	return t.dropWork(ctx, p.Organization, id, found)
 }
@@ -95,15 +90,8 @@ func (t *Table) dropWork(ctx context.Context, org metering.OrgID, id metering.Gr
 	u.remove(attrWork)
 	u.remove(attrDue)
 	condition := u.name("status") + " = " + u.value(found["status"])
-	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(orgKey(org), groupKey(id)), condition))
-	if err == nil {
-		countWrite(ctx, out.ConsumedCapacity)
-		return nil
-	}
-	if _, ok := failedCondition(err); ok { // it was changed meanwhile
-		return nil
-	}
-	return storageError("remove a group from the work", err)
+	_, _, err := t.updateItem(ctx, "remove a group from the work", u.input(ctx, t.name, itemKey(orgKey(org), groupKey(id)), condition))
+	return err // nil if it was changed meanwhile
 }
 
 // ended reports whether no group of that status waits to be reported.

@@ -32,13 +32,6 @@ func (t *Table) AddWork(ctx context.Context, g *metering.Group, due time.Time) (
 	u.set(attrWork, text(workKey(org, entitlement)))
 	u.set(attrDue, text(dueKey(due, org, entitlement, id)))
 	condition := u.name("status") + " = " + u.value(text(string(metering.StatusCreated))) + " AND attribute_not_exists(" + u.name(attrWork) + ")"
-	out, err := t.client.UpdateItem(ctx, u.input(ctx, t.name, itemKey(orgKey(org), groupKey(id)), condition))
-	if err == nil {
-		countWrite(ctx, out.ConsumedCapacity)
-		return true, nil
-	}
-	if _, ok := failedCondition(err); ok {
-		return false, nil
-	}
-	return false, storageError("enqueue a group", err)
+	_, added, err = t.updateItem(ctx, "enqueue a group", u.input(ctx, t.name, itemKey(orgKey(org), groupKey(id)), condition))
+	return added, err
 }

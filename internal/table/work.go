@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/metering/reports"
@@ -72,14 +73,10 @@ func (e *workEntry) sendsNext() (lane string, next time.Time, p reports.Place, o
 // What waits for one place may be a million groups: a page that holds one place alone is the last
 // of that place that is read. The index lags: a place may be missing, or be called for in vain.
 func (t *Table) EachPlace(ctx context.Context, until time.Time, take func(reports.Place) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var (
-		mu      sync.Mutex
-		failure error
-		scans   sync.WaitGroup
-		unknown = make([]unknownEntries, workShards)
-	)
+	caller := ctx
+	scans, ctx := errgroup.WithContext(ctx)
+	var mu sync.Mutex // the calls of take follow each other
+	unknown := make([]unknownEntries, workShards)
 	one := func(p reports.Place) error {
 		mu.Lock()
 		defer mu.Unlock()
@@ -89,22 +86,13 @@ func (t *Table) EachPlace(ctx context.Context, until time.Time, take func(report
 		return take(p)
 	}
 	for shard := range workShards {
-		scans.Go(func() {
-			err := t.scanPlaces(ctx, "WORK#"+strconv.Itoa(shard), hourText(until)+afterSeparator, one, &unknown[shard])
-			if err == nil {
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if failure == nil {
-				failure = err
-			}
-			cancel()
+		scans.Go(func() error {
+			return t.scanPlaces(ctx, workPrefix+strconv.Itoa(shard), hourText(until)+afterSeparator, one, &unknown[shard])
 		})
 	}
-	scans.Wait()
-	logUnknown(ctx, unknown)
-	return failure
+	err := scans.Wait()
+	logUnknown(caller, unknown)
+	return err
 }
 
 // EachSealed calls take for each sealed hour, lane by lane, those of a lane by their next attempt.
@@ -116,7 +104,7 @@ func (t *Table) EachSealed(ctx context.Context, take func(lane string, next time
 	var unknown unknownEntries
 	defer func() { logUnknown(ctx, []unknownEntries{unknown}) }()
 	for shard := range workShards {
-		for e, err := range t.workOf(ctx, "SEND#"+strconv.Itoa(shard), "", nil) {
+		for e, err := range t.workOf(ctx, sendPrefix+strconv.Itoa(shard), "", nil) {
 			if err != nil {
 				return err
 			}

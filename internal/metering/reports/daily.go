@@ -20,14 +20,22 @@ func (s *Step) Accepted() []Record {
 		if r.Outcome.Kind != Accepted || r.Quantity.Sign() == 0 {
 			continue
 		}
-		if s.Before != nil {
-			if before := s.Before.record(r.Dimension); before != nil && before.Outcome.Kind == Accepted {
-				continue
-			}
+		if s.before(r.Dimension) != Accepted {
+			accepted = append(accepted, r)
 		}
-		accepted = append(accepted, r)
 	}
 	return accepted
+}
+
+// before is the kind of the outcome that a dimension had before the step.
+func (s *Step) before(dimension string) Kind {
+	if s.Before == nil {
+		return Undecided
+	}
+	if r := s.Before.record(dimension); r != nil {
+		return r.Outcome.Kind
+	}
+	return Undecided
 }
 
 // Add returns the day with an accepted record. The first record is added to a nil day.

@@ -50,13 +50,7 @@ func (s *Step) Compared() bool {
 	}
 	for i := range s.After.Sealed.Records {
 		r := &s.After.Sealed.Records[i]
-		kind := Undecided
-		if s.Before != nil {
-			if before := s.Before.record(r.Dimension); before != nil {
-				kind = before.Outcome.Kind
-			}
-		}
-		if r.mayStand() && r.Outcome.Kind != kind {
+		if r.mayStand() && r.Outcome.Kind != s.before(r.Dimension) {
 			return true
 		}
 	}
