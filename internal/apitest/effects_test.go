@@ -141,6 +141,9 @@ type world struct {
 	requests  func() []tabletest.Request
 	effect    effect   // that is tested in it
 	read      []string // by readOn
+
+	names   *strings.Replacer // of plainText
+	namesAt int               // how many times it was made of
 }
 
 // begins is the time at which every world starts: late enough that DynamoDB Local, which uses the
@@ -306,7 +309,15 @@ func (w *world) plain(items map[string]string) map[string]string {
 
 var serials = regexp.MustCompile(`"serialID":\d+`)
 
+// plainText replaces what is of this world alone.
 func (w *world) plainText(text string) string {
+	if w.names == nil || w.namesAt != len(w.times) {
+		w.names, w.namesAt = w.plainer(), len(w.times)
+	}
+	return madeMetricID.ReplaceAllString(w.names.Replace(serials.ReplaceAllString(text, `"serialID":1`)), "METRIC")
+}
+
+func (w *world) plainer() *strings.Replacer {
 	pairs := []string{externalIDOf(w.org), "EXTERNALID", w.org, "ORGANIZATION"}
 	for i, key := range w.keys {
 		inJSON := strings.ReplaceAll(fmt.Sprintf("%d", key[:]), " ", ",")
@@ -327,6 +338,5 @@ func (w *world) plainText(text string) string {
 			pairs = append(pairs, metering.FormatTime(at.Add(later)), metering.FormatTime(begins.Add(later)))
 		}
 	}
-	text = strings.NewReplacer(pairs...).Replace(serials.ReplaceAllString(text, `"serialID":1`))
-	return madeMetricID.ReplaceAllString(text, "METRIC")
+	return strings.NewReplacer(pairs...)
 }

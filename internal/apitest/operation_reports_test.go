@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -58,7 +59,7 @@ var _ = declare(operation{
 	draw: drawDaily, odds: 2,
 	stored: &stored{
 		of:    "daily",
-		model: func(o *organization) any { return o.daily("") },
+		model: func(o *organization) any { return o.daily() },
 		service: func(read func(path, query string) doc) any {
 			all := []any{}
 			for _, partner := range partners {
@@ -274,13 +275,13 @@ func (o *organization) reports() []any {
 	return all
 }
 
-// daily are the daily records of a partner, or of all, as the API returns them, newest first.
-func (o *organization) daily(partner string) []any {
+// daily are all daily records as the API returns them, those of a partner newest first.
+func (o *organization) daily() []any {
 	all := []any{}
 	for _, p := range partners {
 		var some []doc
 		for _, d := range o.all("daily") {
-			if d["partner"] == p && (partner == "" || partner == p) {
+			if d["partner"] == p {
 				some = append(some, d)
 			}
 		}
@@ -293,12 +294,8 @@ func (o *organization) daily(partner string) []any {
 }
 
 func withoutBuyer(d doc) doc {
-	shown := doc{}
-	for name, value := range d {
-		if name != "buyer" {
-			shown[name] = value
-		}
-	}
+	shown := maps.Clone(d)
+	delete(shown, "buyer")
 	return shown
 }
 

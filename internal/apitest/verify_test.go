@@ -2,13 +2,10 @@ package apitest
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -49,16 +46,6 @@ func secretNamed(name string) string {
 	return "arn:aws:secretsmanager:us-east-1:123456789012:secret:marketmeter/acme/" + name
 }
 
-// keyOfAccount is the key of a service account, as Google exports it.
-func keyOfAccount(t testing.TB, email string) string {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
-	return toJSON(t, doc{"type": "service_account", "client_email": email, "private_key_id": "1", "private_key": string(text)})
-}
-
 func account(audience, email string) doc {
 	return externalAccount(doc{
 		"audience": audience, "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/" + email + ":generateAccessToken",
@@ -84,7 +71,7 @@ func eachVerifying(t *testing.T, test func(t *testing.T, a *verifying)) {
 			b.Change(func(c *sandbox.Catalog) {
 				c.AWS.Sellers = []sandbox.AWSSeller{{AccountID: "123456789012", AccessKeyIDs: []string{"AKIDOWN"}}}
 			})
-			key, wrongKey := keyOfAccount(t, rt.Robot), keyOfAccount(t, "nobody@seller.iam.gserviceaccount.com")
+			key, wrongKey := rt.Key(rt.Robot), rt.Key("nobody@seller.iam.gserviceaccount.com")
 			connector := connect.New(connect.Options{
 				Credentials: awssdk.CredentialsProviderFunc(func(context.Context) (awssdk.Credentials, error) {
 					return awssdk.Credentials{AccessKeyID: "AKIDOWN", SecretAccessKey: plantedKey, SessionToken: plantedSession}, nil
@@ -96,7 +83,7 @@ func eachVerifying(t *testing.T, test func(t *testing.T, a *verifying)) {
 				},
 			})
 			a := &verifying{box: b, secrets: []string{
-				plantedKey, plantedSession, plantedWrong, rt.ClientSecret, strings.Split(key, `\n`)[1], strings.Split(wrongKey, `\n`)[1],
+				plantedKey, plantedSession, plantedWrong, rt.ClientSecret, strings.Split(key, `\n`)[1], // of both keys
 			}}
 			a.api = newAPIOver(t, way, tabletest.Watched(t), func(api *httpapi.API) {
 				api.SandboxURL = b.URL
@@ -147,9 +134,7 @@ func (a *verifying) put(t *testing.T, partner, query string, body doc, headers .
 	t.Helper()
 	r := request{method: "PUT", path: connectionPath("acme", partner), query: query, body: toJSON(t, body), headers: map[string]string{"Content-Type": "application/json"}}
 	for _, h := range headers {
-		for name, value := range h {
-			r.headers[name] = value
-		}
+		maps.Copy(r.headers, h)
 	}
 	got := a.do(t, r)
 	a.wantNoSecret(t, "the response", got.body)
@@ -170,13 +155,8 @@ func (a *verifying) calls(t *testing.T) int {
 func TestVerify_WrongCredentialsAre422(t *testing.T) {
 	eachVerifying(t, func(t *testing.T, a *verifying) {
 		azure := func(members ...doc) doc {
-			c := doc{"endpoint": a.box.URL, "tenantID": rt.Tenant, "clientID": rt.Application, "secretArn": secretNamed("azure-AbCdEf")}
-			for _, m := range members {
-				for name, value := range m {
-					c[name] = value
-				}
-			}
-			return c
+			ours := doc{"endpoint": a.box.URL, "tenantID": rt.Tenant, "clientID": rt.Application, "secretArn": secretNamed("azure-AbCdEf")}
+			return azureConnection(append([]doc{ours}, members...)...)
 		}
 		google := func(name string, value any) doc { return doc{"endpoint": a.box.URL, name: value} }
 		for _, c := range []struct {

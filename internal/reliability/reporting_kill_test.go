@@ -615,8 +615,7 @@ func identity(r *sandbox.Record) string {
 }
 
 func (s *seller) identityOf(p reports.Place, dimension string) string {
-	i := slices.IndexFunc(s.sold, func(e *sold) bool { return e.id == string(p.Entitlement) })
-	return strings.Join([]string{s.sold[i].resource, dimension, metering.FormatTime(p.Hour)}, " ")
+	return strings.Join([]string{s.soldBy(string(p.Entitlement)).resource, dimension, metering.FormatTime(p.Hour)}, " ")
 }
 
 // settle waits until the programs have done all that is due: the server, and `report run` beside
@@ -704,8 +703,12 @@ func (s *seller) settled(t *testing.T, now time.Time, done func(*storedHour) boo
 }
 
 func (s *seller) scheduleOf(entitlement string) reports.Schedule {
-	i := slices.IndexFunc(s.sold, func(e *sold) bool { return e.id == entitlement })
-	return reports.ScheduleOf(&metering.Entitlement{Partner: s.sold[i].partner}, metering.Connection{})
+	return reports.ScheduleOf(&metering.Entitlement{Partner: s.soldBy(entitlement).partner}, metering.Connection{})
+}
+
+// soldBy returns an entitlement by its id.
+func (s *seller) soldBy(id string) *sold {
+	return s.sold[slices.IndexFunc(s.sold, func(e *sold) bool { return e.id == id })]
 }
 
 // verify compares the bill with the usage that was acknowledged.

@@ -123,17 +123,7 @@ func TestMembers_AreAppliedAgain(t *testing.T) {
 			r.claim("g1")
 			for i, outcomes := range [][]string{c.first, c.second} {
 				h := withOutcomes(r.version(3+i), outcomes...)
-				members, err := r.Members(t.Context(), h, []metering.GroupID{"g1"})
-				if err != nil || len(members) != 1 {
-					t.Fatalf("%v, %v", members, err)
-				}
-				made, err := h.Apply(members[0])
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := r.Apply(t.Context(), h, "g1", &made, now); err != nil {
-					t.Fatal(err)
-				}
+				r.settle(t, h, "g1")
 			}
 			r.wantStatus("g1", c.want)
 		})
@@ -161,17 +151,7 @@ func TestMembers_OfARetryInPartWithoutRoomSettle(t *testing.T) {
 			r.apply("g1", 4, "a", "ACCEPTED", "b", "UNKNOWN")
 			r.set("g1", map[string]types.AttributeValue{"_outcomes": text("IN_REPORT")})
 			h := withOutcomes(r.version(5), "b", c.resolved)
-			members, err := r.Members(t.Context(), h, []metering.GroupID{"g1"})
-			if err != nil || len(members) != 1 {
-				t.Fatalf("%v, %v", members, err)
-			}
-			made, err := h.Apply(members[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := r.Apply(t.Context(), h, "g1", &made, now); err != nil {
-				t.Fatal(err)
-			}
+			r.settle(t, h, "g1")
 			r.wantStatus("g1", c.want)
 			if got := r.item("g1")["_outcomes"]; has(r.item("g1"), "_outcomes") != c.outcomes || c.outcomes && got.(*types.AttributeValueMemberS).Value != "IN_REPORT" {
 				t.Errorf("%v", got)
@@ -344,5 +324,21 @@ func TestExpire_OfTheLargestGroup(t *testing.T) {
 	}
 	if g := r.wantStatus("g1", metering.StatusReportFailed); len(g.Problems) != 1 || g.Problems[0].Code != metering.ProblemExpired || len(g.Problems[0].Message) > 1000 {
 		t.Errorf("%+v", g.Problems)
+	}
+}
+
+// settle gives a member what the hour makes of it.
+func (r *groupsTable) settle(t *testing.T, h *reports.Hour, id metering.GroupID) {
+	t.Helper()
+	members, err := r.Members(t.Context(), h, []metering.GroupID{id})
+	if err != nil || len(members) != 1 {
+		t.Fatalf("%v, %v", members, err)
+	}
+	made, err := h.Apply(members[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Apply(t.Context(), h, id, &made, now); err != nil {
+		t.Fatal(err)
 	}
 }

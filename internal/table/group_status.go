@@ -117,8 +117,8 @@ func (u *update) input(ctx context.Context, table string, key map[string]types.A
 	}
 }
 
-// updateItem sends an update. It returns the item after it or, if met is false, the one that does not
-// meet the condition.
+// updateItem sends an update. It returns the item after it or, if met is false, the one that does
+// not meet the condition.
 func (t *Table) updateItem(ctx context.Context, doing string, input *dynamodb.UpdateItemInput) (item map[string]types.AttributeValue, met bool, err error) {
 	out, err := t.client.UpdateItem(ctx, input)
 	if err == nil {

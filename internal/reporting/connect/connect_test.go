@@ -2,11 +2,6 @@ package connect
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -51,23 +46,6 @@ func own(key, secret, session string) awssdk.CredentialsProvider {
 	})
 }
 
-var privateKey = sync.OnceValue(func() string {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		panic(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
-})
-
-// serviceAccountKey is the key of a service account, as Google exports it.
-func serviceAccountKey(email string) string {
-	text, err := json.Marshal(map[string]string{"type": "service_account", "client_email": email, "private_key_id": "1", "private_key": privateKey()})
-	if err != nil {
-		panic(err)
-	}
-	return string(text)
-}
-
 func externalAccount(email string) map[string]any {
 	return map[string]any{"audience": rt.Audience, "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/" + email + ":generateAccessToken"}
 }
@@ -77,8 +55,8 @@ func beside(b *rt.Box) Options {
 	return Options{
 		Credentials: own("AKIDOWN", "planted-own-secret", "planted-own-session"), Region: "us-east-1",
 		Secrets: vault{
-			azureID: rt.ClientSecret, gcpID: serviceAccountKey(rt.Robot),
-			SandboxSecret("AZURE", rt.Application): rt.ClientSecret, SandboxSecret("GCP", ""): serviceAccountKey(rt.Robot),
+			azureID: rt.ClientSecret, gcpID: rt.Key(rt.Robot),
+			SandboxSecret("AZURE", rt.Application): rt.ClientSecret, SandboxSecret("GCP", ""): rt.Key(rt.Robot),
 		},
 		SandboxURL: b.URL, Now: b.Now,
 	}
@@ -335,7 +313,7 @@ func TestVerify_SaysWhatIsWrong(t *testing.T) {
 		}, "status 403, Forbidden: the application is in no offer's technical configuration"},
 		{"Google, key", c("GCP", func(c *metering.Connection) { c.SecretARN = gcpID }), nil, ""},
 		{"Google, account", c("GCP", func(c *metering.Connection) { c.SecretARN = gcpID }), func(o *Options) {
-			o.Secrets = vault{gcpID: serviceAccountKey("planted@x")}
+			o.Secrets = vault{gcpID: rt.Key("planted@x")}
 		}, "status 400, invalid_grant: Invalid grant: account not found"},
 		{"Google, no key", c("GCP", func(c *metering.Connection) { c.SecretARN = gcpID }), func(o *Options) {
 			o.Secrets = vault{gcpID: "planted-no-key"}

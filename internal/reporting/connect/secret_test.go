@@ -152,7 +152,7 @@ func TestConnector_ReturnsNoSecret(t *testing.T) {
 				for _, status := range []int{200, 400, 401, 403, 429, 500} {
 					e := &echo{path: path, status: status, form: of, secrets: map[string]bool{
 						"planted-own-secret": true, "planted-own-session": true, "planted-role-secret": true, "planted-role-session": true, rt.ClientSecret: true,
-						strings.Split(privateKey(), "\n")[1]: true,
+						strings.Split(rt.Key(rt.Robot), `\n`)[1]: true,
 					}}
 					o := beside(b)
 					o.Transport, o.STSEndpoint = e, sts

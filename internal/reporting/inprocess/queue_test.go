@@ -89,7 +89,7 @@ func TestQueue_IsBounded(t *testing.T) {
 	}
 }
 
-// Work that enqueues its own hint for ever ends, and goes on after the next schedule.
+// Work that enqueues its own hint without end is stopped, and continues after the next schedule.
 func TestQueue_SameHintIsBounded(t *testing.T) {
 	t.Parallel()
 	var q Queue
