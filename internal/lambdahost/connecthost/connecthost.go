@@ -26,7 +26,7 @@ func Run() {
 	// Verifications are rare: a connection would be broken before the next one.
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true
-	api.Verify = Connector(workerhost.Environment{Credentials: tablehost.Credentials(), Transport: transport, Getenv: os.Getenv}).Verify
+	api.Verify = Connector(workerhost.Environment{Credentials: tablehost.Credentials(), Transport: transport, Getenv: os.Getenv, Now: time.Now}).Verify
 	lambdahost.Serve(api, log, func(a *httpapi.API) http.Handler { return a.HandlerOf(httpapi.ConnectionOperations()) })
 }
 
@@ -52,6 +52,6 @@ func Connector(e workerhost.Environment) *connect.Connector {
 	return connect.New(connect.Options{
 		Credentials: e.Credentials, Region: e.Getenv("AWS_REGION"), STSEndpoint: endpoint,
 		Secrets:    &awscall.Secrets{Client: client, Endpoint: endpoint},
-		SandboxURL: e.Getenv("SANDBOX_URL"), OwnRoleOrganizations: tablehost.OwnRoleOrganizations(e.Getenv), Transport: e.Transport, Now: time.Now,
+		SandboxURL: e.Getenv("SANDBOX_URL"), OwnRoleOrganizations: tablehost.OwnRoleOrganizations(e.Getenv), Transport: e.Transport, Now: e.Now,
 	})
 }

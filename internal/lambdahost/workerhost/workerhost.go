@@ -42,6 +42,7 @@ type Environment struct {
 	Transport    *http.Transport // of all calls but those to the table
 	// Getenv returns the variables of a function in template.yaml, and those that Lambda adds.
 	Getenv func(string) string
+	Now    func() time.Time
 }
 
 // Process returns the environment of the process, without marketplaces. It opens the table.
@@ -51,12 +52,13 @@ func Process(log *slog.Logger) Environment {
 		Credentials: tablehost.Credentials(),
 		Transport:   http.DefaultTransport.(*http.Transport).Clone(),
 		Getenv:      os.Getenv,
+		Now:         time.Now,
 	}
 }
 
 // AWS returns a client of AWS's services, and their endpoint if it is not the Region's.
 func (e *Environment) AWS() (client *awscall.Client, endpoint string) {
-	return &awscall.Client{Credentials: e.Credentials, HTTP: exchange.NewClient(e.Transport, 0), Now: time.Now}, e.Getenv("AWS_SERVICES_ENDPOINT")
+	return &awscall.Client{Credentials: e.Credentials, HTTP: exchange.NewClient(e.Transport, 0), Now: e.Now}, e.Getenv("AWS_SERVICES_ENDPOINT")
 }
 
 // Schedule returns the function that a schedule calls every 5 minutes.
@@ -107,7 +109,7 @@ func (e *Environment) worker(log *slog.Logger) *reporting.Worker {
 		Store:        e.Table,
 		Marketplaces: e.Marketplaces,
 		Queue:        reporting.Queues{Plan: queue("PLAN_QUEUE_URL"), Submit: queue("SUBMIT_QUEUE_URL")},
-		Now:          time.Now,
+		Now:          e.Now,
 		Log:          log,
 	}
 }

@@ -72,6 +72,7 @@ type stack struct {
 	queues map[string]string // the URLs of the queues here, by function
 	dead   map[string]string // and of their dead letters
 	log    *lines
+	now    func() time.Time // the clock of all but moto
 	invoke func(ctx context.Context, function string, event []byte) ([]byte, error)
 }
 
@@ -99,17 +100,21 @@ func newStack(t *testing.T, shared *table.Table) *stack {
 	t.Helper()
 	s := &stack{
 		t: t, org: metering.OrgID("acme-" + strings.ToLower(t.Name()[len("TestWorkers/"):])), table: shared, box: rt.Start(t, sandbox.Options{}), aws: programtest.Moto(t),
-		queues: map[string]string{}, dead: map[string]string{}, log: &lines{},
+		queues: map[string]string{}, dead: map[string]string{}, log: &lines{}, now: time.Now,
+	}
+	if inContainers == "" { // whose functions have the real time
+		offset := time.Until(midMonth(time.Now()))
+		s.now = func() time.Time { return time.Now().Add(offset) }
 	}
 	if s.table == nil {
 		s.table = tabletest.New(t)
 	}
-	now, frozen := time.Now(), false
+	now, frozen := s.now(), false
 	if _, err := s.box.SetClock(sandbox.ClockChange{Time: &now, Frozen: &frozen}); err != nil {
 		t.Fatal(err)
 	}
 	own := credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", ownSecret, "")
-	s.moto = &awscall.Client{Credentials: own, HTTP: exchange.NewClient(nil, time.Minute), Now: time.Now}
+	s.moto = &awscall.Client{Credentials: own, HTTP: exchange.NewClient(nil, time.Minute), Now: s.now}
 	for _, function := range []string{"plan", "submit"} {
 		s.dead[function] = s.createQueue(function+"-dead", map[string]string{})
 		s.queues[function] = s.createQueue(function, map[string]string{
@@ -159,7 +164,7 @@ func expose(t *testing.T, at, to string) {
 func (s *stack) sell(sandboxURL string) {
 	s.t.Helper()
 	for _, e := range worldtest.Entitlements() {
-		change, err := metering.NewEntitlementChange(s.org, e.ID, &e, metering.Conditions{}, time.Now())
+		change, err := metering.NewEntitlementChange(s.org, e.ID, &e, metering.Conditions{}, s.now())
 		if err == nil {
 			_, _, err = s.table.PutEntitlement(s.t.Context(), &change)
 		}
@@ -224,6 +229,7 @@ func (s *stack) inProcess(own credentials.StaticCredentialsProvider) func(contex
 	log := slog.New(slog.NewJSONHandler(s.log, nil))
 	e := workerhost.Environment{
 		Table: s.table, Credentials: own, Transport: http.DefaultTransport.(*http.Transport).Clone(), Getenv: func(name string) string { return variables[name] },
+		Now: s.now,
 	}
 	sending := e
 	sending.Marketplaces = connecthost.Connector(e)
@@ -374,26 +380,39 @@ func (s *stack) letters(function string) (bodies []string) {
 	return bodies
 }
 
+// midMonth is the last noon of the 10th of a month. Near the end of a month, the hours that are
+// closed are not those whose usage is taken.
+func midMonth(now time.Time) time.Time {
+	now = now.UTC()
+	noon := time.Date(now.Year(), now.Month(), 10, 12, 0, 0, 0, time.UTC)
+	if noon.After(now) {
+		noon = noon.AddDate(0, -1, 0)
+	}
+	return noon
+}
+
 // closedHour returns the start of the last hour that is closed for usage of the marketplace, and
-// whose window is not.
-func closedHour(t *testing.T, partner metering.Partner, now time.Time) time.Time {
-	t.Helper()
-	s := reports.ScheduleOf(&metering.Entitlement{Partner: partner}, metering.Connection{})
+// whose window is not for another 10 minutes. Google has none from 50 to 70 minutes after the end
+// of its month, and ok is false: the functions in this process never have that time.
+func (s *stack) closedHour(partner metering.Partner) (hour time.Time, ok bool) {
+	s.t.Helper()
+	now, schedule := s.now(), reports.ScheduleOf(&metering.Entitlement{Partner: partner}, metering.Connection{})
 	for hour := metering.HourOf(now); now.Sub(hour) < metering.UsageWindow; hour = hour.Add(-time.Hour) {
-		if !now.Before(s.Closes(hour)) && now.Add(10*time.Minute).Before(s.Deadline(hour)) {
-			return hour
+		if !now.Before(schedule.Closes(hour)) && now.Add(10*time.Minute).Before(schedule.Deadline(hour)) {
+			return hour, true
 		}
 	}
-	// For some minutes after the end of Google's month. CI fails then, rather than pass without it.
-	programtest.Skip(t, fmt.Sprintf("no hour of %s is closed at %v whose usage it would take", partner, now))
-	return time.Time{}
+	if partner != "GCP" || inContainers == "" {
+		s.t.Fatalf("no hour of %s is closed at %v whose usage it would take", partner, now)
+	}
+	return time.Time{}, false
 }
 
 // report stores usage, and returns the id of its group.
 func (s *stack) report(e metering.EntitlementID, at time.Time, quantity string) metering.GroupID {
 	s.t.Helper()
 	g := metering.NewGroup{EntitlementID: string(e), Timestamp: &at, Records: []metering.NewRecord{{Key: "d0", Quantity: quantity}}}
-	groups, err := s.table.Report(s.t.Context(), s.org, &metering.Report{Groups: []metering.NewGroup{g}, Now: time.Now()})
+	groups, err := s.table.Report(s.t.Context(), s.org, &metering.Report{Groups: []metering.NewGroup{g}, Now: s.now()})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -416,28 +435,33 @@ var partners = map[metering.EntitlementID]metering.Partner{worldtest.OnAWS: "AWS
 func reportUsage(s *stack) {
 	t := s.t
 	groups := map[metering.EntitlementID][]metering.GroupID{}
+	status, billed := map[metering.EntitlementID]metering.Status{}, "d0=5 d0=5 d0=5"
 	for e, partner := range partners {
-		hour := closedHour(t, partner, time.Now())
+		at, ok := s.closedHour(partner)
+		at, status[e] = at.Add(time.Minute), metering.StatusReported
+		if !ok { // usage of the hour that has begun waits
+			at, status[e], billed = metering.HourOf(s.now()), metering.StatusCreated, "d0=5 d0=5"
+		}
 		for _, quantity := range []string{"2", "3"} {
-			groups[e] = append(groups[e], s.report(e, hour.Add(time.Minute), quantity))
+			groups[e] = append(groups[e], s.report(e, at, quantity))
 		}
 	}
 	s.schedule()
 	s.work()
 	for e, ids := range groups {
 		for _, id := range ids {
-			if got := s.status(id); got != metering.StatusReported {
-				t.Errorf("a group of %s is %s: %s", e, got, s.log)
+			if got := s.status(id); got != status[e] {
+				t.Errorf("a group of %s is %s, want %s: %s", e, got, status[e], s.log)
 			}
 		}
 	}
-	if got := s.box.Billed(); got != "d0=5 d0=5 d0=5" {
+	if got := s.box.Billed(); got != billed {
 		t.Errorf("billed: %s", got)
 	}
 	// More hints find nothing to do.
 	s.schedule()
 	s.work()
-	if got := s.box.Billed(); got != "d0=5 d0=5 d0=5" {
+	if got := s.box.Billed(); got != billed {
 		t.Errorf("billed by more hints: %s", got)
 	}
 	for _, function := range []string{"plan", "submit"} {
@@ -456,7 +480,7 @@ func reportUsage(s *stack) {
 // once.
 func messagesFailAlone(s *stack) {
 	t := s.t
-	hour := closedHour(t, "AWS", time.Now())
+	hour, _ := s.closedHour("AWS")
 	group := s.report(worldtest.OnAWS, hour, "7")
 	good := reporting.EncodeHint(reporting.Hint{Place: reports.Place{Organization: s.org, Entitlement: worldtest.OnAWS, Hour: hour}})
 	const junk, foreign = `{"hello":"world"}`, `{"organization":"acme","lane":"0123"}`
@@ -496,17 +520,17 @@ func messagesFailAlone(s *stack) {
 // While reporting is paused, nothing is sent and nothing fails. Afterwards it continues.
 func pausedDoNothing(s *stack) {
 	t := s.t
-	hour := closedHour(t, "AZURE", time.Now())
+	hour, _ := s.closedHour("AZURE")
 	group := s.report(worldtest.OnAzure, hour, "4")
 	s.schedule()
-	if err := s.table.Pause(t.Context(), "somebody", time.Now()); err != nil {
+	if err := s.table.Pause(t.Context(), "somebody", s.now()); err != nil {
 		t.Fatal(err)
 	}
 	s.work()
 	if got, billed := s.status(group), s.box.Billed(); got != metering.StatusCreated || billed != "" {
 		t.Errorf("paused, the group is %s, and billed: %q", got, billed)
 	}
-	if err := s.table.Resume(t.Context(), "somebody", time.Now()); err != nil {
+	if err := s.table.Resume(t.Context(), "somebody", s.now()); err != nil {
 		t.Fatal(err)
 	}
 	s.schedule()
@@ -519,7 +543,8 @@ func pausedDoNothing(s *stack) {
 // A day is compared with what Azure has of it. It is too young to be reconciled.
 func reconcile(s *stack) {
 	t := s.t
-	group := s.report(worldtest.OnAzure, closedHour(t, "AZURE", time.Now()), "4")
+	hour, _ := s.closedHour("AZURE")
+	group := s.report(worldtest.OnAzure, hour, "4")
 	s.schedule()
 	s.work()
 	if got := s.status(group); got != metering.StatusReported {
