@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -132,15 +133,18 @@ func (got answer) err() error {
 
 // world is an organization with its items, in a table that it shares with others.
 type world struct {
-	client    *dynamodb.Client
-	tableName string
-	table     *table.Table
-	org       string
-	keys      [2]auth.Hash
-	times     []time.Time // of its clock, the last being now
-	requests  func() []tabletest.Request
-	effect    effect   // that is tested in it
-	read      []string // by readOn
+	client     *dynamodb.Client
+	tableName  string
+	table      *table.Table
+	org        string
+	keys       [2]auth.Hash
+	keyID      string      // of its requests
+	times      []time.Time // of its clock, the last being now
+	requests   func() []tabletest.Request
+	seen       int // requests, by items
+	partitions map[string]*partitionItems
+	effect     effect   // that is tested in it
+	read       []string // by readOn
 
 	names   *strings.Replacer // of plainText
 	namesAt int               // how many times it was made of
@@ -153,7 +157,16 @@ var begins = time.Date(2099, 7, 29, 15, 51, 28, 71_000_000, time.UTC)
 func newWorld(client *dynamodb.Client, tableName string) *world {
 	return &world{
 		client: client, tableName: tableName, table: table.New(client, tableName), times: []time.Time{begins},
-		org: string(auth.New()), keys: [2]auth.Hash{auth.New().Hash(), auth.New().Hash()},
+		org: string(auth.New()), keys: [2]auth.Hash{auth.New().Hash(), auth.New().Hash()}, keyID: "0123456789abcdef",
+	}
+}
+
+// share makes the world one with another, which is only read. Its lists have no checkpoints yet:
+// each key has its own.
+func (w *world) share(of *world) {
+	w.org, w.keys, w.keyID, w.partitions = of.org, of.keys, auth.New().Hash().ID(), map[string]*partitionItems{}
+	for partition, p := range of.partitions {
+		w.partitions[partition] = &partitionItems{items: p.items}
 	}
 }
 
@@ -216,7 +229,7 @@ func (w *world) send(ctx context.Context, over *table.Table, r request) answer {
 	api := &httpapi.API{
 		Table: over, Log: slog.New(slog.DiscardHandler), Now: w.now, CountUnits: table.CountUnits,
 		Authenticate: func(*http.Request) (auth.Principal, error) {
-			return auth.Principal{Organization: metering.OrgID(w.org), KeyID: "0123456789abcdef", Scopes: auth.Admin}, nil
+			return auth.Principal{Organization: metering.OrgID(w.org), KeyID: w.keyID, Scopes: auth.Admin}, nil
 		},
 	}
 	if w.effect.hasty {
@@ -242,43 +255,70 @@ func plainTag(etag string, body []byte) string {
 }
 
 // items are all that is stored in the partitions requested so far; for an operation that only
-// reads, without checkpoints.
+// reads, without checkpoints. A partition is read again only if a write to it was recorded after
+// the first call: nothing else changes it, and a write may be carried out long after it was sent.
 func (w *world) items(ctx context.Context) (map[string]string, error) {
-	partitions := map[string]bool{}
-	for _, request := range w.requests() {
+	prepared := w.partitions == nil
+	if prepared {
+		w.partitions = map[string]*partitionItems{}
+	}
+	requests := w.requests()
+	for _, request := range requests[w.seen:] {
 		for _, access := range request.Accesses {
 			for _, partition := range access.Partitions {
-				partitions[partition] = partitions[partition] || access.Index == ""
+				if access.Index != "" || w.effect.reads && strings.Contains(partition, "#PAGE#") {
+					continue
+				}
+				p := w.partitions[partition]
+				if p == nil {
+					p = &partitionItems{}
+					w.partitions[partition] = p
+				}
+				p.changes = p.changes || !prepared && !slices.Contains(readingActions, access.Action)
 			}
 		}
 	}
+	w.seen = len(requests)
 	all := map[string]string{}
-	for partition, ofTable := range partitions {
-		if !ofTable || w.effect.reads && strings.Contains(partition, "#PAGE#") {
-			continue
-		}
-		out, err := w.client.Query(ctx, &dynamodb.QueryInput{
-			TableName: &w.tableName, ConsistentRead: aws.Bool(true), KeyConditionExpression: aws.String("PK = :pk"),
-			ExpressionAttributeValues: map[string]types.AttributeValue{":pk": &types.AttributeValueMemberS{Value: partition}},
-		})
-		if err != nil {
-			return nil, err
-		}
-		for _, item := range out.Items {
-			text, err := json.Marshal(item)
-			if err != nil {
+	for partition, p := range w.partitions {
+		if p.items == nil || p.changes {
+			if err := w.readItems(ctx, partition, p); err != nil {
 				return nil, err
 			}
-			var key struct{ PK, SK struct{ Value string } }
-			if err := json.Unmarshal(text, &key); err != nil {
-				return nil, err
-			}
-			if key.SK.Value != "SERIAL" || !w.effect.numbers { // TestSerials_AreUniqueAcrossProcesses holds that no two groups have one number
-				all[key.PK.Value+" "+key.SK.Value] = string(text)
-			}
 		}
+		maps.Copy(all, p.items)
 	}
 	return all, nil
+}
+
+// partitionItems are the items of a partition, by key, as they were last read.
+type partitionItems struct {
+	changes bool
+	items   map[string]string
+}
+
+var readingActions = []string{"Query", "GetItem", "BatchGetItem", "ConditionCheckItem"}
+
+func (w *world) readItems(ctx context.Context, partition string, p *partitionItems) error {
+	out, err := w.client.Query(ctx, &dynamodb.QueryInput{
+		TableName: &w.tableName, ConsistentRead: aws.Bool(true), KeyConditionExpression: aws.String("PK = :pk"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{":pk": &types.AttributeValueMemberS{Value: partition}},
+	})
+	if err != nil {
+		return err
+	}
+	p.items = map[string]string{}
+	for _, item := range out.Items {
+		text, err := json.Marshal(item)
+		if err != nil {
+			return err
+		}
+		sk := item["SK"].(*types.AttributeValueMemberS).Value
+		if sk != "SERIAL" || !w.effect.numbers { // TestSerials_AreUniqueAcrossProcesses holds that no two groups have one number
+			p.items[partition+" "+sk] = string(text)
+		}
+	}
+	return nil
 }
 
 // plain makes items comparable with those of other worlds: it removes what belongs to this one

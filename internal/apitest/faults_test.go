@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
@@ -38,6 +39,7 @@ type trial struct {
 	late     tabletest.Late
 	patience time.Duration                                              // of the client for a response, until the attempt that goes wrong
 	alike    bool                                                       // it must take no more attempts than without a fault
+	hurried  bool                                                       // the client retries at once
 	without  func(*dynamodb.Client, *tabletest.Faults) *dynamodb.Client // what the faulty client lacks; nil if nothing
 
 	attempt atomic.Int64 // the current one, the first being 0
@@ -49,7 +51,9 @@ type course struct {
 	body    string
 	changed map[string]string // items, in the form of world.plain
 	tries   int
-	repeats int // of the client, if it has to repeat the request
+	repeats int    // of the client, if it has to repeat the request
+	fails   []bool // by kind, whether any of its requests fails in that way
+	world   *world // nil unless others may share it, because it is only read
 }
 
 const usualPatience = 20 * time.Second
@@ -58,20 +62,27 @@ const usualPatience = 20 * time.Second
 func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 	w := newWorld(tr.client, tr.tableName)
 	w.effect = tr.effect
-	ctx, w.requests = tabletest.Record(ctx)
-	if err := w.prepare(ctx, tr.effect); err != nil {
+	recorded, requests := tabletest.Record(ctx)
+	w.requests = requests
+	if tr.expected != nil && tr.expected.world != nil {
+		w.share(tr.expected.world)
+	} else if err := w.prepare(recorded, tr.effect); err != nil {
 		return nil, "", fmt.Errorf("%s: preparing it: %w", tr.effect.name, err)
 	}
 	before, err := w.items(ctx)
 	if err != nil {
 		return nil, "", err
 	}
+	prepared := len(requests())
 	faults := tabletest.Planned(tr.plan)
 	var transport http.RoundTripper = faults
 	if tr.effect.hasty {
 		transport = tabletest.ShortPages(faults, 1)
 	}
 	faulty := tabletest.NewClient(tabletest.Recorded(transport))
+	if tr.hurried {
+		faulty = withoutBackoff(faulty)
+	}
 	if tr.without != nil {
 		faulty = tr.without(faulty, faults)
 	}
@@ -87,9 +98,12 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 		if tr.began.Load() >= 0 && attempt > int(tr.began.Load()) {
 			patience = usualPatience
 		}
-		asking, cancel := context.WithTimeout(ctx, patience)
+		asking, cancel := context.WithTimeout(recorded, patience)
 		got := tr.effect.do(asking, w, over)
 		cancel()
+		if sent := faults.Tries(); sent > len(requests())-prepared {
+			return nil, "it has sent a request under no record, of which items knows nothing", nil
+		}
 		now, err := w.items(ctx)
 		if err != nil {
 			return nil, "", err
@@ -103,7 +117,11 @@ func (tr *trial) run(ctx context.Context) (c *course, wrong string, err error) {
 			if !final {
 				return nil, "", fmt.Errorf("%s: it does not end: %v", tr.effect.name, got)
 			}
-			return &course{w.plainText(got.body), changed, faults.Tries(), attempt}, "", nil
+			c = &course{body: w.plainText(got.body), changed: changed, tries: faults.Tries(), repeats: attempt}
+			if tr.effect.reads {
+				c.world = w
+			}
+			return c, "", nil
 		}
 		wasDone := done
 		if !maps.Equal(state, now) {
@@ -187,11 +205,19 @@ func newNetwork(t *testing.T) *network {
 	n.client, n.tableName = tabletest.Client(t)
 	for _, o := range effects() {
 		tr := n.trial(o)
-		tr.plan = func(int, *http.Request) tabletest.Fault { return nil }
+		kinds := tr.kinds()
+		fails := make([]bool, len(kinds))
+		tr.plan = func(_ int, request *http.Request) tabletest.Fault {
+			for i, kind := range kinds {
+				fails[i] = fails[i] || kind.Of(request.Clone(request.Context())) != nil
+			}
+			return nil
+		}
 		c, _, err := tr.run(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
+		c.fails = fails
 		if c.tries == 0 || (len(c.changed) == 0) != o.reads || (c.repeats == 0) == o.hasty {
 			t.Fatalf("%s: %d requests and %d repeats have changed %v", o.name, c.tries, c.repeats, c.changed)
 		}
@@ -271,9 +297,11 @@ func TestFaults_EachAtEachRequest(t *testing.T) {
 			first = append(first, i)
 		}
 	}
-	var all errgroup.Group
-	all.SetLimit(24)
-	trials := 0
+	// A trial of the second group waits 2 seconds for the end of its client's patience.
+	var busy, waiting errgroup.Group
+	busy.SetLimit(12)
+	waiting.SetLimit(48)
+	var runs, waits []func() error
 	try := func(o effect, point int, always bool, kinds ...int) {
 		tr, names := n.trial(o), []string{}
 		chosen := make([]tabletest.Kind, len(kinds))
@@ -282,18 +310,27 @@ func TestFaults_EachAtEachRequest(t *testing.T) {
 			names = append(names, chosen[i].Name)
 		}
 		tr.goesWrong(point, always, chosen...)
-		trials++
-		all.Go(func() error {
+		tr.hurried = true
+		run := func() error {
 			_, wrong, err := tr.run(t.Context())
 			if wrong != "" {
 				t.Errorf("%s: from request %d on %s, always: %v: %s", o.name, point, strings.Join(names, " and then "), always, wrong)
 			}
 			return err
-		})
+		}
+		if tr.patience < usualPatience {
+			waits = append(waits, run)
+		} else {
+			runs = append(runs, run)
+		}
 	}
 	for _, o := range effects() {
-		for point := range n.courses[o.name].tries {
+		c := n.courses[o.name]
+		for point := range c.tries {
 			for kind := range new(trial).kinds() {
+				if !c.fails[kind] { // the trials would be the one without a fault
+					continue
+				}
 				try(o, point, false, kind)
 				try(o, point, true, kind)
 				for _, f := range first { // and the retry
@@ -302,10 +339,19 @@ func TestFaults_EachAtEachRequest(t *testing.T) {
 			}
 		}
 	}
-	if err := all.Wait(); err != nil {
+	busy.Go(func() error {
+		for _, run := range waits {
+			waiting.Go(run)
+		}
+		return waiting.Wait()
+	})
+	for _, run := range runs {
+		busy.Go(run)
+	}
+	if err := busy.Wait(); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d trials", trials)
+	t.Logf("%d trials", len(runs)+len(waits))
 }
 
 // Any faults in any order, of several clients at once.
@@ -392,6 +438,15 @@ func TestFaults_MissingProtectionIsReported(t *testing.T) {
 		})
 	}
 }
+
+// withoutBackoff returns the client, retrying as it does, but at once.
+func withoutBackoff(client *dynamodb.Client) *dynamodb.Client {
+	return dynamodb.New(client.Options(), func(o *dynamodb.Options) { o.Retryer = hurried{o.Retryer.(aws.RetryerV2)} })
+}
+
+type hurried struct{ aws.RetryerV2 }
+
+func (hurried) RetryDelay(int, error) (time.Duration, error) { return 0, nil }
 
 // withoutOperationIDs responds as if no item held an operation id.
 func withoutOperationIDs(_ *dynamodb.Client, faults *tabletest.Faults) *dynamodb.Client {

@@ -44,7 +44,9 @@ var _ = declare(operation{
 	effects: []effect{
 		{given: reported("e-report", "b", 3), request: listingReports(always + "&limit=2"), again: http.StatusOK, steady: true},
 		{
-			name: "to its end, read in vain at first", given: append(reported("e-report", "b", 4), reported("e-other", "other", 2)...),
+			// After the first page, two responses hold nothing of the list.
+			name:  "to its end, read in vain after a page",
+			given: slices.Concat(reported("e-report", "b", 3)[1:], reported("e-other", "other", 4)[:1], reported("e-other", "other", 4)[3:]),
 			do: func(ctx context.Context, w *world, over *table.Table) answer {
 				return w.readOn(ctx, over, "/usageRecordReport", "usageRecordReports", "id", always+"&entitlementId=e-other")
 			},
@@ -79,7 +81,8 @@ var _ = declare(operation{
 	effects: []effect{
 		{given: billed("e-daily", "b", 3), request: listingDaily("AWS", always+"&limit=2"), again: http.StatusOK, steady: true},
 		{
-			name: "to its end, read in vain at first", given: append(billed("e-daily", "b", 4), billed("e-other", "other", 2)...),
+			// An item is of a day and an entitlement: two of other entitlements come first.
+			name: "to its end, read in vain at first", given: slices.Concat(billed("e-daily", "b", 3)[2:], billed("e-day", "b", 3)[2:], billed("e-other", "other", 2)),
 			do: func(ctx context.Context, w *world, over *table.Table) answer {
 				return w.readOn(ctx, over, "/partner/AWS/usageMeteringDailyRecord", "usageMeteringDailyRecords", "key", always+"&entitlementId=e-other")
 			},
