@@ -3,6 +3,7 @@ package reporting
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -11,61 +12,172 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering/reports"
 )
 
-// Abandon settles the hour of a place without sending anything: what may have been sent and is not
-// stored becomes UNKNOWN, for the reason. It is for a table that was restored, whose gate is
-// closed, and does not ask the gate.
+// Abandoned is what became of a place: its hour was abandoned if there is no error.
+type Abandoned struct {
+	reports.Place
+	Err error
+}
+
+// Abandon settles the hours of an entitlement without sending anything: what may have been sent and
+// is not stored becomes UNKNOWN, for the reason. It is for a table that was restored, whose gate is
+// closed, and does not ask the gate. places are those that have work, in the order of their hours.
 //
 // An hour that groups wait for is opened with them: the workers of the table that was lost may have
-// done the same, with a connection, identifiers or a cancellation that this table does not have.
-// Only the entitlement itself is needed. Groups that wait for an hour which is settled wait for the
-// next one without a report, as on the lost table; if there is none before the floor, they stay.
+// done the same, with a connection, identifiers, prices or a cancellation that this table does not
+// have. So it is sealed in doubt, as is one that was open already: no record of it has another
+// outcome than UNKNOWN. Only the entitlement itself is needed.
 //
-// It returns false if there is nothing to abandon: the hour is settled, or no group waits for it.
-func (w *Worker) Abandon(ctx context.Context, p reports.Place, floor time.Time, reason string) (bool, error) {
-	h, err := w.Store.Hour(ctx, p)
+// Groups that wait for an hour which has a report wait for the next one without, as on the lost
+// table. They are moved before any hour is opened, else others could take that one without them. If
+// there is none before the floor, they stay: the lost table has sent nothing of an hour from there
+// on.
+//
+// It returns the hours that were abandoned, or could not be. Places in which nothing is to be done
+// are missing.
+func (w *Worker) Abandon(ctx context.Context, places []reports.Place, floor time.Time, reason string) (abandoned []Abandoned) {
+	a := abandoning{Worker: w, floor: floor, reason: reason, open: map[reports.Place][]metering.GroupID{}}
+	add := func(p reports.Place, done bool, err error) {
+		if done || err != nil {
+			abandoned = append(abandoned, Abandoned{p, err})
+		}
+	}
+	for _, p := range places {
+		done, err := a.look(ctx, p)
+		add(p, done, err)
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(a.open), func(p, q reports.Place) int { return p.Hour.Compare(q.Hour) }) {
+		done, err := a.openHour(ctx, p)
+		add(p, done, err)
+	}
+	return abandoned
+}
+
+// abandoning is one Abandon.
+type abandoning struct {
+	*Worker
+	floor  time.Time
+	reason string
+	open   map[reports.Place][]metering.GroupID // hours to open, with groups that were moved there
+}
+
+// look settles the hour of a place, if there is one, and moves the groups on that wait for it. Else
+// it notes that the hour is to be opened.
+func (a *abandoning) look(ctx context.Context, p reports.Place) (done bool, err error) {
+	h, err := a.Store.Hour(ctx, p)
 	if err != nil {
 		return false, err
 	}
-	terms, err := w.Store.TermsOf(ctx, p.Organization, []metering.EntitlementID{p.Entitlement}, false)
-	if err != nil {
-		return false, err
+	if h == nil {
+		if _, noted := a.open[p]; !noted {
+			a.open[p] = nil
+		}
+		return false, nil
 	}
-	pl := planning{Worker: w, place: p, terms: terms[p.Entitlement]}
+	if h.State != reports.StateSettled {
+		pl, err := a.planning(ctx, p)
+		if err != nil {
+			return false, err
+		}
+		if done, err = pl.abandon(ctx, h); err != nil {
+			return false, err
+		}
+	}
+	ids, err := a.Store.Waiting(ctx, p)
+	if err != nil || len(ids) == 0 {
+		return done, err
+	}
+	return done, a.moveOn(ctx, p, ids)
+}
+
+func (a *abandoning) planning(ctx context.Context, p reports.Place) (*planning, error) {
+	terms, err := a.Store.TermsOf(ctx, p.Organization, []metering.EntitlementID{p.Entitlement}, false)
+	if err != nil {
+		return nil, err
+	}
+	pl := planning{Worker: a.Worker, place: p, terms: terms[p.Entitlement], doubt: a.reason}
 	pl.schedule = reports.ScheduleBy(pl.terms)
-	if h == nil || h.State == reports.StateSettled {
-		ids, err := w.Store.Waiting(ctx, p)
-		if err == nil && h != nil {
-			ids, err = pl.moveBefore(ctx, ids, floor)
-			p = pl.place
+	return &pl, nil
+}
+
+// moveOn makes those of the groups that still wait for the place wait for the next one before the
+// floor that has no report, if there is one.
+func (a *abandoning) moveOn(ctx context.Context, p reports.Place, ids []metering.GroupID) error {
+	to := p
+	for h := new(reports.Hour); h != nil; {
+		to.Hour = to.Hour.Add(time.Hour)
+		if !to.Hour.Before(a.floor) {
+			return nil
 		}
-		if err != nil || len(ids) == 0 {
-			return false, err
-		}
-		if pl.terms == nil || pl.terms.Entitlement == nil {
-			return false, fmt.Errorf("%d groups wait for it, and the entitlement does not exist: put the entitlement, or delete the groups", len(ids))
-		}
-		if h, err = pl.create(ctx, ids); err != nil {
-			return false, err
+		var err error
+		if h, err = a.Store.Hour(ctx, to); err != nil {
+			return err
 		}
 	}
+	pl := planning{Worker: a.Worker, place: p}
+	var mu sync.Mutex
+	return pl.eachWaiting(ctx, ids, func(ctx context.Context, g *metering.Group) error {
+		id := metering.GroupID(g.ID)
+		if err := a.Store.Move(ctx, p, id, to.Hour); err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		a.open[to] = append(a.open[to], id)
+		return nil
+	})
+}
+
+// openHour opens the hour of a place with the groups that wait for it, and settles it. Those that
+// were moved there just now may not be in the index yet.
+func (a *abandoning) openHour(ctx context.Context, p reports.Place) (bool, error) {
+	ids, err := a.Store.Waiting(ctx, p)
+	if err != nil {
+		return false, err
+	}
+	ids = append(ids, a.open[p]...)
+	slices.Sort(ids)
+	if ids = slices.Compact(ids); len(ids) == 0 {
+		return false, nil
+	}
+	pl, err := a.planning(ctx, p)
+	if err != nil {
+		return false, err
+	}
+	if pl.terms == nil || pl.terms.Entitlement == nil {
+		return false, fmt.Errorf("%d groups wait for it, and the entitlement does not exist: put the entitlement, or delete the groups", len(ids))
+	}
+	h, err := pl.create(ctx, ids)
+	if err != nil {
+		return false, err
+	}
+	return pl.abandon(ctx, h)
+}
+
+// abandon settles an hour without sending anything. It returns false if it is settled.
+func (pl *planning) abandon(ctx context.Context, h *reports.Hour) (bool, error) {
+	var err error
 	if h.State == reports.StateOpen {
 		if h, err = pl.seal(ctx, h); err != nil {
 			return false, err
 		}
 		if h == nil {
-			return false, fmt.Errorf("the time was over before all groups of hour %s were claimed", metering.FormatTime(p.Hour))
+			return false, fmt.Errorf("the time was over before all groups of hour %s were claimed", metering.FormatTime(pl.place.Hour))
 		}
 	}
 	for attempt := 0; h.State == reports.StateSealed; attempt++ {
-		after, err := h.Abandon(reason)
+		ledger, err := pl.Store.Ledger(ctx, h.Organization, h.Entitlement)
 		if err != nil {
 			return false, err
 		}
-		if err = w.Store.Write(ctx, &reports.Step{Before: h, After: &after}); err == nil {
+		after, ledger, err := h.Abandon(ledger, pl.doubt)
+		if err != nil {
+			return false, err
+		}
+		if err = pl.Store.Write(ctx, &reports.Step{Before: h, After: &after, Ledger: &ledger}); err == nil {
 			h = &after
 			break
 		}
-		if h, err = w.again(ctx, p, err, attempt); err != nil {
+		if h, err = pl.again(ctx, pl.place, err, attempt); err != nil {
 			return false, err
 		}
 	}
@@ -73,41 +185,4 @@ func (w *Worker) Abandon(ctx context.Context, p reports.Place, floor time.Time, 
 		return false, nil
 	}
 	return true, pl.settle(ctx, h)
-}
-
-// moveBefore makes those of the groups that still wait for the place wait for the next one before
-// the floor that has no report. That is the place then, and all groups that wait for it are
-// returned: none if there is no such place, or no group waited any more.
-func (pl *planning) moveBefore(ctx context.Context, ids []metering.GroupID, floor time.Time) ([]metering.GroupID, error) {
-	to := pl.place
-	for to.Hour = to.Hour.Add(time.Hour); to.Hour.Before(floor); to.Hour = to.Hour.Add(time.Hour) {
-		h, err := pl.Store.Hour(ctx, to)
-		if err != nil {
-			return nil, err
-		}
-		if h == nil {
-			return pl.moveTo(ctx, ids, to)
-		}
-	}
-	return nil, nil
-}
-
-func (pl *planning) moveTo(ctx context.Context, ids []metering.GroupID, to reports.Place) ([]metering.GroupID, error) {
-	var mu sync.Mutex
-	var moved []metering.GroupID
-	err := pl.eachWaiting(ctx, ids, func(ctx context.Context, g *metering.Group) error {
-		id := metering.GroupID(g.ID)
-		mu.Lock()
-		moved = append(moved, id)
-		mu.Unlock()
-		return pl.Store.Move(ctx, pl.place, id, to.Hour)
-	})
-	if err != nil || len(moved) == 0 {
-		return nil, err
-	}
-	pl.place = to
-	others, err := pl.Store.Waiting(ctx, to) // without those that the index, which lags, does not have yet
-	all := append(moved, others...)
-	slices.Sort(all)
-	return slices.Compact(all), err
 }

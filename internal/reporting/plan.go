@@ -104,6 +104,7 @@ type planning struct {
 	terms    *metering.Terms
 	schedule reports.Schedule
 	lists    [][]metering.GroupID // of candidates, if this Plan has opened the hour
+	doubt    string               // why the hour is sealed in doubt; empty if it is not
 }
 
 // open opens the hour if it is closed for usage. It returns nil if there is nothing to open: it is
@@ -385,7 +386,7 @@ func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 		if err != nil {
 			return nil, err
 		}
-		sealed, after, err := h.Seal(terms, &schedule, usage, ledger)
+		sealed, after, err := pl.sealBy(h, terms, &schedule, usage, ledger)
 		if err != nil {
 			pl.event(ctx, EventSealStopped, 1, at(pl.place), "error", err.Error())
 			return nil, err
@@ -406,6 +407,14 @@ func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 		return nil, err
 	}
 	return h, pl.Queue.Enqueue(ctx, Hint{Lane: h.Sealed.Lane, Place: pl.place})
+}
+
+// sealBy seals an open hour, in doubt if the table was restored.
+func (pl *planning) sealBy(h *reports.Hour, terms *metering.Terms, s *reports.Schedule, usage metering.HourUsage, ledger reports.Ledger) (reports.Hour, reports.Ledger, error) {
+	if pl.doubt != "" {
+		return h.SealInDoubt(terms, s, usage, ledger, pl.doubt)
+	}
+	return h.Seal(terms, s, usage, ledger)
 }
 
 // candidates returns a list of candidates. One that this Plan has just stored is not read.

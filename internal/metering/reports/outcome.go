@@ -53,11 +53,13 @@ const (
 	EvidenceSeal      Evidence = "SEAL"      // it could not be sealed: nothing was sent
 	EvidenceWindow    Evidence = "WINDOW"    // the window ended
 	EvidenceResolved  Evidence = "RESOLVED"  // by an operator or the reconciliation
+	EvidenceRestore   Evidence = "RESTORE"   // the table was restored before it was sealed: nobody knows what was sent
 )
 
 // Evidences are all kinds of evidence that this version knows.
 var Evidences = []Evidence{
 	"", EvidenceResponse, EvidenceDuplicate, EvidenceCommit, EvidenceCarried, EvidenceNoUsage, EvidenceSeal, EvidenceWindow, EvidenceResolved,
+	EvidenceRestore,
 }
 
 // clockTolerance is by how much the marketplace's clock may be behind ours. A record that it has

@@ -48,16 +48,21 @@ func brokenWorld(g guards, histories int) (w *world, seed uint64) {
 	return nil, 0
 }
 
-// HISTORIES is how many histories are run.
-func TestProtocol_HoldsInRandomHistories(t *testing.T) {
-	histories := 300
-	if text := os.Getenv("HISTORIES"); text != "" {
-		var err error
-		if histories, err = strconv.Atoi(text); err != nil {
-			t.Fatal(err)
-		}
+// histories is how many histories are run: HISTORIES.
+func histories(t *testing.T) int {
+	text := os.Getenv("HISTORIES")
+	if text == "" {
+		return 300
 	}
-	if w, seed := brokenWorld(allGuards, histories); w != nil {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestProtocol_HoldsInRandomHistories(t *testing.T) {
+	if w, seed := brokenWorld(allGuards, histories(t)); w != nil {
 		t.Fatalf("seed %d: %s\n%s", seed, w.broken, strings.Join(w.log, "\n"))
 	}
 }

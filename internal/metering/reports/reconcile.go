@@ -101,6 +101,7 @@ type Doubt struct {
 	Place    Place
 	Quantity metering.Exact
 	Billed   bool // a response that came after the outcome says so
+	Restored bool // what was sent is not known: only an operator decides it
 }
 
 // Tally adds what the hour may have at the marketplace to the tallies of its day.
@@ -149,7 +150,10 @@ func (t *Tally) add(h *Hour, r *Record) {
 	case r.Outcome.Kind == Rejected:
 		t.Records--
 	case r.Outcome.Kind == Unknown && h.State == StateSettled:
-		t.Unknown = append(t.Unknown, Doubt{h.Place(), quantity, find(r.Attempts, Billed) >= 0 || find(r.Attempts, Duplicate) >= 0})
+		t.Unknown = append(t.Unknown, Doubt{
+			Place: h.Place(), Quantity: quantity, Billed: find(r.Attempts, Billed) >= 0 || find(r.Attempts, Duplicate) >= 0,
+			Restored: r.Outcome.Evidence == EvidenceRestore,
+		})
 	default:
 		t.Pending = t.Pending.Add(quantity)
 	}
@@ -176,10 +180,11 @@ const (
 //
 // A record that is UNKNOWN is decided if it is the only one, nothing else of the meter is open, and
 // the sum with it and the sum without it can be distinguished. That it was not billed is decided
-// only once the day is mature.
+// only once the day is mature. One that was sealed in doubt is not decided: the lost table may have
+// sent another quantity, for another dimension or resource.
 func (t *Tally) Compare(p Processed, visible, mature bool) Comparison {
 	equal := t.holds(p, t.Accepted)
-	if len(t.Unknown) == 1 && !t.Conflict && t.Pending.Sign() == 0 {
+	if len(t.Unknown) == 1 && !t.Unknown[0].Restored && !t.Conflict && t.Pending.Sign() == 0 {
 		doubt := &t.Unknown[0]
 		with := t.holds(p, t.Accepted.Add(doubt.Quantity))
 		complete := p.Complete || p.Records == 0 && visible

@@ -22,7 +22,8 @@ const meteredResource = "cccccccc-0000-4000-8000-00000000000A"
 //	+  accepted by an operator that saw 1 more
 //	-  rejected by an operator that saw 1 more
 //	L  unknown, the attempts are lost
-//	l  the same, an operator says that it was billed
+//	S  unknown, sealed in doubt after a restore
+//	l  as L, and an operator says that it was billed
 func tallied(spelled string) *Tally {
 	day := map[Meter]*Tally{}
 	for i, text := range strings.Split(spelled, ", ") {
@@ -44,6 +45,8 @@ func tallied(spelled string) *Tally {
 			r.Outcome.Kind, r.Attempts = Unknown, history("B")
 		case "L":
 			r.Outcome.Kind, r.Attempts = Unknown, nil
+		case "S":
+			r.Outcome, r.Attempts = Outcome{Kind: Unknown, Evidence: EvidenceRestore}, nil
 		case "l":
 			r.Outcome, r.Attempts = Outcome{Kind: Accepted, Evidence: EvidenceResolved}, nil
 		case "u":
@@ -132,6 +135,11 @@ func TestCompare_EachDay(t *testing.T) {
 		{"A 3, L 2", sum(5), mature, WasBilled},
 		{"A 3, L 2, U 2", sum(5), mature, More},
 		{"A 3, l 2", sum(5), mature, Equal},
+		// What the lost table sent may have been another record.
+		{"A 3, S 2", sum(5), mature, More},
+		{"A 3, S 2", sum(3), mature, Equal},
+		{"A 3, S 2, U 2", sum(5), mature, More},
+		{"A 3, S 0, U 2", sum(3), mature, Equal},
 		// With another open record, the sum does not decide.
 		{"A 3, U 2, U 4", sum(5), mature, More},
 		{"A 3, U 2, U 4", sum(9), mature, More},

@@ -124,6 +124,11 @@ func Convert(terms *metering.Terms, members []Member) metering.HourUsage {
 //
 // It returns an error if the usage can't be sealed as it is: someone has to look at it.
 func (h Hour) Seal(terms *metering.Terms, s *Schedule, usage metering.HourUsage, ledger Ledger) (Hour, Ledger, error) {
+	return h.seal(terms, s, usage, ledger, false)
+}
+
+// seal is Seal, or SealInDoubt before the outcomes: if inDoubt, no record is rejected.
+func (h Hour) seal(terms *metering.Terms, s *Schedule, usage metering.HourUsage, ledger Ledger, inDoubt bool) (Hour, Ledger, error) {
 	h, err := h.changed(StateOpen)
 	if err != nil {
 		return h, ledger, err
@@ -153,9 +158,9 @@ func (h Hour) Seal(terms *metering.Terms, s *Schedule, usage metering.HourUsage,
 			return h, ledger, fmt.Errorf("dimension %s comes to %s, which is negative", metering.Quote(dimension), r.Members)
 		}
 		r.UnitPrice, r.ListPrice = pricesOf(e, dimension)
-		if !inEntitlement {
+		if !inEntitlement && !inDoubt {
 			r.reject(metering.ProblemNoHourLeft, "the entitlement has ended before the hour")
-		} else if err := r.seal(e.Partner, rule, sealed.CommitAmount, &after); err != nil {
+		} else if err := r.seal(e.Partner, rule, sealed.CommitAmount, &after, inDoubt); err != nil {
 			return h, ledger, err
 		}
 		sealed.Records = append(sealed.Records, r)
@@ -164,11 +169,12 @@ func (h Hour) Seal(terms *metering.Terms, s *Schedule, usage metering.HourUsage,
 	return h, after, nil
 }
 
-// seal draws the commit down, rounds the excess, and takes both out of the ledger.
-func (r *Record) seal(partner metering.Partner, rule metering.CommitRule, commit metering.Exact, ledger *Ledger) error {
+// seal draws the commit down, rounds the excess, and takes both out of the ledger. If inDoubt, what
+// can't be drawn is sealed without the commit.
+func (r *Record) seal(partner metering.Partner, rule metering.CommitRule, commit metering.Exact, ledger *Ledger, inDoubt bool) error {
 	// An entitlement without a commit has no usage beyond it.
 	if rule.OnlyBeyond && commit.Sign() > 0 && r.Members.Sign() > 0 {
-		if missing := r.draw(rule, commit.Sub(ledger.Used)); missing != "" {
+		if missing := r.draw(rule, commit.Sub(ledger.Used)); missing != "" && !inDoubt {
 			r.reject(metering.ProblemNoPrice, fmt.Sprintf("dimension %s has no %s over 0, which the commit is drawn down by", metering.Quote(r.Dimension), missing))
 			return nil
 		}

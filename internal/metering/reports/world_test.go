@@ -47,6 +47,12 @@ type world struct {
 	skew     [3]time.Duration // of the workers' clocks
 	outcomes map[place]Kind   // as they were seen first
 	broken   string           // the first promise that was broken
+	named    int              // how many groups there were
+	billed   map[string]bool  // groups and dimensions, as "g1 a", in records that stand
+
+	// Of a table that is lost and restored.
+	losing bool      // what happens now is not in the backup
+	floor  time.Time // the first hour that may be opened; zero if it was not restored
 }
 
 type place struct {
@@ -65,6 +71,7 @@ type request struct {
 	quantity metering.Quantity
 	worker   int
 	call     int
+	uses     []string // as in world.billed
 }
 
 type worldGroup struct {
@@ -90,7 +97,8 @@ func (g *worldGroup) member() Member { return Member{Group: &g.Group, Only: g.on
 type storedHour struct {
 	Hour
 	candidates []int
-	members    []int // once it is sealed
+	members    []int               // once it is sealed
+	uses       map[string][]string // what each dimension was sealed with, as in world.billed
 }
 
 // worker is a worker between two steps.
@@ -114,18 +122,20 @@ type answer struct {
 
 var worldQuantities = []string{"0", "0.3000004", "0.7", "1.25", "2.0000009", "4", "13.9999999"}
 
+var worldPrices = []string{"a 1 2, b 0.7 0.3", "a 3 1", "a 2 0, b 1.5 3"}
+
 func newWorld(g guards, choose func(n int) int) *world {
 	w := &world{
 		guards: g, choose: choose, now: at("06-30 20:10"),
 		hours: map[time.Time]*storedHour{}, stands: map[place]standing{}, requests: map[place]metering.Quantity{},
-		outcomes: map[place]Kind{},
+		outcomes: map[place]Kind{}, billed: map[string]bool{},
 	}
 	for i := range w.skew {
 		w.skew[i] = time.Duration(choose(7)-3) * time.Minute
 	}
 	partner := metering.Partners[choose(len(metering.Partners))]
 	commit := []string{"0", "10", "1.0000001"}[choose(3)]
-	e := entitlementOf(partner, commit, []string{"a 1 2, b 0.7 0.3", "a 3 1", "a 2 0, b 1.5 3"}[choose(3)])
+	e := entitlementOf(partner, commit, worldPrices[choose(len(worldPrices))])
 	w.terms = &metering.Terms{Entitlement: e, Config: configOf(partner)}
 	w.schedule = ScheduleOf(e, metering.Connection{LateUsage: metering.LateUsages[choose(2)]})
 	return w
@@ -169,10 +179,11 @@ func (w *world) report() {
 		return
 	}
 	g := &worldGroup{at: w.now.Add(-time.Duration(w.choose(4)) * 30 * time.Minute)}
-	g.ID, g.Status, g.Records = fmt.Sprintf("g%d", len(w.groups)), metering.StatusCreated, map[string]metering.Quantity{}
+	g.ID, g.Status, g.Records = fmt.Sprintf("g%d", w.named), metering.StatusCreated, map[string]metering.Quantity{}
 	for _, dimension := range []string{"a", "b"}[:1+w.choose(2)] {
 		g.Records[dimension] = quantityOf(worldQuantities[w.choose(len(worldQuantities))])
 	}
+	w.named++
 	w.groups = append(w.groups, g)
 	w.moveOn(g, time.Time{})
 	w.note("%s used %v at %s, due %s", g.ID, g.Records, g.at.Format("15:04"), g.due.Format("15:04"))
@@ -180,6 +191,9 @@ func (w *world) report() {
 
 // moveOn gives a group its due hour after an hour, or fails it.
 func (w *world) moveOn(g *worldGroup, after time.Time) {
+	if !w.floor.IsZero() {
+		after = later(after, w.floor.Add(-time.Hour))
+	}
 	due, problem := w.schedule.Due(g.at, after, w.now)
 	if g.due = due; problem != "" {
 		g.Status = metering.StatusReportFailed
@@ -209,6 +223,9 @@ func (w *world) user() {
 			w.note("%s is deleted", g.ID)
 		}
 	case metering.StatusReportFailed:
+		if w.losing { // a retry that the backup does not have is not seen after it
+			return
+		}
 		retry, err := RetryOf(&g.Group, g.states)
 		if err != nil {
 			w.resolve(g)
@@ -234,6 +251,9 @@ func (w *world) resolve(g *worldGroup) {
 			continue
 		}
 		billed := w.stands[place{g.report, dimension}].ours
+		if g.report.Before(w.floor) {
+			billed = slices.ContainsFunc(h.uses[dimension], func(use string) bool { return w.billed[use] })
+		}
 		changed, ledger, err := h.Resolve(w.ledger, dimension, billed, "ann", w.now)
 		if err != nil {
 			w.fail("resolve: %v", err)
@@ -245,6 +265,16 @@ func (w *world) resolve(g *worldGroup) {
 			w.apply(h, w.groups[i], metering.StatusReportFailed)
 		}
 		return
+	}
+}
+
+// sealedWith stores the members of the hour, and what it was sealed with.
+func (h *storedHour) sealedWith(members []int, groups []*worldGroup) {
+	h.members, h.uses = members, map[string][]string{}
+	for _, j := range members {
+		for dimension := range groups[j].usage() {
+			h.uses[dimension] = append(h.uses[dimension], groups[j].ID+" "+dimension)
+		}
 	}
 }
 
@@ -303,6 +333,12 @@ func (w *world) receive(i int) {
 		response = Response{Result: Refused, Code: metering.ProblemMarketplaceRefused, Again: w.choose(2) == 0}
 	default:
 		w.stands[r.place] = standing{r.quantity, w.now, true}
+		for _, use := range r.uses {
+			if w.billed[use] {
+				w.fail("2. %s is billed twice", use)
+			}
+			w.billed[use] = true
+		}
 	}
 	lost := w.choose(3) == 0
 	w.note("marketplace %s %s: %s, lost %t", r.dimension, r.hour.Format("15:04"), response.Result, lost)
@@ -359,7 +395,7 @@ func (w *world) work(i int) {
 func (w *world) begin(i int, x *worker) {
 	hours := []time.Time{}
 	for _, g := range w.groups {
-		if !g.listed.IsZero() && w.hours[g.listed] == nil {
+		if !g.listed.IsZero() && w.hours[g.listed] == nil && !g.listed.Before(w.floor) {
 			hours = append(hours, g.listed)
 		}
 	}
@@ -457,7 +493,8 @@ func (w *world) seal(i int, x *worker) {
 			ledger.addCarry(r.Dimension, r.CarryOut)
 		}
 	}
-	stored.Hour, stored.members, w.ledger = sealed, x.members, ledger
+	stored.Hour, w.ledger = sealed, ledger
+	stored.sealedWith(x.members, w.groups)
 	w.note("w%d seals %s with %v: %s; ledger %s", i, x.hour.Format("15:04"), x.members, summary(&sealed), ledgerText(ledger))
 	*x = worker{calls: x.calls}
 }
@@ -488,7 +525,7 @@ func (w *world) attempt(i int, x *worker) {
 		}
 		w.requests[p] = r.Quantity
 		x.waits[dimension] = r.Attempts[len(r.Attempts)-1].Number
-		w.net = append(w.net, request{p, r.Quantity, i, x.calls})
+		w.net = append(w.net, request{p, r.Quantity, i, x.calls, stored.uses[dimension]})
 	}
 	stored.Hour, x.phase = changed, "wait"
 	w.note("w%d sends %v of %s", i, sent, x.hour.Format("15:04"))
@@ -674,7 +711,7 @@ func (w *world) check() {
 			g := w.groups[j]
 			for dimension := range g.Records {
 				r := h.record(dimension)
-				if r == nil || r.Outcome.Kind == Rejected || !w.sealedWith(hour, j, dimension) {
+				if r == nil || r.Outcome.Kind == Rejected || !slices.Contains(h.uses[dimension], g.ID+" "+dimension) {
 					continue
 				}
 				if in[g.ID+" "+dimension]++; g.Status == metering.StatusDeleted {
@@ -700,17 +737,6 @@ func (w *world) check() {
 	w.checkConservation(conserved, scaled)
 }
 
-// sealedWith reports whether group j was sealed in the hour with the dimension: a retry may have
-// taken only some.
-func (w *world) sealedWith(hour time.Time, j int, dimension string) bool {
-	g := w.groups[j]
-	if g.report.Equal(hour) && g.Status != metering.StatusCreated {
-		_, ok := g.usage()[dimension]
-		return ok
-	}
-	return true
-}
-
 // checkEvidence checks that an outcome follows from its attempts, and what the marketplace has.
 func (w *world) checkEvidence(hour time.Time, r *Record) {
 	p := place{hour, r.Dimension}
@@ -723,7 +749,7 @@ func (w *world) checkEvidence(hour time.Time, r *Record) {
 	if r.Quantity.Sign() == 0 || kind == Undecided {
 		return
 	}
-	if stands.ours && stands.quantity != r.Quantity {
+	if stands.ours && stands.quantity != r.Quantity && !hour.Before(w.floor) {
 		w.fail("6. %s of %s: billed %s, not %s", r.Dimension, hour, stands.quantity, r.Quantity)
 	}
 	if r.Outcome.Evidence == EvidenceResolved {

@@ -1,10 +1,11 @@
 package operate
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,16 +61,17 @@ func resumeRestored(ctx context.Context, r *Request) (Result, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range places {
-			abandoned, err := worker.Abandon(ctx, p, floor, reason)
-			switch {
-			case errors.Is(err, context.Canceled):
+		for _, of := range places {
+			for _, a := range worker.Abandon(ctx, of, floor, reason) {
+				if a.Err != nil {
+					result.Failed = append(result.Failed, Abandoned{a.Organization, a.Entitlement, a.Hour, a.Err.Error()})
+				} else {
+					result.Abandoned++
+					again = true
+				}
+			}
+			if err := ctx.Err(); err != nil {
 				return nil, err
-			case err != nil:
-				result.Failed = append(result.Failed, Abandoned{p.Organization, p.Entitlement, p.Hour, err.Error()})
-			case abandoned:
-				result.Abandoned++
-				again = true
 			}
 		}
 	}
@@ -83,8 +85,9 @@ func resumeRestored(ctx context.Context, r *Request) (Result, error) {
 	return result, nil
 }
 
-// work returns the places that have work.
-func work(ctx context.Context, r *Request, now time.Time) (places []reports.Place, err error) {
+// work returns the places that have work: those of each entitlement, in the order of their hours.
+func work(ctx context.Context, r *Request, now time.Time) (byEntitlement [][]reports.Place, err error) {
+	var places []reports.Place
 	err = r.Target.EachPlace(ctx, metering.HourOf(now), func(p reports.Place) error {
 		places = append(places, p)
 		return nil
@@ -96,7 +99,17 @@ func work(ctx context.Context, r *Request, now time.Time) (places []reports.Plac
 		places = append(places, p)
 		return nil
 	})
-	return places, err
+	slices.SortFunc(places, func(p, q reports.Place) int {
+		return cmp.Or(cmp.Compare(p.Organization, q.Organization), cmp.Compare(p.Entitlement, q.Entitlement), p.Hour.Compare(q.Hour))
+	})
+	for _, p := range slices.Compact(places) {
+		last := len(byEntitlement) - 1
+		if last < 0 || byEntitlement[last][0].Organization != p.Organization || byEntitlement[last][0].Entitlement != p.Entitlement {
+			byEntitlement, last = append(byEntitlement, nil), last+1
+		}
+		byEntitlement[last] = append(byEntitlement[last], p)
+	}
+	return byEntitlement, err
 }
 
 // Incomplete reports whether an hour could not be abandoned.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,41 @@ func gateItem(t *testing.T, w *worldtest.World) map[string]types.AttributeValue 
 		t.Fatal(err)
 	}
 	return out.Item
+}
+
+// backup returns all items of the table.
+func backup(t *testing.T, w *worldtest.World) []map[string]types.AttributeValue {
+	t.Helper()
+	out, err := tabletest.NewClient(http.DefaultTransport).Scan(t.Context(), &dynamodb.ScanInput{TableName: &w.TableName, ConsistentRead: awssdk.Bool(true)})
+	if err != nil || len(out.LastEvaluatedKey) > 0 {
+		t.Fatalf("more than a page of items, or %v", err)
+	}
+	return out.Items
+}
+
+// restoreTo makes the table one that was restored from a backup.
+func restoreTo(t *testing.T, w *worldtest.World, items []map[string]types.AttributeValue) {
+	t.Helper()
+	client := tabletest.NewClient(http.DefaultTransport)
+	for _, item := range backup(t, w) {
+		key := map[string]types.AttributeValue{"PK": item["PK"], "SK": item["SK"]}
+		if _, err := client.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: &w.TableName, Key: key}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, item := range items {
+		if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &w.TableName, Item: item}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restore(t, w)
+}
+
+// billed is what the marketplaces bill, in byte order.
+func billed(w *worldtest.World) string {
+	records := strings.Fields(w.Billed())
+	slices.Sort(records)
+	return strings.Join(records, " ")
 }
 
 // unsealed is a table of a worker that ends before it seals.
@@ -181,6 +217,170 @@ func TestResume_OfARestoredTableThatLacksWhatItSentBy(t *testing.T) {
 	}
 	if got := w.Billed(); got != billed {
 		t.Errorf("billed %s; want %s as before", got, billed)
+	}
+}
+
+// sealedOnly is a table of a worker that ends once it has sealed an hour.
+type sealedOnly struct{ reporting.Store }
+
+func (sealedOnly) PutReport(context.Context, *reports.Hour, []metering.GroupID) error {
+	return errors.New("the worker is gone")
+}
+
+// By the terms of the backup, an hour is rejected, or has nothing to send. The lost table had a
+// price, an entitlement that goes on, or less of a commit, and billed it. Nothing of it is reported
+// again but by an operator's word. What the backup has sealed is another matter: it never changes.
+func TestResume_OfARestoredTableThatRejectsWhatTheLostOneBilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{})
+	commits := []any{}
+	for _, partner := range metering.Partners {
+		commits = append(commits, map[string]any{"partner": string(partner), "enableCommitWithAdditionalUsageMetering": true})
+	}
+	w.PutConfig(metering.Config{"partnerUsageMeteringConfigs": commits})
+	entitlements := map[metering.EntitlementID]metering.Entitlement{}
+	put := func(id metering.EntitlementID, commit, rate string, cancel time.Time) {
+		for _, e := range worldtest.Entitlements() {
+			if e.ID != id {
+				continue
+			}
+			e.Info.CommitAmount = worldtest.Quantity(commit)
+			for i := range e.Info.Dimensions {
+				e.Info.Dimensions[i].Rate = worldtest.Quantity(rate)
+			}
+			if e.CancelTime = cancel; !cancel.IsZero() {
+				e.Status = metering.EntitlementCancelled
+			}
+			entitlements[id] = e
+			w.PutEntitlement(e)
+		}
+	}
+	used := rt.Hour.Add(30 * time.Minute)
+	w.Set(used.Add(time.Minute))
+	put(worldtest.OnAWS, "2", "0", time.Time{})
+	put(worldtest.OnGoogle, "100", "1", time.Time{})
+	noPrice := w.Report(worldtest.OnAWS, used, "d0 5")
+	cancelled := w.Report(worldtest.OnAzure, used, "d0 6")
+	covered := w.Report(worldtest.OnGoogle, used, "d0 7")
+	put(worldtest.OnAzure, "0", "0.5", rt.Hour.Add(-time.Minute))
+	sealed := w.Report(worldtest.OnAWS, used.Add(-time.Hour), "d0 8")
+	place := reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour.Add(-time.Hour)}
+	w.Set(rt.Hour.Add(time.Hour + 5*time.Minute))
+	if err := w.Worker(sealedOnly{w.Table}).Plan(t.Context(), place); err == nil || w.Hour(worldtest.OnAWS, place.Hour).State != reports.StateSealed {
+		t.Fatalf("%v; want an hour that is sealed", err)
+	}
+	items := backup(t, w)
+	terms := func() {
+		put(worldtest.OnAWS, "2", "1", time.Time{})
+		put(worldtest.OnAzure, "0", "0.5", time.Time{})
+		put(worldtest.OnGoogle, "2", "1", time.Time{})
+	}
+	terms()
+	w.Set(closed)
+	do(t, operate.Run, request(t, w))
+	if got := billed(w); got != "d0=3 d0=5 d0=6" {
+		t.Fatalf("the lost table has billed %s", got)
+	}
+	if got := w.Status(sealed); got != "REPORT_FAILED NO_PRICE" {
+		t.Fatalf("the lost table could not bill what was sealed: %s", got)
+	}
+
+	restoreTo(t, w, items)
+	r := request(t, w)
+	r.Since = closed.Add(-time.Minute)
+	text, _ := do(t, operate.Resume, r)
+	has(t, text, "hours abandoned 4, failed 0")
+	for id, want := range map[metering.GroupID]string{
+		noPrice: "REPORT_FAILED OUTCOME_UNKNOWN", cancelled: "REPORT_FAILED OUTCOME_UNKNOWN", covered: "REPORT_FAILED OUTCOME_UNKNOWN",
+		sealed: "REPORT_FAILED NO_PRICE",
+	} {
+		if got := w.Status(id); got != want {
+			t.Errorf("%s; want %s", got, want)
+		}
+	}
+	terms()
+	for _, id := range []metering.GroupID{noPrice, cancelled, covered} {
+		if _, err := w.Table.Retry(t.Context(), worldtest.Org, id, metering.Retry{Now: w.Now()}); err == nil || !strings.Contains(err.Error(), "only when that is resolved") {
+			t.Errorf("a retry: %v", err)
+		}
+	}
+	if _, err := w.Table.Retry(t.Context(), worldtest.Org, sealed, metering.Retry{Now: w.Now()}); err != nil {
+		t.Error(err)
+	}
+	for _, of := range []metering.EntitlementID{worldtest.OnAWS, worldtest.OnAzure} {
+		do(t, operate.Resolve, request(t, w, w.Hour(of, rt.Hour).ID(), "d0", "billed"))
+	}
+	// The operator errs: the lost table billed 5 of these. It is the operator's word that counts.
+	do(t, operate.Resolve, request(t, w, w.Hour(worldtest.OnGoogle, rt.Hour).ID(), "d0", "not-billed"))
+	ledger, err := w.Table.Ledger(t.Context(), worldtest.Org, worldtest.OnGoogle)
+	if err != nil || ledger.Used.Sign() != 0 {
+		t.Errorf("the commit: %v, %v; want what was drawn back", ledger.Used, err)
+	}
+	if _, err := w.Table.Retry(t.Context(), worldtest.Org, covered, metering.Retry{Now: w.Now()}); err != nil {
+		t.Error(err)
+	}
+	w.Set(closed.Add(3 * time.Hour))
+	do(t, operate.Run, request(t, w))
+	for _, id := range []metering.GroupID{noPrice, cancelled, covered, sealed} {
+		if got := w.Status(id); got != "REPORTED" {
+			t.Errorf("%s: %s", id, got)
+		}
+	}
+	if got := billed(w); got != "d0=3 d0=5 d0=5 d0=6 d0=6" {
+		t.Errorf("billed %s", got)
+	}
+}
+
+// Groups that came late for hours which have a report are moved before the hour that they go to is
+// opened for others: else they would find none before the floor, and be sent again after it.
+func TestResume_OfARestoredTableMovesLateGroupsFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{})
+	lock := 0
+	w.PutConnection(metering.Connection{Partner: "AWS", LockMinutes: &lock})
+	w.Set(rt.Hour.Add(5 * time.Minute))
+	first := w.Report(worldtest.OnAWS, rt.Hour.Add(-2*time.Hour), "d0 1")
+	second := w.Report(worldtest.OnAWS, rt.Hour.Add(-time.Hour), "d0 2")
+	do(t, operate.Run, request(t, w))
+	if w.Status(first) != "REPORTED" || w.Status(second) != "REPORTED" {
+		t.Fatal(w.Status(first), w.Status(second))
+	}
+	w.Set(rt.Hour.Add(time.Hour + time.Minute))
+	groups := []metering.GroupID{
+		w.Report(worldtest.OnAWS, rt.Hour, "d0 4"),
+		w.Report(worldtest.OnAWS, w.Now(), "d0 8"),
+		w.Report(worldtest.OnAWS, rt.Hour.Add(-2*time.Hour), "d0 16"),
+		w.Report(worldtest.OnAWS, rt.Hour.Add(-time.Hour), "d0 32"),
+	}
+	items := backup(t, w)
+	w.Set(rt.Hour.Add(time.Hour + 5*time.Minute))
+	for _, hour := range []time.Time{rt.Hour.Add(-2 * time.Hour), rt.Hour.Add(-time.Hour)} {
+		if err := w.Worker(w.Table).Plan(t.Context(), reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: hour}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(t, operate.Run, request(t, w))
+	if got := billed(w); got != "d0=1 d0=2 d0=52" {
+		t.Fatalf("the lost table has billed %s", got)
+	}
+
+	restoreTo(t, w, items)
+	r := request(t, w)
+	r.Since = w.Now().Add(-time.Minute)
+	text, _ := do(t, operate.Resume, r)
+	has(t, text, "hours abandoned 2, failed 0")
+	for _, id := range groups {
+		if got := w.Status(id); got != "REPORT_FAILED OUTCOME_UNKNOWN" {
+			t.Errorf("%s: %s", id, got)
+		}
+	}
+	if h := w.Hour(worldtest.OnAWS, rt.Hour); h == nil || h.Sealed.Records[0].Quantity.String() != "52" {
+		t.Errorf("%+v; want the hour that the lost table has sent", h)
+	}
+	w.Set(closed.Add(3 * time.Hour))
+	do(t, operate.Run, request(t, w))
+	if got := billed(w); got != "d0=1 d0=2 d0=52" {
+		t.Errorf("billed %s", got)
 	}
 }
 
