@@ -59,7 +59,7 @@ const (
 	// EventStaleWork: entries of the index of work were removed, since their items do not wait. It
 	// is normal.
 	EventStaleWork Event = "staleWork"
-	// EventReconciled: Reconcile has compared everything. It is normal.
+	// EventReconciled: Reconcile has compared everything. It is normal; its absence has the alarm.
 	EventReconciled Event = "reconciled"
 	// EventDiffers: what the marketplace has processed is not what was accepted.
 	EventDiffers Event = "reconciliationDiffers"
