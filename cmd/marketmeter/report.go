@@ -1,9 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
@@ -14,13 +14,22 @@ import (
 )
 
 var reportCommands = []cli.Command{
-	{Name: "status", Does: "show what waits to be reported, and what needs a person", Run: reportCommand(operate.ReadStatus, "", "[org]")},
-	{Name: "run", Does: "do now what the schedule does", Run: reportCommand(operate.Run, "")},
-	{Name: "resolve", Does: "say of a dimension that is CONFLICT or UNKNOWN whether it was billed", Run: reportCommand(operate.Resolve, "REPORT DIMENSION billed|not-billed", "org", "by")},
-	{Name: "enqueue", Does: "have usage reported that was imported", Run: reportCommand(operate.Enqueue, "", "org", "entitlement")},
-	{Name: "pause", Does: "send nothing, until it is resumed", Run: reportCommand(operate.Pause, "", "by")},
-	{Name: "resume", Does: "send again, after a pause or a restore", Run: reportCommand(operate.Resume, "", "by", "since")},
+	{Name: "status", Does: "show what waits to be reported, and what needs a person", Run: reportCommand(operate.ReadStatus, reads, "", "[org]")},
+	{Name: "run", Does: "do now what the schedule does", Run: reportCommand(operate.Run, changes, "")},
+	{Name: "resolve", Does: "say of a dimension that is CONFLICT or UNKNOWN whether it was billed", Run: reportCommand(operate.Resolve, changes, "REPORT DIMENSION billed|not-billed", "org", "by")},
+	{Name: "enqueue", Does: "have usage reported that was imported", Run: reportCommand(operate.Enqueue, changes, "", "org", "entitlement")},
+	{Name: "pause", Does: "send nothing, until it is resumed", Run: reportCommand(operate.Pause, changes, "", "by")},
+	{Name: "resume", Does: "send again, after a pause or a restore", Run: reportCommand(operate.Resume, changes, "", "by", "since")},
 }
+
+// Whether a command reads alone, or changes something.
+const (
+	reads   = false
+	changes = true
+)
+
+// reportRun does what the operator asks.
+type reportRun = func(context.Context, *operate.Request) (operate.Result, error)
 
 func report(ctx context.Context, p cli.Program, args []string) error {
 	if status := p.Dispatch(ctx, reportCommands, args); status != 0 {
@@ -30,8 +39,9 @@ func report(ctx context.Context, p cli.Program, args []string) error {
 }
 
 // reportCommand is the command that takes those arguments and flags. It prints the result, as JSON
-// with --json, and exits with 1 if that is not all that was to be done.
-func reportCommand(run func(context.Context, *operate.Request) (operate.Result, error), arguments string, names ...string) func(context.Context, cli.Program, []string) error {
+// with --json, and exits with 1 if that is not all that was to be done. One that changes something
+// reports it, also if the reader of its output has gone.
+func reportCommand(run reportRun, changes bool, arguments string, names ...string) func(context.Context, cli.Program, []string) error {
 	return func(ctx context.Context, p cli.Program, args []string) error {
 		r := operate.Request{Getenv: p.Getenv, Now: time.Now, Log: logger(p)}
 		var org, entitlement string
@@ -74,25 +84,32 @@ func reportCommand(run func(context.Context, *operate.Request) (operate.Result, 
 		if r.Target, err = stack.Open(ctx, p.Getenv, p.Stderr); err != nil {
 			return err
 		}
-		operator, err := r.Target.Operator(ctx)
-		if err != nil {
-			return err
+		if r.By == "" && slices.Contains(names, "by") {
+			if r.By, err = r.Target.Operator(ctx); err != nil {
+				return err
+			}
 		}
-		r.By = cmp.Or(r.By, operator)
 		result, err := run(ctx, &r)
 		if err != nil {
 			return err
 		}
+		out, what := p.Stdout, "the status could not be written whole"
+		if changes {
+			out, what = p.Results(), "what was done could not be written to standard output"
+		}
 		if *asJSON {
-			e := json.NewEncoder(p.Stdout)
+			e := json.NewEncoder(out)
 			e.SetEscapeHTML(false)
 			err = e.Encode(result)
 		} else {
-			err = result.WriteText(p.Stdout)
+			err = result.WriteText(out)
 		}
-		if err == nil && result.Incomplete() {
-			err = cli.ExitStatus(1)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s: %w", what, err)
+		case result.Incomplete():
+			return cli.ExitStatus(1)
 		}
-		return err
+		return nil
 	}
 }
