@@ -474,8 +474,10 @@ func TestUsageRecords_AreWhatTheMarketplaceHolds(t *testing.T) {
 		{"AZURE", "12.34567890123456789", "", "", "12.3456789012345", "2024-07-29T15:00:00.000Z", "2024-07-29T16:00:00.000Z"},
 		{"GCP", "150.999", "", "", "150", "2024-07-29T15:00:00.000Z", "2024-07-29T16:00:00.000Z"},
 		{"GCP", "0.999", "", "", "", "", ""},
-		{"AWS", "1", "2024-07-29T15:30:00Z", "2024-07-29T15:55:00Z", "1", "2024-07-29T15:30:00.000Z", "2024-07-29T15:54:59.000Z"},
-		{"AWS", "1", "", "2024-07-29T15:00:00.500Z", "1", "2024-07-29T14:59:59.500Z", "2024-07-29T14:59:59.500Z"},
+		{"AWS", "1", "2024-07-29T15:30:00Z", "2024-07-29T15:55:00Z", "1", "2024-07-29T15:30:00.000Z", "2024-07-29T15:55:00.000Z"},
+		{"AWS", "1", "", "2024-07-29T15:00:00.500Z", "1", "2024-07-29T15:00:00.000Z", "2024-07-29T15:00:00.500Z"},
+		{"AWS", "1", "", "2024-07-29T15:00:00Z", "", "", ""},
+		{"AWS", "1", "2024-07-29T17:10:00Z", "", "1", "2024-07-29T17:10:00.000Z", "2024-07-29T18:00:00.000Z"},
 	} {
 		terms := active(c.partner)
 		terms.Entitlement.StartTime, terms.Entitlement.CancelTime = at(t, c.start), at(t, c.end)
@@ -503,23 +505,54 @@ func TestUsageRecords_AreWhatTheMarketplaceHolds(t *testing.T) {
 	}
 }
 
-// Rounding down never adds, takes away less than one unit of the last place, and leaves what it has
-// rounded.
-func TestRoundDown_NeverAdds(t *testing.T) {
+// For all exact numbers, what is held is the largest that the marketplace holds exactly, and it is
+// held as it is.
+func TestHeld_IsTheLargestThatTheMarketplaceHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		q, err := ParseQuantity(rapid.StringMatching(`(0|[1-9][0-9]{0,11})(\.[0-9]{1,7})?`).Draw(t, "quantity"))
-		if err != nil {
-			t.Fatal(err)
+		digits := rapid.StringMatching(`[1-9][0-9]{0,24}`).Draw(t, "digits")
+		point := rapid.IntRange(0, 30).Draw(t, "point")
+		x := mustExact(digits).Quo(mustExact("1" + strings.Repeat("0", point)))
+		if rapid.Bool().Draw(t, "fraction") {
+			x = x.Quo(mustExact("7"))
 		}
 		for _, partner := range Partners {
-			rounded := q.RoundDown(partner)
-			lost, err := q.d.SubExact(rounded.d, 0)
-			if err != nil || lost.Sign() < 0 || rounded.RoundDown(partner) != rounded {
-				t.Fatalf("%s on %s is %s", q, partner, rounded)
+			held, err := x.Held(partner)
+			if err != nil {
+				t.Fatal(err)
 			}
-			limit := map[Partner]string{"AWS": "0.000001", "AZURE": "0.001", "GCP": "1"}[partner]
-			if most, _ := ParseQuantity(limit); lost.Cmp(most.d) >= 0 {
-				t.Fatalf("%s on %s loses %s", q, partner, lost)
+			q := ExactOf(held)
+			if again, err := q.Held(partner); err != nil || again != held {
+				t.Fatalf("%s is held as %s, %v", held, again, err)
+			}
+			if q.Sign() < 0 || q.Cmp(x) > 0 {
+				t.Fatalf("%s holds %s as %s", partner, x, held)
+			}
+			whole, fraction, _ := strings.Cut(held.String(), ".")
+			next := mustExact("0.000001")
+			full := held.String() == "9999999999.999999"
+			switch partner {
+			case "AWS":
+				if len(whole) > 10 || len(fraction) > 6 {
+					t.Fatalf("AWS does not hold %s", held)
+				}
+			case "GCP":
+				if _, err := strconv.ParseInt(held.String(), 10, 64); err != nil {
+					t.Fatal(err)
+				}
+				next, full = mustExact("1"), held.String() == "9223372036854775807"
+			case "AZURE":
+				significant := strings.Trim(strings.TrimPrefix(whole+fraction, "0"), "0")
+				if f, err := strconv.ParseFloat(held.String(), 64); err != nil || len(significant) > 15 || strconv.FormatFloat(f, 'f', -1, 64) != held.String() {
+					t.Fatalf("a double does not hold %s: %v, %v", held, f, err)
+				}
+				full = q.Cmp(mostOfAzure) == 0
+				next = mustExact("0.0000000000000000001")
+				for x.Quo(next).Cmp(mustExact("1000000000000000")) >= 0 {
+					next = next.Mul(mustExact("10"))
+				}
+			}
+			if !full && q.Add(next).Cmp(x) <= 0 {
+				t.Fatalf("%s holds %s as %s, but it could hold %s", partner, x, held, q.Add(next))
 			}
 		}
 	})

@@ -1,38 +1,35 @@
 package metering
 
 import (
+	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/govalues/decimal"
 )
 
 // UsageRecord is a quantity in the form that a marketplace takes.
 type UsageRecord struct {
 	Dimension string
-	Quantity  Quantity // rounded down to what the marketplace holds exactly; over 0
+	Quantity  Quantity // what the marketplace holds exactly; over 0
 
-	// The hour, from the start of the entitlement and to the second before its cancellation.
-	Start, End time.Time
+	Start, End time.Time // by SentTime
 
 	OperationID string // of Google
 }
 
+// GoogleOperationName is the name of each operation that is sent to Google. It may be any text.
+const GoogleOperationName = "Hourly usage report"
+
 // usageRecords are what the marketplace would be sent if the group were the only one of its hour,
-// by dimension. What rounding takes away is carried to the next report, and nothing is sent for a
-// quantity of which nothing is left.
+// by dimension. What rounding takes away is carried to the next report. Nothing is sent for a
+// quantity of which nothing is left, or for an hour of which nothing is left.
 func (t *Terms) usageRecords(j *Judgement) (records []UsageRecord) {
-	e, hour := t.Entitlement, HourOf(j.Timestamp)
-	start, end := hour, hour.Add(time.Hour)
-	if start.Before(e.StartTime) {
-		start = e.StartTime
-	}
-	if last := e.CancelTime.Add(-time.Second); !e.CancelTime.IsZero() && last.Before(end) {
-		end = last
-	}
-	if start.After(end) {
-		start = end
+	e := t.Entitlement
+	hour := HourOf(Later(j.Timestamp, e.StartTime))
+	start, end, ok := SentTime(hour, e.StartTime, e.EndTime, e.CancelTime)
+	if !ok {
+		return []UsageRecord{}
 	}
 	dimensions := make([]string, 0, fewDimensions)
 	for dimension := range j.Records {
@@ -41,7 +38,7 @@ func (t *Terms) usageRecords(j *Judgement) (records []UsageRecord) {
 	slices.Sort(dimensions)
 	records = make([]UsageRecord, 0, len(dimensions))
 	for _, dimension := range dimensions {
-		if q := j.Records[dimension].RoundDown(e.Partner); q.Sign() > 0 {
+		if q, err := ExactOf(j.Records[dimension]).Held(e.Partner); err == nil && q.Sign() > 0 {
 			r := UsageRecord{Dimension: dimension, Quantity: q, Start: start, End: end}
 			if e.Partner == "GCP" {
 				r.OperationID = OperationID(e.OrganizationID, e.ID, hour, dimension)
@@ -55,40 +52,91 @@ func (t *Terms) usageRecords(j *Judgement) (records []UsageRecord) {
 // fewDimensions is as many as a group usually has, for which no memory is allocated.
 const fewDimensions = 16
 
-// The precision of a marketplace's quantities. Source: the marketplaces' API references.
-const (
-	awsDecimals = 6  // of QuantityAsDecimal
-	azureDigits = 15 // of a double
-)
-
-// RoundDown rounds a quantity that is 0 or more down to what the partner's marketplace holds
-// exactly: 6 decimals on AWS, 15 significant digits on Azure, whole numbers on Google.
-func (q Quantity) RoundDown(partner Partner) Quantity {
-	switch partner {
-	case "AWS":
-		return Quantity{q.d.Trunc(awsDecimals).Trim(0)}
-	case "AZURE":
-		return q.leading(azureDigits)
-	case "GCP":
-		return Quantity{q.d.Trunc(0)}
-	default:
-		return q
+// SentTime returns the time that is sent for an hour: its start and end, clamped to the
+// entitlement's start, end and cancellation, of which each may be zero. It returns false if nothing
+// of the hour is left, as after a cancellation that was dated back. What is sent never leaves the
+// hour: the marketplace would take it for another one.
+func SentTime(hour, entitled, ended, cancelled time.Time) (start, end time.Time, ok bool) {
+	start, end = hour, hour.Add(time.Hour)
+	if !cancelled.IsZero() {
+		start = Earlier(start, cancelled.Add(-time.Second))
+		end = Earlier(end, cancelled)
 	}
+	if !ended.IsZero() {
+		end = Earlier(end, ended)
+	}
+	start = Later(Later(start, hour), entitled)
+	return start, end, start.Before(end)
 }
 
-// leading replaces all but the first n significant digits by zeros.
-func (q Quantity) leading(n int) Quantity {
-	excess := q.d.Prec() - n
-	if excess <= 0 {
-		return q
+// Earlier returns the earlier of two times.
+func Earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
 	}
-	if excess <= q.d.Scale() {
-		return Quantity{q.d.Trunc(q.d.Scale() - excess).Trim(0)}
+	return a
+}
+
+// Later returns the later of two times.
+func Later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
 	}
-	whole := q.d.Trunc(0).String()
-	d, err := decimal.Parse(whole[:n] + strings.Repeat("0", len(whole)-n))
+	return a
+}
+
+// Held returns x, which is 0 or more, rounded down to what the partner's marketplace holds exactly,
+// within the limit of a quantity. Sources: AWS's QuantityAsDecimal has 6 digits after the point;
+// Google's values are INT64; Azure's are doubles, which hold 15 significant digits. A Quantity has
+// 19 digits.
+func (x Exact) Held(partner Partner) (Quantity, error) {
+	digits, most := 0, mostOfAzure
+	switch partner {
+	case "AWS":
+		digits = 6
+	case "AZURE":
+		digits = azureDigits(x)
+	case "GCP":
+	default:
+		return Quantity{}, fmt.Errorf("nothing is known of what %s takes", partner)
+	}
+	if limit, limited := quantityLimits[partner]; limited {
+		most = mostBelow(limit, digits)
+	}
+	if x = x.Floor(digits); x.Cmp(most) > 0 {
+		x = most
+	}
+	held, ok := x.Quantity()
+	if !ok {
+		return held, fmt.Errorf("%s has more digits than a quantity", x) // a defect
+	}
+	return held, nil
+}
+
+// mostBelow returns the largest number below a quantity that has that many digits after the point.
+func mostBelow(limit Quantity, digits int) Exact {
+	return ExactOf(limit).Sub(Exact{new(big.Rat).SetFrac(big.NewInt(1), powerOf10(digits))})
+}
+
+// mostOfAzure has 15 significant digits of a Quantity's 19.
+var mostOfAzure = mustExact("9999999999999990000")
+
+// azureDigits is how many digits after the point leave 15 significant ones. It is negative for a
+// number of more digits before the point.
+func azureDigits(x Exact) int {
+	const significant, max = 15, 19
+	whole, fraction, _ := strings.Cut(x.Floor(max).String(), ".")
+	if whole != "0" {
+		return significant - len(whole)
+	}
+	zeros := len(fraction) - len(strings.TrimLeft(fraction, "0"))
+	return min(zeros+significant, max)
+}
+
+func mustExact(text string) Exact {
+	x, err := ParseExact(text)
 	if err != nil {
-		panic("metering: " + q.String() + " does not fit with fewer digits")
+		panic(err) // a constant
 	}
-	return Quantity{d}
+	return x
 }

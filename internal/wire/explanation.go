@@ -68,7 +68,7 @@ func appendPreview(b []byte, p *metering.Preview) []byte {
 
 // appendUsageRecord appends a record as the entitlement's marketplace takes it: a UsageRecord of
 // AWS's BatchMeterUsage, an event of Azure's batchUsageEvent, or an operation of Google's
-// services.report.
+// services.report. Its members are those that are sent: TestExplain_ShowsWhatIsSent compares them.
 func appendUsageRecord(b []byte, e *metering.Entitlement, r *metering.UsageRecord) []byte {
 	ids := &e.Marketplace
 	switch e.Partner {
@@ -83,7 +83,7 @@ func appendUsageRecord(b []byte, e *metering.Entitlement, r *metering.UsageRecor
 	case "AZURE":
 		b = append(b, '{')
 		b = appendMember(b, "dimension", r.Dimension)
-		b = appendTime(appendName(b, "effectiveStartTime"), r.Start)
+		b = appendShortTime(appendName(b, "effectiveStartTime"), r.Start)
 		b = appendMember(b, "planId", ids.PlanID)
 		b = r.Quantity.Append(appendName(b, "quantity"))
 		b = appendMember(b, "resourceId", ids.ResourceID)
@@ -91,21 +91,18 @@ func appendUsageRecord(b []byte, e *metering.Entitlement, r *metering.UsageRecor
 	case "GCP":
 		b = append(b, '{')
 		b = appendMember(b, "consumerId", ids.UsageReportingID)
-		b = appendTime(appendName(b, "endTime"), r.End)
+		b = appendShortTime(appendName(b, "endTime"), r.End)
 		b = AppendText(append(appendName(b, "metricValueSets"), `[{"metricName":`...), ids.ServiceName+"/"+r.Dimension)
 		b = append(b, `,"metricValues":[{"int64Value":"`...)
 		b = append(r.Quantity.Append(b), `"}]}]`...)
 		b = appendMember(b, "operationId", r.OperationID)
-		b = appendMember(b, "operationName", googleOperation)
-		b = appendTime(appendName(b, "startTime"), r.Start)
+		b = appendMember(b, "operationName", metering.GoogleOperationName)
+		b = appendShortTime(appendName(b, "startTime"), r.Start)
 	default: // no record is made for another marketplace
 		panic("wire: usage can't be sent to " + string(e.Partner))
 	}
 	return append(b, '}')
 }
-
-// googleOperation names the operations that are sent to Google. It may be any name.
-const googleOperation = "usage"
 
 // appendMember appends a member with a text, unless the text is empty.
 func appendMember(b []byte, name, text string) []byte {
@@ -115,10 +112,12 @@ func appendMember(b []byte, name, text string) []byte {
 	return AppendText(appendName(b, name), text)
 }
 
-// appendSeconds appends a time as the seconds since 1970, in milliseconds if it has some.
+// appendShortTime appends a time with milliseconds only if it has some.
+func appendShortTime(b []byte, t time.Time) []byte {
+	return append(t.UTC().AppendFormat(append(b, '"'), "2006-01-02T15:04:05.999Z"), '"')
+}
+
+// appendSeconds appends a time as the seconds since 1970, with milliseconds only if it has some.
 func appendSeconds(b []byte, t time.Time) []byte {
-	if t.Nanosecond() == 0 {
-		return strconv.AppendInt(b, t.Unix(), 10)
-	}
-	return strconv.AppendFloat(b, float64(t.UnixMilli())/1000, 'f', 3, 64)
+	return strconv.AppendFloat(b, float64(t.UnixMilli())/1000, 'f', -1, 64)
 }

@@ -239,7 +239,7 @@ func (w *world) runUntilLost(reached map[string]int) {
 	w.losing = false
 	w.floor = metering.HourOf(w.now).Add(time.Hour)
 	for hour := range w.hours {
-		w.floor = later(w.floor, hour.Add(time.Hour)) // the world's workers do not wait for its end
+		w.floor = metering.Later(w.floor, hour.Add(time.Hour)) // the world's workers do not wait for its end
 	}
 	w.groups, w.hours, w.ledger, w.terms, w.schedule = backup.groups, backup.hours, backup.ledger, backup.terms, backup.schedule
 	w.requests, w.outcomes = map[place]metering.Quantity{}, map[place]Kind{}

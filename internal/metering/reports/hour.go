@@ -317,7 +317,7 @@ func (h *Hour) NextAttempt(s *Schedule) (next time.Time) {
 		if len(r.Attempts) == 0 {
 			return time.Time{}
 		}
-		at := earlier(nextAttempt(r.Attempts), r.sendUntil(s, h.Start))
+		at := metering.Earlier(nextAttempt(r.Attempts), r.sendUntil(s, h.Start))
 		if next.IsZero() || at.Before(next) {
 			next = at
 		}

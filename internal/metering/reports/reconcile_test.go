@@ -190,7 +190,7 @@ func TestCompare_SumsOfDoublesInAnyOrder(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			q, err := hold("AZURE", metering.ExactOf(exact))
+			q, err := metering.ExactOf(exact).Held("AZURE")
 			if err != nil {
 				t.Fatal(err)
 			}

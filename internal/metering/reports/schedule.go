@@ -70,9 +70,9 @@ func (s *Schedule) uncancelled(hour time.Time) time.Time {
 
 // Closes is when the hour is sealed: no usage is added to it afterwards.
 func (s *Schedule) Closes(hour time.Time) time.Time {
-	closes := earlier(hour.Add(time.Hour+s.Lock), s.uncancelled(hour).Add(-sendingMargin))
+	closes := metering.Earlier(hour.Add(time.Hour+s.Lock), s.uncancelled(hour).Add(-sendingMargin))
 	if !s.Cancel.IsZero() {
-		closes = earlier(closes, s.Cancel.Add(cancelLock))
+		closes = metering.Earlier(closes, s.Cancel.Add(cancelLock))
 	}
 	return closes
 }
@@ -82,7 +82,7 @@ func (s *Schedule) Closes(hour time.Time) time.Time {
 func (s *Schedule) SendUntil(hour, doubt time.Time) time.Time {
 	until := s.Deadline(hour)
 	if s.Partner == "GCP" && !doubt.IsZero() {
-		until = earlier(until, doubt.Add(googleResends))
+		until = metering.Earlier(until, doubt.Add(googleResends))
 	}
 	return until
 }
@@ -95,15 +95,15 @@ func (s *Schedule) SendUntil(hour, doubt time.Time) time.Time {
 // the usage: the month of the marketplace, or the entitlement, ends first.
 func (s *Schedule) Due(at, after, now time.Time) (hour time.Time, problem metering.ProblemCode) {
 	own := metering.HourOf(at)
-	hour = later(own, metering.HourOf(s.Start))
+	hour = metering.Later(own, metering.HourOf(s.Start))
 	if !after.IsZero() {
-		hour = later(hour, metering.HourOf(after).Add(time.Hour))
+		hour = metering.Later(hour, metering.HourOf(after).Add(time.Hour))
 	}
 	if s.over(own, now) {
 		if !s.Carry {
 			return time.Time{}, metering.ProblemExpired
 		}
-		hour = later(hour, s.firstOpen(now))
+		hour = metering.Later(hour, s.firstOpen(now))
 	}
 	switch {
 	case !s.Carry && !hour.Before(metering.MonthAfter(s.Partner, own)),
@@ -128,32 +128,8 @@ func (s *Schedule) firstOpen(now time.Time) time.Time {
 	return hour
 }
 
-// Sent returns the time that is sent for an hour: its start and end, clamped to the entitlement. It
-// returns false if nothing of the hour is left, as after a cancellation that was dated back. What
-// is sent never leaves the hour: the marketplace would take it for another one.
+// Sent returns the time that is sent for an hour, or false if nothing of it is left, by
+// metering.SentTime.
 func (s *Schedule) Sent(hour time.Time) (start, end time.Time, ok bool) {
-	start, end = hour, hour.Add(time.Hour)
-	if !s.Cancel.IsZero() {
-		start = earlier(start, s.Cancel.Add(-time.Second))
-		end = earlier(end, s.Cancel)
-	}
-	if !s.End.IsZero() {
-		end = earlier(end, s.End)
-	}
-	start = later(later(start, hour), s.Start)
-	return start, end, start.Before(end)
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
+	return metering.SentTime(hour, s.Start, s.End, s.Cancel)
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -181,7 +180,7 @@ func (r *Record) seal(partner metering.Partner, rule metering.CommitRule, commit
 	}
 	r.CarryIn = ledger.Carry[r.Dimension]
 	exact := r.Excess().Mul(r.Scale).Add(r.CarryIn)
-	held, err := hold(partner, exact)
+	held, err := exact.Held(partner)
 	if err != nil {
 		return err
 	}
@@ -235,48 +234,7 @@ func pricesOf(e *metering.Entitlement, dimension string) (unit, list metering.Qu
 	return e.Info.Dimensions[i].Rate, e.Info.Dimensions[i].ListPrice
 }
 
-// hold rounds down to what the marketplace holds exactly. Sources: AWS's QuantityAsDecimal has 10
-// digits before the point and 6 after it; Google's values are INT64; Azure's are doubles, which
-// hold 15 significant digits. A Quantity holds 19 digits.
-func hold(partner metering.Partner, exact metering.Exact) (metering.Quantity, error) {
-	digits, limit := 0, maxGoogle
-	switch partner {
-	case "AWS":
-		digits, limit = 6, maxAWS
-	case "AZURE":
-		digits, limit = azureDigits(exact), maxAzure
-	case "GCP":
-	default:
-		return metering.Quantity{}, fmt.Errorf("nothing is known of what %s takes", partner)
-	}
-	if exact = exact.Floor(digits); exact.Cmp(limit) > 0 {
-		exact = limit
-	}
-	held, ok := exact.Quantity()
-	if !ok {
-		return held, fmt.Errorf("%s has more digits than a quantity", exact) // a defect
-	}
-	return held, nil
-}
-
-// azureDigits is how many digits after the point leave 15 significant ones. It is negative for a
-// number of more digits before the point.
-func azureDigits(exact metering.Exact) int {
-	const significant, max = 15, 19
-	whole, fraction, _ := strings.Cut(exact.Floor(max).String(), ".")
-	if whole != "0" {
-		return significant - len(whole)
-	}
-	zeros := len(fraction) - len(strings.TrimLeft(fraction, "0"))
-	return min(zeros+significant, max)
-}
-
-var (
-	one       = exactly("1")
-	maxAWS    = exactly("9999999999.999999")
-	maxAzure  = exactly("9999999999999990000")
-	maxGoogle = exactly("9223372036854775807")
-)
+var one = exactly("1")
 
 func exactly(text string) metering.Exact {
 	x, err := metering.ParseExact(text)

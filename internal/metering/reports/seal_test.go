@@ -6,13 +6,11 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
-	"pgregory.net/rapid"
 )
 
 // configOf is a config in which the flags of the partner's entry are true.
@@ -228,55 +226,6 @@ func TestSeal_StopsAtWhatItCantRead(t *testing.T) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
-}
-
-// For all exact numbers, what is held is the largest that the marketplace holds exactly.
-func TestHold_IsTheLargestThatTheMarketplaceHolds(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		digits := rapid.StringMatching(`[1-9][0-9]{0,24}`).Draw(t, "digits")
-		point := rapid.IntRange(0, 30).Draw(t, "point")
-		x := exactly(digits).Quo(exactly("1" + strings.Repeat("0", point)))
-		if rapid.Bool().Draw(t, "fraction") {
-			x = x.Quo(exactly("7"))
-		}
-		for _, partner := range metering.Partners {
-			held, err := hold(partner, x)
-			if err != nil {
-				t.Fatal(err)
-			}
-			q := metering.ExactOf(held)
-			if q.Sign() < 0 || q.Cmp(x) > 0 {
-				t.Fatalf("%s holds %s as %s", partner, x, held)
-			}
-			whole, fraction, _ := strings.Cut(held.String(), ".")
-			next := exactly("0.000001")
-			full := q.Cmp(maxAWS) == 0
-			switch partner {
-			case "AWS":
-				if len(whole) > 10 || len(fraction) > 6 {
-					t.Fatalf("AWS does not hold %s", held)
-				}
-			case "GCP":
-				if _, err := strconv.ParseInt(held.String(), 10, 64); err != nil {
-					t.Fatal(err)
-				}
-				next, full = one, q.Cmp(maxGoogle) == 0
-			case "AZURE":
-				significant := strings.Trim(strings.TrimPrefix(whole+fraction, "0"), "0")
-				if f, err := strconv.ParseFloat(held.String(), 64); err != nil || len(significant) > 15 || strconv.FormatFloat(f, 'f', -1, 64) != held.String() {
-					t.Fatalf("a double does not hold %s: %v, %v", held, f, err)
-				}
-				full = q.Cmp(maxAzure) == 0
-				next = exactly("0.0000000000000000001")
-				for x.Quo(next).Cmp(exactly("1000000000000000")) >= 0 {
-					next = next.Mul(exactly("10"))
-				}
-			}
-			if !full && q.Add(next).Cmp(x) <= 0 {
-				t.Fatalf("%s holds %s as %s, but it could hold %s", partner, x, held, q.Add(next))
-			}
-		}
-	})
 }
 
 // An hour that is sealed from its groups in another order is the same, byte for byte.

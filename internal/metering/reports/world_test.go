@@ -192,7 +192,7 @@ func (w *world) report() {
 // moveOn gives a group its due hour after an hour, or fails it.
 func (w *world) moveOn(g *worldGroup, after time.Time) {
 	if !w.floor.IsZero() {
-		after = later(after, w.floor.Add(-time.Hour))
+		after = metering.Later(after, w.floor.Add(-time.Hour))
 	}
 	due, problem := w.schedule.Due(g.at, after, w.now)
 	if g.due = due; problem != "" {

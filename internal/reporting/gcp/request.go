@@ -60,7 +60,7 @@ func checkBody(r *reporting.Record) []byte {
 
 func operationOf(r *reporting.Record) operation {
 	return operation{
-		OperationID: OperationID(r), OperationName: "Hourly usage report", ConsumerID: r.IDs.UsageReportingID,
+		OperationID: OperationID(r), OperationName: metering.GoogleOperationName, ConsumerID: r.IDs.UsageReportingID,
 		StartTime: r.Start.UTC().Format(time.RFC3339Nano), EndTime: r.End.UTC().Format(time.RFC3339Nano),
 		MetricValueSets: []valueSet{{r.IDs.ServiceName + "/" + r.Dimension, []value{{r.Quantity.String()}}}},
 	}
