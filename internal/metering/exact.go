@@ -29,6 +29,15 @@ func ParseExact(text string) (Exact, error) {
 	return x, nil
 }
 
+// MustExact is ParseExact of a constant. It panics if the text is not what String returns.
+func MustExact(text string) Exact {
+	x, err := ParseExact(text)
+	if err != nil {
+		panic(err)
+	}
+	return x
+}
+
 func errNotExact(text string) error {
 	return fmt.Errorf("%s is not an exact number: it must be a decimal or a reduced fraction, such as 0.25 or 1/3", Quote(text))
 }

@@ -69,6 +69,16 @@ func SentTime(hour, entitled, ended, cancelled time.Time) (start, end time.Time,
 	return start, end, start.Before(end)
 }
 
+// sentLayout has milliseconds only if the time has some.
+const sentLayout = "2006-01-02T15:04:05.999Z"
+
+// FormatSentTime returns t as Azure and Google are sent it: RFC 3339 in UTC, truncated to
+// milliseconds.
+func FormatSentTime(t time.Time) string { return t.UTC().Format(sentLayout) }
+
+// AppendSentTime appends a time as FormatSentTime does.
+func AppendSentTime(b []byte, t time.Time) []byte { return t.UTC().AppendFormat(b, sentLayout) }
+
 // Earlier returns the earlier of two times.
 func Earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
@@ -90,18 +100,16 @@ func Later(a, b time.Time) time.Time {
 // Google's values are INT64; Azure's are doubles, which hold 15 significant digits. A Quantity has
 // 19 digits.
 func (x Exact) Held(partner Partner) (Quantity, error) {
-	digits, most := 0, mostOfAzure
-	switch partner {
-	case "AWS":
-		digits = 6
-	case "AZURE":
-		digits = azureDigits(x)
-	case "GCP":
-	default:
+	most, known := mostHeld[partner]
+	if !known {
 		return Quantity{}, fmt.Errorf("nothing is known of what %s takes", partner)
 	}
-	if limit, limited := quantityLimits[partner]; limited {
-		most = mostBelow(limit, digits)
+	digits := 0
+	switch partner {
+	case "AWS":
+		digits = awsDigits
+	case "AZURE":
+		digits = azureDigits(x)
 	}
 	if x = x.Floor(digits); x.Cmp(most) > 0 {
 		x = most
@@ -113,30 +121,32 @@ func (x Exact) Held(partner Partner) (Quantity, error) {
 	return held, nil
 }
 
+const (
+	awsDigits        = 6  // after the point
+	azureSignificant = 15 // digits
+)
+
+// mostHeld is the largest quantity that the marketplaces hold. That of Azure has 15 significant
+// digits of a Quantity's 19.
+var mostHeld = map[Partner]Exact{
+	"AWS":   mostBelow(quantityLimits["AWS"], awsDigits),
+	"AZURE": MustExact("9999999999999990000"),
+	"GCP":   mostBelow(quantityLimits["GCP"], 0),
+}
+
 // mostBelow returns the largest number below a quantity that has that many digits after the point.
 func mostBelow(limit Quantity, digits int) Exact {
 	return ExactOf(limit).Sub(Exact{new(big.Rat).SetFrac(big.NewInt(1), powerOf10(digits))})
 }
 
-// mostOfAzure has 15 significant digits of a Quantity's 19.
-var mostOfAzure = mustExact("9999999999999990000")
-
 // azureDigits is how many digits after the point leave 15 significant ones. It is negative for a
 // number of more digits before the point.
 func azureDigits(x Exact) int {
-	const significant, max = 15, 19
+	const max = 19 // of a Quantity
 	whole, fraction, _ := strings.Cut(x.Floor(max).String(), ".")
 	if whole != "0" {
-		return significant - len(whole)
+		return azureSignificant - len(whole)
 	}
 	zeros := len(fraction) - len(strings.TrimLeft(fraction, "0"))
-	return min(zeros+significant, max)
-}
-
-func mustExact(text string) Exact {
-	x, err := ParseExact(text)
-	if err != nil {
-		panic(err) // a constant
-	}
-	return x
+	return min(zeros+azureSignificant, max)
 }

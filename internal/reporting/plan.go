@@ -182,10 +182,7 @@ func (pl *planning) moveOn(ctx context.Context, ids []metering.GroupID) error {
 	if code, reason := pl.unreportable(); code != "" {
 		return pl.expire(ctx, ids, code, reason)
 	}
-	after := pl.place.Hour
-	if last := pl.Store.Floor().Add(-time.Hour); last.After(after) {
-		after = last
-	}
+	after := metering.Later(pl.place.Hour, pl.Store.Floor().Add(-time.Hour))
 	var moved sync.Map // the hours, which are few
 	err := pl.eachWaiting(ctx, ids, func(ctx context.Context, g *metering.Group) error {
 		due, problem := pl.schedule.Due(g.UsedAt(), after, pl.Now())

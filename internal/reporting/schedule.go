@@ -119,10 +119,7 @@ func (w *Worker) lookAtDeadlines(ctx context.Context, waits waiting, now time.Ti
 		for _, id := range ids {
 			hour, s := waits[org][id], reports.ScheduleBy(terms[id])
 			// Without an entitlement, the schedule knows no closing time.
-			closes := hour.Add(time.Hour)
-			if at := s.Closes(hour); at.After(closes) {
-				closes = at
-			}
+			closes := metering.Later(hour.Add(time.Hour), s.Closes(hour))
 			if now.Before(closes) {
 				continue
 			}

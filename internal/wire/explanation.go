@@ -83,7 +83,7 @@ func appendUsageRecord(b []byte, e *metering.Entitlement, r *metering.UsageRecor
 	case "AZURE":
 		b = append(b, '{')
 		b = appendMember(b, "dimension", r.Dimension)
-		b = appendShortTime(appendName(b, "effectiveStartTime"), r.Start)
+		b = appendSentTime(appendName(b, "effectiveStartTime"), r.Start)
 		b = appendMember(b, "planId", ids.PlanID)
 		b = r.Quantity.Append(appendName(b, "quantity"))
 		b = appendMember(b, "resourceId", ids.ResourceID)
@@ -91,13 +91,13 @@ func appendUsageRecord(b []byte, e *metering.Entitlement, r *metering.UsageRecor
 	case "GCP":
 		b = append(b, '{')
 		b = appendMember(b, "consumerId", ids.UsageReportingID)
-		b = appendShortTime(appendName(b, "endTime"), r.End)
+		b = appendSentTime(appendName(b, "endTime"), r.End)
 		b = AppendText(append(appendName(b, "metricValueSets"), `[{"metricName":`...), ids.ServiceName+"/"+r.Dimension)
 		b = append(b, `,"metricValues":[{"int64Value":"`...)
 		b = append(r.Quantity.Append(b), `"}]}]`...)
 		b = appendMember(b, "operationId", r.OperationID)
 		b = appendMember(b, "operationName", metering.GoogleOperationName)
-		b = appendShortTime(appendName(b, "startTime"), r.Start)
+		b = appendSentTime(appendName(b, "startTime"), r.Start)
 	default: // no record is made for another marketplace
 		panic("wire: usage can't be sent to " + string(e.Partner))
 	}
@@ -112,9 +112,8 @@ func appendMember(b []byte, name, text string) []byte {
 	return AppendText(appendName(b, name), text)
 }
 
-// appendShortTime appends a time with milliseconds only if it has some.
-func appendShortTime(b []byte, t time.Time) []byte {
-	return append(t.UTC().AppendFormat(append(b, '"'), "2006-01-02T15:04:05.999Z"), '"')
+func appendSentTime(b []byte, t time.Time) []byte {
+	return append(metering.AppendSentTime(append(b, '"'), t), '"')
 }
 
 // appendSeconds appends a time as the seconds since 1970, with milliseconds only if it has some.

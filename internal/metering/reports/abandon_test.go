@@ -114,7 +114,7 @@ func TestSealInDoubt_LeavesEachOutcomeToAnOperator(t *testing.T) {
 			if test.ended {
 				e.EndTime = ended
 			}
-			terms, ledger := metering.Terms{Entitlement: e, Config: configOf("GCP", test.flags...)}, Ledger{Carry: exacts(test.carry), Used: exactly(test.used)}
+			terms, ledger := metering.Terms{Entitlement: e, Config: configOf("GCP", test.flags...)}, Ledger{Carry: exacts(test.carry), Used: metering.MustExact(test.used)}
 			s, open, usage := ScheduleOf(e, metering.Connection{}), OpenHour("org1", "ent1", at("06-15 10:00")), metering.HourUsage{Totals: exacts(test.usage)}
 
 			h, after, err := open.Seal(&terms, &s, usage, ledger)

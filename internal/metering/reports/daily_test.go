@@ -52,7 +52,7 @@ func TestDaily_AddsWhatStandsForAConflict(t *testing.T) {
 		h.Sealed.Partner = "AZURE"
 		r := &h.Sealed.Records[0]
 		r.Quantity, r.UnitPrice = quantities("q 2")["q"], quantities("p 10")["p"]
-		difference := exactly(has).Sub(metering.ExactOf(r.Quantity))
+		difference := metering.MustExact(has).Sub(metering.ExactOf(r.Quantity))
 		r.Outcome.Difference, r.Attempts = &difference, []Attempt{{Response: Response{Result: Duplicate}}}
 		after, _, err := h.Resolve(Ledger{}, "a", true, "ann", at("06-15 12:00"))
 		if err != nil {
@@ -64,7 +64,7 @@ func TestDaily_AddsWhatStandsForAConflict(t *testing.T) {
 		}
 		day, tallies := (*Daily)(nil).Add(&accepted[0]), map[Meter]*Tally{}
 		after.Tally(tallies)
-		if tally := tallies[Meter{Dimension: "a"}].Accepted; day.Quantity.Cmp(tally) != 0 || day.Quantity.Cmp(exactly(has)) != 0 || day.Amount.Cmp(exactly(has).Mul(exactly("10"))) != 0 {
+		if tally := tallies[Meter{Dimension: "a"}].Accepted; day.Quantity.Cmp(tally) != 0 || day.Quantity.Cmp(metering.MustExact(has)) != 0 || day.Amount.Cmp(metering.MustExact(has).Mul(metering.MustExact("10"))) != 0 {
 			t.Errorf("%s: the day has %s, %s, the reconciliation %s", has, day.Quantity, day.Amount, tally)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 //	<  duplicate of our quantity, from before our first attempt, by any clock
 func history(spelled string) (attempts []Attempt) {
 	first := at("06-15 12:00")
-	same, other := exactly("10.1"), exactly("12.5")
+	same, other := metering.MustExact("10.1"), metering.MustExact("12.5")
 	responses := map[rune]Response{
 		'?': {},
 		'B': {Result: Billed, Receipt: "receipt"},
@@ -139,7 +139,7 @@ func TestOutcomeOf_ComparesDoubles(t *testing.T) {
 	for text, want := range map[string]Kind{
 		"0.1000000000000000055511151231257827": Accepted, "0.1": Accepted, "0.10000000000000002": Conflict, "0.09999999999999": Conflict,
 	} {
-		echo := exactly(text)
+		echo := metering.MustExact(text)
 		attempts := append(history("?"), Attempt{9, at("06-15 12:01"), Response{Result: Duplicate, Accepted: &echo}})
 		if got := OutcomeOf(ours, attempts, false); got.Kind != want {
 			t.Errorf("%s: %s", text, got.Kind)

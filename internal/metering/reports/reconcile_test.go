@@ -31,7 +31,7 @@ func tallied(spelled string) *Tally {
 		if !ok {
 			continue
 		}
-		more := exactly("1")
+		more := metering.MustExact("1")
 		r := Record{Dimension: "d", Quantity: quantityOf(quantity), Attempts: history("?")}
 		state := StateSettled
 		switch kind {

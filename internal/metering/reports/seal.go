@@ -234,12 +234,4 @@ func pricesOf(e *metering.Entitlement, dimension string) (unit, list metering.Qu
 	return e.Info.Dimensions[i].Rate, e.Info.Dimensions[i].ListPrice
 }
 
-var one = exactly("1")
-
-func exactly(text string) metering.Exact {
-	x, err := metering.ParseExact(text)
-	if err != nil {
-		panic(err) // a constant
-	}
-	return x
-}
+var one = metering.MustExact("1")

@@ -50,7 +50,7 @@ func exacts(text string) map[string]metering.Exact {
 	all := map[string]metering.Exact{}
 	for _, pair := range strings.Split(text, ", ") {
 		if key, value, ok := strings.Cut(pair, " "); ok {
-			all[key] = exactly(value)
+			all[key] = metering.MustExact(value)
 		}
 	}
 	return all
@@ -151,7 +151,7 @@ func TestSeal_EachTerm(t *testing.T) {
 		{"list price is not needed", "AWS", list, "30", "a 2 0", "a 5", "", "10", "a 0 drawn 5 amount 10", "20"},
 		{"list price, unit price is missing", "AWS", list, "30", "a 0 3", "a 25", "", "30", "a 0 REJECTED NO_PRICE", "30"},
 	} {
-		before := Ledger{Version: 4, Carry: exacts(test.carry), Used: exactly(test.used)}
+		before := Ledger{Version: 4, Carry: exacts(test.carry), Used: metering.MustExact(test.used)}
 		h, ledger := sealed(t, entitlementOf(test.partner, test.commit, test.prices), test.flags, exacts(test.usage), before)
 		if got := summary(&h); got != test.want {
 			t.Errorf("%s: sealed %s, want %s", test.name, got, test.want)
@@ -159,7 +159,7 @@ func TestSeal_EachTerm(t *testing.T) {
 		if got := ledgerText(ledger); got != test.ledger || ledger.Version != 5 {
 			t.Errorf("%s: ledger %s (version %d), want %s", test.name, got, ledger.Version, test.ledger)
 		}
-		if ledgerText(before) != ledgerText(Ledger{Carry: exacts(test.carry), Used: exactly(test.used)}) {
+		if ledgerText(before) != ledgerText(Ledger{Carry: exacts(test.carry), Used: metering.MustExact(test.used)}) {
 			t.Errorf("%s: the ledger before has changed", test.name)
 		}
 	}
@@ -169,7 +169,7 @@ func TestSeal_KeepsWhatItIsMadeFrom(t *testing.T) {
 	e := entitlementOf("AWS", "100", "a 2 3")
 	e.Marketplace = metering.MarketplaceIDs{CustomerIdentifier: "c", ProductCode: "p", Region: "eu-west-1"}
 	e.StartTime, e.CancelTime, e.LastUpdateTime = at("06-15 10:05"), at("06-15 10:50"), at("06-01 00:00")
-	h, _ := sealed(t, e, []string{beyondCommit, atListPrice}, exacts("a 75"), Ledger{Used: exactly("50")})
+	h, _ := sealed(t, e, []string{beyondCommit, atListPrice}, exacts("a 75"), Ledger{Used: metering.MustExact("50")})
 	s := h.Sealed
 	if s.Partner != "AWS" || s.Marketplace.Region != "eu-west-1" || s.Config != 7 || !s.Entitlement.Equal(e.LastUpdateTime) ||
 		!s.From.Equal(e.StartTime) || !s.To.Equal(e.CancelTime) || s.CommitAmount.String() != "100" || s.UsedCommit.String() != "50" {

@@ -39,7 +39,7 @@ func Body(records []reporting.Record) []byte {
 		r := &records[i]
 		b.Request = append(b.Request, event{
 			ResourceID: r.IDs.ResourceID, ResourceURI: r.IDs.ResourceURI, Quantity: jsontext.Value(r.Quantity.String()), Dimension: r.Dimension,
-			EffectiveStartTime: r.Start.UTC().Format("2006-01-02T15:04:05.999Z"), PlanID: r.IDs.PlanID,
+			EffectiveStartTime: metering.FormatSentTime(r.Start), PlanID: r.IDs.PlanID,
 		})
 	}
 	body, err := json.Marshal(b)

@@ -5,7 +5,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -61,7 +60,7 @@ func checkBody(r *reporting.Record) []byte {
 func operationOf(r *reporting.Record) operation {
 	return operation{
 		OperationID: OperationID(r), OperationName: metering.GoogleOperationName, ConsumerID: r.IDs.UsageReportingID,
-		StartTime: r.Start.UTC().Format(time.RFC3339Nano), EndTime: r.End.UTC().Format(time.RFC3339Nano),
+		StartTime: metering.FormatSentTime(r.Start), EndTime: metering.FormatSentTime(r.End),
 		MetricValueSets: []valueSet{{r.IDs.ServiceName + "/" + r.Dimension, []value{{r.Quantity.String()}}}},
 	}
 }

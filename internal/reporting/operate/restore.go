@@ -99,6 +99,9 @@ func work(ctx context.Context, r *Request, now time.Time) (byEntitlement [][]rep
 		places = append(places, p)
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
 	slices.SortFunc(places, func(p, q reports.Place) int {
 		return cmp.Or(cmp.Compare(p.Organization, q.Organization), cmp.Compare(p.Entitlement, q.Entitlement), p.Hour.Compare(q.Hour))
 	})
@@ -109,7 +112,7 @@ func work(ctx context.Context, r *Request, now time.Time) (byEntitlement [][]rep
 		}
 		byEntitlement[last] = append(byEntitlement[last], p)
 	}
-	return byEntitlement, err
+	return byEntitlement, nil
 }
 
 // Incomplete reports whether an hour could not be abandoned.
