@@ -508,6 +508,26 @@ func TestUsageRecords_AreWhatTheMarketplaceHolds(t *testing.T) {
 	}
 }
 
+// A Quantity is held as its Exact is.
+func TestHeld_OfAQuantity(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		q, err := ParseQuantity(rapid.StringMatching(`(0|[1-9][0-9]{0,17})`).Draw(t, "whole"))
+		if rapid.Bool().Draw(t, "fraction") {
+			q, err = ParseQuantity(rapid.StringMatching(`(0|[1-9][0-9]{0,11})\.[0-9]{1,7}`).Draw(t, "quantity"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, partner := range Partners {
+			got, err := q.Held(partner)
+			want, wantErr := ExactOf(q).Held(partner)
+			if err != nil || wantErr != nil || got != want {
+				t.Fatalf("%s on %s is %s, %v; want %s, %v", q, partner, got, err, want, wantErr)
+			}
+		}
+	})
+}
+
 // For all exact numbers, what is held is the largest that the marketplace holds exactly, and it is
 // held as it is.
 func TestHeld_IsTheLargestThatTheMarketplaceHolds(t *testing.T) {

@@ -38,7 +38,7 @@ func (t *Terms) usageRecords(j *Judgement) (records []UsageRecord) {
 	slices.Sort(dimensions)
 	records = make([]UsageRecord, 0, len(dimensions))
 	for _, dimension := range dimensions {
-		if q, err := ExactOf(j.Records[dimension]).Held(e.Partner); err == nil && q.Sign() > 0 {
+		if q, err := j.Records[dimension].Held(e.Partner); err == nil && q.Sign() > 0 {
 			r := UsageRecord{Dimension: dimension, Quantity: q, Start: start, End: end}
 			if e.Partner == "GCP" {
 				r.OperationID = OperationID(e.OrganizationID, e.ID, hour, dimension)
@@ -119,6 +119,17 @@ func (x Exact) Held(partner Partner) (Quantity, error) {
 		return held, fmt.Errorf("%s has more digits than a quantity", x) // a defect
 	}
 	return held, nil
+}
+
+// Held is Exact.Held of q. Most quantities are held as they are, which takes no exact numbers to
+// find out.
+func (q Quantity) Held(partner Partner) (Quantity, error) {
+	limit, limited := quantityLimits[partner]
+	asIs := partner == "AWS" && q.d.Scale() <= awsDigits || partner == "AZURE" && q.d.Prec() <= azureSignificant || partner == "GCP" && q.d.Scale() == 0
+	if asIs && (!limited || q.d.Cmp(limit.d) < 0) {
+		return Quantity{q.d.Trim(0)}, nil
+	}
+	return ExactOf(q).Held(partner)
 }
 
 const (
