@@ -228,7 +228,7 @@ func (sealedOnly) PutReport(context.Context, *reports.Hour, []metering.GroupID) 
 }
 
 // By the terms of the backup, an hour is rejected, or has nothing to send. The lost table had a
-// price, an entitlement that goes on, or less of a commit, and billed it. Nothing of it is reported
+// price, an entitlement that goes on, or less of a commit, and billed it. None of it is reported
 // again but by an operator's word. What the backup has sealed is another matter: it never changes.
 func TestResume_OfARestoredTableThatRejectsWhatTheLostOneBilled(t *testing.T) {
 	t.Parallel()
