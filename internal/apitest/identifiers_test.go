@@ -22,6 +22,7 @@ var converting = map[string]string{
 	"internal/table/api_key.go":    "the organization of a Record",
 	"internal/httpapi/metrics.go":  "newMetricID makes ids",
 
+	"internal/metering/reports/expire.go":   "a Group holds what is stored",
 	"internal/reporting/abandon.go":         "a Group holds what is stored",
 	"internal/reporting/plan.go":            "a Group holds what is stored",
 	"internal/reporting/operate/enqueue.go": "a Group holds what is stored",

@@ -184,7 +184,7 @@ var problemKinds = []ProblemKind{
 	},
 	{
 		Code: ProblemExpired, Severity: SeverityError, Remedy: RemedyNone, Found: FoundByReporting,
-		Meaning: "The marketplace did not take the usage within its window.",
+		Meaning: "The window of the marketplace ended before the usage was billed: it came or was sent too late, or its hour could not be made into records. The message says why.",
 		Hint:    "Report the usage again with a later timestamp, if it may be billed then.",
 		Errors:  []MarketplaceError{{"AWS", []string{awsTimestamp}}, {"AZURE", []string{"Expired"}}},
 	},

@@ -31,13 +31,13 @@ const (
 	EventConflict Event = "conflicts"
 	// EventUnknown: the window of records ended while an attempt was in doubt.
 	EventUnknown Event = "unknownOutcomes"
-	// EventExpired: the window of records or groups ended before they were billed (EXPIRED), or no
-	// later hour may take them (NO_HOUR_LEFT).
+	// EventExpired: the window of records or groups ended before they were billed (EXPIRED), also
+	// because their hour could not be sealed, or no later hour may take them (NO_HOUR_LEFT).
 	EventExpired Event = "expired"
 	// EventNoConnection: usage has waited for a connection, or for identifiers, for longer than
 	// NoConnectionAfter, or failed for want of one.
 	EventNoConnection Event = "noConnection"
-	// EventSealStopped: an hour could not be sealed, and stays OPEN.
+	// EventSealStopped: an hour could not be sealed, and stays OPEN until its deadline.
 	EventSealStopped Event = "sealStopped"
 	// EventUnknownVersion: an item has a state or version that this program does not know, and was
 	// left alone.

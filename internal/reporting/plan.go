@@ -60,11 +60,11 @@ func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
 	if h != nil && h.State == reports.StateDecided {
 		return pl.settle(ctx, h) // if groups wait too, the next Schedule finds them
 	}
-	terms, err := w.Store.TermsOf(ctx, p.Organization, []metering.EntitlementID{p.Entitlement}, false)
-	if err != nil {
+	if pl.terms, err = pl.read(ctx, false); isUnreadable(err) && h != nil && h.State == reports.StateOpen {
+		pl.terms, pl.unreadable = nil, err // seal returns it, so that the hour ends at its deadline
+	} else if err != nil {
 		return err
 	}
-	pl.terms = terms[p.Entitlement]
 	pl.schedule = reports.ScheduleBy(pl.terms)
 	late := h != nil && h.State != reports.StateOpen
 	if h == nil {
@@ -73,7 +73,11 @@ func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
 		}
 	}
 	if h.State == reports.StateOpen {
-		if h, err = pl.seal(ctx, h); h == nil || err != nil {
+		sealed, err := pl.seal(ctx, h)
+		if s, ok := errors.AsType[*stopped](err); ok {
+			sealed, err = pl.expireHour(ctx, h, s)
+		}
+		if h = sealed; h == nil || err != nil {
 			return err
 		}
 	}
@@ -100,11 +104,12 @@ func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
 // planning is one Plan.
 type planning struct {
 	*Worker
-	place    reports.Place
-	terms    *metering.Terms
-	schedule reports.Schedule
-	lists    [][]metering.GroupID // of candidates, if this Plan has opened the hour
-	doubt    string               // why the hour is sealed in doubt; empty if it is not
+	place      reports.Place
+	terms      *metering.Terms
+	unreadable error // why terms is nil, if what is stored can't be read
+	schedule   reports.Schedule
+	lists      [][]metering.GroupID // of candidates, if this Plan has opened the hour
+	doubt      string               // why the hour is sealed in doubt; empty if it is not
 }
 
 // open opens the hour if it is closed for usage. It returns nil if there is nothing to open: it is
@@ -322,26 +327,82 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// claimed is what the groups of an open hour come to, each of which is claimed or absent.
+type claimed struct {
+	reports.Sum
+	listed []metering.GroupID // the first members
+}
+
+// stopped is the error of an hour that can't be sealed, which is not the worker's: someone has to
+// look at it.
+type stopped struct {
+	of     *claimed
+	terms  *metering.Terms // nil if they can't be read
+	reason string          // for clients
+	err    error           // for the log
+}
+
+func (s *stopped) Error() string { return s.err.Error() }
+
 // seal claims the candidates of an open hour, and seals what its members used. It returns nil if
-// the time was over before: then another Plan is enqueued.
+// the time was over before: then another Plan is enqueued. The error of an hour that can't be
+// sealed is a *stopped.
 func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, error) {
-	var (
-		usage    = metering.HourUsage{Totals: map[string]metering.Exact{}}
-		members  int
-		billable bool
-		listed   []metering.GroupID
-		claimed  bool
-	)
+	of, err := pl.claimAll(ctx, h)
+	if of == nil || err != nil {
+		return nil, err
+	}
+	terms, usage, err := pl.convert(ctx, h, of)
+	if err != nil {
+		return nil, err
+	}
+	schedule := reports.ScheduleBy(terms)
+	for attempt := 0; ; attempt++ {
+		ledger, err := pl.Store.Ledger(ctx, h.Organization, h.Entitlement)
+		if errors.Is(err, reports.ErrNewer) {
+			return nil, &stopped{of, terms, "what earlier hours have left can't be read", err}
+		}
+		if err != nil {
+			return nil, err
+		}
+		sealed, after, err := pl.sealBy(h, terms, &schedule, usage, ledger)
+		if err != nil {
+			return nil, &stopped{of, terms, err.Error(), err}
+		}
+		sealed.Sealed.Groups = of.Members
+		lane := LaneOf(sealed.Sealed.Partner, recordOf(&sealed, &reports.Record{}))
+		sealed.Sealed.Lane = lane.Key()
+		err = pl.Store.Write(ctx, &reports.Step{Before: h, After: &sealed, Ledger: &after})
+		if err == nil {
+			pl.countOutcomes(ctx, h, &sealed)
+			h = &sealed
+			break
+		}
+		if h, err = pl.again(ctx, pl.place, err, attempt); err != nil || h.State != reports.StateOpen {
+			return h, err
+		}
+	}
+	if err := pl.Store.PutReport(ctx, h, of.listed); err != nil {
+		return nil, err
+	}
+	return h, pl.Queue.Enqueue(ctx, Hint{Lane: h.Sealed.Lane, Place: pl.place})
+}
+
+// claimAll claims the candidates of an open hour. It returns nil if the time was over before: then
+// another Plan is enqueued.
+func (pl *planning) claimAll(ctx context.Context, h *reports.Hour) (*claimed, error) {
+	all := &claimed{Sum: *reports.SumOf(nil, nil)}
+	began := false
 	for part := range h.Parts {
 		list, err := pl.candidates(ctx, h, part)
 		if err != nil {
 			return nil, err
 		}
 		if list.Sum == nil {
-			if claimed && shortOf(ctx, planMargin) {
+			if began && shortOf(ctx, planMargin) {
 				return nil, pl.Queue.Enqueue(ctx, Hint{Place: pl.place})
 			}
-			claimed = true
+			began = true
 			if list.Sum, err = pl.claim(ctx, h, list.IDs); errors.Is(err, errOutOfTime) {
 				return nil, pl.Queue.Enqueue(ctx, Hint{Place: pl.place})
 			} else if err != nil {
@@ -351,59 +412,84 @@ func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 				return nil, err
 			}
 		}
-		for dimension, total := range list.Sum.Totals {
-			usage.Totals[dimension] = usage.Totals[dimension].Add(total)
-		}
-		members += list.Sum.Members
-		billable = billable || list.Sum.Billable
-		if missing := maxListed - len(listed); missing > 0 {
+		all.Add(list.Sum)
+		if missing := maxListed - len(all.listed); missing > 0 {
 			present := list.Present()
-			listed = append(listed, present[:min(missing, len(present))]...)
+			all.listed = append(all.listed, present[:min(missing, len(present))]...)
 		}
 	}
-	terms := pl.terms
-	if billable {
-		again, err := pl.Store.TermsOf(ctx, pl.place.Organization, []metering.EntitlementID{pl.place.Entitlement}, true)
+	return all, nil
+}
+
+// convert converts what the members of the hour used. The error of terms that can't be read is a
+// *stopped. An entitlement that does not exist converts nothing: Seal refuses it.
+func (pl *planning) convert(ctx context.Context, h *reports.Hour, of *claimed) (*metering.Terms, metering.HourUsage, error) {
+	terms, usage, err := pl.terms, metering.HourUsage{Totals: of.Totals}, pl.unreadable
+	if err == nil && of.Billable {
+		terms, err = pl.read(ctx, true)
+	}
+	if isUnreadable(err) {
+		return nil, usage, &stopped{of, nil, "the entitlement, a connection or a billable metric can't be read", err}
+	}
+	if err != nil || !of.Billable || terms == nil || terms.Entitlement == nil {
+		return terms, usage, err
+	}
+	members, err := pl.members(ctx, h)
+	if err != nil {
+		return nil, usage, err
+	}
+	return terms, reports.Convert(terms, members), nil
+}
+
+// read reads the terms of the place.
+func (pl *planning) read(ctx context.Context, billable bool) (*metering.Terms, error) {
+	terms, err := pl.Store.TermsOf(ctx, pl.place.Organization, []metering.EntitlementID{pl.place.Entitlement}, billable)
+	return terms[pl.place.Entitlement], err
+}
+
+// isUnreadable reports whether the error is of something stored that this version can't read, and
+// not of a table that is out of reach.
+func isUnreadable(err error) bool {
+	of, ok := errors.AsType[*metering.Error](err)
+	return ok && of.Code == metering.Internal
+}
+
+// expireHour ends an hour that can't be sealed, if the window of its usage is over. Until then the
+// hour stays OPEN, and the error is what stops the seal.
+func (pl *planning) expireHour(ctx context.Context, h *reports.Hour, s *stopped) (*reports.Hour, error) {
+	u := reports.Unsealed{Terms: s.terms, Groups: s.of.Members, Reason: s.reason}
+	if len(s.of.listed) > 0 {
+		first, err := pl.Store.Members(ctx, h, s.of.listed[:1])
 		if err != nil {
 			return nil, err
 		}
-		terms = again[pl.place.Entitlement]
-		all, err := pl.members(ctx, h)
-		if err != nil {
-			return nil, err
+		if len(first) > 0 {
+			u.Member = first[0].Group
 		}
-		usage = reports.Convert(terms, all)
 	}
-	if terms == nil || terms.Entitlement == nil {
-		return nil, fmt.Errorf("the entitlement of %s does not exist any more", h.ID())
+	if _, err := h.Expire(&u, pl.Now()); errors.Is(err, reports.ErrEarly) {
+		pl.event(ctx, EventSealStopped, 1, at(pl.place), "error", s.Error())
+		return nil, s
 	}
-	schedule := reports.ScheduleBy(terms)
+	members, err := pl.members(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	u.Usage = reports.AcceptedUsage(members)
 	for attempt := 0; ; attempt++ {
-		ledger, err := pl.Store.Ledger(ctx, h.Organization, h.Entitlement)
+		expired, err := h.Expire(&u, pl.Now())
 		if err != nil {
 			return nil, err
 		}
-		sealed, after, err := pl.sealBy(h, terms, &schedule, usage, ledger)
-		if err != nil {
-			pl.event(ctx, EventSealStopped, 1, at(pl.place), "error", err.Error())
-			return nil, err
-		}
-		sealed.Sealed.Groups = members
-		lane := LaneOf(sealed.Sealed.Partner, recordOf(&sealed, &reports.Record{}))
-		sealed.Sealed.Lane = lane.Key()
-		err = pl.Store.Write(ctx, &reports.Step{Before: h, After: &sealed, Ledger: &after})
+		err = pl.Store.Write(ctx, &reports.Step{Before: h, After: &expired})
 		if err == nil {
-			h = &sealed
-			break
+			pl.countOutcomes(ctx, h, &expired)
+			return &expired, nil
 		}
 		if h, err = pl.again(ctx, pl.place, err, attempt); err != nil || h.State != reports.StateOpen {
 			return h, err
 		}
 	}
-	if err := pl.Store.PutReport(ctx, h, listed); err != nil {
-		return nil, err
-	}
-	return h, pl.Queue.Enqueue(ctx, Hint{Lane: h.Sealed.Lane, Place: pl.place})
 }
 
 // sealBy seals an open hour, in doubt if the table was restored.

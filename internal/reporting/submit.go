@@ -458,8 +458,13 @@ func (w *Worker) decide(ctx context.Context, h *reports.Hour, s *reports.Schedul
 // newOutcomes returns the dimensions that got their outcome between two states of an hour.
 func newOutcomes(before, after *reports.Hour) (dimensions []string) {
 	for i := range after.Sealed.Records {
-		if before.Sealed.Records[i].Outcome.Kind != after.Sealed.Records[i].Outcome.Kind {
-			dimensions = append(dimensions, after.Sealed.Records[i].Dimension)
+		r := &after.Sealed.Records[i]
+		was := reports.Undecided
+		if old := before.Record(r.Dimension); old != nil {
+			was = old.Outcome.Kind
+		}
+		if was != r.Outcome.Kind {
+			dimensions = append(dimensions, r.Dimension)
 		}
 	}
 	return dimensions
@@ -467,7 +472,7 @@ func newOutcomes(before, after *reports.Hour) (dimensions []string) {
 
 // countOutcomes counts what a step has decided.
 func (w *Worker) countOutcomes(ctx context.Context, before, after *reports.Hour) {
-	if before.Sealed == nil || after.Sealed == nil {
+	if after.Sealed == nil {
 		return
 	}
 	for _, dimension := range newOutcomes(before, after) {

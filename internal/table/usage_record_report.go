@@ -29,13 +29,17 @@ func reportsKey(org metering.OrgID) string { return orgKey(org) + "#REPORT" }
 func reportKey(opened time.Time, id string) string { return timeKey(opened, metering.GroupID(id)) }
 
 // PutReport stores the copy of the hour that clients list, which must be sealed. ids are its first
-// groups. It does nothing if a copy of a later version of the hour is stored.
+// groups. It does nothing if a copy of a later version of the hour is stored, or if the hour has no
+// partner: nobody's usage is in it, and its entitlement is gone.
 //
 //	Query    as Calls, once a record has an attempt
 //	PutItem  PK = ORG#<org>#REPORT, SK = <opened>#<id>    1 round trip, 1 write unit per KB
 func (t *Table) PutReport(ctx context.Context, h *reports.Hour, ids []metering.GroupID) error {
 	if h.Sealed == nil {
 		return metering.Errorf(metering.Internal, "report %s can't be listed: the hour is %s", h.ID(), h.State)
+	}
+	if h.Sealed.Partner == "" {
+		return nil
 	}
 	var calls []reports.StoredCall
 	if h.WasSent() {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"pgregory.net/rapid"
 )
 
@@ -81,6 +82,9 @@ func TestProtocol_HistoriesReachEachOutcome(t *testing.T) {
 			for i := range h.Sealed.Records {
 				r := &h.Sealed.Records[i]
 				reached[string(r.Outcome.Kind)+" "+string(r.Outcome.Evidence)]++
+				if r.Outcome.Evidence == EvidenceSeal && r.Outcome.Code == metering.ProblemExpired {
+					reached["ended, as it could not be sealed"]++
+				}
 				if r.CarryIn.Sign() > 0 && r.Drawn.Sign() > 0 && r.Quantity.Sign() > 0 {
 					reached["carry and drawdown"]++
 				}
@@ -90,6 +94,9 @@ func TestProtocol_HistoriesReachEachOutcome(t *testing.T) {
 			}
 		}
 		for _, g := range w.groups {
+			if h := w.hours[g.ended]; h != nil {
+				reached["ended before, "+string(g.Status)]++
+			}
 			if g.only != nil {
 				reached["retried in part, "+string(g.Status)]++
 			}
@@ -99,6 +106,7 @@ func TestProtocol_HistoriesReachEachOutcome(t *testing.T) {
 		"ACCEPTED RESPONSE", "ACCEPTED DUPLICATE", "ACCEPTED COMMIT", "ACCEPTED CARRIED", "ACCEPTED NO_USAGE", "ACCEPTED RESOLVED",
 		"REJECTED RESPONSE", "REJECTED WINDOW", "REJECTED SEAL", "REJECTED RESOLVED", "CONFLICT RESPONSE", "UNKNOWN WINDOW",
 		"carry and drawdown", "list price", "retried in part, REPORTED",
+		"ended, as it could not be sealed", "ended before, REPORTED",
 	} {
 		if reached[want] == 0 {
 			t.Errorf("no history reaches %s: %v", want, reached)
@@ -113,6 +121,7 @@ func TestProtocol_NoticesAMissingGuard(t *testing.T) {
 		"doubt rule":               func(g *guards) { g.doubt = false },
 		"escrow":                   func(g *guards) { g.escrow = false },
 		"due hour in the claim":    func(g *guards) { g.dueHour = false },
+		"version at the end of an hour that can't be sealed": func(g *guards) { g.expiry = false },
 	} {
 		g := allGuards
 		remove(&g)

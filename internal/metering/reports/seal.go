@@ -1,6 +1,7 @@
 package reports
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -121,7 +122,8 @@ func Convert(terms *metering.Terms, members []Member) metering.HourUsage {
 // is drawn of the commit out of the ledger. Hour and ledger are written in one transaction. usage
 // is of the members that were claimed, never of what an index lists.
 //
-// It returns an error if the usage can't be sealed as it is: someone has to look at it.
+// It returns an error if the usage can't be sealed as it is: someone has to look at it, until
+// Expire ends the hour. The terms have no entitlement if it does not exist.
 func (h Hour) Seal(terms *metering.Terms, s *Schedule, usage metering.HourUsage, ledger Ledger) (Hour, Ledger, error) {
 	return h.seal(terms, s, usage, ledger, false)
 }
@@ -131,6 +133,9 @@ func (h Hour) seal(terms *metering.Terms, s *Schedule, usage metering.HourUsage,
 	h, err := h.changed(StateOpen)
 	if err != nil {
 		return h, ledger, err
+	}
+	if terms == nil || terms.Entitlement == nil {
+		return h, ledger, errors.New("the entitlement does not exist any more")
 	}
 	if len(usage.Problems) > 0 {
 		return h, ledger, fmt.Errorf("the usage of the hour can't be converted: %s", usage.Problems[0].Message)

@@ -15,9 +15,10 @@ type guards struct {
 	doubt    bool // an attempt that is in doubt forbids a rejection
 	escrow   bool // carry and drawdown are out of the ledger until the outcome is known
 	dueHour  bool // a claim demands the due hour that was listed
+	expiry   bool // an hour that can't be sealed is ended only if it is still open
 }
 
-var allGuards = guards{true, true, true, true}
+var allGuards = guards{true, true, true, true, true}
 
 // world is an entitlement with its table, its marketplace, and workers that may sleep, die or come
 // second at any point. Each step is one write, one request or one response. All decisions are those
@@ -30,6 +31,7 @@ type world struct {
 	now      time.Time
 	terms    *metering.Terms
 	schedule Schedule
+	stops    string // what stops a seal: "", unknownMember or noEntitlement
 
 	// The table. A write of an hour or the ledger succeeds if the version is the one that was read.
 	groups []*worldGroup
@@ -80,6 +82,7 @@ type worldGroup struct {
 	due    time.Time
 	listed time.Time // the due hour that the index shows; zero if it shows none
 	report time.Time // the hour that claimed it
+	ended  time.Time // the hour that was ended with it, as it could not be sealed
 	only   map[string]metering.Quantity
 	states map[string]Kind
 }
@@ -179,6 +182,7 @@ func (w *world) report() {
 		return
 	}
 	g := &worldGroup{at: w.now.Add(-time.Duration(w.choose(4)) * 30 * time.Minute)}
+	g.Partner = w.schedule.Partner
 	g.ID, g.Status, g.Records = fmt.Sprintf("g%d", w.named), metering.StatusCreated, map[string]metering.Quantity{}
 	for _, dimension := range []string{"a", "b"}[:1+w.choose(2)] {
 		g.Records[dimension] = quantityOf(worldQuantities[w.choose(len(worldQuantities))])
@@ -284,7 +288,10 @@ func (w *world) onItsWay(hour time.Time) bool {
 
 // environment changes what is around: time, the buyer, the config, another meter.
 func (w *world) environment() {
-	switch w.choose(9) {
+	switch w.choose(10) {
+	case 9:
+		w.stops = []string{"", "", unknownMember, noEntitlement}[w.choose(4)]
+		w.note("a seal is stopped by %q", w.stops)
 	case 8:
 		if w.schedule.Cancel.IsZero() && w.choose(4) == 0 {
 			w.schedule.Cancel = w.now.Add(-time.Duration(w.choose(90)) * time.Minute)
@@ -376,6 +383,8 @@ func (w *world) work(i int) {
 		x.read, x.ledger, x.phase = w.hours[x.hour].Hour, w.ledger, "seal"
 	case "seal":
 		w.seal(i, x)
+	case "expire":
+		w.expire(i, x)
 	case "attempt":
 		w.attempt(i, x)
 	case "wait":
@@ -476,10 +485,13 @@ func (w *world) seal(i int, x *worker) {
 		members = append(members, w.groups[j].member())
 	}
 	before := x.ledger
-	sealed, ledger, err := x.read.Seal(w.terms, &w.schedule, Convert(w.terms, members), before)
+	sealed, ledger, err := x.read.Seal(w.read(), &w.schedule, Convert(w.terms, members), before)
 	stored := w.hours[x.hour]
 	switch {
-	case err != nil || stored.Version != x.read.Version:
+	case err != nil:
+		x.phase = "expire" // after it has read the members again
+		return
+	case stored.Version != x.read.Version:
 		w.note("w%d does not seal %s: it is %s", i, x.hour.Format("15:04"), stored.State)
 		*x = worker{calls: x.calls}
 		return
@@ -496,6 +508,46 @@ func (w *world) seal(i int, x *worker) {
 	stored.Hour, w.ledger = sealed, ledger
 	stored.sealedWith(x.members, w.groups)
 	w.note("w%d seals %s with %v: %s; ledger %s", i, x.hour.Format("15:04"), x.members, summary(&sealed), ledgerText(ledger))
+	*x = worker{calls: x.calls}
+}
+
+// read is the terms as a worker reads them now.
+func (w *world) read() *metering.Terms {
+	switch w.stops {
+	case unknownMember:
+		return &metering.Terms{Entitlement: w.terms.Entitlement, Config: configOf(w.schedule.Partner, unknownMember)}
+	case noEntitlement:
+		return &metering.Terms{Config: w.terms.Config}
+	default:
+		return w.terms
+	}
+}
+
+// What stops a seal in a world.
+const (
+	unknownMember = "aMemberOfANewerVersion"
+	noEntitlement = "no entitlement"
+)
+
+// expire ends an hour that could not be sealed, if its window is over.
+func (w *world) expire(i int, x *worker) {
+	u := Unsealed{Terms: w.read(), Groups: len(x.members), Reason: "a test"}
+	var members []Member
+	for _, j := range x.members {
+		members = append(members, w.groups[j].member())
+		u.Member = &w.groups[j].Group
+	}
+	u.Usage = AcceptedUsage(members)
+	expired, err := x.read.Expire(&u, w.now.Add(w.skew[i]))
+	stored := w.hours[x.hour]
+	if err == nil && (!w.expiry || stored.Version == x.read.Version) {
+		stored.Hour = expired
+		stored.sealedWith(x.members, w.groups)
+		for _, j := range x.members {
+			w.groups[j].ended = x.hour
+		}
+		w.note("w%d ends %s with %v: %s", i, x.hour.Format("15:04"), x.members, summary(&expired))
+	}
 	*x = worker{calls: x.calls}
 }
 
@@ -609,13 +661,18 @@ func (w *world) apply(h *storedHour, g *worldGroup, from metering.Status) {
 	w.note("%s is %s: %v", g.ID, g.Status, g.states)
 }
 
-// settle lets everything come to its end: no more usage, no more faults, and all windows end.
+// settle lets everything come to its end: no more usage, no more faults, and all windows end. What
+// fails may be retried.
 func (w *world) settle() {
 	w.inactive = false
+	corrected := w.choose(20) // the round in which the config is, or never
 	if w.choose(2) == 0 {
 		w.now = w.now.Add(80 * time.Hour)
 	}
 	for round := 0; round < 100 && w.broken == "" && w.waits(); round++ {
+		if round == corrected && corrected < 10 {
+			w.stops = ""
+		}
 		for len(w.net) > 0 {
 			w.receive(0)
 		}
@@ -631,8 +688,15 @@ func (w *world) settle() {
 			}
 		}
 		w.check()
-		if round == 50 {
+		if round < 20 { // of what has expired since
+			w.user()
+			w.check()
+		}
+		switch round {
+		case 50:
 			w.now = w.now.Add(80 * time.Hour)
+		case 70, 80, 90: // the end of Google's month, and of that to which usage was carried
+			w.now = w.now.Add(40 * 24 * time.Hour)
 		}
 	}
 	for _, g := range w.groups {

@@ -406,3 +406,33 @@ func TestResume_OfARestoredTableWithoutTheEntitlement(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// An hour that can't be sealed may have been sent by the workers of the lost table, with a config
+// that came after the backup: it does not end as one of which nothing was sent.
+func TestResume_OfARestoredTableWithAnHourThatCantBeSealed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{})
+	w.Set(closed)
+	open := w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	place := reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}
+	if err := w.Worker(unsealed{w.Table}).Plan(t.Context(), place); err == nil {
+		t.Fatal("the worker is not gone")
+	}
+	w.PutConfig(metering.Config{"partnerUsageMeteringConfigs": []any{map[string]any{"partner": "AWS"}}})
+	w.SetText("ORG#"+string(worldtest.Org), "CONFIG#0000000001", "config", `{"partnerUsageMeteringConfigs":[{"partner":"AWS","newer":true}]}`)
+	restore(t, w)
+	w.Set(rt.Hour.Add(25 * time.Hour))
+	r := request(t, w)
+	r.Since = closed.Add(-time.Minute)
+	text, _ := do(t, operate.Resume, r)
+	has(t, text, "hours abandoned 0, failed 1", `member "newer"`, "Nothing is reported")
+	if got := w.Status(open); got != "REPORT_PENDING" {
+		t.Error(got)
+	}
+	w.PutConfig(metering.EmptyConfig())
+	text, _ = do(t, operate.Resume, r)
+	has(t, text, "hours abandoned 1, failed 0")
+	if got := w.Status(open); got != "REPORT_FAILED OUTCOME_UNKNOWN" {
+		t.Error(got)
+	}
+}

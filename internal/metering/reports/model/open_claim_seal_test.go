@@ -17,6 +17,8 @@ func TestOpenClaimSeal(t *testing.T) {
 		{claiming{}, variant[claimingState]{name: "StatusOnly_ApplyToCandidates", violation: forever, states: 589, lastStep: last}},
 		{claiming{members: true}, variant[claimingState]{name: "StatusOnly_ApplyToMembers", violation: forever, states: 589, lastStep: last}},
 		{claiming{members: true, dueHour: true}, variant[claimingState]{name: "Protocol", states: 2513}},
+		{claiming{members: true, dueHour: true, expires: true}, variant[claimingState]{name: "Protocol_HourThatCantBeSealed", states: 2513}},
+		{claiming{members: true, dueHour: true, expires: true, blind: true}, variant[claimingState]{name: "HourThatIsEndedWhateverItsState", violation: "REPORTED, but in no accepted sum", states: 431, lastStep: "w1 ends h0, which it can't seal, member: true"}},
 		{claiming{members: true, dueHour: true, skew: true}, variant[claimingState]{name: "RetryIntoTheSameHour", violation: forever, states: 610, lastStep: last}},
 		{claiming{members: true, dueHour: true, skew: true, sweep: true}, variant[claimingState]{name: "RetryIntoTheSameHour_WithSweep", states: 2565}},
 	} {
@@ -33,6 +35,8 @@ type claiming struct {
 	members bool // apply changes the sealed members, not the candidates
 	sweep   bool // a sweep frees groups that are stranded as REPORT_PENDING
 	skew    bool // a retry may choose the hour of the last report again
+	expires bool // a worker may end an hour that it can't seal
+	blind   bool // it ends the hour even if the hour is not open any more
 }
 
 const none = -1
@@ -149,6 +153,10 @@ func (v claiming) work(s claimingState, i int, add func(to claimingState, format
 			add(idle, "w%d seals h%d, member: %t", i, h, w.member)
 		} else {
 			add(idle, "w%d seal of h%d fails", i, h)
+		}
+		if v.expires && (v.blind || s.hours[h].state == 'O') {
+			idle.hours[h] = modelHour{state: 'R', member: w.member}
+			add(idle, "w%d ends h%d, which it can't seal, member: %t", i, h, w.member)
 		}
 	}
 }

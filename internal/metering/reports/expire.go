@@ -1,0 +1,103 @@
+package reports
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+)
+
+// Unsealed is what is known of an open hour that can't be sealed. All its groups are claimed.
+type Unsealed struct {
+	Terms  *metering.Terms    // nil if they can't be read; the entitlement may be missing
+	Member *metering.Group    // any member, which says whose usage it is; nil if there is none
+	Groups int                // how many members it has
+	Usage  metering.HourUsage // as AcceptedUsage
+	Reason string             // what stops the seal
+}
+
+// ErrEarly is the error of Expire before the end of the hour's window.
+var ErrEarly = errors.New("the window of the hour is not over")
+
+// Expire ends an open hour that can't be sealed, once its window is over. Nothing of an open hour
+// was sent, and now nothing of it can be billed any more: each dimension is REJECTED, with the
+// reason. The hour is DECIDED; the ledger does not change. It returns ErrEarly before: a newer
+// version or another config may still seal the hour. An hour without members has nothing to wait
+// for.
+//
+// The groups of a table that was restored must not be ended so: what was sent is not known.
+func (h Hour) Expire(u *Unsealed, now time.Time) (Hour, error) {
+	h, err := h.changed(StateOpen)
+	if err != nil {
+		return h, err
+	}
+	terms := u.terms(&h)
+	s, e := ScheduleBy(terms), terms.Entitlement
+	if u.Groups > 0 && !s.over(h.Start, now) {
+		return h, ErrEarly
+	}
+	h.Sealed = &Sealed{
+		Partner: e.Partner, Marketplace: e.Marketplace, Buyer: e.BuyerID, Product: e.ProductID, Groups: u.Groups,
+		Config: terms.Config.Version, Entitlement: e.LastUpdateTime, Destinations: u.Usage.Destinations,
+	}
+	h.Sealed.From, h.Sealed.To, _ = s.Sent(h.Start)
+	for _, dimension := range slices.Sorted(maps.Keys(u.Usage.Totals)) {
+		r := Record{Dimension: dimension, Members: u.Usage.Totals[dimension], Scale: one}
+		r.UnitPrice, r.ListPrice = pricesOf(e, dimension)
+		r.reject(metering.ProblemExpired, "the window of the hour ended before it could be sealed: "+u.Reason)
+		h.Sealed.Records = append(h.Sealed.Records, r)
+	}
+	h.State = StateDecided
+	return h, nil
+}
+
+// terms returns the terms of the hour, with an entitlement: if it is missing, what a member says of
+// it.
+func (u *Unsealed) terms(h *Hour) *metering.Terms {
+	if u.Terms != nil && u.Terms.Entitlement != nil {
+		return u.Terms
+	}
+	e := &metering.Entitlement{ID: h.Entitlement, OrganizationID: h.Organization}
+	if m := u.Member; m != nil {
+		e.Partner, e.BuyerID, e.ProductID = m.Partner, metering.BuyerID(m.BuyerID), metering.ProductID(m.ProductID)
+	}
+	terms := &metering.Terms{Entitlement: e}
+	if u.Terms != nil {
+		terms.Config = u.Terms.Config
+	}
+	return terms
+}
+
+// AcceptedUsage is the usage of members as each was converted when it was accepted, of an hour that
+// can't be converted. Billable records that came to no dimension then are in one with the id of
+// their metric: they might come to one now, so the group must not count as billed.
+func AcceptedUsage(members []Member) metering.HourUsage {
+	usage := metering.HourUsage{Totals: map[string]metering.Exact{}, Destinations: map[string][]string{}}
+	for _, m := range members {
+		records := m.Group.Records
+		if m.Only != nil {
+			records = m.Only
+		}
+		for dimension, quantity := range records {
+			usage.Totals[dimension] = usage.Totals[dimension].Add(metering.ExactOf(quantity))
+		}
+		if m.Only != nil {
+			continue
+		}
+		for i := range m.Group.MetaInfo.BillableRecords {
+			metric := m.Group.MetaInfo.BillableRecords[i].Key
+			usage.Destinations[metric] = slices.AppendSeq(usage.Destinations[metric], maps.Keys(records))
+		}
+	}
+	for metric, dimensions := range usage.Destinations {
+		slices.Sort(dimensions)
+		usage.Destinations[metric] = slices.Compact(dimensions)
+		if len(dimensions) == 0 {
+			usage.Destinations[metric] = []string{metric}
+			usage.Totals[metric] = usage.Totals[metric].Add(metering.Exact{})
+		}
+	}
+	return usage
+}
