@@ -248,6 +248,55 @@ func TestRetry_AfterAnotherOutcome(t *testing.T) {
 	}
 }
 
+// A change that comes between a retry's read and its update, at the same moment as the one before
+// it, so that no time differs.
+func TestRetry_AfterAChangeAtTheSameMoment(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change  func(r *groupsTable) error
+		status  metering.Status
+		updates int
+	}{
+		"a delete": {func(r *groupsTable) error {
+			_, err := r.Delete(r.Context(), "o1", "g1", "", now)
+			return err
+		}, metering.StatusDeleted, 1},
+		"a retry": {func(r *groupsTable) error {
+			_, err := r.retry(now)
+			return err
+		}, metering.StatusInvalid, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newGroupsTable(t, "g1")
+			r.set("g1", map[string]types.AttributeValue{"status": text("INVALID"), "_status": text("ORG#o1#STATUS#INVALID"), "_work": nil, "_due": nil})
+			storeEntitlement(t, r.Table, "e1", strings.Replace(identified, `{"key":"b"}`, `{"key":"other"}`, 1)) // INVALID again
+			updates := 0
+			slept := table.New(tabletest.NewClient(tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
+				if tabletest.Action(request) != "UpdateItem" {
+					return nil
+				}
+				if updates++; updates == 1 {
+					if err := c.change(r); err != nil {
+						t.Error(err)
+					}
+				}
+				return nil
+			})), r.name)
+			_, err := slept.Retry(t.Context(), "o1", "g1", metering.Retry{Now: now})
+			if c.status == metering.StatusDeleted {
+				wantCode(t, err, metering.Conflict)
+			} else if err != nil {
+				t.Error(err)
+			}
+			if updates != c.updates {
+				t.Errorf("%d updates", updates)
+			}
+			r.wantStatus("g1", c.status)
+		})
+	}
+}
+
 // A delete, and a retry in part that comes at the same moment.
 func TestDelete_OfAGroupThatIsBilledInPart(t *testing.T) {
 	t.Parallel()
