@@ -334,7 +334,7 @@ func TestConnection_RequestsAreStrict(t *testing.T) {
 		if !a.isSAM() { // there, the marketplace itself would be called
 			wantError(t, put("AWS", "verify=true"), http.StatusBadRequest, "verify=true is not available here")
 		}
-		wantError(t, put("AWS", "verify=x"), http.StatusBadRequest, "verify", "true or false")
+		wantError(t, put("AWS", "verify=x"), http.StatusBadRequest, "verify", `"true", "false"`)
 		want(t, put("AWS", "verify=false"), http.StatusOK)
 		wantError(t, put("AWS", "Verify=true"), http.StatusBadRequest, "Verify", "unknown")
 		wantError(t, put("ORACLE", ""), http.StatusBadRequest, "ORACLE", "AZURE")

@@ -242,7 +242,7 @@ func TestVerify_IsAfterAllOtherChecks(t *testing.T) {
 	eachVerifying(t, func(t *testing.T, a *verifying) {
 		good := doc{"endpoint": a.box.URL}
 		for _, value := range []string{"TRUE", "1", "yes", "%20true", "true%20", "null"} {
-			wantError(t, a.put(t, "AWS", "verify="+value, good), http.StatusBadRequest, "verify", "true or false")
+			wantError(t, a.put(t, "AWS", "verify="+value, good), http.StatusBadRequest, "verify", `"true", "false"`)
 		}
 		wantError(t, a.put(t, "AWS", "verify=true&verify=true", good), http.StatusBadRequest, "verify")
 		wantError(t, a.put(t, "AWS", "verify=true", doc{"endpoint": "http://planted.example"}), http.StatusBadRequest, "endpoint")

@@ -38,11 +38,11 @@ func (a *API) putConnection(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	verify := p["verify"] == "true"
+	verify, err := member(p, "verify", []string{"true", "false"})
 	switch {
-	case !verify && p["verify"] != "" && p["verify"] != "false":
-		return metering.Errorf(metering.Invalid, "verify is %s: it must be true or false", metering.Quote(p["verify"]))
-	case verify && a.Verify == nil:
+	case err != nil:
+		return err
+	case verify == "true" && a.Verify == nil:
 		return metering.Errorf(metering.Invalid, "verify=true is not available here: leave it out; the connection is stored without a check of its credentials")
 	}
 	partner := metering.Partner(r.PathValue("partner"))
@@ -67,7 +67,7 @@ func (a *API) putConnection(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if verify {
+	if verify == "true" {
 		if err := a.verify(r.Context(), org, &change); err != nil {
 			return err
 		}
