@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/marketmeter/marketmeter/internal/auth"
 	"github.com/marketmeter/marketmeter/internal/cli"
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/reporting/operate"
@@ -38,6 +39,15 @@ func report(ctx context.Context, p cli.Program, args []string) error {
 	return nil
 }
 
+// parseSince reads --since.
+func parseSince(text string) (time.Time, error) {
+	since, err := metering.ParseTime(text)
+	if err == nil && since.IsZero() { // which is a Request without it
+		err = fmt.Errorf("%s is before there were tables", text)
+	}
+	return since, err
+}
+
 // reportCommand is the command that takes those arguments and flags. It prints the result, as JSON
 // with --json, and exits with 1 if that is not all that was to be done. One that changes something
 // reports it, also if the reader of its output has gone.
@@ -58,7 +68,7 @@ func reportCommand(run reportRun, changes bool, arguments string, names ...strin
 			case "by":
 				flags.StringVar(&r.By, name, "", "the `name` to store of who says so (default: the user of this machine)")
 			case "since":
-				cli.Var(flags, &r.Since, name, "the `time` that the table was restored to, as in 2026-11-18T12:30:00Z", metering.ParseTime)
+				cli.Var(flags, &r.Since, name, "the `time` that the table was restored to, as in 2026-11-18T12:30:00Z", parseSince)
 			}
 		}
 		var err error
@@ -75,6 +85,9 @@ func reportCommand(run reportRun, changes bool, arguments string, names ...strin
 		}
 		if holdsKey(r.By) {
 			return cli.UsageError("--by holds a key: it must be a name")
+		}
+		if err := auth.CheckLabel(r.By); err != nil {
+			return cli.UsageError(fmt.Sprintf("--by is %s: %v", metering.Quote(r.By), err))
 		}
 		if entitlement != "" {
 			if r.Entitlement, err = metering.StoredEntitlementID(entitlement); err != nil {

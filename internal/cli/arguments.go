@@ -12,7 +12,7 @@ import (
 func CheckArguments(arguments []string, description string) error {
 	wanted := strings.Fields(description)
 	if len(arguments) != len(wanted) {
-		return UsageError(fmt.Sprintf("it takes %s; there are %d arguments", cmp.Or(description, "flags alone"), len(arguments)))
+		return UsageError(fmt.Sprintf("it takes %s; arguments given: %d", cmp.Or(description, "flags alone"), len(arguments)))
 	}
 	for i, argument := range arguments {
 		if choice := strings.Split(wanted[i], "|"); len(choice) > 1 && !slices.Contains(choice, argument) {

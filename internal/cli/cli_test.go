@@ -61,10 +61,10 @@ func TestCheckArguments_ComparesWithTheDescription(t *testing.T) {
 		description, want string
 	}{
 		{nil, "", ""},
-		{[]string{"x"}, "", "it takes flags alone; there are 1 arguments"},
+		{[]string{"x"}, "", "it takes flags alone; arguments given: 1"},
 		{[]string{"x", "yes"}, "ID yes|no", ""},
 		{[]string{"x", "no"}, "ID yes|no", ""},
-		{[]string{"x"}, "ID yes|no", "it takes ID yes|no; there are 1 arguments"},
+		{[]string{"x"}, "ID yes|no", "it takes ID yes|no; arguments given: 1"},
 		{[]string{"x", "maybe"}, "ID yes|no", `it takes ID yes|no: "maybe" must be yes or no`},
 		{[]string{"x", ""}, "ID yes|no", `it takes ID yes|no: "" must be yes or no`},
 	} {
