@@ -35,7 +35,7 @@ func migrate(t *testing.T, pages map[string]string) (stdout, stderr string, stat
 	if script == nil {
 		t.Fatal("docs/operations.md has no script")
 	}
-	yesterday := time.Now().UTC().AddDate(0, 0, -1).Format(time.DateOnly)
+	yesterday := dayBefore(time.Now())
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
 		page, ok := pages[query.Get("offset")]
@@ -65,8 +65,13 @@ func migrate(t *testing.T, pages map[string]string) (stdout, stderr string, stat
 		}
 		status = failed.ExitCode()
 	}
+	if dayBefore(time.Now()) != yesterday { // the script may have asked for two days
+		return migrate(t, pages)
+	}
 	return out.String(), errs.String(), status
 }
+
+func dayBefore(at time.Time) string { return at.UTC().AddDate(0, 0, -1).Format(time.DateOnly) }
 
 func TestMigration_ReadsPagesInEveryForm(t *testing.T) {
 	t.Parallel()
