@@ -219,7 +219,7 @@ var policyEdits = []struct{ what, old, new, told string }{
 	{"the ping of another partition", "[PING]", "[PONG]", "AuthorizerFunction asked"},
 	{"partitions that begin as the ping's", "[PING]", `["PING*"]`, "leading key"},
 	{"partitions beside the ping's", "[PING]", `[PING, "ORG#*"]`, "in partitions ORG#*"},
-	{"the gate of another partition", "[REPORTING]", "[PING]", "ScheduleFunction asked"},
+	{"the gate of another partition", "[REPORTING]", "[PING]", "RetryFunction asked"},
 	{"hours that plan may delete", "Action: [dynamodb:GetItem, dynamodb:PutItem]\n              Resource: !GetAtt Table.Arn\n              Condition: {ForAllValues:StringLike: {dynamodb:LeadingKeys: [\"ORG#*#BILL#*\"]}}", "Action: [dynamodb:GetItem, dynamodb:PutItem, dynamodb:DeleteItem]\n              Resource: !GetAtt Table.Arn\n              Condition: {ForAllValues:StringLike: {dynamodb:LeadingKeys: [\"ORG#*#BILL#*\"]}}", "PlanFunction allows dynamodb:DeleteItem on table, which it never does"},
 	{"records of a day that submit may not write", "Action: dynamodb:PutItem\n              Resource: !GetAtt Table.Arn\n              Condition: {ForAllValues:StringLike: {dynamodb:LeadingKeys: [\"ORG#*#DAILY#*\"]}}", "Action: dynamodb:PutItem\n              Resource: !GetAtt Table.Arn\n              Condition: {ForAllValues:StringLike: {dynamodb:LeadingKeys: [\"ORG#*#REPORT\"]}}", "SubmitFunction asked"},
 	{"every action of another service", "Action: sts:AssumeRole", "Action: sts:*", "Action"},

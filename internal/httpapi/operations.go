@@ -69,7 +69,11 @@ func Operations() []Operation {
 		},
 		{
 			ID: "retryUsageRecordGroup", Method: "POST", Path: "/org/{orgId}/usageRecordGroup/{usageRecordGroupId}/retry", Scopes: auth.Write,
-			Function: "retry", Memory: 1024, Table: []Access{{Actions: []string{"GetItem", "BatchGetItem", "Query", "UpdateItem"}, Partitions: "ORG#*"}},
+			Function: "retry", Memory: 1024,
+			Table: []Access{
+				{Actions: []string{"GetItem", "BatchGetItem", "Query", "UpdateItem"}, Partitions: "ORG#*"},
+				{Actions: []string{"GetItem"}, Partitions: "REPORTING"},
+			},
 			handle: (*API).retryGroup,
 		},
 		{

@@ -39,6 +39,16 @@ func (g *Group) CheckRetry(keys int, retry Retry) error {
 	return nil
 }
 
+// CheckRestored returns Conflict if the group has not changed since reporting was resumed on a
+// table that was restored from a backup: a retry on the lost table may have billed it. restored is
+// zero if the table was not restored.
+func (g *Group) CheckRestored(restored time.Time) error {
+	if restored.IsZero() || g.LastUpdateTime.After(restored) {
+		return nil
+	}
+	return Errorf(Conflict, "usage record group %s is as it was when the table was restored from a backup: it may have been retried and billed since the backup; if the marketplace has no such record, report its usage as a new group", Quote(g.ID))
+}
+
 // Rest is what a retry judges of a group of which a part is billed: the rest is reported as it is
 // stored, so that only the entitlement and the time are judged.
 func (g *Group) Rest() NewGroup {

@@ -25,6 +25,8 @@ const (
 	attrResumedBy   = "resumedBy"
 	attrResumedTime = "resumedTime"
 	attrFloor       = "floor" // of a table that was restored: the first hour that may be opened
+
+	attrRestoredTime = "restoredTime" // of a table that was restored: when reporting was resumed on it
 )
 
 // Gate returns why workers must not open, send or apply anything: an operator has paused them, or
@@ -84,9 +86,26 @@ func floorOf(item map[string]types.AttributeValue) (floor time.Time, err error) 
 	return floor, nil
 }
 
+// restoredTime is when reporting was resumed on the table after it had been restored; zero if it
+// was not restored.
+//
+//	GetItem  PK = SK = REPORTING   1 round trip, 1 read unit
+func (t *Table) restoredTime(ctx context.Context) (at time.Time, err error) {
+	item, err := t.getItem(ctx, "read whether the table was restored", itemKey(gateKey, gateKey))
+	r := itemReader{item: item}
+	if err != nil || !r.has(attrRestoredTime) {
+		return at, err
+	}
+	if at, err = metering.ParseTime(r.text(attrRestoredTime)); err != nil {
+		r.fail(attrRestoredTime, "a time")
+	}
+	return at, r.storedError("the state of reporting")
+}
+
 // ResumeRestored ends the pause of a restored table, once nothing in it may be sent that was sent
-// before: from then on it is the table that reporting has begun on. No hour before floor is opened.
-// It returns Conflict if the table was not restored, unless reporting is paused.
+// before: from then on it is the table that reporting has begun on. No hour before floor is
+// opened, and no group is retried that has not changed since now. It returns Conflict if the table
+// was not restored, unless reporting is paused.
 //
 //	UpdateItem     PK = SK = REPORTING   1 round trip, 1 write unit
 //	DescribeTable                        1 before, if the last one is over a minute ago
@@ -104,6 +123,7 @@ func (t *Table) ResumeRestored(ctx context.Context, by string, floor, now time.T
 	u.set(attrResumedBy, text(by))
 	u.set(attrResumedTime, text(metering.FormatTime(now)))
 	u.set(attrFloor, text(hourText(floor)))
+	u.set(attrRestoredTime, text(metering.FormatTime(now)))
 	if _, resumed, err := t.updateItem(ctx, "resume reporting", u.input(ctx, t.name, itemKey(gateKey, gateKey), condition)); err != nil || resumed {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 // retried the group before, it returns the group as it is.
 //
 //	GetItem     as Group                             1 round trip
+//	GetItem     PK = SK = REPORTING                  1 round trip, 1 read unit
 //	as TermsOf                                       1 round trip, never from a cache
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>      1 round trip, 7 write units at 1 KB, 1 more if
 //	                                                 the buyer has changed
@@ -43,6 +44,13 @@ func (t *Table) Retry(ctx context.Context, org metering.OrgID, id metering.Group
 			return group, nil
 		}
 		if err := group.CheckRetry(len(retryKeys(item)), retry); err != nil {
+			return metering.Group{}, err
+		}
+		restored, err := t.restoredTime(ctx)
+		if err != nil {
+			return metering.Group{}, err
+		}
+		if err := group.CheckRestored(restored); err != nil {
 			return metering.Group{}, err
 		}
 		r := retrying{org: org, Retry: retry, group: &group, read: item, operation: operation}

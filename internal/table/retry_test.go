@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -293,6 +294,43 @@ func TestRetry_AfterAChangeAtTheSameMoment(t *testing.T) {
 				t.Errorf("%d updates", updates)
 			}
 			r.wantStatus("g1", c.status)
+		})
+	}
+}
+
+// A group is retried on a restored table only if it has changed since reporting was resumed there.
+func TestRetry_OnARestoredTable(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		restored types.AttributeValue
+		code     metering.Code
+		retried  bool
+	}{
+		"resumed before":         {text("2026-03-01T12:29:59.999Z"), 0, true},
+		"resumed at that moment": {text("2026-03-01T12:30:00.000Z"), metering.Conflict, false},
+		"resumed after":          {text("2026-03-01T13:00:00.000Z"), metering.Conflict, false},
+		"unreadable":             {text("yesterday"), metering.Internal, false},
+		"of another type":        {&types.AttributeValueMemberN{Value: "1"}, metering.Internal, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newGroupsTable(t, "g1")
+			r.failed("a", "REJECTED")
+			r.set("g1", map[string]types.AttributeValue{"lastUpdateTime": text("2026-03-01T12:30:00.000Z")})
+			before := keysAndTexts(r.item("g1"))
+			gate := map[string]types.AttributeValue{"PK": text("REPORTING"), "SK": text("REPORTING"), "restoredTime": c.restored}
+			if _, err := r.client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &r.name, Item: gate}); err != nil {
+				t.Fatal(err)
+			}
+			_, err := r.retry(now.Add(time.Hour))
+			if c.retried {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantCode(t, err, c.code)
+			wantSame(t, before, keysAndTexts(r.item("g1")))
 		})
 	}
 }

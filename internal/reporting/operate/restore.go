@@ -78,7 +78,7 @@ func resumeRestored(ctx context.Context, r *Request) (Result, error) {
 	if len(result.Failed) > 0 {
 		return result, nil
 	}
-	if err := r.Target.ResumeRestored(ctx, r.By, floor, now); err != nil {
+	if err := r.Target.ResumeRestored(ctx, r.By, floor, r.Now()); err != nil {
 		return nil, err
 	}
 	result.Floor = &floor

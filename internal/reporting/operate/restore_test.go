@@ -300,13 +300,11 @@ func TestResume_OfARestoredTableThatRejectsWhatTheLostOneBilled(t *testing.T) {
 	}
 	terms()
 	for _, id := range []metering.GroupID{noPrice, cancelled, covered} {
-		if _, err := w.Table.Retry(t.Context(), worldtest.Org, id, metering.Retry{Now: w.Now()}); err == nil || !strings.Contains(err.Error(), "only when that is resolved") {
-			t.Errorf("a retry: %v", err)
-		}
+		refuseRetry(t, w, id, "only when that is resolved")
 	}
-	if _, err := w.Table.Retry(t.Context(), worldtest.Org, sealed, metering.Retry{Now: w.Now()}); err != nil {
-		t.Error(err)
-	}
+	refuseRetry(t, w, sealed, "since the backup") // with a price, the lost table may have billed it in a later hour
+	w.Set(closed.Add(time.Minute))
+	again := w.Report(worldtest.OnAWS, used.Add(-time.Hour), "d0 8")
 	for _, of := range []metering.EntitlementID{worldtest.OnAWS, worldtest.OnAzure} {
 		do(t, operate.Resolve, request(t, w, w.Hour(of, rt.Hour).ID(), "d0", "billed"))
 	}
@@ -321,13 +319,86 @@ func TestResume_OfARestoredTableThatRejectsWhatTheLostOneBilled(t *testing.T) {
 	}
 	w.Set(closed.Add(3 * time.Hour))
 	do(t, operate.Run, request(t, w))
-	for _, id := range []metering.GroupID{noPrice, cancelled, covered, sealed} {
+	for _, id := range []metering.GroupID{noPrice, cancelled, covered, again} {
 		if got := w.Status(id); got != "REPORTED" {
 			t.Errorf("%s: %s", id, got)
 		}
 	}
 	if got := billed(w); got != "d0=3 d0=5 d0=5 d0=6 d0=6" {
 		t.Errorf("billed %s", got)
+	}
+}
+
+func refuseRetry(t *testing.T, w *worldtest.World, id metering.GroupID, says string) {
+	t.Helper()
+	_, err := w.Table.Retry(t.Context(), worldtest.Org, id, metering.Retry{Now: w.Now()})
+	if metering.CodeOf(err) != metering.Conflict || !strings.Contains(err.Error(), says) {
+		t.Errorf("a retry of %s: %v; want %q", id, err, says)
+	}
+}
+
+// What had failed in the backup was retried after it and billed, by the lost table. The restored
+// table does not know that: it retries nothing of the backup, whatever is corrected and however
+// often. What comes or fails later is as on any table.
+func TestResume_OfARestoredTableRetriesNothingOfTheBackup(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{})
+	correct := func() {
+		for _, e := range worldtest.Entitlements() {
+			w.PutEntitlement(e)
+		}
+	}
+	wrong := worldtest.Entitlements()[0]
+	wrong.Info.Dimensions = wrong.Info.Dimensions[1:]
+	w.PutEntitlement(wrong)
+	invalid := w.Report(wrong.ID, rt.Hour, "d0 1")
+	correct()
+	w.Change(func(c *sandbox.Catalog) { c.AWS.Products[0].Dimensions = nil })
+	rejected := w.Report(wrong.ID, rt.Hour, "d1 2")
+	w.Set(closed)
+	do(t, operate.Run, request(t, w))
+	for id, want := range map[metering.GroupID]string{invalid: "INVALID DIMENSION_UNKNOWN", rejected: "REPORT_FAILED DIMENSION_UNKNOWN"} {
+		if got := w.Status(id); got != want {
+			t.Fatalf("%s; want %s", got, want)
+		}
+	}
+	items := backup(t, w)
+
+	w.Change(func(c *sandbox.Catalog) { c.AWS.Products[0].Dimensions = rt.Catalog().AWS.Products[0].Dimensions })
+	for _, id := range []metering.GroupID{invalid, rejected} {
+		if _, err := w.Table.Retry(t.Context(), worldtest.Org, id, metering.Retry{Now: w.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for hours := range 2 { // the second moves to the hour after that of the first
+		w.Set(closed.Add(time.Duration(1+hours) * time.Hour))
+		do(t, operate.Run, request(t, w))
+	}
+	lost := billed(w)
+	if lost != "d0=1 d1=2" {
+		t.Fatalf("the lost table has billed %s", lost)
+	}
+
+	restoreTo(t, w, items)
+	r := request(t, w)
+	r.Since = closed.Add(time.Minute)
+	do(t, operate.Resume, r)
+	for hours := range 4 {
+		for _, id := range []metering.GroupID{invalid, rejected} {
+			refuseRetry(t, w, id, "since the backup")
+		}
+		correct()
+		do(t, operate.Run, request(t, w))
+		w.Set(closed.Add(time.Duration(3+hours) * time.Hour))
+	}
+	if got := billed(w); got != lost {
+		t.Errorf("billed %s; want %s as before", got, lost)
+	}
+	w.PutEntitlement(wrong)
+	later := w.Report(wrong.ID, w.Now().Add(-time.Hour), "d0 4")
+	correct()
+	if g, err := w.Table.Retry(t.Context(), worldtest.Org, later, metering.Retry{Now: w.Now()}); err != nil || g.Status != metering.StatusCreated {
+		t.Errorf("%s, %v", g.Status, err)
 	}
 }
 
