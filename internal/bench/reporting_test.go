@@ -284,26 +284,28 @@ func sizeOf(item map[string]types.AttributeValue) (size int) {
 // Local, and at a distance as between a function and DynamoDB in AWS. As a comparison it measures
 // the report beside a client alone that puts groups, one after the other.
 func BenchmarkReportWhileHourCloses(b *testing.B) {
-	rounds, sizes, distances := figure.Rounds(b, 3), []int{10 * thousand}, []time.Duration{0, 4 * time.Millisecond}
+	near, rounds := 100*thousand, figure.Rounds(b, 3)
 	if os.Getenv("LONG") != "" {
-		rounds, sizes, distances = 1, []int{100 * thousand, 1000 * thousand}, distances[:1]
+		near = 1000 * thousand
 	}
-	for _, groups := range sizes {
-		for _, distance := range distances {
-			var closing, bare []float64
-			for range rounds {
-				hour := newClosedHour(b, 1, groups)
-				hour.client = tabletest.NewClient(distant{distance})
-				c, u := hour.slowdown(b)
-				closing, bare = append(closing, c), append(bare, u)
-				hour.wantReported(b, groups)
-			}
-			name := fmt.Sprintf("report-while-%d-close", groups)
-			if distance > 0 {
-				name += "-far"
-			}
-			figure.Print(name, figure.Median(closing), "times", fmt.Sprintf("<= 1.5; beside one bare client: %.2f", figure.Median(bare)))
+	for _, c := range []struct {
+		name     string
+		groups   int
+		distance time.Duration
+		rounds   int
+	}{
+		{"report-while-%d-close", near, 0, 1}, // a round has tens of thousands of reports
+		{"report-while-%d-close-far", 10 * thousand, 4 * time.Millisecond, rounds},
+	} {
+		var closing, bare []float64
+		for range c.rounds {
+			hour := newClosedHour(b, 1, c.groups)
+			hour.client = tabletest.NewClient(distant{c.distance})
+			while, beside := hour.slowdown(b)
+			closing, bare = append(closing, while), append(bare, beside)
+			hour.wantReported(b, c.groups)
 		}
+		figure.Print(fmt.Sprintf(c.name, c.groups), figure.Median(closing), "times", fmt.Sprintf("<= 1.5; beside one bare client: %.2f", figure.Median(bare)))
 	}
 }
 
