@@ -1,0 +1,503 @@
+package reporting_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/sandbox"
+)
+
+// tableCopy is what a history keeps of the table.
+type tableCopy struct {
+	groups  map[metering.GroupID]*seenGroup
+	hours   map[reports.Place]*reports.Hour
+	ledgers map[metering.EntitlementID]reports.Ledger
+	kinds   map[string]reports.Kind // by recordKey: the first outcome
+}
+
+// seenGroup is the copy of a group.
+type seenGroup struct {
+	metering.Group
+	hour     time.Time // that claimed it last
+	inWork   bool
+	outcomes map[string]reports.Kind
+	claims   map[time.Time]claim // by hour
+}
+
+// claim is what an hour took of a group.
+type claim struct {
+	records map[string]metering.Quantity // as they are stored
+	metered bool                         // its billable records count instead
+}
+
+func newCopy() *tableCopy {
+	return &tableCopy{
+		map[metering.GroupID]*seenGroup{}, map[reports.Place]*reports.Hour{}, map[metering.EntitlementID]reports.Ledger{}, map[string]reports.Kind{},
+	}
+}
+
+// clone returns a copy that does not change with c.
+func (c *tableCopy) clone() *tableCopy {
+	groups := map[metering.GroupID]*seenGroup{}
+	for id, g := range c.groups {
+		clone := *g
+		clone.outcomes, clone.claims = maps.Clone(g.outcomes), maps.Clone(g.claims)
+		groups[id] = &clone
+	}
+	return &tableCopy{groups, maps.Clone(c.hours), maps.Clone(c.ledgers), maps.Clone(c.kinds)}
+}
+
+// recordKey names the usage of a dimension in an hour of an entitlement.
+func recordKey(e metering.EntitlementID, hour time.Time, dimension string) string {
+	return fmt.Sprintf("%s %s %s", e, hour.Format(time.RFC3339), dimension)
+}
+
+// meters are the billable metrics of a history, each of which goes to the dimension of its name.
+var meters = map[string]metering.AggregationType{
+	"d3": metering.AggregateMax, "d4": metering.AggregateLast, "d5": metering.AggregateUniqueCount, "d6": metering.AggregateSum, "d7": metering.AggregateCount,
+}
+
+// meterID is the id of the metric that goes to the dimension.
+func meterID(dimension string) string { return "metric-" + dimension }
+
+// of reports whether the group is of the entitlement of a place.
+func (g *seenGroup) of(place reports.Place) bool {
+	return metering.EntitlementID(g.EntitlementID) == place.Entitlement
+}
+
+// dimensions returns those that the claim adds to.
+func (g *seenGroup) dimensions(c claim) map[string]bool {
+	all := map[string]bool{}
+	if !c.metered {
+		for dimension := range c.records {
+			all[dimension] = true
+		}
+		return all
+	}
+	for _, r := range g.MetaInfo.BillableRecords {
+		all[strings.TrimPrefix(r.Key, "metric-")] = true
+	}
+	return all
+}
+
+// follow makes the copy follow a write.
+func (h *history) follow(who string, request []byte) {
+	type key struct {
+		PK, SK struct{ S string }
+	}
+	var sent struct {
+		Item, Key     *key
+		TransactItems []struct{ Put, Update, Delete *struct{ Item, Key *key } }
+	}
+	if err := json.Unmarshal(request, &sent); err != nil {
+		h.t.Error(err)
+	}
+	keys := []*key{sent.Item, sent.Key}
+	for _, item := range sent.TransactItems {
+		for _, write := range []*struct{ Item, Key *key }{item.Put, item.Update, item.Delete} {
+			if write != nil {
+				keys = append(keys, write.Item, write.Key)
+			}
+		}
+	}
+	for _, k := range keys {
+		if k == nil {
+			continue
+		}
+		_, bill, isBill := strings.Cut(k.PK.S, "#BILL#")
+		entitlement := metering.EntitlementID(bill)
+		switch {
+		case strings.HasPrefix(k.SK.S, "GROUP#"):
+			h.followGroup(who, k.PK.S, k.SK.S)
+		case isBill && k.SK.S == "LEDGER":
+			ledger, err := h.Table.Ledger(context.Background(), worldtest.Org, entitlement)
+			if err != nil {
+				h.t.Error(err)
+			}
+			h.ledgers[entitlement] = ledger
+		case isBill && strings.Count(k.SK.S, "#") == 1:
+			h.followHour(who, entitlement, k.SK.S)
+		}
+	}
+}
+
+func (h *history) followHour(who string, entitlement metering.EntitlementID, sk string) {
+	start, err := time.Parse("2006-01-02T15", strings.TrimPrefix(sk, "HOUR#"))
+	if err != nil {
+		h.t.Error(err)
+	}
+	place := reports.Place{Organization: worldtest.Org, Entitlement: entitlement, Hour: start}
+	hour, err := h.Table.Hour(context.Background(), place)
+	if err != nil || hour == nil {
+		h.t.Errorf("the hour %s: %v, %v", sk, hour, err)
+		return
+	}
+	before := h.hours[place]
+	h.hours[place] = hour
+	h.note("%s writes hour %s of %s: %s version %d%s", who, start.Format("15"), entitlement, hour.State, hour.Version, recordsText(hour))
+	if before != nil && hour.Version < before.Version {
+		h.fail("hour %s goes from version %d to %d", start, before.Version, hour.Version)
+	}
+	if before != nil && before.Sealed != nil { // 1: what is sent never changes
+		for i := range before.Sealed.Records {
+			was, is := &before.Sealed.Records[i], hour.Record(before.Sealed.Records[i].Dimension)
+			if is == nil || was.Quantity != is.Quantity || !before.Sealed.From.Equal(hour.Sealed.From) || fmt.Sprint(before.Sealed.Marketplace) != fmt.Sprint(hour.Sealed.Marketplace) {
+				h.fail("1. %s of hour %s has changed", was.Dimension, start)
+			}
+		}
+	}
+}
+
+func recordsText(hour *reports.Hour) (text string) {
+	if hour.Sealed == nil {
+		return ""
+	}
+	for i := range hour.Sealed.Records {
+		r := &hour.Sealed.Records[i]
+		text += fmt.Sprintf("; %s=%s (in %s, out %s, drawn %s) %s%s", r.Dimension, r.Quantity, r.CarryIn, r.CarryOut, r.Drawn, r.Outcome.Kind, r.Outcome.Evidence)
+		for _, a := range r.Attempts {
+			text += fmt.Sprintf(" [%d %s %s]", a.Number, a.Result, a.Code)
+		}
+	}
+	return text
+}
+
+func (h *history) followGroup(who, pk, sk string) {
+	out, err := h.client.GetItem(context.Background(), &dynamodb.GetItemInput{
+		TableName: &h.TableName, ConsistentRead: aws.Bool(true),
+		Key: map[string]types.AttributeValue{"PK": &types.AttributeValueMemberS{Value: pk}, "SK": &types.AttributeValueMemberS{Value: sk}},
+	})
+	if err != nil {
+		h.t.Error(err)
+		return
+	}
+	id := metering.GroupID(strings.TrimPrefix(sk, "GROUP#"))
+	group, err := h.Table.Group(context.Background(), worldtest.Org, id)
+	if err != nil {
+		h.t.Error(err)
+		return
+	}
+	g := h.groups[id]
+	if g == nil {
+		g = &seenGroup{claims: map[time.Time]claim{}}
+		h.groups[id] = g
+	}
+	before := g.Status
+	g.Group, g.inWork, g.outcomes = group, out.Item["_work"] != nil, map[string]reports.Kind{}
+	if kinds, ok := out.Item["_outcomes"].(*types.AttributeValueMemberM); ok {
+		for dimension, kind := range kinds.Value {
+			g.outcomes[dimension] = reports.Kind(kind.(*types.AttributeValueMemberS).Value)
+		}
+	}
+	if hour, ok := out.Item["_hour"].(*types.AttributeValueMemberS); ok {
+		if g.hour, err = parseHour(hour.Value); err != nil {
+			h.t.Error(err)
+		}
+	}
+	due, _ := out.Item["_due"].(*types.AttributeValueMemberS)
+	text := ""
+	if due != nil {
+		text = " due " + due.Value[:13]
+	}
+	if g.Status == metering.StatusReportPending && before == metering.StatusCreated {
+		c := claim{maps.Clone(g.Records), len(g.MetaInfo.BillableRecords) > 0}
+		if slices.Contains(slices.Collect(maps.Values(g.outcomes)), reports.Accepted) {
+			maps.DeleteFunc(c.records, func(dimension string, _ metering.Quantity) bool { return g.outcomes[dimension] != reports.Rejected })
+			c.metered = false
+		}
+		if _, twice := g.claims[g.hour]; twice {
+			h.fail("2. hour %s claims %s a second time", g.hour, id)
+		}
+		g.claims[g.hour] = c
+		text += fmt.Sprintf(" with %v, metered %t", c.records, c.metered)
+	}
+	h.note("%s makes %s of %s %s%s %v", who, id[len(id)-6:], g.EntitlementID, g.Status, text, g.outcomes)
+}
+
+// parseHour reads the start of an hour, in one of the forms that the table has.
+func parseHour(text string) (time.Time, error) {
+	at, err := time.Parse("2006-01-02T15", text)
+	if err != nil {
+		at, err = metering.ParseTime(text)
+	}
+	return at.UTC(), err
+}
+
+// members returns what the groups of an hour come to, by dimension.
+func (c *tableCopy) members(place reports.Place) map[string]*big.Rat {
+	totals := map[string]*big.Rat{}
+	var metered []*seenGroup
+	for _, g := range c.groups {
+		taken, ok := g.claims[place.Hour]
+		switch {
+		case !ok || !g.of(place):
+		case taken.metered:
+			metered = append(metered, g)
+		default:
+			for dimension, quantity := range taken.records {
+				add(totals, dimension, rat(quantity.String()), 1)
+			}
+		}
+	}
+	slices.SortFunc(metered, func(a, b *seenGroup) int {
+		for _, order := range []int{a.UsedAt().Compare(b.UsedAt()), a.CreationTime.Compare(b.CreationTime)} {
+			if order != 0 {
+				return order
+			}
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	for dimension, aggregation := range meters {
+		var records []metering.BillableRecord
+		for _, g := range metered {
+			for _, r := range g.MetaInfo.BillableRecords {
+				if r.Key == meterID(dimension) {
+					records = append(records, r)
+				}
+			}
+		}
+		if len(records) > 0 {
+			add(totals, dimension, aggregated(aggregation, records), 1)
+		}
+	}
+	return totals
+}
+
+// aggregated returns what the records of a metric come to, in their order.
+func aggregated(as metering.AggregationType, records []metering.BillableRecord) *big.Rat {
+	sum, most, users := new(big.Rat), rat(records[0].Quantity.String()), map[any]bool{}
+	for _, r := range records {
+		q := rat(r.Quantity.String())
+		sum.Add(sum, q)
+		if q.Cmp(most) > 0 {
+			most = q
+		}
+		if user, ok := r.Properties["user"]; ok {
+			users[user] = true
+		}
+	}
+	switch as {
+	case metering.AggregateMax:
+		return most
+	case metering.AggregateLast:
+		return rat(records[len(records)-1].Quantity.String())
+	case metering.AggregateUniqueCount:
+		return big.NewRat(int64(len(users)), 1)
+	case metering.AggregateCount:
+		return big.NewRat(int64(len(records)), 1)
+	default:
+		return sum
+	}
+}
+
+func add[K comparable](to map[K]*big.Rat, key K, x *big.Rat, sign int64) {
+	if to[key] == nil {
+		to[key] = new(big.Rat)
+	}
+	to[key].Add(to[key], new(big.Rat).Mul(x, big.NewRat(sign, 1)))
+}
+
+// check checks the invariants 2 to 5 and 7 on the copy.
+func (h *history) check() {
+	type account struct {
+		metering.EntitlementID
+		dimension string
+	}
+	carry, used := map[account]*big.Rat{}, map[metering.EntitlementID]*big.Rat{}
+	in := map[string]int{}
+	for place, hour := range h.hours {
+		if hour.Sealed == nil {
+			continue
+		}
+		for id, g := range h.groups {
+			taken, ok := g.claims[place.Hour]
+			if !ok || !g.of(place) {
+				continue
+			}
+			for dimension := range g.dimensions(taken) {
+				r := hour.Record(dimension)
+				if r == nil {
+					h.fail("hour %s has no record of %s, which %s has", place.Hour, dimension, id)
+				} else if r.Outcome.Kind != reports.Rejected {
+					in[string(id)+" "+dimension]++
+					if g.Status == metering.StatusDeleted {
+						h.fail("2. %s is DELETED, and in hour %s", id, place.Hour)
+					}
+				}
+			}
+		}
+		members := h.members(place)
+		for i := range hour.Sealed.Records {
+			r := &hour.Sealed.Records[i]
+			h.checkEvidence(place, r)
+			if r.Outcome.Evidence == reports.EvidenceSeal {
+				continue
+			}
+			total := members[r.Dimension]
+			if total == nil {
+				total = new(big.Rat)
+			}
+			if total.Cmp(ratOf(r.Members)) != 0 {
+				h.fail("4. hour %s is sealed with %s of %s, its groups have %s", place.Hour, r.Members, r.Dimension, total.FloatString(9))
+			}
+			left := new(big.Rat).Mul(new(big.Rat).Sub(total, ratOf(r.Drawn)), ratOf(r.Scale))
+			right := new(big.Rat).Sub(new(big.Rat).Add(rat(r.Quantity.String()), ratOf(r.CarryOut)), ratOf(r.CarryIn))
+			if left.Cmp(right) != 0 {
+				h.fail("4. %s of hour %s: %s is not %s", r.Dimension, place.Hour, left, right)
+			}
+			if r.Outcome.Kind == reports.Accepted {
+				add(carry, account{place.Entitlement, r.Dimension}, ratOf(r.CarryOut), 1)
+			}
+			if r.Outcome.Kind != reports.Rejected {
+				add(carry, account{place.Entitlement, r.Dimension}, ratOf(r.CarryIn), -1)
+				add(used, place.Entitlement, ratOf(r.DrawnAmount), 1)
+			}
+		}
+	}
+	for key, n := range in {
+		if n > 1 {
+			h.fail("2. %s is in %d hours", key, n)
+		}
+	}
+	for of, want := range carry {
+		if got := ratOf(h.ledgers[of.EntitlementID].Carry[of.dimension]); got.Cmp(want) != 0 || got.Sign() < 0 {
+			h.fail("4. the carry of %s is %s, want %s", of, got.FloatString(9), want.FloatString(9))
+		}
+	}
+	for entitlement, want := range used {
+		if got := ratOf(h.ledgers[entitlement].Used); got.Cmp(want) != 0 {
+			h.fail("4. %s of the commit of %s is used, want %s", got.FloatString(9), entitlement, want.FloatString(9))
+		}
+	}
+	for id, g := range h.groups {
+		if g.Status == metering.StatusCreated && !g.inWork {
+			h.fail("7. %s is CREATED and not in the index of work", id)
+		}
+		hour := h.hours[reports.Place{Organization: worldtest.Org, Entitlement: metering.EntitlementID(g.EntitlementID), Hour: g.hour}]
+		if g.Status == metering.StatusReportPending && (hour == nil || hour.State == reports.StateSettled) {
+			h.fail("7. %s is REPORT_PENDING in no report", id)
+		}
+	}
+}
+
+// checkEvidence checks invariant 3.
+func (h *history) checkEvidence(place reports.Place, r *reports.Record) {
+	key := recordKey(place.Entitlement, place.Hour, r.Dimension)
+	kind := r.Outcome.Kind
+	if before := h.kinds[key]; before != kind && before != reports.Undecided && r.Outcome.Evidence != reports.EvidenceResolved {
+		h.fail("3. %s is %s, and was %s", key, kind, before)
+	}
+	h.kinds[key] = kind
+	if r.Quantity.Sign() == 0 || r.Outcome.Evidence == reports.EvidenceResolved {
+		return
+	}
+	with := func(result reports.Result) bool {
+		return slices.ContainsFunc(r.Attempts, func(a reports.Attempt) bool { return a.Result == result })
+	}
+	switch kind {
+	case reports.Rejected:
+		if with(reports.Billed) || with(reports.Duplicate) || with(reports.InDoubt) {
+			h.fail("3. %s is REJECTED: %v", key, r.Attempts)
+		}
+	case reports.Accepted:
+		if !with(reports.Billed) && (!with(reports.Duplicate) || !with(reports.InDoubt)) {
+			h.fail("3. %s is ACCEPTED: %v", key, r.Attempts)
+		}
+	}
+}
+
+func rat(text string) *big.Rat {
+	r, ok := new(big.Rat).SetString(text)
+	if !ok {
+		panic(text)
+	}
+	return r
+}
+
+func ratOf(x metering.Exact) *big.Rat { return rat(x.String()) }
+
+// compare compares the copy with the table.
+func (h *history) compare() {
+	for id, g := range h.groups {
+		stored, err := h.Table.Group(h.t.Context(), worldtest.Org, id)
+		if err != nil || stored.Status != g.Status || !stored.LastUpdateTime.Equal(g.LastUpdateTime) {
+			h.fail("the copy of %s is %s, the table has %s (%v)", id, g.Status, stored.Status, err)
+		}
+	}
+	for place, hour := range h.hours {
+		stored := h.Hour(place.Entitlement, place.Hour)
+		if stored == nil || stored.Version != hour.Version || stored.State != hour.State {
+			h.fail("the copy of hour %s is %+v, the table has %+v", place.Hour, hour, stored)
+		}
+	}
+}
+
+// billed returns what the marketplace bills, by recordKey, without what another meter wrote.
+func (h *history) billed() map[string]string {
+	records, err := h.Records()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	billed := map[string]string{}
+	for _, r := range records {
+		at := metering.HourOf(r.Time)
+		if r.Marketplace == sandbox.Google {
+			at = metering.HourOf(r.Time.Add(-time.Nanosecond))
+		}
+		key := recordKey(h.entities[slices.Index(h.resources, r.Resource)], at, r.Dimension)
+		if h.foreign[key] {
+			continue
+		}
+		if billed[key] != "" {
+			h.fail("6. %s is billed twice", key)
+		}
+		billed[key] = r.Quantity
+	}
+	return billed
+}
+
+// checkBill checks invariants 1 and 6 at the marketplace: it bills what is accepted, once.
+func (h *history) checkBill() {
+	billed := h.billed()
+	h.checkRestored(billed)
+	for place, hour := range h.hours {
+		for i := range hour.Sealed.Records {
+			r := &hour.Sealed.Records[i]
+			key := recordKey(place.Entitlement, place.Hour, r.Dimension)
+			if h.foreign[key] || r.Quantity.Sign() == 0 {
+				continue
+			}
+			got := billed[key]
+			if h.ofLost(key) && (r.Outcome.Kind == reports.Unknown || r.Outcome.Evidence == reports.EvidenceResolved) {
+				continue // the lost table sealed it, maybe with other groups
+			}
+			delete(billed, key)
+			switch {
+			case got != "" && rat(got).Cmp(rat(r.Quantity.String())) != 0:
+				h.fail("6. %s is billed with %s, not %s", key, got, r.Quantity)
+			case r.Outcome.Kind == reports.Accepted && got == "" && (h.lost == nil || r.Outcome.Evidence != reports.EvidenceResolved):
+				h.fail("6. %s is ACCEPTED, and not billed", key)
+			case r.Outcome.Kind == reports.Rejected && got != "":
+				h.fail("6. %s is REJECTED, and billed", key)
+			}
+		}
+	}
+	for key := range billed {
+		if !h.ofLost(key) {
+			h.fail("6. the marketplace bills %s of %s, which no report has", billed[key], key)
+		}
+	}
+}
