@@ -65,6 +65,21 @@ func recordKey(e metering.EntitlementID, hour time.Time, dimension string) strin
 	return fmt.Sprintf("%s %s %s", e, hour.Format(time.RFC3339), dimension)
 }
 
+// sealed reports whether the copy has a record of that recordKey.
+func (c *tableCopy) sealed(key string) bool {
+	for place, hour := range c.hours {
+		if hour.Sealed == nil {
+			continue
+		}
+		for i := range hour.Sealed.Records {
+			if recordKey(place.Entitlement, place.Hour, hour.Sealed.Records[i].Dimension) == key {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // meters are the billable metrics of a history, each of which goes to the dimension of its name.
 var meters = map[string]metering.AggregationType{
 	"d3": metering.AggregateMax, "d4": metering.AggregateLast, "d5": metering.AggregateUniqueCount, "d6": metering.AggregateSum, "d7": metering.AggregateCount,

@@ -26,27 +26,25 @@ type backup struct {
 	items     []map[string]types.AttributeValue
 	copied    *tableCopy
 	cancelled map[metering.EntitlementID]bool
+	newer     bool
 }
 
 // lost is what the history knows of a table that was restored from a backup.
 type lost struct {
 	*tableCopy
-	billed map[string]string // what the marketplace billed until then
+	billed   map[string]string // what the marketplace billed until then
+	unsealed []string          // which of billed the backup had not sealed
 }
 
 // ofLost reports whether the lost table has sent a record.
 func (h *history) ofLost(key string) bool { return h.lost != nil && h.lost.billed[key] != "" }
 
-// changedSinceBackup reports whether a client deleted or retried a group after the backup that the
-// table was restored from.
-func (h *history) changedSinceBackup(id metering.GroupID) bool {
+// deletedSinceBackup reports whether a client deleted a group after the backup that the table was
+// restored from.
+func (h *history) deletedSinceBackup(id metering.GroupID) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.lost == nil {
-		return false
-	}
-	then, now := h.backup.copied.groups[id], h.lost.groups[id]
-	return then != nil && (now.Status == metering.StatusDeleted || then.Status == metering.StatusReportFailed && len(now.claims) > len(then.claims))
+	return h.lost != nil && h.backup.copied.groups[id] != nil && h.lost.groups[id].Status == metering.StatusDeleted
 }
 
 // copyOrRestore makes the backup, or loses the table and restores it.
@@ -63,7 +61,7 @@ func (h *history) copyOrRestore() {
 func (h *history) makeBackup() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	b := &backup{at: h.Now(), copied: h.clone(), cancelled: map[metering.EntitlementID]bool{}}
+	b := &backup{at: h.Now(), copied: h.clone(), cancelled: map[metering.EntitlementID]bool{}, newer: h.newer}
 	for id := range h.cancelled {
 		b.cancelled[id] = true
 	}
@@ -98,7 +96,12 @@ func (h *history) restore() {
 		}
 	}
 	h.mu.Lock()
-	h.lost = &lost{h.tableCopy, h.billed()}
+	h.lost = &lost{tableCopy: h.tableCopy, billed: h.billed()}
+	for key := range h.lost.billed {
+		if !h.backup.copied.sealed(key) {
+			h.lost.unsealed = append(h.lost.unsealed, key)
+		}
+	}
 	h.tableCopy, h.cancelled = h.backup.copied.clone(), h.backup.cancelled
 	h.note("the table is restored to its state of %s", h.backup.at.Format("15:04"))
 	h.mu.Unlock()
@@ -111,11 +114,14 @@ func (h *history) restore() {
 	h.TableName, h.Table = name, table.New(client, name)
 	h.begin()
 	h.Set(h.Now().Add(time.Duration(5+h.pick(300)) * time.Minute))
+	if h.newer = false; h.backup.newer { // else its hours can't be sealed, and nothing is resumed
+		h.PutConfig(metering.EmptyConfig())
+	}
 	r := h.request()
 	r.Since = h.backup.at
 	result, err := operate.Resume(h.t.Context(), r)
 	if err != nil || result.Incomplete() {
-		h.t.Fatalf("%+v, %v\n%s", result, err, strings.Join(h.log, "\n"))
+		h.t.Fatalf("%+v, %v", result, err)
 	}
 }
 
@@ -146,27 +152,24 @@ func (h *history) operator() {
 	h.note("%s of hour %s of %s is resolved as %s", dimension, place.Hour.Format("15"), place.Entitlement, word)
 	h.mu.Unlock()
 	if _, err := operate.Resolve(h.t.Context(), h.request(metering.ReportID(place.Organization, place.Entitlement, place.Hour), dimension, word)); err != nil {
-		h.t.Errorf("%v\n%s", err, strings.Join(h.log, "\n"))
+		h.t.Error(err)
 	}
 }
 
 // unresolved returns a record of a settled hour that is to be resolved, and whether it was billed.
-// A restored table may have it in another hour than the lost one: it counts as billed too if the
-// marketplace has a record that no report of this table has.
+// The lost table may have sent the usage of an hour in another one that the backup had not sealed,
+// whether or not this table has a record of that: then it counts as billed.
 func (h *history) unresolved() (place reports.Place, dimension string, billed, ok bool) {
-	bills := h.billed()
-	accounted := map[string]bool{}
 	var open []string
 	at := map[string]reports.Place{}
 	for p, hour := range h.hours {
-		if hour.Sealed == nil {
+		if hour.State != reports.StateSettled || hour.Sealed == nil {
 			continue
 		}
 		for i := range hour.Sealed.Records {
 			r := &hour.Sealed.Records[i]
-			key := recordKey(p.Entitlement, p.Hour, r.Dimension)
-			accounted[key] = true
-			if hour.State == reports.StateSettled && (r.Outcome.Kind == reports.Unknown || r.Outcome.Kind == reports.Conflict) {
+			if r.Outcome.Kind == reports.Unknown || r.Outcome.Kind == reports.Conflict {
+				key := recordKey(p.Entitlement, p.Hour, r.Dimension)
 				open = append(open, key)
 				at[key] = p
 			}
@@ -178,12 +181,9 @@ func (h *history) unresolved() (place reports.Place, dimension string, billed, o
 	slices.Sort(open)
 	key := open[h.random.IntN(len(open))]
 	place, dimension = at[key], key[strings.LastIndex(key, " ")+1:]
-	billed = bills[key] != ""
-	for other := range bills {
-		if h.ofLost(other) && !accounted[other] && strings.HasPrefix(other, string(place.Entitlement)+" ") && strings.HasSuffix(other, " "+dimension) {
-			billed = true
-		}
-	}
+	billed = h.billed()[key] != "" || h.lost != nil && slices.ContainsFunc(h.lost.unsealed, func(other string) bool {
+		return strings.HasPrefix(other, string(place.Entitlement)+" ") && strings.HasSuffix(other, " "+dimension)
+	})
 	return place, dimension, billed, true
 }
 
