@@ -34,6 +34,14 @@ func work(t *testing.T, w *worldtest.World) (failed error) {
 	}
 }
 
+// workFails does all that is due, of which something fails.
+func workFails(t *testing.T, w *worldtest.World) {
+	t.Helper()
+	if err := work(t, w); err == nil {
+		t.Error("nothing fails")
+	}
+}
+
 // A stop is something stored that does not let an hour be sealed.
 type stop struct {
 	name   string
@@ -41,16 +49,11 @@ type stop struct {
 	reason string
 }
 
-func putNewerConfig(w *worldtest.World, partner metering.Partner, member string) {
-	w.PutConfig(metering.Config{"partnerUsageMeteringConfigs": []any{map[string]any{"partner": string(partner)}}})
-	w.SetText("ORG#acme", "CONFIG#0000000001", "config", fmt.Sprintf(`{"partnerUsageMeteringConfigs":[{"partner":%q,%s}]}`, partner, member))
-}
-
 func stops() []stop {
 	return []stop{
-		{"a member of a newer version", func(w *worldtest.World, e metering.Entitlement) { putNewerConfig(w, e.Partner, `"newer":true`) }, `member "newer"`},
+		{"a member of a newer version", func(w *worldtest.World, e metering.Entitlement) { w.PutNewerConfig(e.Partner, `"newer":true`) }, `member "newer"`},
 		{"a mapping of a newer version", func(w *worldtest.World, e metering.Entitlement) {
-			putNewerConfig(w, e.Partner, `"enableDimensionMapping":true,"dimensionMappingV2":{"m":{"newer":true}}`)
+			w.PutNewerConfig(e.Partner, `"enableDimensionMapping":true,"dimensionMappingV2":{"m":{"newer":true}}`)
 		}, "is mapped by dimensionMappingV2"},
 		{"no entitlement", func(w *worldtest.World, e metering.Entitlement) {
 			w.DeleteItems("ORG#acme", "ENTITLEMENT#"+string(e.ID))
@@ -122,9 +125,7 @@ func TestWorker_EndsAtItsDeadlineAnHourThatCantBeSealed(t *testing.T) {
 				t.Error("the worker is not gone")
 			}
 			stop.make(w, e)
-			if err := work(t, w); err == nil {
-				t.Error("nothing fails")
-			}
+			workFails(t, w)
 			want(t, "hour", outcome(w, e.ID, rt.Hour, "d0"), "OPEN")
 			want(t, "groups", w.Status(plain)+" "+w.Status(metric), "REPORT_PENDING REPORT_PENDING")
 			if n := w.Log.Count(reporting.EventSealStopped); n == 0 {
@@ -193,11 +194,9 @@ func TestWorker_EndsAnHourThatCantBeSealedAfterACancellation(t *testing.T) {
 	e := worldtest.Entitlements()[0]
 	e.Status, e.CancelTime = metering.EntitlementCancelled, rt.Hour.Add(30*time.Minute)
 	w.PutEntitlement(e)
-	putNewerConfig(w, e.Partner, `"newer":true`)
+	w.PutNewerConfig(e.Partner, `"newer":true`)
 	w.Set(rt.Hour.Add(89 * time.Minute))
-	if err := work(t, w); err == nil {
-		t.Error("nothing fails")
-	}
+	workFails(t, w)
 	want(t, "before", w.Status(group), "REPORT_PENDING")
 	w.Set(rt.Hour.Add(90 * time.Minute))
 	w.Work()
@@ -209,11 +208,9 @@ func TestWorker_SealsAnHourOnceItsConfigCanBeRead(t *testing.T) {
 	t.Parallel()
 	w := worldtest.NewWorld(t, sandbox.Options{})
 	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
-	putNewerConfig(w, "AWS", `"newer":true`)
+	w.PutNewerConfig("AWS", `"newer":true`)
 	w.Set(closed)
-	if err := work(t, w); err == nil {
-		t.Error("nothing fails")
-	}
+	workFails(t, w)
 	w.SetText("ORG#acme", "CONFIG#0000000001", "config", `{"partnerUsageMeteringConfigs":[]}`)
 	w.Set(rt.Hour.Add(23 * time.Hour))
 	w.Work()
@@ -227,11 +224,9 @@ func TestWorker_BillsARetryAfterAnHourThatCouldNotBeSealed(t *testing.T) {
 	w := worldtest.NewWorld(t, sandbox.Options{})
 	putMetric(t, w, "d1")
 	plain, metric := w.Report(worldtest.OnAWS, rt.Hour, "d0 1, d2 3"), reportMetric(t, w, worldtest.OnAWS, rt.Hour, "2")
-	putNewerConfig(w, "AWS", `"enableDimensionMapping":true,"dimensionMappingV2":{"m":{"newer":true}}`)
+	w.PutNewerConfig("AWS", `"enableDimensionMapping":true,"dimensionMappingV2":{"m":{"newer":true}}`)
 	w.Set(closed)
-	if err := work(t, w); err == nil {
-		t.Error("nothing fails")
-	}
+	workFails(t, w)
 	w.Set(rt.Hour.Add(24 * time.Hour))
 	w.Work()
 	want(t, "groups", w.Status(plain)+", "+w.Status(metric), "REPORT_FAILED EXPIRED EXPIRED, REPORT_FAILED EXPIRED")
@@ -271,11 +266,9 @@ func TestWorker_DoesNotEndAnHourThatAnotherSealed(t *testing.T) {
 	t.Parallel()
 	w := worldtest.NewWorld(t, sandbox.Options{})
 	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
-	putNewerConfig(w, "AWS", `"newer":true`)
+	w.PutNewerConfig("AWS", `"newer":true`)
 	w.Set(closed)
-	if err := work(t, w); err == nil {
-		t.Error("nothing fails")
-	}
+	workFails(t, w)
 	w.Set(rt.Hour.Add(24*time.Hour - time.Minute))
 	fast := w.Worker(endsLate{w.Table, func() {
 		w.SetText("ORG#acme", "CONFIG#0000000001", "config", `{"partnerUsageMeteringConfigs":[]}`)

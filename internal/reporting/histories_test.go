@@ -402,7 +402,11 @@ func (h *history) environment() {
 	switch h.pick(13) {
 	case 12:
 		if h.pick(2) == 0 {
-			h.putNewerConfig(e.Partner)
+			h.PutNewerConfig(e.Partner, `"newer":true`)
+			h.newer = true
+			h.mu.Lock()
+			h.note("the config is one of a newer version")
+			h.mu.Unlock()
 		}
 	case 9, 10, 11:
 		h.copyOrRestore()
@@ -472,21 +476,6 @@ func (h *history) environment() {
 		h.note("another meter writes hour %s of %s: %s", record.Start.Format("15"), e.ID, rt.Verdicts(response))
 		h.mu.Unlock()
 	}
-}
-
-// putNewerConfig puts a config that this version can't read: no hour can be sealed.
-func (h *history) putNewerConfig(partner metering.Partner) {
-	h.PutConfig(metering.Config{"partnerUsageMeteringConfigs": []any{map[string]any{"partner": string(partner)}}})
-	current, err := h.Table.Config(h.t.Context(), worldtest.Org)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.SetText("ORG#"+string(worldtest.Org), fmt.Sprintf("CONFIG#%010d", current.Version), "config",
-		fmt.Sprintf(`{"partnerUsageMeteringConfigs":[{"partner":%q,"newer":true}]}`, partner))
-	h.newer = true
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.note("the config is one of a newer version")
 }
 
 // work lets a worker begin something, go on if it sleeps, or be replaced if it died. It returns

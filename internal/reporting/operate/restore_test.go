@@ -228,8 +228,8 @@ func (sealedOnly) PutReport(context.Context, *reports.Hour, []metering.GroupID) 
 }
 
 // By the terms of the backup, an hour is rejected, or has nothing to send. The lost table had a
-// price, an entitlement that goes on, or less of a commit, and billed it. None of it is reported
-// again but by an operator's word. What the backup has sealed is another matter: it never changes.
+// price, an entitlement that goes on, or less of a commit, and billed it. It is reported
+// again only if an operator resolves it as not billed. What the backup has sealed never changes.
 func TestResume_OfARestoredTableThatRejectsWhatTheLostOneBilled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sandbox.Options{})
@@ -489,8 +489,7 @@ func TestResume_OfARestoredTableWithAnHourThatCantBeSealed(t *testing.T) {
 	if err := w.Worker(unsealed{w.Table}).Plan(t.Context(), place); err == nil {
 		t.Fatal("the worker is not gone")
 	}
-	w.PutConfig(metering.Config{"partnerUsageMeteringConfigs": []any{map[string]any{"partner": "AWS"}}})
-	w.SetText("ORG#"+string(worldtest.Org), "CONFIG#0000000001", "config", `{"partnerUsageMeteringConfigs":[{"partner":"AWS","newer":true}]}`)
+	w.PutNewerConfig("AWS", `"newer":true`)
 	restore(t, w)
 	w.Set(rt.Hour.Add(25 * time.Hour))
 	r := request(t, w)

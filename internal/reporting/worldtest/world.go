@@ -167,6 +167,19 @@ func (w *World) PutConfig(c metering.Config) {
 	}
 }
 
+// PutNewerConfig replaces the config by one of a newer version, which has that member for the
+// partner: nothing is sealed by it.
+func (w *World) PutNewerConfig(partner metering.Partner, member string) {
+	w.t.Helper()
+	w.PutConfig(metering.Config{"partnerUsageMeteringConfigs": []any{map[string]any{"partner": string(partner)}}})
+	stored, err := w.Table.Config(w.t.Context(), Org)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.SetText("ORG#"+string(Org), fmt.Sprintf("CONFIG#%010d", stored.Version), "config",
+		fmt.Sprintf(`{"partnerUsageMeteringConfigs":[{"partner":%q,%s}]}`, partner, member))
+}
+
 // Report stores usage of a time, as "d0 1.5, d1 2", and returns the id of its group.
 func (w *World) Report(e metering.EntitlementID, at time.Time, usage string) metering.GroupID {
 	w.t.Helper()
