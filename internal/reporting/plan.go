@@ -458,7 +458,7 @@ func isUnreadable(err error) bool {
 // hour stays OPEN, and the error is what stops the seal.
 func (pl *planning) expireHour(ctx context.Context, h *reports.Hour, s *stopped) (*reports.Hour, error) {
 	u := reports.Unsealed{Terms: s.terms, Groups: s.of.Members, Reason: s.reason}
-	if len(s.of.listed) > 0 {
+	if unknown := s.terms == nil || s.terms.Entitlement == nil; unknown && len(s.of.listed) > 0 { // a member says whose usage it is
 		first, err := pl.Store.Members(ctx, h, s.of.listed[:1])
 		if err != nil {
 			return nil, err

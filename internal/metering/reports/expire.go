@@ -12,7 +12,7 @@ import (
 // Unsealed is what is known of an open hour that can't be sealed. All its groups are claimed.
 type Unsealed struct {
 	Terms  *metering.Terms    // nil if they can't be read; the entitlement may be missing
-	Member *metering.Group    // any member, which says whose usage it is; nil if there is none
+	Member *metering.Group    // any member, which says whose usage it is if the entitlement does not; nil if there is none
 	Groups int                // how many members it has
 	Usage  metering.HourUsage // as AcceptedUsage
 	Reason string             // what stops the seal
