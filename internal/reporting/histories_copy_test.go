@@ -428,7 +428,11 @@ func (h *history) checkEvidence(place reports.Place, r *reports.Record) {
 			h.fail("3. %s is REJECTED: %v", key, r.Attempts)
 		}
 	case reports.Accepted:
-		if !with(reports.Billed) && (!with(reports.Duplicate) || !with(reports.InDoubt)) {
+		contradicted := r.Outcome.Reason != "" // by a response that came later, and ended the doubt
+		if contradicted && !h.foreign[key] {
+			h.fail("3. %s is not another meter's: %s", key, r.Outcome.Reason)
+		}
+		if !with(reports.Billed) && (!with(reports.Duplicate) || !with(reports.InDoubt) && !contradicted) {
 			h.fail("3. %s is ACCEPTED: %v", key, r.Attempts)
 		}
 	}

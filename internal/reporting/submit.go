@@ -495,6 +495,14 @@ func (w *Worker) countOutcomes(ctx context.Context, before, after *reports.Hour)
 			w.event(ctx, EventAccepted, 1, at(after.Place()), "dimension", dimension, "report", after.ID())
 		}
 	}
+	for i := range after.Sealed.Records {
+		r := &after.Sealed.Records[i]
+		old := before.Record(r.Dimension)
+		closed := r.Outcome.Kind == reports.Accepted || r.Outcome.Kind == reports.Rejected
+		if closed && old != nil && old.Outcome.Kind == r.Outcome.Kind && old.Outcome.Reason != r.Outcome.Reason { // a response that came later contradicts it
+			w.event(ctx, EventConflict, 1, at(after.Place()), "dimension", r.Dimension, "report", after.ID(), "reason", r.Outcome.Reason)
+		}
+	}
 }
 
 // closed reports whether the gate is closed, which it counts.

@@ -153,6 +153,56 @@ func TestWorker_AnotherMetersRecordIsAConflict(t *testing.T) {
 	}
 }
 
+// late is a table on which the second write of a worker waits, which stores the response.
+type late struct {
+	*table.Table
+	written     int
+	waits, goes chan struct{}
+}
+
+func (l *late) Write(ctx context.Context, step *reports.Step) error {
+	if l.written++; l.written == 2 {
+		close(l.waits)
+		<-l.goes
+	}
+	return l.Table.Write(ctx, step)
+}
+
+// A duplicate came after an attempt in doubt: it counts as billed. When the response to that
+// attempt is stored at last, and says that it was not billed, the record of another meter stands.
+func TestWorker_LateResponseContradictsADuplicate(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 3")
+	w.Set(closed)
+	place := reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}
+	if err := w.Worker(w.Table).Plan(t.Context(), place); err != nil {
+		t.Fatal(err)
+	}
+	w.Fault(sandbox.Fault{Fault: sandbox.Throttled})
+	l := &late{Table: w.Table, waits: make(chan struct{}), goes: make(chan struct{})}
+	first, lane, ended := w.Worker(l), w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Lane, make(chan error, 1)
+	go func() { ended <- first.Submit(t.Context(), lane) }()
+	select {
+	case <-l.waits:
+	case err := <-ended:
+		t.Fatalf("it has stored no response: %v", err)
+	}
+	want(t, "another meter", rt.Verdicts(send(w.Marketplace("AWS"), rt.AWS("d0", "9"))), "billed done")
+	w.Set(closed.Add(10 * time.Minute))
+	w.Work()
+	want(t, "outcome", outcome(w, worldtest.OnAWS, rt.Hour, "d0"), "SETTLED ACCEPTED DUPLICATE")
+	close(l.goes)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	w.Work()
+	want(t, "outcome", outcome(w, worldtest.OnAWS, rt.Hour, "d0"), "SETTLED ACCEPTED DUPLICATE")
+	want(t, "reason", w.Hour(worldtest.OnAWS, rt.Hour).Record("d0").Outcome.Reason, "a response that came later says that another record stands for the hour")
+	want(t, "events", strconv.Itoa(w.Log.Count(reporting.EventConflict)), "1")
+	want(t, "group", w.Status(group), "REPORTED")
+}
+
 func TestWorker_FailsWhatCameTooLate(t *testing.T) {
 	t.Parallel()
 	w := worldtest.NewWorld(t, sandbox.Options{})

@@ -170,8 +170,8 @@ func withoutOldRefusals(attempts []Attempt) []Attempt {
 }
 
 // Respond stores the response to an attempt of a dimension, by the attempt's number. A definite
-// response is final. One that arrives after the outcome is stored too, and changes no outcome; a
-// settled hour is DECIDED again, until its report has it.
+// response is final. One that arrives after the outcome is stored too, and changes no outcome, but
+// the reason of one that it contradicts; a settled hour is DECIDED again, until its report has it.
 func (h Hour) Respond(dimension string, attempt int, response Response) (Hour, error) {
 	h, err := h.changed(StateSealed, StateDecided, StateSettled)
 	if err != nil {
@@ -191,9 +191,7 @@ func (h Hour) Respond(dimension string, attempt int, response Response) (Hour, e
 		if h.State == StateSettled { // its report is written again
 			h.State = StateDecided
 		}
-		if response.Result == Billed && r.Outcome.Kind == Unknown { // for the operator that resolves it
-			r.Outcome.Receipt, r.Outcome.Reason = response.Receipt, "a response that came after the window says that it was billed"
-		}
+		r.Outcome.contradict(OutcomeOf(r.Quantity, r.Attempts, find(r.Attempts, InDoubt) < 0))
 	}
 	return h, nil
 }

@@ -84,6 +84,104 @@ func TestHour_GoesThroughItsStates(t *testing.T) {
 	}
 }
 
+// An outcome stays when a response comes after it. What the response says is in the reason, once
+// all that could change it is known.
+func TestRespond_LateResponseIsInTheReason(t *testing.T) {
+	const (
+		doubt, billed, refused, duplicate = InDoubt, Billed, Refused, Duplicate
+
+		ended    = "the window of the hour ended, and no definite response to every attempt was received"
+		found    = "an operator found that it was not billed"
+		conflict = "the marketplace has 3 for the hour, not 10"
+
+		later      = "a response that came later says that "
+		wasBilled  = later + "it was billed"
+		notBilled  = later + "it was not billed"
+		another    = later + "another record stands for the hour"
+		hasARecord = later + "the marketplace has a record of the hour, after an attempt in doubt"
+	)
+	three := exacts("a 3")["a"]
+	different := Response{Result: duplicate, Accepted: &three}
+	of := func(results ...Result) (all []Response) {
+		for _, result := range results {
+			all = append(all, Response{Result: result})
+		}
+		return all
+	}
+	type late struct {
+		attempt int
+		Response
+	}
+	on := func(attempt int, result Result) late { return late{attempt, Response{Result: result, Receipt: "r"}} }
+	for _, test := range []struct {
+		attempts []Response
+		resolved string
+		late     []late
+		want     string
+	}{
+		{of(doubt), "", []late{on(1, billed)}, "UNKNOWN: " + ended + "; " + wasBilled + " r"},
+		{of(doubt), "", []late{on(1, refused)}, "UNKNOWN: " + ended + "; " + notBilled},
+		{of(doubt), "", []late{on(1, duplicate)}, "UNKNOWN: " + ended + "; " + another},
+		{of(doubt), "", []late{{1, different}}, "UNKNOWN: " + ended + "; " + another + " -7"},
+		{of(doubt, refused), "", []late{on(1, refused)}, "UNKNOWN: " + ended + "; " + notBilled},
+		{of(doubt, doubt), "", []late{on(1, refused)}, "UNKNOWN: " + ended},
+		{of(doubt, doubt), "", []late{on(1, refused), on(2, refused)}, "UNKNOWN: " + ended + "; " + notBilled},
+		{of(doubt, doubt), "", []late{on(1, duplicate)}, "UNKNOWN: " + ended}, // the second may be what stands
+		{of(doubt, doubt), "", []late{on(2, duplicate)}, "UNKNOWN: " + ended + "; " + hasARecord},
+		{of(doubt, doubt), "", []late{on(2, duplicate), on(1, billed)}, "UNKNOWN: " + ended + "; " + hasARecord + "; " + wasBilled + " r"},
+		{of(doubt, doubt), "", []late{on(1, billed), on(2, refused)}, "UNKNOWN: " + ended + "; " + wasBilled + " r"},
+		{of(doubt, duplicate), "", []late{on(1, billed)}, "ACCEPTED:  r"},
+		{of(doubt, duplicate), "", []late{on(1, refused)}, "ACCEPTED: " + another},
+		{of(doubt, doubt, duplicate), "", []late{on(1, refused)}, "ACCEPTED: "},
+		{of(doubt, duplicate, doubt), "", []late{on(1, refused)}, "ACCEPTED: "}, // the third may be what stands
+		{of(doubt, duplicate, doubt), "", []late{on(1, refused), on(3, billed)}, "ACCEPTED:  r"},
+		{of(doubt, duplicate, doubt), "", []late{on(1, refused), on(3, refused)}, "ACCEPTED: " + another},
+		{of(doubt, billed), "", []late{on(1, refused)}, "ACCEPTED: "},
+		{append(of(doubt, refused), different), "", []late{on(1, billed)}, "CONFLICT: " + conflict + "; " + wasBilled + " r -7"},
+		{append(of(doubt, refused), different), "", []late{on(1, refused)}, "CONFLICT: " + conflict + " -7"},
+		{of(doubt), "not billed", []late{on(1, billed)}, "REJECTED: " + found + "; " + wasBilled + " r"},
+		{of(doubt), "not billed", []late{on(1, refused)}, "REJECTED: " + found},
+		{of(doubt), "billed", []late{on(1, billed)}, "ACCEPTED: "},
+		{of(doubt), "billed", []late{on(1, refused)}, "ACCEPTED: " + notBilled},
+		{of(doubt), "billed", []late{on(1, duplicate)}, "ACCEPTED: " + another},
+		{of(doubt), "restored", []late{on(1, billed)}, "UNKNOWN: the table was restored; " + wasBilled + " r"},
+		{of(doubt), "restored", []late{on(1, refused)}, "UNKNOWN: the table was restored"}, // the lost table may have sent it again
+		{of(doubt), "restored", []late{on(1, duplicate)}, "UNKNOWN: the table was restored"},
+	} {
+		h, ledger := sealedHour(t)
+		for i, response := range test.attempts {
+			h, _, _ = h.Begin([]string{"a"}, &window, at("06-15 11:10"))
+			h = must(t)(h.Respond("a", i+1, response))
+		}
+		h, ledger, err := h.Decide(ledger, &window, windowEnd)
+		switch test.resolved {
+		case "":
+		case "restored":
+			h.record("a").Outcome = Outcome{Kind: Unknown, Evidence: EvidenceRestore, Reason: "the table was restored"}
+		default:
+			h, _, err = h.Resolve(ledger, "a", test.resolved == "billed", "ann", windowEnd)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := h.record("a").Outcome
+		for _, late := range test.late {
+			h = must(t)(h.Respond("a", late.attempt, late.Response))
+		}
+		after := h.record("a").Outcome
+		got := fmt.Sprintf("%s: %s", after.Kind, after.Reason)
+		if after.Receipt != "" {
+			got += " " + after.Receipt
+		}
+		if after.Difference != nil {
+			got += " " + after.Difference.String()
+		}
+		if got != test.want || after.Kind != before.Kind || after.Evidence != before.Evidence || after.By != before.By {
+			t.Errorf("%v, %q, then %v:\n got %q\nwant %q", test.attempts, test.resolved, test.late, got, test.want)
+		}
+	}
+}
+
 // A worker that comes second gets ErrState, and nothing that it had changes.
 func TestHour_RefusesChangesOfAnotherState(t *testing.T) {
 	before, ledger := sealedHour(t)

@@ -1,7 +1,9 @@
 package reports
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -13,8 +15,9 @@ type Outcome struct {
 	Evidence Evidence
 	Receipt  string // of the marketplace
 
-	// Of any outcome but Accepted.
-	Code   metering.ProblemCode
+	Code metering.ProblemCode // of any outcome but Accepted
+	// Reason is why, of any outcome but Accepted; and what a response says that came later and
+	// contradicts it.
 	Reason string
 
 	// Difference is what the marketplace has, less what was sent; nil if it does not say.
@@ -103,6 +106,38 @@ func OutcomeOf(quantity metering.Quantity, attempts []Attempt, over bool) Outcom
 		rejected.Code = metering.ProblemExpired
 	}
 	return rejected
+}
+
+// contradict adds to the reason what a response that came after the outcome makes of it: late is
+// the outcome of the history with that response. The outcome stays: what it took of the ledger may
+// be used by now.
+func (o *Outcome) contradict(late Outcome) {
+	// After a restore there may be attempts that are not known: no refusal proves anything.
+	ended := o.Kind == Unknown && o.Evidence == EvidenceWindow
+	resolved := o.Evidence == EvidenceResolved
+	said := ""
+	switch {
+	case late.Kind == Accepted && late.Evidence == EvidenceResponse && o.Kind != Undecided && o.Kind != Accepted:
+		o.Receipt, said = late.Receipt, "it was billed"
+	case late.Kind == Accepted && late.Evidence == EvidenceResponse && o.Evidence == EvidenceDuplicate:
+		o.Receipt = late.Receipt
+	case late.Kind == Rejected && (ended || resolved && o.Kind == Accepted):
+		said = "it was not billed"
+	case late.Kind == Accepted && ended:
+		said = "the marketplace has a record of the hour, after an attempt in doubt"
+	case late.Kind == Conflict && (ended || o.Evidence == EvidenceDuplicate || resolved && o.Kind == Accepted):
+		o.Difference, said = cmp.Or(late.Difference, o.Difference), "another record stands for the hour"
+	}
+	if said == "" {
+		return
+	}
+	said = "a response that came later says that " + said
+	switch {
+	case o.Reason == "":
+		o.Reason = said
+	case !strings.Contains(o.Reason, said):
+		o.Reason += "; " + said
+	}
 }
 
 // ofDuplicates makes the outcome of a history with a duplicate. doubt is the first attempt that is
