@@ -18,6 +18,12 @@ type aggregation struct {
 	max      Quantity
 	last     Quantity
 	distinct map[any]struct{}
+	values   int // of an hour: how many distinct values it has
+}
+
+// take makes the aggregation what all records of an hour come to.
+func (a *aggregation) take(all *PartialAggregate) {
+	a.count, a.sum, a.max, a.last, a.values = int64(all.Count), sumOf(all.Sum), all.Max, all.Last, len(all.Distinct)
 }
 
 // add adds a record. The records come in their order, which LAST depends on.
@@ -47,7 +53,7 @@ func (a *aggregation) total() sum {
 	case AggregateCount:
 		return sum{small: quantityOf(a.count).d}
 	case AggregateUniqueCount:
-		return sum{small: quantityOf(int64(len(a.distinct))).d}
+		return sum{small: quantityOf(int64(len(a.distinct) + a.values)).d}
 	case AggregateMax:
 		return sum{small: a.max.d}
 	case AggregateLast:

@@ -1,7 +1,6 @@
 package metering
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -68,37 +67,33 @@ type HourUsage struct {
 	Problems     []Problem           // why Totals are not complete, in a fixed order
 }
 
-// ConvertHour converts the usage of an entitlement's groups of one hour. The records of a group
-// without billable records count as they were converted when the group was accepted. Billable
-// records of all groups are aggregated first, by their metric, and then converted by today's terms.
-// For LAST, groups are in the order of their timestamps, then of their creation, then of their ids.
+// ConvertHour converts the usage of an entitlement's groups of one hour. totals are of groups
+// without billable records, by dimension key, as they were converted when accepted. Billable
+// records of all groups are aggregated first, by their metric, and then converted by today's terms,
+// which CanConvert accepts. For LAST, groups are in the order of their timestamps, then of their
+// creation, then of their ids.
 //
 // Rules for new usage are not checked again. A problem says what can't be converted: an hour with
 // one must not be reported.
-func (t *Terms) ConvertHour(groups []Group) HourUsage {
+func (t *Terms) ConvertHour(totals map[string]Exact, billable PartialAggregates) HourUsage {
 	terms := t.indexed()
-	ordered := make([]*Group, len(groups))
-	for i := range groups {
-		ordered[i] = &groups[i]
-	}
-	slices.SortFunc(ordered, compareInHour)
 	w := conversion{terms: terms, keep: true}
-	for _, g := range ordered {
-		if len(g.MetaInfo.BillableRecords) == 0 {
-			for key, q := range g.Records {
-				w.totalOf(key, source{key: key}).sum.add(q)
-			}
-		}
-		for i := range g.MetaInfo.BillableRecords {
-			record := &g.MetaInfo.BillableRecords[i]
-			if a := w.aggregationOf(record.Key, i); a.usable {
-				a.add(record.Quantity, record.Properties)
-			}
+	for _, key := range slices.Sorted(maps.Keys(totals)) {
+		w.totalOf(key, source{key: key}).sum = sumOf(totals[key])
+	}
+	for _, metric := range slices.Sorted(maps.Keys(billable)) {
+		if a, all := w.aggregationOf(metric, 0), billable[metric]; a.usable {
+			a.take(&all)
 		}
 	}
+	return w.hourUsage()
+}
+
+// hourUsage converts what the records of each metric come to, and returns all of the hour.
+func (w *conversion) hourUsage() HourUsage {
 	usage := HourUsage{Aggregates: w.routeAggregates()}
-	if len(w.aggregations) > 0 && terms.fault != "" {
-		w.problems.add(ProblemMappingUnreadable, "", hintMapping, "%s", terms.fault)
+	if len(w.aggregations) > 0 && w.terms.fault != "" {
+		w.problems.add(ProblemMappingUnreadable, "", hintMapping, "%s", w.terms.fault)
 	}
 	usage.Records = w.records()
 	usage.Totals = make(map[string]Exact, len(w.totals))
@@ -108,11 +103,6 @@ func (t *Terms) ConvertHour(groups []Group) HourUsage {
 	usage.Destinations = w.destinations
 	usage.Problems = w.problems.list()
 	return usage
-}
-
-// compareInHour orders groups by when their usage happened.
-func compareInHour(a, b *Group) int {
-	return cmp.Or(cmp.Compare(a.UsedAt().UnixMilli(), b.UsedAt().UnixMilli()), a.CreationTime.Compare(b.CreationTime), strings.Compare(a.ID, b.ID))
 }
 
 // conversion is the state of one conversion.

@@ -597,7 +597,12 @@ func TestConvertHour_DoesNotDependOnGroups(t *testing.T) {
 		whole := groups(func(int) bool { return false })
 		parts := groups(func(int) bool { return rapid.Bool().Draw(t, "cut") })
 		rand.New(rand.NewSource(rapid.Int64().Draw(t, "seed"))).Shuffle(len(parts), reflect.Swapper(parts)) //nolint:gosec // it shuffles
-		one, several := terms.ConvertHour(whole), terms.ConvertHour(parts)
+		var lists [][]Group
+		for from, to := 0, 0; from < len(parts); from = to {
+			to = rapid.IntRange(from+1, len(parts)).Draw(t, "to")
+			lists = append(lists, parts[from:to])
+		}
+		one, several := terms.convertWhole(whole), terms.convertLists(lists)
 		if fmt.Sprintf("%+v", one) != fmt.Sprintf("%+v", several) {
 			t.Fatalf("%+v\nand in parts\n%+v", one, several)
 		}

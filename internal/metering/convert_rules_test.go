@@ -90,12 +90,12 @@ func TestConvert_RefusesAConfigThatItCannotRead(t *testing.T) {
 		if len(origin) != 1 {
 			t.Errorf("%s: origin %v", text, origin)
 		}
-		hour := terms.ConvertHour([]Group{{MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m", Quantity: quantity(t, "5")}}}}})
+		hour := terms.convertGroups([]Group{{MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m", Quantity: quantity(t, "5")}}}}})
 		if stopped := len(hour.Problems) == 1 && hour.Problems[0].Code == ProblemMappingUnreadable && len(hour.Records) == 0; stopped != (fault != "") {
 			t.Errorf("%s: the hour is %+v", text, hour)
 		}
 		// What was converted when its group was accepted does not need the config.
-		hour = terms.ConvertHour([]Group{{Records: records}})
+		hour = terms.convertGroups([]Group{{Records: records}})
 		if len(hour.Problems) > 0 || !maps.Equal(hour.Records, records) {
 			t.Errorf("%s: the hour is %+v", text, hour)
 		}
@@ -261,7 +261,7 @@ func TestConvertHour_AddsRecords(t *testing.T) {
 			}
 			groups = append(groups, g)
 		}
-		hour := terms.ConvertHour(groups)
+		hour := terms.convertGroups(groups)
 		if len(hour.Totals) != len(want) || len(hour.Problems) > 0 {
 			t.Fatalf("%v: %+v", hour.Totals, hour.Problems)
 		}
@@ -300,7 +300,7 @@ func TestConvertHour_OrdersGroupsForLast(t *testing.T) {
 		slices.Reverse(groups)
 		for range 2 {
 			slices.Reverse(groups)
-			if hour := terms.ConvertHour(groups); hour.Records["seats"] != quantityOf(7) {
+			if hour := terms.convertGroups(groups); hour.Records["seats"] != quantityOf(7) {
 				t.Errorf("%d: %+v", i, hour)
 			}
 		}
@@ -309,7 +309,7 @@ func TestConvertHour_OrdersGroupsForLast(t *testing.T) {
 
 func TestConvertHour_NamesAMetricThatDoesNotExist(t *testing.T) {
 	terms := &Terms{Entitlement: &Entitlement{Partner: "AWS"}}
-	hour := terms.ConvertHour([]Group{{Records: map[string]Quantity{"a": quantityOf(1)}}, {MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m"}}}}})
+	hour := terms.convertGroups([]Group{{Records: map[string]Quantity{"a": quantityOf(1)}}, {MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m"}}}}})
 	if len(hour.Records) != 1 || len(hour.Problems) != 1 || hour.Problems[0].Code != ProblemMetricUnknown || hour.Problems[0].Path != "" {
 		t.Errorf("%+v", hour)
 	}
@@ -318,7 +318,7 @@ func TestConvertHour_NamesAMetricThatDoesNotExist(t *testing.T) {
 // Usage that was accepted by a metric is reported after the metric was deleted.
 func TestConvertHour_TakesDeletedMetrics(t *testing.T) {
 	terms := &Terms{Entitlement: &Entitlement{Partner: "AWS"}, Metrics: []BillableMetric{{ID: "m", Name: "calls", Status: MetricDeleted, AggregationType: AggregateCount}}}
-	hour := terms.ConvertHour([]Group{{MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m"}}}}})
+	hour := terms.convertGroups([]Group{{MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m"}}}}})
 	if len(hour.Problems) > 0 || hour.Records["calls"] != quantityOf(1) || hour.Aggregates["m"] != quantityOf(1) {
 		t.Errorf("%+v", hour)
 	}
@@ -337,7 +337,7 @@ func TestConvertHour_OrdersProblems(t *testing.T) {
 	}
 	group := Group{MetaInfo: MetaInfo{BillableRecords: records}}
 	var got []string
-	for _, p := range terms.ConvertHour([]Group{group, group}).Problems {
+	for _, p := range terms.convertGroups([]Group{group, group}).Problems {
 		got = append(got, strings.Split(p.Message, `"`)[1])
 	}
 	if !slices.Equal(got, want) {
@@ -427,7 +427,7 @@ func TestConvertHour_NamesTheDestinationsOfMetrics(t *testing.T) {
 			}},
 		}}}},
 	}
-	hour := terms.ConvertHour([]Group{
+	hour := terms.convertGroups([]Group{
 		{Records: map[string]Quantity{"z": quantityOf(1)}},
 		{MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m1", Quantity: quantityOf(1)}, {Key: "m2"}}}},
 	})

@@ -175,7 +175,7 @@ func (e *example) check(t *testing.T) {
 			}
 			hour = append(hour, group)
 		}
-		usage := terms.ConvertHour(hour)
+		usage := terms.convertGroups(hour)
 		records, origin, problems = usage.Records, usage.Aggregates, usage.Problems
 	default:
 		t.Fatal("an example has either a report or an hour")

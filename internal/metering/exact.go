@@ -117,6 +117,16 @@ func (x Exact) rat() *big.Rat {
 	return x.r
 }
 
+// sumOf returns x as a sum. x is a sum of quantities, which sumScale digits hold.
+func sumOf(x Exact) sum {
+	if q, fits := x.Quantity(); fits {
+		return sum{small: q.d}
+	}
+	r := x.rat()
+	scaled := new(big.Int).Mul(r.Num(), powerOf10(sumScale))
+	return sum{large: scaled.Quo(scaled, r.Denom())}
+}
+
 // exact returns the sum.
 func (s *sum) exact() Exact {
 	if s.large == nil {

@@ -144,7 +144,7 @@ func TestMetricRule_RefusesWhatItDoesNotKnow(t *testing.T) {
 		if refused != (want != "") {
 			t.Errorf("%q: %v, %v, %+v", want, records, origin, problems)
 		}
-		hour := terms.ConvertHour([]Group{{MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m1", Quantity: quantity(t, "1")}}}}})
+		hour := terms.convertGroups([]Group{{MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m1", Quantity: quantity(t, "1")}}}}})
 		if refused = len(hour.Records) == 0 && len(hour.Problems) == 1 && hour.Problems[0].Code == ProblemMetricUnknown; refused != (want != "") {
 			t.Errorf("%q: an hour is %+v", want, hour)
 		}

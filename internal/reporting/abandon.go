@@ -160,9 +160,6 @@ func (pl *planning) abandon(ctx context.Context, h *reports.Hour) (bool, error) 
 		if h, err = pl.seal(ctx, h); err != nil {
 			return false, err
 		}
-		if h == nil {
-			return false, fmt.Errorf("the time was over before all groups of hour %s were claimed", metering.FormatTime(pl.place.Hour))
-		}
 	}
 	for attempt := 0; h.State == reports.StateSealed; attempt++ {
 		ledger, err := pl.Store.Ledger(ctx, h.Organization, h.Entitlement)

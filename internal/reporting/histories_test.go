@@ -160,6 +160,7 @@ func (h *history) newActor(i int) *actor {
 	a := &actor{link: &link{h: h, name: "w" + strconv.Itoa(i), asleep: make(chan struct{}, 1000), wake: make(chan struct{})}}
 	a.worker = h.Worker(&lagging{Table: table.New(tabletest.NewClient(tabletest.Planned(a.link.plan)), h.TableName), h: h, waited: map[reports.Place][]metering.GroupID{}})
 	a.worker.Queue, a.worker.Log = &a.queue, slog.New(slog.DiscardHandler)
+	a.worker.MaxCandidates = h.random.IntN(3)
 	skew := time.Duration(h.random.IntN(7)-3) * time.Minute
 	a.worker.Now = func() time.Time { return h.Now().Add(skew) }
 	return a
@@ -494,12 +495,16 @@ func (h *history) work(a *actor) {
 		}
 		done := make(chan error, 1)
 		a.done = done
+		ctx := context.Background()
+		if h.pick(2) == 0 {
+			ctx = hurried{ctx}
+		}
 		go func() {
 			var err error
 			if schedule {
-				_, err = a.worker.Schedule(context.Background())
+				_, err = a.worker.Schedule(ctx)
 			} else {
-				err = a.worker.Work(context.Background(), hint)
+				err = a.worker.Work(ctx, hint)
 			}
 			done <- err
 		}()
@@ -620,13 +625,13 @@ func (h *history) waits() bool {
 func TestHistories_KeepTheInvariants(t *testing.T) {
 	t.Parallel()
 	random := seedtest.Random(t)
-	until, most := seedtest.Until(20*time.Second), 1<<30
+	until, most, atOnce := seedtest.Until(20*time.Second), 1<<30, 6 // each one waits more than it works
 	if text := os.Getenv("HISTORIES"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		until, most = time.Now().Add(24*time.Hour), n
+		until, most, atOnce = time.Now().Add(24*time.Hour), n, 16
 	}
 	var mu sync.Mutex // of what follows, and of random
 	reached := map[string]int{}
@@ -676,7 +681,7 @@ func TestHistories_KeepTheInvariants(t *testing.T) {
 		return
 	}
 	var all sync.WaitGroup
-	for range historiesAtOnce {
+	for range atOnce {
 		all.Go(func() {
 			for seed, ok := next(); ok; seed, ok = next() {
 				t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { one(t, seed) })
@@ -686,6 +691,3 @@ func TestHistories_KeepTheInvariants(t *testing.T) {
 	all.Wait()
 	t.Logf("%d histories reached %v", n, reached)
 }
-
-// historiesAtOnce is how many histories are on their way: each one waits more than it works.
-const historiesAtOnce = 6

@@ -20,8 +20,6 @@ import (
 )
 
 const (
-	// maxCandidates is how many groups a list of candidates has: their ids take 180 KB of an item.
-	maxCandidates = 5000
 	// groupsAtOnce is how many groups of an hour are written at once. In AWS a write takes some 5
 	// ms, so that 2 are 400 a second. One organization has 1,000 a second in each index (AWS:
 	// DynamoDB, "Partitions and data distribution"): the rest is for usage that comes in.
@@ -77,7 +75,10 @@ func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
 		if s, ok := errors.AsType[*stopped](err); ok {
 			sealed, err = pl.expireHour(ctx, h, s)
 		}
-		if h = sealed; h == nil || err != nil {
+		if errors.Is(err, errOutOfTime) {
+			return pl.Queue.Enqueue(ctx, Hint{Place: pl.place})
+		}
+		if h = sealed; err != nil {
 			return err
 		}
 	}
@@ -109,6 +110,7 @@ type planning struct {
 	unreadable error // why terms is nil, if what is stored can't be read
 	schedule   reports.Schedule
 	lists      [][]metering.GroupID // of candidates, if this Plan has opened the hour
+	began      bool                 // a list of candidates: the next one is for another Plan if the time is short
 	doubt      string               // why the hour is sealed in doubt; empty if it is not
 }
 
@@ -139,7 +141,7 @@ func (pl *planning) open(ctx context.Context) (*reports.Hour, error) {
 // opened.
 func (pl *planning) create(ctx context.Context, ids []metering.GroupID) (*reports.Hour, error) {
 	h := reports.OpenHour(pl.place.Organization, pl.place.Entitlement, pl.place.Hour)
-	lists := slices.Collect(slices.Chunk(ids, maxCandidates))
+	lists := slices.Collect(slices.Chunk(ids, cmp.Or(pl.MaxCandidates, 5000)))
 	h.Opened, h.Opener, h.Parts = pl.Now().UTC().Truncate(time.Millisecond), newOpener(), len(lists)
 	switch err := pl.Store.Open(ctx, &h, lists); {
 	case errors.Is(err, reports.ErrChanged):
@@ -330,7 +332,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 // claimed is what the groups of an open hour come to, each of which is claimed or absent.
 type claimed struct {
 	reports.Sum
-	listed []metering.GroupID // the first members
+	listed   []metering.GroupID // the first members
+	billable []int              // the lists of candidates that have members with billable records
 }
 
 // stopped is the error of an hour that can't be sealed, which is not the worker's: someone has to
@@ -344,12 +347,11 @@ type stopped struct {
 
 func (s *stopped) Error() string { return s.err.Error() }
 
-// seal claims the candidates of an open hour, and seals what its members used. It returns nil if
-// the time was over before: then another Plan is enqueued. The error of an hour that can't be
-// sealed is a *stopped.
+// seal claims the candidates of an open hour, and seals what its members used. The error of an hour
+// that can't be sealed is a *stopped, and errOutOfTime if the time is over before.
 func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, error) {
 	of, err := pl.claimAll(ctx, h)
-	if of == nil || err != nil {
+	if err != nil {
 		return nil, err
 	}
 	terms, usage, err := pl.convert(ctx, h, of)
@@ -388,24 +390,21 @@ func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 	return h, pl.Queue.Enqueue(ctx, Hint{Lane: h.Sealed.Lane, Place: pl.place})
 }
 
-// claimAll claims the candidates of an open hour. It returns nil if the time was over before: then
-// another Plan is enqueued.
+// claimAll claims the candidates of an open hour. The error is errOutOfTime if the time is over
+// before.
 func (pl *planning) claimAll(ctx context.Context, h *reports.Hour) (*claimed, error) {
 	all := &claimed{Sum: *reports.SumOf(nil, nil)}
-	began := false
 	for part := range h.Parts {
 		list, err := pl.candidates(ctx, h, part)
 		if err != nil {
 			return nil, err
 		}
 		if list.Sum == nil {
-			if began && shortOf(ctx, planMargin) {
-				return nil, pl.Queue.Enqueue(ctx, Hint{Place: pl.place})
+			if pl.began && shortOf(ctx, planMargin) {
+				return nil, errOutOfTime
 			}
-			began = true
-			if list.Sum, err = pl.claim(ctx, h, list.IDs); errors.Is(err, errOutOfTime) {
-				return nil, pl.Queue.Enqueue(ctx, Hint{Place: pl.place})
-			} else if err != nil {
+			pl.began = true
+			if list.Sum, err = pl.claim(ctx, h, list.IDs); err != nil {
 				return nil, err
 			}
 			if err := pl.Store.PutSum(ctx, h, part, list.Sum); err != nil {
@@ -413,6 +412,9 @@ func (pl *planning) claimAll(ctx context.Context, h *reports.Hour) (*claimed, er
 			}
 		}
 		all.Add(list.Sum)
+		if list.Sum.Billable {
+			all.billable = append(all.billable, part)
+		}
 		if missing := maxListed - len(all.listed); missing > 0 {
 			present := list.Present()
 			all.listed = append(all.listed, present[:min(missing, len(present))]...)
@@ -434,11 +436,58 @@ func (pl *planning) convert(ctx context.Context, h *reports.Hour, of *claimed) (
 	if err != nil || !of.Billable || terms == nil || terms.Entitlement == nil {
 		return terms, usage, err
 	}
-	members, err := pl.members(ctx, h)
+	used, err := pl.billable(ctx, h, of, terms)
 	if err != nil {
 		return nil, usage, err
 	}
-	return terms, reports.Convert(terms, members), nil
+	return terms, terms.ConvertHour(of.Totals, used.Aggregates), nil
+}
+
+// billable returns what the members with billable records used, by the terms of the seal, which are
+// nil if the hour can't be sealed. What a list comes to is stored if the hour has several, so that
+// a Plan that runs out of time leaves the next one less to do: then the error is errOutOfTime.
+func (pl *planning) billable(ctx context.Context, h *reports.Hour, of *claimed, terms *metering.Terms) (*reports.Billable, error) {
+	all := reports.NewBillable()
+	for _, part := range of.billable {
+		used, err := reports.NewBillable(), error(nil)
+		if h.Parts > 1 {
+			used, err = pl.Store.Billable(ctx, h, part)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !used.ServesFor(terms) {
+			if pl.began && shortOf(ctx, planMargin) {
+				return nil, errOutOfTime
+			}
+			pl.began = true
+			if used, err = pl.addBillable(ctx, h, part, terms, used); err != nil {
+				return nil, err
+			}
+		}
+		all.Join(used)
+	}
+	return all, nil
+}
+
+// addBillable adds up a list of candidates, of which stored is what is stored.
+func (pl *planning) addBillable(ctx context.Context, h *reports.Hour, part int, terms *metering.Terms, stored *reports.Billable) (*reports.Billable, error) {
+	ids, err := pl.present(ctx, h, part)
+	if err != nil {
+		return nil, err
+	}
+	used := reports.NewBillable()
+	for chunk := range slices.Chunk(ids, membersAtOnce) {
+		members, err := pl.Store.Members(ctx, h, chunk)
+		if err != nil {
+			return nil, err
+		}
+		used.Add(terms, members)
+	}
+	if used.Keep(stored); h.Parts > 1 {
+		err = pl.Store.PutBillable(ctx, h, part, used)
+	}
+	return used, err
 }
 
 // read reads the terms of the place.
@@ -471,11 +520,11 @@ func (pl *planning) expireHour(ctx context.Context, h *reports.Hour, s *stopped)
 		pl.event(ctx, EventSealStopped, 1, at(pl.place), "error", s.Error())
 		return nil, s
 	}
-	members, err := pl.members(ctx, h)
+	used, err := pl.billable(ctx, h, s.of, nil)
 	if err != nil {
 		return nil, err
 	}
-	u.Usage = reports.AcceptedUsage(members)
+	u.Usage = used.AcceptedUsage(s.of.Totals)
 	for attempt := 0; ; attempt++ {
 		expired, err := h.Expire(&u, pl.Now())
 		if err != nil {
@@ -569,36 +618,30 @@ func (pl *planning) claim(ctx context.Context, h *reports.Hour, ids []metering.G
 	return sum, nil
 }
 
-// members returns all members of the hour.
-func (pl *planning) members(ctx context.Context, h *reports.Hour) (all []reports.Member, err error) {
-	err = pl.eachPart(ctx, h, func(ids []metering.GroupID) error {
-		for chunk := range slices.Chunk(ids, membersAtOnce) {
-			members, err := pl.Store.Members(ctx, h, chunk)
-			if err != nil {
-				return err
-			}
-			all = append(all, members...)
-		}
-		return nil
-	})
-	return all, err
-}
-
 // eachPart calls do with the members of each list of candidates.
 func (w *Worker) eachPart(ctx context.Context, h *reports.Hour, do func([]metering.GroupID) error) error {
 	for part := range h.Parts {
-		list, err := w.Store.Candidates(ctx, h, part)
+		ids, err := w.present(ctx, h, part)
 		if err != nil {
 			return err
 		}
-		if list.Sum == nil {
-			return fmt.Errorf("list %d of report %s has no sum", part, h.ID())
-		}
-		if err := do(list.Present()); err != nil {
+		if err := do(ids); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// present returns the members of a list of candidates, which has its sum.
+func (w *Worker) present(ctx context.Context, h *reports.Hour, part int) ([]metering.GroupID, error) {
+	list, err := w.Store.Candidates(ctx, h, part)
+	if err == nil && list.Sum == nil {
+		err = fmt.Errorf("list %d of report %s has no sum", part, h.ID())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return list.Present(), nil
 }
 
 // pass decides a sealed hour that has nothing to send, and enqueues a hint for one that has.
@@ -667,8 +710,8 @@ func (w *Worker) Resolve(ctx context.Context, h *reports.Hour, dimension string,
 	return &after, nil
 }
 
-// errOutOfTime is the error of an apply that has no time left. Another one continues.
-var errOutOfTime = errors.New("the time was over before each group had its status")
+// errOutOfTime is the error of a seal or an apply that has no time left. Another Plan continues.
+var errOutOfTime = errors.New("the time was over before all groups of the hour were done")
 
 // apply gives each member of a decided hour its status, and returns the first of them. A member
 // that has a status of this version of the hour keeps it.

@@ -1,11 +1,9 @@
 package reporting_test
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/metering/reports"
@@ -86,9 +84,7 @@ func TestPlan_ContinuesWhenItsTimeIsOver(t *testing.T) {
 	worker := w.Worker(w.Table)
 	plan := func() (hint reporting.Hint, enqueued bool) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		if err := worker.Plan(ctx, h.Place()); err != nil {
+		if err := worker.Plan(hurried{t.Context()}, h.Place()); err != nil {
 			t.Fatal(err)
 		}
 		return w.Queue.Next()

@@ -52,6 +52,10 @@ type Store interface {
 	Candidates(ctx context.Context, h *reports.Hour, part int) (reports.Candidates, error)
 	// PutSum stores the sum of a list of candidates.
 	PutSum(ctx context.Context, h *reports.Hour, part int, sum *reports.Sum) error
+	// Billable returns what the members with billable records of a list used, as far as it is
+	// stored and can be read. PutBillable stores it, in the place of what is stored.
+	Billable(ctx context.Context, h *reports.Hour, part int) (*reports.Billable, error)
+	PutBillable(ctx context.Context, h *reports.Hour, part int, b *reports.Billable) error
 	// Ledger returns the ledger of an entitlement. One that was never written is empty.
 	Ledger(ctx context.Context, org metering.OrgID, entitlement metering.EntitlementID) (reports.Ledger, error)
 	// Write stores what a step has made of an hour, in one transaction. It returns

@@ -13,6 +13,9 @@ type Worker struct {
 	Queue        Queue
 	Now          func() time.Time
 	Log          *slog.Logger
+	// MaxCandidates is how many groups a list of candidates has at most; 0 is 5000, whose ids take
+	// 180 KB of an item.
+	MaxCandidates int
 }
 
 // Overview is what Schedule has seen of the work of all organizations.

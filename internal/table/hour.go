@@ -22,19 +22,20 @@ import (
 // the hour is read again.
 
 const (
-	attrState   = "state"
-	attrForm    = "form"   // the version of the form of the item
-	attrOpened  = "opened" // when
-	attrOpener  = "opener"
-	attrLists   = "lists"   // how many lists of candidates it has
-	attrNext    = "next"    // absent if it is zero
-	attrLane    = "lane"    // of a sealed hour, for people
-	attrRecords = "records" // in the hour, how many it has; in a part, the records
-	attrFirst   = "first"   // the version that wrote the first part of the records
-	attrIDs     = "ids"
-	attrSum     = "sum"
-	attrLedger  = "ledger"
-	attrCalls   = "calls"
+	attrState    = "state"
+	attrForm     = "form"   // the version of the form of the item
+	attrOpened   = "opened" // when
+	attrOpener   = "opener"
+	attrLists    = "lists"   // how many lists of candidates it has
+	attrNext     = "next"    // absent if it is zero
+	attrLane     = "lane"    // of a sealed hour, for people
+	attrRecords  = "records" // in the hour, how many it has; in a part, the records
+	attrFirst    = "first"   // the version that wrote the first part of the records
+	attrIDs      = "ids"
+	attrSum      = "sum"
+	attrBillable = "billable"
+	attrLedger   = "ledger"
+	attrCalls    = "calls"
 )
 
 const (

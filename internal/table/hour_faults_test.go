@@ -76,6 +76,8 @@ func hourWrites(t *testing.T) []hourWrite {
 	}
 	lists := [][]metering.GroupID{{"g1", "g2"}, manyIDs(3500)}
 	sum := &reports.Sum{Members: 1, Absent: manyIDs(2), Totals: map[string]metering.Exact{"a": exact(t, "1/3")}}
+	billable := reports.NewBillable()
+	billable.Aggregates["m"] = metering.PartialAggregate{Count: 2, UniqueOn: "user", Distinct: hashes(20_000)} // two pieces
 	return []hourWrite{
 		write("a step", 2, 0),
 		write("a step of pieces", 51, 400),
@@ -122,7 +124,35 @@ func hourWrites(t *testing.T) []hourWrite {
 			},
 			nil,
 		},
+		{
+			"billable records", opened,
+			func(ctx context.Context, tbl *table.Table, h *reports.Hour) error {
+				return tbl.PutBillable(ctx, h, 0, billable)
+			},
+			func(t *testing.T, tbl *table.Table, h *reports.Hour) bool {
+				stored, err := tbl.Billable(t.Context(), h, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(stored.Aggregates) == 0 {
+					return false
+				}
+				if diff := difference(billable, stored); diff != "" {
+					t.Fatal(diff)
+				}
+				return true
+			},
+			nil,
+		},
 	}
+}
+
+func hashes(n int) map[metering.ValueHash]struct{} {
+	all := map[metering.ValueHash]struct{}{}
+	for i := range n {
+		all[metering.ValueHash{byte(i), byte(i >> 8), byte(i >> 16)}] = struct{}{}
+	}
+	return all
 }
 
 // manyIDs are as large as ids can be: 36 characters of 4 bytes.
@@ -240,13 +270,13 @@ func TestHourWrites_ConflictIsAChange(t *testing.T) {
 				t.Error(err)
 			}
 			r.Body = io.NopCloser(bytes.NewReader(body))
-			if bytes.Contains(body, []byte(`"SK":{"S":"HOUR#2026-06-15T10"}`)) || bytes.Contains(body, []byte("#SUM#")) {
+			if bytes.Contains(body, []byte(`"SK":{"S":"HOUR#2026-06-15T10"}`)) || bytes.Contains(body, []byte("#SUM#")) || bytes.Contains(body, []byte("#BILLABLE#")) {
 				return kindNamed("in conflict").Of(r)
 			}
 			return nil
 		})
 		err := w.write(t.Context(), through, h)
-		if w.what == "sum" { // it is not of a transaction
+		if w.what == "sum" || w.what == "billable records" { // they are not of a transaction
 			if metering.CodeOf(err) != metering.Unavailable {
 				t.Errorf("%s: %v", w.what, err)
 			}
@@ -335,9 +365,10 @@ func TestHourReads_SurviveEachFault(t *testing.T) {
 				t.Errorf("request %d %s: %s", at, kind.Name, diff)
 			}
 			for what, read := range map[string]func() error{
-				"a ledger":   func() error { _, err := through.Ledger(t.Context(), "acme", "small"); return err },
-				"candidates": func() error { _, err := through.Candidates(t.Context(), small, 0); return err },
-				"calls":      func() error { _, err := through.Calls(t.Context(), small.Place()); return err },
+				"a ledger":         func() error { _, err := through.Ledger(t.Context(), "acme", "small"); return err },
+				"candidates":       func() error { _, err := through.Candidates(t.Context(), small, 0); return err },
+				"billable records": func() error { _, err := through.Billable(t.Context(), small, 0); return err },
+				"calls":            func() error { _, err := through.Calls(t.Context(), small.Place()); return err },
 			} {
 				if err := read(); err != nil {
 					t.Errorf("%s, request %d %s: %v", what, at, kind.Name, err)
@@ -529,6 +560,19 @@ func TestCandidates_UnreadableOnesAreNewer(t *testing.T) {
 	if c, err := tbl.Candidates(t.Context(), h, 0); err != nil || c.Sum == nil || c.Sum.Members != 2 {
 		t.Errorf("the first sum does not stay: %+v, %v", c.Sum, err)
 	}
+	for _, records := range []string{"1", "2"} { // by terms that could not be read before
+		used := reports.NewBillable()
+		used.Records["a"] = exact(t, records)
+		if err := tbl.PutBillable(t.Context(), h, 0, used); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if used, err := tbl.Billable(t.Context(), h, 0); err != nil || used.Records["a"].String() != "2" {
+		t.Errorf("the last billable records do not stay: %+v, %v", used, err)
+	}
+	if used, err := tbl.Billable(t.Context(), h, 1); err != nil || len(used.Records) > 0 {
+		t.Errorf("billable records that are not stored: %+v, %v", used, err)
+	}
 	for _, c := range []struct {
 		sk, attribute string
 		read          func() error
@@ -537,6 +581,13 @@ func TestCandidates_UnreadableOnesAreNewer(t *testing.T) {
 		{"HOUR#2026-06-15T10#SUM#000", "sum", func() error { _, err := tbl.Candidates(t.Context(), h, 0); return err }},
 		{"LEDGER", "ledger", func() error { _, err := tbl.Ledger(t.Context(), "acme", "e"); return err }},
 		{"HOUR#2026-06-15T10#CALLS#0000000002", "calls", func() error { _, err := tbl.Calls(t.Context(), h.Place()); return err }},
+		{"HOUR#2026-06-15T10#BILLABLE#000", "billable", func() error {
+			used, err := tbl.Billable(t.Context(), h, 0)
+			if len(used.Records) == 0 && err == nil { // it is made again
+				return reports.ErrNewer
+			}
+			return err
+		}},
 	} {
 		good := stored(t, client, name, "e", c.sk)
 		for what, change := range map[string]func(item map[string]types.AttributeValue){
@@ -577,6 +628,8 @@ func TestHour_Units(t *testing.T) {
 	}{
 		{"open", "0 read, 3 write", func(ctx context.Context) error { return tbl.Open(ctx, open, [][]metering.GroupID{{"g1"}}) }},
 		{"a sum", "0 read, 1 write", func(ctx context.Context) error { return tbl.PutSum(ctx, open, 0, &reports.Sum{}) }},
+		{"billable records", "0 read, 1 write", func(ctx context.Context) error { return tbl.PutBillable(ctx, open, 0, reports.NewBillable()) }},
+		{"billable records again", "1 read, 0 write", func(ctx context.Context) error { _, err := tbl.Billable(ctx, open, 0); return err }},
 		{"candidates", "2 read, 0 write", func(ctx context.Context) error { _, err := tbl.Candidates(ctx, open, 0); return err }},
 		{"an open hour", "1 read, 0 write", func(ctx context.Context) error { _, err := tbl.Hour(ctx, open.Place()); return err }},
 		{"a ledger that was never written", "1 read, 0 write", func(ctx context.Context) error { _, err := tbl.Ledger(ctx, "acme", open.Entitlement); return err }},

@@ -31,6 +31,7 @@ func TestPlaceOf_InvertsTheKeysOfAnHour(t *testing.T) {
 			{pk, recordsKey(p.Hour, 0)},
 			{pk, candidatesKey(p.Hour, "opener", 3)},
 			{pk, sumKey(p.Hour, 3)},
+			{pk, billableKey(p.Hour, 3)},
 			{pk, callsKey(p.Hour, 2)},
 			{orgKey(p.Organization), groupKey(metering.GroupID(p.Entitlement))},
 			{orgKey(p.Organization), sk},

@@ -118,6 +118,10 @@ func candidatesKey(hour time.Time, opener string, part int) string {
 
 func sumKey(hour time.Time, part int) string { return fmt.Sprintf("%s#SUM#%03d", hourKey(hour), part) }
 
+func billableKey(hour time.Time, part int) string {
+	return fmt.Sprintf("%s#BILLABLE#%03d", hourKey(hour), part)
+}
+
 func callsPrefix(hour time.Time) string { return hourKey(hour) + "#CALLS#" }
 
 // callsKey is the sort key of the calls that the step to that version of the hour has stored.

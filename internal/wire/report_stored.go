@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"bytes"
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"slices"
@@ -116,6 +118,43 @@ func DecodeStoredSum(text []byte) (*reports.Sum, error) {
 		return nil, err
 	}
 	return &s.Sum, nil
+}
+
+// billable is what the members with billable records of a list used.
+type billable struct {
+	stored
+	reports.Billable
+}
+
+var storedBillable = layout[billable]{"billable records, an object", []part[billable]{
+	{"form", func(b *billable) any { return &b.form }},
+	{"aggregates", func(b *billable) any { return &b.Aggregates }},
+	{"records", func(b *billable) any { return &b.Records }},
+	{"destinations", func(b *billable) any { return &b.Destinations }},
+}}
+
+var storedPartial = layout[metering.PartialAggregate]{"a partial aggregate, an object", []part[metering.PartialAggregate]{
+	{"count", func(a *metering.PartialAggregate) any { return &a.Count }},
+	{"sum", func(a *metering.PartialAggregate) any { return &a.Sum }},
+	{"max", func(a *metering.PartialAggregate) any { return &a.Max }},
+	{"last", func(a *metering.PartialAggregate) any { return &a.Last }},
+	{"used", func(a *metering.PartialAggregate) any { return &a.At.Used }},
+	{"created", func(a *metering.PartialAggregate) any { return &a.At.Created }},
+	{"group", func(a *metering.PartialAggregate) any { return &a.At.ID }},
+	{"uniqueOn", func(a *metering.PartialAggregate) any { return &a.UniqueOn }},
+	{"distinct", func(a *metering.PartialAggregate) any { return &a.Distinct }},
+}}
+
+// AppendStoredBillable appends what the members with billable records of a list used, as the table
+// stores it.
+func AppendStoredBillable(to []byte, b *reports.Billable) []byte {
+	return storedBillable.append(to, &billable{asStored, *b})
+}
+
+// DecodeStoredBillable reads what AppendStoredBillable has written. What is empty is nil in it.
+func DecodeStoredBillable(text []byte) (*reports.Billable, error) {
+	b, err := decodeHour(text, storedBillable)
+	return &b.Billable, err
 }
 
 // callsOfStep are the calls of a step. Requests and responses are strings, so that their bytes stay
@@ -303,6 +342,10 @@ func (d *decoder) storedInto(field any) (err error) {
 		*field, err = d.aggregates()
 	case *map[string][]string:
 		*field, err = d.destinations()
+	case *metering.PartialAggregates:
+		*field, err = d.partialAggregates()
+	case *map[metering.ValueHash]struct{}:
+		*field, err = d.hashes()
 	case *metering.MarketplaceIDs:
 		*field, err = d.marketplaceIDs()
 	case *[]metering.GroupID:
@@ -357,6 +400,10 @@ func appendStored(b []byte, name string, field any) []byte {
 		return appendAggregates(b, name, *field)
 	case *map[string][]string:
 		return appendDestinations(b, name, *field)
+	case *metering.PartialAggregates:
+		return appendPartialAggregates(b, name, *field)
+	case *map[metering.ValueHash]struct{}:
+		return appendHashes(b, name, *field)
 	case *metering.MarketplaceIDs:
 		// Without what another version knows of them: this one has not sent it.
 		return appendMembers(appendName(b, name), metering.MarketplaceMembers, field, nil)
@@ -494,6 +541,27 @@ func appendDestinations(b []byte, name string, destinations map[string][]string)
 	return append(b, '}')
 }
 
+func appendPartialAggregates(b []byte, name string, aggregates metering.PartialAggregates) []byte {
+	if len(aggregates) == 0 {
+		return b
+	}
+	b = append(appendName(b, name), '{')
+	for _, key := range slices.Sorted(maps.Keys(aggregates)) {
+		of := aggregates[key]
+		b = storedPartial.append(appendName(b, key), &of)
+	}
+	return append(b, '}')
+}
+
+// appendHashes appends hashes as one text: 21 or 22 characters for each.
+func appendHashes(b []byte, name string, hashes map[metering.ValueHash]struct{}) []byte {
+	all := make([]byte, 0, len(hashes)*len(metering.ValueHash{}))
+	for _, hash := range slices.SortedFunc(maps.Keys(hashes), func(x, y metering.ValueHash) int { return bytes.Compare(x[:], y[:]) }) {
+		all = append(all, hash[:]...)
+	}
+	return appendString(b, name, base64.RawStdEncoding.AppendEncode(nil, all))
+}
+
 func textAs[T ~string | ~[]byte](d *decoder) (T, error) {
 	text, err := d.text()
 	return T(text), err
@@ -564,6 +632,32 @@ func (d *decoder) exactTime() (time.Time, error) {
 		return time.Time{}, d.errorf("is %s: it must be a time in UTC", metering.Quote(text))
 	}
 	return t.UTC(), nil
+}
+
+func (d *decoder) partialAggregates() (metering.PartialAggregates, error) {
+	aggregates := metering.PartialAggregates{}
+	err := d.object("an object of what each metric's records come to", func(key string) (err error) {
+		aggregates[key], err = storedPartial.value(d)
+		return err
+	})
+	return aggregates, err
+}
+
+func (d *decoder) hashes() (map[metering.ValueHash]struct{}, error) {
+	text, err := d.text()
+	if err != nil {
+		return nil, err
+	}
+	all, err := base64.RawStdEncoding.Strict().DecodeString(text)
+	const size = len(metering.ValueHash{})
+	if err != nil || len(all)%size != 0 {
+		return nil, d.errorf("is no list of hashes in base64")
+	}
+	hashes := make(map[metering.ValueHash]struct{}, len(all)/size)
+	for hash := range slices.Chunk(all, size) {
+		hashes[metering.ValueHash(hash)] = struct{}{}
+	}
+	return hashes, nil
 }
 
 func (d *decoder) marketplaceIDs() (ids metering.MarketplaceIDs, err error) {

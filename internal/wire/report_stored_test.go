@@ -85,6 +85,10 @@ func fillByKind(t *rapid.T, v reflect.Value) {
 		for i := range v.NumField() {
 			fill(t, v.Field(i))
 		}
+	case reflect.Array:
+		for i := range v.Len() {
+			v.Index(i).SetUint(uint64(rapid.Byte().Draw(t, "byte")))
+		}
 	default:
 		t.Fatalf("a %s can't be drawn", v.Type())
 	}
@@ -150,6 +154,11 @@ func TestStoredHour_IsReadBack(t *testing.T) {
 			read, err := wire.DecodeStoredSum(wire.AppendStoredSum(nil, sum))
 			same(t, sum, read, err)
 		},
+		"billable records": func(t *rapid.T) {
+			billable := drawn[reports.Billable](t)
+			read, err := wire.DecodeStoredBillable(wire.AppendStoredBillable(nil, billable))
+			same(t, billable, read, err)
+		},
 		"calls": func(t *rapid.T) {
 			calls := []reports.StoredCall{*drawn[reports.StoredCall](t), *drawn[reports.StoredCall](t)}
 			read, err := wire.DecodeStoredCalls(wire.AppendStoredCalls(nil, calls))
@@ -183,6 +192,29 @@ func TestStoredHour_IsText(t *testing.T) {
 	}
 }
 
+// A metric whose records came to no dimension has an empty list.
+func TestStoredBillable_IsText(t *testing.T) {
+	t.Parallel()
+	b := reports.NewBillable()
+	at := time.Date(2026, 6, 15, 10, 30, 0, 0, time.UTC)
+	members := []reports.Member{{Group: &metering.Group{ID: "g", CreationTime: at, MetaInfo: metering.MetaInfo{BillableRecords: []metering.BillableRecord{{Key: "m"}}}}}}
+	b.Add(nil, members)
+	b.Add(&metering.Terms{}, members)
+	of := b.Aggregates["m"]
+	of.UniqueOn, of.Distinct = "user", map[metering.ValueHash]struct{}{{1}: {}, {0, 2}: {}}
+	b.Aggregates["m"] = of
+	want := `{"form":1,"aggregates":{"m":{"count":1,"used":"2026-06-15T10:30:00Z","created":"2026-06-15T10:30:00Z","group":"g","uniqueOn":"user",` +
+		`"distinct":"AAIAAAAAAAAAAAAAAAAAAAEAAAAAAAAAAAAAAAAAAAA"}},"destinations":{"m":[]}}`
+	got := wire.AppendStoredBillable(nil, b)
+	if string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	read, err := wire.DecodeStoredBillable(got)
+	if err != nil || fmt.Sprint(read.AcceptedUsage(map[string]metering.Exact{}).Destinations) != "map[m:[m]]" {
+		t.Errorf("%+v, %v", read, err)
+	}
+}
+
 // What another version may have written is refused at any level, and so is what is damaged.
 func TestStoredHour_IsReadStrictly(t *testing.T) {
 	t.Parallel()
@@ -191,6 +223,7 @@ func TestStoredHour_IsReadStrictly(t *testing.T) {
 		"ledger":     func(text string) error { _, err := wire.DecodeStoredLedger([]byte(text)); return err },
 		"candidates": func(text string) error { _, err := wire.DecodeStoredCandidates([]byte(text)); return err },
 		"sum":        func(text string) error { _, err := wire.DecodeStoredSum([]byte(text)); return err },
+		"billable":   func(text string) error { _, err := wire.DecodeStoredBillable([]byte(text)); return err },
 		"calls":      func(text string) error { _, err := wire.DecodeStoredCalls([]byte(text)); return err },
 	}
 	for name, decode := range decoders {
@@ -214,7 +247,11 @@ func TestStoredHour_IsReadStrictly(t *testing.T) {
 		"ledger":     {`"version":"1"`, `"used":1`, `"carry":{"a":1}`, `"carry":{"a":"1","a":"1"}`},
 		"candidates": {`"ids":[1]`, `"ids":{}`},
 		"sum":        {`"members":-`, `"absent":[1]`, `"totals":{"a":2}`, `"billable":1`},
-		"calls":      {`"calls":[{"new":1}]`, `"calls":[{"responses":[{}]}]`, `"calls":[{"request":{}}]`},
+		"billable": {
+			`"records":{"a":1}`, `"destinations":{"m":1}`, `"aggregates":{"m":{"new":1}}`, `"aggregates":{"m":{"count":"1"}}`, `"aggregates":{"m":1}`,
+			`"aggregates":{"m":{"distinct":"AAAA"}}`, `"aggregates":{"m":{"distinct":"?"}}`, `"aggregates":{"m":{"distinct":1}}`, `"aggregates":{"m":{},"m":{}}`,
+		},
+		"calls": {`"calls":[{"new":1}]`, `"calls":[{"responses":[{}]}]`, `"calls":[{"request":{}}]`},
 	} {
 		for _, value := range values {
 			err := decoders[decoder](`{"form":1,` + value + `}`)

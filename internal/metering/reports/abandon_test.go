@@ -322,7 +322,7 @@ func (w *world) sealInDoubt(h *storedHour, reached map[string]int) error {
 		}
 	}
 	h.sealedWith(members, w.groups)
-	usage := Convert(w.terms, claimed)
+	usage := convert(w.terms, claimed)
 	rejects, _, err := h.Seal(w.terms, &w.schedule, usage, w.ledger)
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ type Unsealed struct {
 	Terms  *metering.Terms    // nil if they can't be read; the entitlement may be missing
 	Member *metering.Group    // any member, which says whose usage it is if the entitlement does not; nil if there is none
 	Groups int                // how many members it has
-	Usage  metering.HourUsage // as AcceptedUsage
+	Usage  metering.HourUsage // as Billable.AcceptedUsage
 	Reason string             // what stops the seal
 }
 
@@ -68,36 +68,4 @@ func (u *Unsealed) terms(h *Hour) *metering.Terms {
 		terms.Config = u.Terms.Config
 	}
 	return terms
-}
-
-// AcceptedUsage is the usage of members as each was converted when it was accepted, of an hour that
-// can't be converted. Billable records that came to no dimension then are in one with the id of
-// their metric: they might come to one now, so the group must not count as billed.
-func AcceptedUsage(members []Member) metering.HourUsage {
-	usage := metering.HourUsage{Totals: map[string]metering.Exact{}, Destinations: map[string][]string{}}
-	for _, m := range members {
-		records := m.Group.Records
-		if m.Only != nil {
-			records = m.Only
-		}
-		for dimension, quantity := range records {
-			usage.Totals[dimension] = usage.Totals[dimension].Add(metering.ExactOf(quantity))
-		}
-		if m.Only != nil {
-			continue
-		}
-		for i := range m.Group.MetaInfo.BillableRecords {
-			metric := m.Group.MetaInfo.BillableRecords[i].Key
-			usage.Destinations[metric] = slices.AppendSeq(usage.Destinations[metric], maps.Keys(records))
-		}
-	}
-	for metric, dimensions := range usage.Destinations {
-		slices.Sort(dimensions)
-		usage.Destinations[metric] = slices.Compact(dimensions)
-		if len(dimensions) == 0 {
-			usage.Destinations[metric] = []string{metric}
-			usage.Totals[metric] = usage.Totals[metric].Add(metering.Exact{})
-		}
-	}
-	return usage
 }

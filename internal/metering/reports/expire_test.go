@@ -42,7 +42,7 @@ func TestExpire_RejectsAllOfTheHour(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			open := OpenHour("org1", "ent1", hour)
-			u := Unsealed{Terms: test.terms, Member: members[0].Group, Groups: len(members), Usage: AcceptedUsage(members), Reason: "the reason"}
+			u := Unsealed{Terms: test.terms, Member: members[0].Group, Groups: len(members), Usage: acceptedUsage(members), Reason: "the reason"}
 			if h, err := open.Expire(&u, test.deadline.Add(-time.Second)); !errors.Is(err, ErrEarly) {
 				t.Errorf("before the deadline: %s, %v", h.State, err)
 			}

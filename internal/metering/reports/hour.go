@@ -62,11 +62,10 @@ type Candidates struct {
 
 // Sum is what the members of a list of candidates come to. Each worker makes the same one.
 type Sum struct {
-	Members int                // how many candidates became members
-	Absent  []metering.GroupID // those that did not: they were deleted, or moved to another hour
-	Totals  map[string]metering.Exact
-	// Billable reports whether a member has billable records. They are aggregated over all groups
-	// of the hour, so that Totals do not hold the usage of this list.
+	Members int                       // how many candidates became members
+	Absent  []metering.GroupID        // those that did not: they were deleted, or moved to another hour
+	Totals  map[string]metering.Exact // of members without billable records, by dimension key
+	// Billable reports whether a member has billable records, which a Billable adds up.
 	Billable bool
 }
 
@@ -80,13 +79,13 @@ func SumOf(ids []metering.GroupID, claimed []*Member) *Sum {
 			continue
 		}
 		s.Members++
-		records := m.Group.Records
-		switch {
-		case m.Only != nil:
-			records = m.Only
-		case len(m.Group.MetaInfo.BillableRecords) > 0:
+		if m.billable() {
 			s.Billable = true
 			continue
+		}
+		records := m.Group.Records
+		if m.Only != nil {
+			records = m.Only
 		}
 		for dimension, quantity := range records {
 			s.Totals[dimension] = s.Totals[dimension].Add(metering.ExactOf(quantity))

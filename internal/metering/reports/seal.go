@@ -105,18 +105,8 @@ type Member struct {
 	Applied int
 }
 
-// Convert converts the members of an hour by today's terms. A problem stops the seal.
-func Convert(terms *metering.Terms, members []Member) metering.HourUsage {
-	groups := make([]metering.Group, len(members))
-	for i, m := range members {
-		groups[i] = *m.Group
-		if m.Only != nil {
-			groups[i].Records = m.Only
-			groups[i].MetaInfo.BillableRecords = nil
-		}
-	}
-	return terms.ConvertHour(groups)
-}
+// billable reports whether billable records of the member are in the report.
+func (m *Member) billable() bool { return m.Only == nil && len(m.Group.MetaInfo.BillableRecords) > 0 }
 
 // Seal makes the records of an open hour from what its members used, and takes the carry and what
 // is drawn of the commit out of the ledger. Hour and ledger are written in one transaction. usage

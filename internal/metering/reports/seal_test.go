@@ -243,7 +243,7 @@ func TestConvertAndSeal_DoNotDependOnOrder(t *testing.T) {
 	var first string
 	for range 5 {
 		rand.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
-		h, ledger, err := OpenHour("org1", "ent1", at("06-15 10:00")).Seal(terms, &schedule, Convert(terms, members), Ledger{Carry: exacts("a 1/3")})
+		h, ledger, err := OpenHour("org1", "ent1", at("06-15 10:00")).Seal(terms, &schedule, convert(terms, members), Ledger{Carry: exacts("a 1/3")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -257,6 +257,32 @@ func TestConvertAndSeal_DoNotDependOnOrder(t *testing.T) {
 	}
 }
 
+// added is what members come to that are added up in lists of two, as they are stored.
+func added(terms *metering.Terms, members []Member) (map[string]metering.Exact, *Billable) {
+	all, billable := SumOf(nil, nil), NewBillable()
+	for list := range slices.Chunk(members, 2) {
+		var claimed []*Member
+		for i := range list {
+			claimed = append(claimed, &list[i])
+		}
+		all.Add(SumOf(nil, claimed))
+		of := NewBillable()
+		of.Add(terms, list)
+		billable.Join(of)
+	}
+	return all.Totals, billable
+}
+
+func convert(terms *metering.Terms, members []Member) metering.HourUsage {
+	totals, billable := added(terms, members)
+	return terms.ConvertHour(totals, billable.Aggregates)
+}
+
+func acceptedUsage(members []Member) metering.HourUsage {
+	totals, billable := added(nil, members)
+	return billable.AcceptedUsage(totals)
+}
+
 func TestConvert_TakesOnlyWhatFailed(t *testing.T) {
 	terms := &metering.Terms{
 		Entitlement: entitlementOf("AWS", "0", ""), Config: configOf("AWS"),
@@ -266,7 +292,7 @@ func TestConvert_TakesOnlyWhatFailed(t *testing.T) {
 		Records:  quantities("a 5, b 7"),
 		MetaInfo: metering.MetaInfo{BillableRecords: []metering.BillableRecord{{Key: "m", Quantity: quantityOf("5")}}},
 	}
-	usage := Convert(terms, []Member{{Group: group}, {Group: group, Only: quantities("b 7")}})
+	usage := convert(terms, []Member{{Group: group}, {Group: group, Only: quantities("b 7")}})
 	if len(usage.Problems) > 0 || len(usage.Totals) != 2 || usage.Totals["a"].String() != "5" || usage.Totals["b"].String() != "7" {
 		t.Errorf("%+v", usage)
 	}

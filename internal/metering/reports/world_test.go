@@ -485,7 +485,7 @@ func (w *world) seal(i int, x *worker) {
 		members = append(members, w.groups[j].member())
 	}
 	before := x.ledger
-	sealed, ledger, err := x.read.Seal(w.read(), &w.schedule, Convert(w.terms, members), before)
+	sealed, ledger, err := x.read.Seal(w.read(), &w.schedule, convert(w.terms, members), before)
 	stored := w.hours[x.hour]
 	switch {
 	case err != nil:
@@ -537,7 +537,7 @@ func (w *world) expire(i int, x *worker) {
 		members = append(members, w.groups[j].member())
 		u.Member = &w.groups[j].Group
 	}
-	u.Usage = AcceptedUsage(members)
+	u.Usage = acceptedUsage(members)
 	expired, err := x.read.Expire(&u, w.now.Add(w.skew[i]))
 	stored := w.hours[x.hour]
 	if err == nil && (!w.expiry || stored.Version == x.read.Version) {
