@@ -96,14 +96,7 @@ func (t *Terms) uniqueOn(metric string) string {
 // add adds a record of a group. Those of a group come in their order, and groups in any.
 func (a *PartialAggregate) add(record *BillableRecord, at Moment) {
 	q := record.Quantity
-	if a.Count == 0 || q.d.Cmp(a.Max.d) > 0 {
-		a.Max = q
-	}
-	if a.Count == 0 || at.compare(&a.At) >= 0 {
-		a.Last, a.At = q, at
-	}
-	a.Count++
-	a.Sum = a.Sum.Add(ExactOf(q))
+	a.join(&PartialAggregate{Count: 1, Sum: ExactOf(q), Max: q, Last: q, At: at, UniqueOn: a.UniqueOn})
 	// As in SQL, null is not counted.
 	if value := record.Properties[a.UniqueOn]; a.UniqueOn != "" && value != nil {
 		if a.Distinct == nil {
@@ -114,8 +107,8 @@ func (a *PartialAggregate) add(record *BillableRecord, at Moment) {
 	}
 }
 
-// join adds the records of other groups. If they were added by another property, the distinct
-// values are not known.
+// join adds other records: of other groups, or later ones of the same group. If they were added by
+// another property, the distinct values are not known.
 func (a *PartialAggregate) join(other *PartialAggregate) {
 	if other.Count == 0 {
 		return
@@ -123,7 +116,7 @@ func (a *PartialAggregate) join(other *PartialAggregate) {
 	if a.Count == 0 || other.Max.d.Cmp(a.Max.d) > 0 {
 		a.Max = other.Max
 	}
-	if a.Count == 0 || other.At.compare(&a.At) > 0 {
+	if a.Count == 0 || other.At.compare(&a.At) >= 0 {
 		a.Last, a.At = other.Last, other.At
 	}
 	a.Count += other.Count

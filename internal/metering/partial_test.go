@@ -84,7 +84,6 @@ func TestCanConvert_OnlyWhatTheMetricCounts(t *testing.T) {
 	}{
 		{of(terms, "m"), true},
 		{of(&Terms{}, "m"), false},
-		{of(&Terms{}, "m"), false},
 		{of(&Terms{}, "s"), true},
 		{joined(of(terms, "m"), of(terms, "m")), true},
 		{joined(of(terms, "m"), of(&Terms{}, "m")), false},

@@ -333,7 +333,13 @@ func pause(ctx context.Context, d time.Duration) bool {
 type claimed struct {
 	reports.Sum
 	listed   []metering.GroupID // the first members
-	billable []int              // the lists of candidates that have members with billable records
+	billable []claimedList      // those that have members with billable records
+}
+
+// claimedList is a list of candidates with the members that it has.
+type claimedList struct {
+	part    int
+	members []metering.GroupID
 }
 
 // stopped is the error of an hour that can't be sealed, which is not the worker's: someone has to
@@ -412,11 +418,11 @@ func (pl *planning) claimAll(ctx context.Context, h *reports.Hour) (*claimed, er
 			}
 		}
 		all.Add(list.Sum)
+		present := list.Present()
 		if list.Sum.Billable {
-			all.billable = append(all.billable, part)
+			all.billable = append(all.billable, claimedList{part, present})
 		}
 		if missing := maxListed - len(all.listed); missing > 0 {
-			present := list.Present()
 			all.listed = append(all.listed, present[:min(missing, len(present))]...)
 		}
 	}
@@ -448,20 +454,20 @@ func (pl *planning) convert(ctx context.Context, h *reports.Hour, of *claimed) (
 // a Plan that runs out of time leaves the next one less to do: then the error is errOutOfTime.
 func (pl *planning) billable(ctx context.Context, h *reports.Hour, of *claimed, terms *metering.Terms) (*reports.Billable, error) {
 	all := reports.NewBillable()
-	for _, part := range of.billable {
-		used, err := reports.NewBillable(), error(nil)
+	for _, list := range of.billable {
+		used := reports.NewBillable()
+		var err error
 		if h.Parts > 1 {
-			used, err = pl.Store.Billable(ctx, h, part)
-		}
-		if err != nil {
-			return nil, err
+			if used, err = pl.Store.Billable(ctx, h, list.part); err != nil {
+				return nil, err
+			}
 		}
 		if !used.ServesFor(terms) {
 			if pl.began && shortOf(ctx, planMargin) {
 				return nil, errOutOfTime
 			}
 			pl.began = true
-			if used, err = pl.addBillable(ctx, h, part, terms, used); err != nil {
+			if used, err = pl.addBillable(ctx, h, list, terms, used); err != nil {
 				return nil, err
 			}
 		}
@@ -470,14 +476,10 @@ func (pl *planning) billable(ctx context.Context, h *reports.Hour, of *claimed, 
 	return all, nil
 }
 
-// addBillable adds up a list of candidates, of which stored is what is stored.
-func (pl *planning) addBillable(ctx context.Context, h *reports.Hour, part int, terms *metering.Terms, stored *reports.Billable) (*reports.Billable, error) {
-	ids, err := pl.present(ctx, h, part)
-	if err != nil {
-		return nil, err
-	}
-	used := reports.NewBillable()
-	for chunk := range slices.Chunk(ids, membersAtOnce) {
+// addBillable adds up the members of a list of candidates, of which stored is what is stored.
+func (pl *planning) addBillable(ctx context.Context, h *reports.Hour, list claimedList, terms *metering.Terms, stored *reports.Billable) (used *reports.Billable, err error) {
+	used = reports.NewBillable()
+	for chunk := range slices.Chunk(list.members, membersAtOnce) {
 		members, err := pl.Store.Members(ctx, h, chunk)
 		if err != nil {
 			return nil, err
@@ -485,7 +487,7 @@ func (pl *planning) addBillable(ctx context.Context, h *reports.Hour, part int, 
 		used.Add(terms, members)
 	}
 	if used.Keep(stored); h.Parts > 1 {
-		err = pl.Store.PutBillable(ctx, h, part, used)
+		err = pl.Store.PutBillable(ctx, h, list.part, used)
 	}
 	return used, err
 }
@@ -621,27 +623,18 @@ func (pl *planning) claim(ctx context.Context, h *reports.Hour, ids []metering.G
 // eachPart calls do with the members of each list of candidates.
 func (w *Worker) eachPart(ctx context.Context, h *reports.Hour, do func([]metering.GroupID) error) error {
 	for part := range h.Parts {
-		ids, err := w.present(ctx, h, part)
+		list, err := w.Store.Candidates(ctx, h, part)
 		if err != nil {
 			return err
 		}
-		if err := do(ids); err != nil {
+		if list.Sum == nil {
+			return fmt.Errorf("list %d of report %s has no sum", part, h.ID())
+		}
+		if err := do(list.Present()); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// present returns the members of a list of candidates, which has its sum.
-func (w *Worker) present(ctx context.Context, h *reports.Hour, part int) ([]metering.GroupID, error) {
-	list, err := w.Store.Candidates(ctx, h, part)
-	if err == nil && list.Sum == nil {
-		err = fmt.Errorf("list %d of report %s has no sum", part, h.ID())
-	}
-	if err != nil {
-		return nil, err
-	}
-	return list.Present(), nil
 }
 
 // pass decides a sealed hour that has nothing to send, and enqueues a hint for one that has.

@@ -118,17 +118,15 @@ func (t *Table) Billable(ctx context.Context, h *reports.Hour, part int) (*repor
 	if item == nil || err != nil {
 		return reports.NewBillable(), err
 	}
+	b := reports.NewBillable()
 	written, err := t.strictText(ctx, doing, attrBillable, sk, item)
 	if err == nil {
-		var b *reports.Billable
-		if b, err = wire.DecodeStoredBillable([]byte(written)); err == nil {
-			return b, nil
-		}
+		b, err = wire.DecodeStoredBillable([]byte(written))
 	}
 	if errors.Is(err, reports.ErrNewer) {
-		err = nil
+		return reports.NewBillable(), nil
 	}
-	return reports.NewBillable(), err
+	return b, err
 }
 
 // PutBillable stores what the members with billable records of a list used, in the place of what is

@@ -512,15 +512,20 @@ func appendTexts[T ~string | ~[]byte](b []byte, name string, texts []T) []byte {
 	return append(b, ']')
 }
 
-func appendExacts(b []byte, name string, exacts map[string]metering.Exact) []byte {
-	if len(exacts) == 0 {
+// appendByKey appends an object of values by key, unless it is empty.
+func appendByKey[V any](b []byte, name string, values map[string]V, value func(b []byte, v V) []byte) []byte {
+	if len(values) == 0 {
 		return b
 	}
 	b = append(appendName(b, name), '{')
-	for _, key := range slices.Sorted(maps.Keys(exacts)) {
-		b = AppendText(appendName(b, key), exacts[key].String())
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		b = value(appendName(b, key), values[key])
 	}
 	return append(b, '}')
+}
+
+func appendExacts(b []byte, name string, exacts map[string]metering.Exact) []byte {
+	return appendByKey(b, name, exacts, func(b []byte, x metering.Exact) []byte { return AppendText(b, x.String()) })
 }
 
 func appendAggregates(b []byte, name string, aggregates map[string]metering.Quantity) []byte {
@@ -531,26 +536,11 @@ func appendAggregates(b []byte, name string, aggregates map[string]metering.Quan
 }
 
 func appendDestinations(b []byte, name string, destinations map[string][]string) []byte {
-	if len(destinations) == 0 {
-		return b
-	}
-	b = append(appendName(b, name), '{')
-	for _, key := range slices.Sorted(maps.Keys(destinations)) {
-		b = appendValue(appendName(b, key), destinations[key])
-	}
-	return append(b, '}')
+	return appendByKey(b, name, destinations, func(b []byte, dimensions []string) []byte { return appendValue(b, dimensions) })
 }
 
 func appendPartialAggregates(b []byte, name string, aggregates metering.PartialAggregates) []byte {
-	if len(aggregates) == 0 {
-		return b
-	}
-	b = append(appendName(b, name), '{')
-	for _, key := range slices.Sorted(maps.Keys(aggregates)) {
-		of := aggregates[key]
-		b = storedPartial.append(appendName(b, key), &of)
-	}
-	return append(b, '}')
+	return appendByKey(b, name, aggregates, func(b []byte, of metering.PartialAggregate) []byte { return storedPartial.append(b, &of) })
 }
 
 // appendHashes appends hashes as one text: 21 or 22 characters for each.
@@ -612,13 +602,18 @@ func (d *decoder) exactQuantity() (metering.Quantity, error) {
 	return q, nil
 }
 
-func (d *decoder) exacts() (map[string]metering.Exact, error) {
-	exacts := map[string]metering.Exact{}
-	err := d.object("an object of numbers", func(key string) (err error) {
-		exacts[key], err = d.exact()
+// byKey reads an object of values by key, which is called what in errors.
+func byKey[V any](d *decoder, what string, value func(*decoder) (V, error)) (map[string]V, error) {
+	values := map[string]V{}
+	err := d.object(what, func(key string) (err error) {
+		values[key], err = value(d)
 		return err
 	})
-	return exacts, err
+	return values, err
+}
+
+func (d *decoder) exacts() (map[string]metering.Exact, error) {
+	return byKey(d, "an object of numbers", (*decoder).exact)
 }
 
 // exactTime reads a time with all its digits.
@@ -635,12 +630,7 @@ func (d *decoder) exactTime() (time.Time, error) {
 }
 
 func (d *decoder) partialAggregates() (metering.PartialAggregates, error) {
-	aggregates := metering.PartialAggregates{}
-	err := d.object("an object of what each metric's records come to", func(key string) (err error) {
-		aggregates[key], err = storedPartial.value(d)
-		return err
-	})
-	return aggregates, err
+	return byKey(d, "an object of what each metric's records come to", storedPartial.value)
 }
 
 func (d *decoder) hashes() (map[metering.ValueHash]struct{}, error) {
@@ -666,20 +656,9 @@ func (d *decoder) marketplaceIDs() (ids metering.MarketplaceIDs, err error) {
 }
 
 func (d *decoder) aggregates() (map[string]metering.Quantity, error) {
-	aggregates := map[string]metering.Quantity{}
-	err := d.object("an object of quantities by metric", func(key string) (err error) {
-		aggregates[key], err = d.quantity()
-		return err
-	})
-	return aggregates, err
+	return byKey(d, "an object of quantities by metric", (*decoder).quantity)
 }
 
 func (d *decoder) destinations() (map[string][]string, error) {
-	destinations := map[string][]string{}
-	texts := listOf("an array of dimensions", (*decoder).repeatedText)
-	err := d.object("an object of dimensions by metric", func(key string) (err error) {
-		destinations[key], err = texts(d)
-		return err
-	})
-	return destinations, err
+	return byKey(d, "an object of dimensions by metric", listOf("an array of dimensions", (*decoder).repeatedText))
 }

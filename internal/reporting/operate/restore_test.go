@@ -228,7 +228,7 @@ func (sealedOnly) PutReport(context.Context, *reports.Hour, []metering.GroupID) 
 }
 
 // By the terms of the backup, an hour is rejected, or has nothing to send. The lost table had a
-// price, an entitlement that goes on, or less of a commit, and billed it. It is reported
+// price, an entitlement that had not ended, or less of a commit, and billed it. It is reported
 // again only if an operator resolves it as not billed. What the backup has sealed never changes.
 func TestResume_OfARestoredTableThatRejectsWhatTheLostOneBilled(t *testing.T) {
 	t.Parallel()
