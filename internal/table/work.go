@@ -169,12 +169,16 @@ func (t *Table) scanPlaces(ctx context.Context, partition, to string, take func(
 	}
 }
 
+// wholePage is more entries than the megabyte of a page has. It is for DynamoDB Local: without a
+// limit, it reads all entries of a partition into its heap for each page.
+const wholePage = 1 << 14
+
 // workOf are the entries of a partition of byWork, or those of it that meet the condition on #due.
 func (t *Table) workOf(ctx context.Context, partition, condition string, values map[string]string) iter.Seq2[workEntry, error] {
 	return func(yield func(workEntry, error) bool) {
 		var start map[string]types.AttributeValue
 		for {
-			entries, next, err := t.workPage(ctx, partition, condition, values, 0, start)
+			entries, next, err := t.workPage(ctx, partition, condition, values, wholePage, start)
 			if err != nil {
 				yield(workEntry{}, err)
 				return
@@ -200,6 +204,7 @@ func (t *Table) workPage(ctx context.Context, partition, condition string, value
 		ExpressionAttributeNames:  map[string]string{"#work": attrWork},
 		ExpressionAttributeValues: map[string]types.AttributeValue{":work": text(partition)},
 		ExclusiveStartKey:         start,
+		Limit:                     &limit,
 		ReturnConsumedCapacity:    wantUnits(ctx),
 	}
 	if condition != "" {
@@ -208,9 +213,6 @@ func (t *Table) workPage(ctx context.Context, partition, condition string, value
 	}
 	for name, value := range values {
 		input.ExpressionAttributeValues[name] = text(value)
-	}
-	if limit > 0 {
-		input.Limit = &limit
 	}
 	page, err := t.client.Query(ctx, input)
 	if err != nil {
