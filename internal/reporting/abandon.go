@@ -90,13 +90,8 @@ func (a *abandoning) look(ctx context.Context, p reports.Place) (done bool, err 
 }
 
 func (a *abandoning) planning(ctx context.Context, p reports.Place) (*planning, error) {
-	terms, err := a.Store.TermsOf(ctx, p.Organization, []metering.EntitlementID{p.Entitlement}, false)
-	if err != nil {
-		return nil, err
-	}
-	pl := planning{Worker: a.Worker, place: p, terms: terms[p.Entitlement], doubt: a.reason}
-	pl.schedule = reports.ScheduleBy(pl.terms)
-	return &pl, nil
+	pl := planning{Worker: a.Worker, place: p, doubt: a.reason}
+	return &pl, pl.lookReadable(ctx)
 }
 
 // moveOn makes those of the groups that still wait for the place wait for the next one before the
@@ -181,5 +176,5 @@ func (pl *planning) abandon(ctx context.Context, h *reports.Hour) (bool, error) 
 	if h.State != reports.StateDecided {
 		return false, nil
 	}
-	return true, pl.settle(ctx, h)
+	return true, pl.Settle(ctx, h)
 }

@@ -34,6 +34,12 @@ const (
 	// groups are large. claimMargin is what it leaves while it claims.
 	planMargin  = 30 * time.Second
 	claimMargin = 10 * time.Second
+	// lookAge is how old the terms and the gate may be when Plan decides by them. Plan reads them
+	// again only if it has worked for longer since, as it does on an hour of many groups.
+	lookAge = time.Second
+	// sealWithin is how long after it began to read the terms Plan may store what it has sealed by
+	// them. It is the contract's: a change is obeyed at most 5 s after its response.
+	sealWithin = 5 * time.Second
 )
 
 // Plan opens, seals and applies the hour of a place, as far as it is due. Then it moves on the
@@ -41,29 +47,40 @@ const (
 // adopted.
 //
 // An hour of more groups than fit in the context's time is continued by another Plan, which Plan
-// enqueues.
+// enqueues. If the gate closes meanwhile, Plan claims, seals and moves on nothing more.
 func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
-	if closed, err := w.closed(ctx); closed || err != nil {
+	pl := planning{Worker: w, place: p}
+	err := pl.plan(ctx)
+	switch {
+	case errors.Is(err, errClosed):
+		return nil
+	case errors.Is(err, errOutOfTime):
+		return w.Queue.Enqueue(ctx, Hint{Place: p})
+	}
+	return err
+}
+
+func (pl *planning) plan(ctx context.Context) error {
+	if err := pl.ask(ctx); err != nil {
 		return err
 	}
-	h, err := w.Store.Hour(ctx, p)
+	h, err := pl.Store.Hour(ctx, pl.place)
 	if errors.Is(err, reports.ErrNewer) { // another Plan would not read it either: the schedule comes again
-		w.event(ctx, EventUnknownVersion, 1, at(p), "error", err.Error())
+		pl.event(ctx, EventUnknownVersion, 1, at(pl.place), "error", err.Error())
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	pl := planning{Worker: w, place: p}
 	if h != nil && h.State == reports.StateDecided {
-		return pl.settle(ctx, h) // if groups wait too, the next Schedule finds them
+		return pl.Settle(ctx, h) // if groups wait too, the next Schedule finds them
 	}
-	if pl.terms, err = pl.read(ctx, false); isUnreadable(err) && h != nil && h.State == reports.StateOpen {
-		pl.terms, pl.unreadable = nil, err // seal returns it, so that the hour ends at its deadline
-	} else if err != nil {
+	if err := pl.read(ctx, false); err != nil {
 		return err
 	}
-	pl.schedule = reports.ScheduleBy(pl.terms)
+	if pl.unreadable != nil && (h == nil || h.State != reports.StateOpen) { // an OPEN hour ends at its deadline
+		return pl.unreadable
+	}
 	late := h != nil && h.State != reports.StateOpen
 	if h == nil {
 		if h, err = pl.open(ctx); h == nil || err != nil {
@@ -71,14 +88,7 @@ func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
 		}
 	}
 	if h.State == reports.StateOpen {
-		sealed, err := pl.seal(ctx, h)
-		if s, ok := errors.AsType[*stopped](err); ok {
-			sealed, err = pl.expireHour(ctx, h, s)
-		}
-		if errors.Is(err, errOutOfTime) {
-			return pl.Queue.Enqueue(ctx, Hint{Place: pl.place})
-		}
-		if h = sealed; err != nil {
+		if h, err = pl.seal(ctx, h); err != nil {
 			return err
 		}
 	}
@@ -88,14 +98,14 @@ func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
 		}
 	}
 	if h.State == reports.StateDecided {
-		if err := pl.settle(ctx, h); err != nil {
+		if err := pl.Settle(ctx, h); err != nil {
 			return err
 		}
 	}
 	if !late {
 		return nil // the index may list what was claimed just now
 	}
-	ids, err := w.Store.Waiting(ctx, p)
+	ids, err := pl.Store.Waiting(ctx, pl.place)
 	if err != nil {
 		return err
 	}
@@ -106,30 +116,98 @@ func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
 type planning struct {
 	*Worker
 	place      reports.Place
+	asked      time.Time // when the gate was open
 	terms      *metering.Terms
 	unreadable error // why terms is nil, if what is stored can't be read
 	schedule   reports.Schedule
+	termsRead  time.Time            // when reading the terms began
+	metrics    bool                 // the terms have the metrics
 	lists      [][]metering.GroupID // of candidates, if this Plan has opened the hour
 	began      bool                 // a list of candidates: the next one is for another Plan if the time is short
 	doubt      string               // why the hour is sealed in doubt; empty if it is not
 }
 
+// errClosed is the error of a Plan that the gate has closed for.
+var errClosed = errors.New("reporting is paused, or the table was restored")
+
+// ask asks the gate, unless it was open a moment ago. The error is errClosed if it is closed.
+// Abandon works while it is closed.
+func (pl *planning) ask(ctx context.Context) error {
+	now := pl.Now().Round(0)
+	if pl.doubt != "" || isWithin(lookAge, pl.asked, now) {
+		return nil
+	}
+	closed, err := pl.closed(ctx)
+	if closed && err == nil {
+		return errClosed
+	}
+	pl.asked = now
+	return err
+}
+
+// look asks the gate and reads the terms, unless both were read a moment ago.
+func (pl *planning) look(ctx context.Context, metrics bool) error {
+	if err := pl.ask(ctx); err != nil {
+		return err
+	}
+	if isWithin(lookAge, pl.termsRead, pl.Now().Round(0)) && (pl.metrics || !metrics) {
+		return nil
+	}
+	return pl.read(ctx, metrics)
+}
+
+// lookReadable is look for a caller that needs terms which can be read.
+func (pl *planning) lookReadable(ctx context.Context) error {
+	if err := pl.look(ctx, false); err != nil {
+		return err
+	}
+	return pl.unreadable
+}
+
+// isWithin reports whether now is less than d after at. Both are of the wall: a monotonic clock
+// stands while a machine sleeps.
+func isWithin(d time.Duration, at, now time.Time) bool {
+	age := now.Sub(at)
+	return age >= 0 && age < d
+}
+
+// read reads the terms of the place, and the schedule that follows from them.
+func (pl *planning) read(ctx context.Context, metrics bool) error {
+	began := pl.Now().Round(0)
+	terms, err := pl.Store.TermsOf(ctx, pl.place.Organization, []metering.EntitlementID{pl.place.Entitlement}, metrics)
+	pl.unreadable = nil
+	if isUnreadable(err) {
+		pl.unreadable = err
+	} else if err != nil {
+		return err
+	}
+	pl.terms, pl.termsRead, pl.metrics = terms[pl.place.Entitlement], began, metrics
+	pl.schedule = reports.ScheduleBy(pl.terms)
+	return nil
+}
+
 // open opens the hour if it is closed for usage. It returns nil if there is nothing to open: it is
 // too early or too late, nothing waits, or the usage can't be reported.
 func (pl *planning) open(ctx context.Context) (*reports.Hour, error) {
-	now := pl.Now()
-	if now.Before(pl.schedule.Closes(pl.place.Hour)) {
+	if pl.Now().Before(pl.schedule.Closes(pl.place.Hour)) {
 		return nil, nil
 	}
 	ids, err := pl.Store.Waiting(ctx, pl.place)
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}
+	if err := pl.lookReadable(ctx); err != nil { // a million groups take seconds to list
+		return nil, err
+	}
+	now := pl.Now()
+	if now.Before(pl.schedule.Closes(pl.place.Hour)) {
+		return nil, nil
+	}
 	if code, reason := pl.unreportable(); code != "" {
 		if !now.Before(pl.place.Hour.Add(time.Hour + NoConnectionAfter(pl.schedule.Partner))) {
 			pl.event(ctx, EventNoConnection, len(ids), at(pl.place), "reason", reason)
 		}
-		return nil, pl.expire(ctx, ids, code, reason)
+		return nil, pl.moveOn(ctx, ids)
 	}
 	if deadline := pl.schedule.Deadline(pl.place.Hour); !deadline.IsZero() && !now.Before(deadline) || pl.place.Hour.Before(pl.Store.Floor()) {
 		return nil, pl.moveOn(ctx, ids)
@@ -172,39 +250,28 @@ func (pl *planning) unreportable() (metering.ProblemCode, string) {
 	return "", ""
 }
 
-// expire fails those of the groups whose window at the marketplace is over.
-func (pl *planning) expire(ctx context.Context, ids []metering.GroupID, code metering.ProblemCode, reason string) error {
-	return pl.eachWaiting(ctx, ids, func(ctx context.Context, g *metering.Group) error {
-		window := metering.WindowOf(g.Partner, pl.place.Hour, pl.schedule.Cancel)
-		if !window.Closed(pl.Now()) {
-			return nil
-		}
-		return pl.fail(ctx, g, code, reason+", and the time in which the marketplace accepts the usage is over")
-	})
-}
-
 // moveOn makes groups wait for the next hour that may take them, or fails them if none may. It
-// enqueues a hint for that hour, which may have its report too.
+// enqueues a hint for that hour, which may have its report too. Groups whose usage can't be
+// reported stay, until their window at the marketplace is over.
 func (pl *planning) moveOn(ctx context.Context, ids []metering.GroupID) error {
-	if code, reason := pl.unreportable(); code != "" {
-		return pl.expire(ctx, ids, code, reason)
-	}
-	after := metering.Later(pl.place.Hour, pl.Store.Floor().Add(-time.Hour))
 	var moved sync.Map // the hours, which are few
-	err := pl.eachWaiting(ctx, ids, func(ctx context.Context, g *metering.Group) error {
-		due, problem := pl.schedule.Due(g.UsedAt(), after, pl.Now())
-		switch problem {
-		case "":
-			moved.Store(due, true)
-			return pl.Store.Move(ctx, pl.place, metering.GroupID(g.ID), due)
-		case metering.ProblemExpired:
-			return pl.fail(ctx, g, problem, "the time in which the marketplace accepts the usage is over")
-		default:
-			return pl.fail(ctx, g, problem, "the usage came after its hour was reported, and no later hour may take it")
+	for chunk := range slices.Chunk(ids, membersAtOnce) {
+		if err := pl.lookReadable(ctx); err != nil {
+			return err
 		}
-	})
-	if err != nil {
-		return err
+		err := pl.eachWaiting(ctx, chunk, func(ctx context.Context, g *metering.Group) error {
+			if code, reason := pl.unreportable(); code != "" {
+				return pl.expire(ctx, g, code, reason)
+			}
+			due, err := pl.moveGroup(ctx, g)
+			if !due.IsZero() {
+				moved.Store(due, true)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	var hints []Hint
 	for due := range moved.Range {
@@ -213,6 +280,29 @@ func (pl *planning) moveOn(ctx context.Context, ids []metering.GroupID) error {
 		hints = append(hints, Hint{Place: next})
 	}
 	return pl.Queue.Enqueue(ctx, hints...)
+}
+
+// expire fails a group if its window at the marketplace is over.
+func (pl *planning) expire(ctx context.Context, g *metering.Group, code metering.ProblemCode, reason string) error {
+	window := metering.WindowOf(g.Partner, pl.place.Hour, pl.schedule.Cancel)
+	if !window.Closed(pl.Now()) {
+		return nil
+	}
+	return pl.fail(ctx, g, code, reason+", and the time in which the marketplace accepts the usage is over")
+}
+
+// moveGroup makes a group wait for the next hour that may take it, which it returns, or fails it.
+func (pl *planning) moveGroup(ctx context.Context, g *metering.Group) (due time.Time, err error) {
+	after := metering.Later(pl.place.Hour, pl.Store.Floor().Add(-time.Hour))
+	due, problem := pl.schedule.Due(g.UsedAt(), after, pl.Now())
+	switch problem {
+	case "":
+		return due, pl.Store.Move(ctx, pl.place, metering.GroupID(g.ID), due)
+	case metering.ProblemExpired:
+		return due, pl.fail(ctx, g, problem, "the time in which the marketplace accepts the usage is over")
+	default:
+		return due, pl.fail(ctx, g, problem, "the usage came after its hour was reported, and no later hour may take it")
+	}
 }
 
 // fail makes a group that waits for the place REPORT_FAILED.
@@ -334,6 +424,8 @@ type claimed struct {
 	reports.Sum
 	listed   []metering.GroupID // the first members
 	billable []claimedList      // those that have members with billable records
+	// What they used, once it is known: by terms that can seal the hour, and as they were accepted.
+	converted, accepted *reports.Billable
 }
 
 // claimedList is a list of candidates with the members that it has.
@@ -345,55 +437,107 @@ type claimedList struct {
 // stopped is the error of an hour that can't be sealed, which is not the worker's: someone has to
 // look at it.
 type stopped struct {
-	of     *claimed
-	terms  *metering.Terms // nil if they can't be read
-	reason string          // for clients
-	err    error           // for the log
+	reason string // for clients
+	err    error  // for the log
 }
 
 func (s *stopped) Error() string { return s.err.Error() }
 
-// seal claims the candidates of an open hour, and seals what its members used. The error of an hour
-// that can't be sealed is a *stopped, and errOutOfTime if the time is over before.
+// seal claims the candidates of an open hour, and seals what its members used. An hour that can't
+// be sealed ends if its window is over; else the error is a *stopped. The error is errOutOfTime if
+// the time is over before.
+//
+// An hour is sealed, or ended, by terms that are at most sealWithin old when it is stored: claiming
+// and reading its groups may take minutes.
 func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, error) {
 	of, err := pl.claimAll(ctx, h)
 	if err != nil {
 		return nil, err
 	}
-	terms, usage, err := pl.convert(ctx, h, of)
-	if err != nil {
-		return nil, err
-	}
-	schedule := reports.ScheduleBy(terms)
-	for attempt := 0; ; attempt++ {
-		ledger, err := pl.Store.Ledger(ctx, h.Organization, h.Entitlement)
-		if errors.Is(err, reports.ErrNewer) {
-			return nil, &stopped{of, terms, "what earlier hours have left can't be read", err}
+	for attempt := 0; h.State == reports.StateOpen; attempt++ {
+		if attempt == maxSteps {
+			return nil, errOutOfTime
 		}
+		if err := pl.look(ctx, of.Billable); err != nil {
+			return nil, err
+		}
+		step, err := pl.step(ctx, h, of)
 		if err != nil {
 			return nil, err
 		}
-		sealed, after, err := pl.sealBy(h, terms, &schedule, usage, ledger)
-		if err != nil {
-			return nil, &stopped{of, terms, err.Error(), err}
+		left := sealWithin - pl.Now().Round(0).Sub(pl.termsRead)
+		if left <= 0 {
+			continue
 		}
-		sealed.Sealed.Groups = of.Members
-		lane := LaneOf(sealed.Sealed.Partner, recordOf(&sealed, &reports.Record{}))
-		sealed.Sealed.Lane = lane.Key()
-		err = pl.Store.Write(ctx, &reports.Step{Before: h, After: &sealed, Ledger: &after})
+		err = pl.write(ctx, step, left)
 		if err == nil {
-			pl.countOutcomes(ctx, h, &sealed)
-			h = &sealed
-			break
+			pl.countOutcomes(ctx, h, step.After)
+			if h = step.After; h.State == reports.StateDecided {
+				return h, nil
+			}
+			if err := pl.Store.PutReport(ctx, h, of.listed); err != nil {
+				return nil, err
+			}
+			return h, pl.Queue.Enqueue(ctx, Hint{Lane: h.Sealed.Lane, Place: pl.place})
 		}
-		if h, err = pl.again(ctx, pl.place, err, attempt); err != nil || h.State != reports.StateOpen {
+		if h, err = pl.again(ctx, pl.place, err, attempt); err != nil {
 			return h, err
 		}
 	}
-	if err := pl.Store.PutReport(ctx, h, of.listed); err != nil {
-		return nil, err
+	return h, nil
+}
+
+// write writes a step within the time. If that is over before, the error is reports.ErrChanged: the
+// step may have been written.
+func (pl *planning) write(ctx context.Context, step *reports.Step, within time.Duration) error {
+	limited, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	err := pl.Store.Write(limited, step)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w: %w", reports.ErrChanged, err)
 	}
-	return h, pl.Queue.Enqueue(ctx, Hint{Lane: h.Sealed.Lane, Place: pl.place})
+	return err
+}
+
+// step is the seal of an open hour or, if it can't be sealed and its window is over, its end.
+func (pl *planning) step(ctx context.Context, h *reports.Hour, of *claimed) (*reports.Step, error) {
+	sealed, after, err := pl.sealBy(ctx, h, of)
+	if s, ok := errors.AsType[*stopped](err); ok && pl.doubt == "" {
+		expired, err := pl.expired(ctx, h, of, s)
+		return &reports.Step{Before: h, After: &expired}, err
+	}
+	return &reports.Step{Before: h, After: &sealed, Ledger: &after}, err
+}
+
+// sealBy seals an open hour by the terms that were read last, in doubt if the table was restored.
+// It stores nothing of it.
+func (pl *planning) sealBy(ctx context.Context, h *reports.Hour, of *claimed) (sealed reports.Hour, after reports.Ledger, err error) {
+	usage, err := pl.convert(ctx, h, of)
+	if err != nil {
+		return sealed, after, err
+	}
+	if code, reason := pl.unreportable(); code == metering.ProblemEntitlementWithoutIdentifiers && pl.doubt == "" { // they never change once it is sealed
+		return sealed, after, &stopped{reason, errors.New(reason)}
+	}
+	ledger, err := pl.Store.Ledger(ctx, h.Organization, h.Entitlement)
+	if errors.Is(err, reports.ErrNewer) {
+		return sealed, after, &stopped{"what earlier hours have left can't be read", err}
+	}
+	if err != nil {
+		return sealed, after, err
+	}
+	if pl.doubt != "" {
+		sealed, after, err = h.SealInDoubt(pl.terms, &pl.schedule, usage, ledger, pl.doubt)
+	} else {
+		sealed, after, err = h.Seal(pl.terms, &pl.schedule, usage, ledger)
+	}
+	if err != nil {
+		return sealed, after, &stopped{err.Error(), err}
+	}
+	sealed.Sealed.Groups = of.Members
+	lane := LaneOf(sealed.Sealed.Partner, recordOf(&sealed, &reports.Record{}))
+	sealed.Sealed.Lane = lane.Key()
+	return sealed, after, nil
 }
 
 // claimAll claims the candidates of an open hour. The error is errOutOfTime if the time is over
@@ -431,22 +575,19 @@ func (pl *planning) claimAll(ctx context.Context, h *reports.Hour) (*claimed, er
 
 // convert converts what the members of the hour used. The error of terms that can't be read is a
 // *stopped. An entitlement that does not exist converts nothing: Seal refuses it.
-func (pl *planning) convert(ctx context.Context, h *reports.Hour, of *claimed) (*metering.Terms, metering.HourUsage, error) {
-	terms, usage, err := pl.terms, metering.HourUsage{Totals: of.Totals}, pl.unreadable
-	if err == nil && of.Billable {
-		terms, err = pl.read(ctx, true)
+func (pl *planning) convert(ctx context.Context, h *reports.Hour, of *claimed) (usage metering.HourUsage, err error) {
+	if pl.unreadable != nil {
+		return usage, &stopped{"the entitlement, a connection or a billable metric can't be read", pl.unreadable}
 	}
-	if isUnreadable(err) {
-		return nil, usage, &stopped{of, nil, "the entitlement, a connection or a billable metric can't be read", err}
+	if !of.Billable || pl.terms == nil || pl.terms.Entitlement == nil {
+		return metering.HourUsage{Totals: of.Totals}, nil
 	}
-	if err != nil || !of.Billable || terms == nil || terms.Entitlement == nil {
-		return terms, usage, err
+	if of.converted == nil || !of.converted.ServesFor(pl.terms) {
+		if of.converted, err = pl.billable(ctx, h, of, pl.terms); err != nil {
+			return usage, err
+		}
 	}
-	used, err := pl.billable(ctx, h, of, terms)
-	if err != nil {
-		return nil, usage, err
-	}
-	return terms, terms.ConvertHour(of.Totals, used.Aggregates), nil
+	return pl.terms.ConvertHour(of.Totals, of.converted.Aggregates), nil
 }
 
 // billable returns what the members with billable records used, by the terms of the seal, which are
@@ -492,12 +633,6 @@ func (pl *planning) addBillable(ctx context.Context, h *reports.Hour, list claim
 	return used, err
 }
 
-// read reads the terms of the place.
-func (pl *planning) read(ctx context.Context, billable bool) (*metering.Terms, error) {
-	terms, err := pl.Store.TermsOf(ctx, pl.place.Organization, []metering.EntitlementID{pl.place.Entitlement}, billable)
-	return terms[pl.place.Entitlement], err
-}
-
 // isUnreadable reports whether the error is of something stored that this version can't read, and
 // not of a table that is out of reach.
 func isUnreadable(err error) bool {
@@ -505,14 +640,14 @@ func isUnreadable(err error) bool {
 	return ok && of.Code == metering.Internal
 }
 
-// expireHour ends an hour that can't be sealed, if the window of its usage is over. Until then the
-// hour stays OPEN, and the error is what stops the seal.
-func (pl *planning) expireHour(ctx context.Context, h *reports.Hour, s *stopped) (*reports.Hour, error) {
-	u := reports.Unsealed{Terms: s.terms, Groups: s.of.Members, Reason: s.reason}
-	if unknown := s.terms == nil || s.terms.Entitlement == nil; unknown && len(s.of.listed) > 0 { // a member says whose usage it is
-		first, err := pl.Store.Members(ctx, h, s.of.listed[:1])
+// expired ends an hour that can't be sealed, if the window of its usage is over. Until then the
+// hour stays OPEN, and the error is what stops the seal. It stores nothing of it.
+func (pl *planning) expired(ctx context.Context, h *reports.Hour, of *claimed, s *stopped) (expired reports.Hour, err error) {
+	u := reports.Unsealed{Terms: pl.terms, Groups: of.Members, Reason: s.reason}
+	if unknown := pl.terms == nil || pl.terms.Entitlement == nil; unknown && len(of.listed) > 0 { // a member says whose usage it is
+		first, err := pl.Store.Members(ctx, h, of.listed[:1])
 		if err != nil {
-			return nil, err
+			return expired, err
 		}
 		if len(first) > 0 {
 			u.Member = first[0].Group
@@ -520,35 +655,15 @@ func (pl *planning) expireHour(ctx context.Context, h *reports.Hour, s *stopped)
 	}
 	if _, err := h.Expire(&u, pl.Now()); errors.Is(err, reports.ErrEarly) {
 		pl.event(ctx, EventSealStopped, 1, at(pl.place), "error", s.Error())
-		return nil, s
+		return expired, s
 	}
-	used, err := pl.billable(ctx, h, s.of, nil)
-	if err != nil {
-		return nil, err
-	}
-	u.Usage = used.AcceptedUsage(s.of.Totals)
-	for attempt := 0; ; attempt++ {
-		expired, err := h.Expire(&u, pl.Now())
-		if err != nil {
-			return nil, err
-		}
-		err = pl.Store.Write(ctx, &reports.Step{Before: h, After: &expired})
-		if err == nil {
-			pl.countOutcomes(ctx, h, &expired)
-			return &expired, nil
-		}
-		if h, err = pl.again(ctx, pl.place, err, attempt); err != nil || h.State != reports.StateOpen {
-			return h, err
+	if of.accepted == nil {
+		if of.accepted, err = pl.billable(ctx, h, of, nil); err != nil {
+			return expired, err
 		}
 	}
-}
-
-// sealBy seals an open hour, in doubt if the table was restored.
-func (pl *planning) sealBy(h *reports.Hour, terms *metering.Terms, s *reports.Schedule, usage metering.HourUsage, ledger reports.Ledger) (reports.Hour, reports.Ledger, error) {
-	if pl.doubt != "" {
-		return h.SealInDoubt(terms, s, usage, ledger, pl.doubt)
-	}
-	return h.Seal(terms, s, usage, ledger)
+	u.Usage = of.accepted.AcceptedUsage(of.Totals)
+	return h.Expire(&u, pl.Now())
 }
 
 // candidates returns a list of candidates. One that this Plan has just stored is not read.
@@ -595,6 +710,9 @@ func (pl *planning) claim(ctx context.Context, h *reports.Hour, ids []metering.G
 	for chunk := range slices.Chunk(ids, membersAtOnce) {
 		if sum.Members > 0 && shortOf(ctx, claimMargin) {
 			return nil, errOutOfTime
+		}
+		if err := pl.ask(ctx); err != nil {
+			return nil, err
 		}
 		claimed := make([]*reports.Member, len(chunk))
 		if pl.lists == nil {
@@ -648,15 +766,6 @@ func (pl *planning) pass(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 		return h, pl.Queue.Enqueue(ctx, Hint{Lane: h.Sealed.Lane, Place: pl.place})
 	}
 	return pl.decide(ctx, h, &s, nil, nil)
-}
-
-// settle settles a decided hour. If the time is over before, it enqueues another Plan.
-func (pl *planning) settle(ctx context.Context, h *reports.Hour) error {
-	err := pl.Settle(ctx, h)
-	if errors.Is(err, errOutOfTime) {
-		return pl.Queue.Enqueue(ctx, Hint{Place: pl.place})
-	}
-	return err
 }
 
 // Settle gives each member of a decided hour its status, writes the report, and settles the hour.
