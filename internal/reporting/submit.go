@@ -48,7 +48,7 @@ func (w *Worker) Submit(ctx context.Context, lane string) error {
 		if h.State != reports.StateSealed || h.Sealed.Lane != lane { // the index lags
 			continue
 		}
-		s.hours = append(s.hours, &sending{Hour: h})
+		s.hours = append(s.hours, &sending{Hour: h, read: h})
 		ids = append(ids, p.Entitlement)
 	}
 	if len(s.hours) == 0 {
@@ -68,7 +68,9 @@ func (w *Worker) Submit(ctx context.Context, lane string) error {
 	if len(places) == maxDue && !s.stopped && s.wrote.Load() { // else another Submit would find the same
 		s.hints = append(s.hints, Hint{Lane: lane, Place: places[0]})
 	}
-	return errors.Join(err, w.Queue.Enqueue(ctx, s.hints...))
+	err = errors.Join(err, w.Queue.Enqueue(ctx, s.hints...))
+	s.showPending(ctx)
+	return err
 }
 
 // readTerms reads the schedules of the hours. If terms can't be read, the hours of those whose
@@ -112,6 +114,7 @@ type submission struct {
 // sending is an hour that is sent, as this worker has written it last.
 type sending struct {
 	*reports.Hour
+	read     *reports.Hour // as the submission has read it
 	schedule reports.Schedule
 	lost     bool // another worker has changed it: it is left to the next Submit
 }

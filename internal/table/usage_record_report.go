@@ -16,7 +16,8 @@ import (
 )
 
 // The report of an hour is a copy for lists: the hour decides. It is written once the hour is
-// sealed, and again once it is settled or resolved.
+// sealed, again while its records are sent again and have another reason, and once it is settled or
+// resolved.
 
 const attrReport = "report" // the API's JSON
 

@@ -189,12 +189,12 @@ func (r *usageRecordReport) appendOutcomes(b []byte) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		attempts := 0
-		if n := len(record.Attempts); n > 0 {
-			attempts = record.Attempts[n-1].Number
+		code, reason := o.Code, o.Reason
+		if o.Kind == reports.Undecided {
+			code, reason = record.Pending()
 		}
-		b = strconv.AppendInt(append(b, `{"attempts":`...), int64(attempts), 10)
-		b = appendUnlessEmpty(b, "code", string(o.Code))
+		b = strconv.AppendInt(append(b, `{"attempts":`...), int64(record.Attempted()), 10)
+		b = appendUnlessEmpty(b, "code", string(code))
 		if o.Difference != nil {
 			b = appendDecimal(append(b, `,"difference":`...), *o.Difference)
 		}
@@ -203,7 +203,7 @@ func (r *usageRecordReport) appendOutcomes(b []byte) []byte {
 		b = appendTime(append(b, `,"hour":`...), r.hour.Start)
 		b = appendUnlessEmpty(b, "outcome", string(o.Kind))
 		b = record.Quantity.Append(append(b, `,"quantity":`...))
-		b = appendUnlessEmpty(b, "reason", o.Reason)
+		b = appendUnlessEmpty(b, "reason", reason)
 		b = appendUnlessEmpty(b, "receipt", o.Receipt)
 		if o.By != "" {
 			b = AppendText(append(b, `,"resolvedBy":`...), o.By)
@@ -233,13 +233,19 @@ func reportStatus(h *reports.Hour) string {
 	}
 }
 
-// message says which dimensions have failed, and what the report does not show.
+// message says which dimensions have failed or are sent again, and what the report does not show.
 func (r *usageRecordReport) message() string {
 	var parts []string
 	all := r.hour.Sealed.Records
-	var failed []*reports.Record
+	var failed, again []*reports.Record
 	for i := range all {
-		if kind := all[i].Outcome.Kind; kind != reports.Accepted && kind != reports.Undecided {
+		switch all[i].Outcome.Kind {
+		case reports.Accepted:
+		case reports.Undecided:
+			if all[i].Attempted() > 0 {
+				again = append(again, &all[i])
+			}
+		default:
 			failed = append(failed, &all[i])
 		}
 	}
@@ -247,6 +253,10 @@ func (r *usageRecordReport) message() string {
 		first := failed[0]
 		parts = append(parts, fmt.Sprintf("%d of %d dimensions are not ACCEPTED: %s is %s, outcomes has the reason",
 			len(failed), len(all), metering.Quote(first.Dimension), first.Outcome.Kind))
+	}
+	if len(again) > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d dimensions were sent and have no outcome yet: of %s, outcomes has the reason",
+			len(again), len(all), metering.Quote(again[0].Dimension)))
 	}
 	for _, left := range []struct {
 		what     string

@@ -289,3 +289,26 @@ func TestUsageRecordReport_LeavesOutWhatIsTooLarge(t *testing.T) {
 		})
 	}
 }
+
+func TestUsageRecordReport_ShowsWhyItWaits(t *testing.T) {
+	refused := outcome("cpu", reports.Undecided)
+	refused.Attempts = []reports.Attempt{
+		{Number: 1, Response: reports.Response{Result: reports.Refused, Again: true, Reason: "busy"}},
+		{Number: 9, Response: reports.Response{Result: reports.Refused, Again: true, Code: metering.ProblemNotSubscribed, Reason: "the buyer is gone"}},
+	}
+	doubtful := outcome("gb", reports.Undecided)
+	doubtful.Attempts = []reports.Attempt{{Number: 1}}
+	h := sealedReport("AWS", reports.StateSealed, refused, doubtful, outcome("req", reports.Undecided))
+	got := string(AppendUsageRecordReport(nil, h, nil, nil, 1_000_000))
+	for _, want := range []string{
+		`"message":"2 of 3 dimensions were sent and have no outcome yet: of \"cpu\", outcomes has the reason"`,
+		`"outcomes":[{"attempts":9,"code":"NOT_SUBSCRIBED","dimension":"cpu","hour":"2026-03-01T10:00:00.000Z","quantity":0,"reason":"the buyer is gone"},` +
+			`{"attempts":1,"dimension":"gb","hour":"2026-03-01T10:00:00.000Z","quantity":0,"reason":"it may be billed: the last attempt has no definite response"},` +
+			`{"attempts":0,"dimension":"req","hour":"2026-03-01T10:00:00.000Z","quantity":0}]`,
+		`"status":"CREATED"`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s is missing in\n%s", want, got)
+		}
+	}
+}

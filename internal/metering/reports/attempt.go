@@ -1,6 +1,7 @@
 package reports
 
 import (
+	"strings"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -71,4 +72,34 @@ func nextAttempt(attempts []Attempt) time.Time {
 		delay = min(minDelay<<doublings, maxDelay)
 	}
 	return last.Time.Add(delay)
+}
+
+// Attempted is how often a record was sent.
+func (r *Record) Attempted() int {
+	if len(r.Attempts) == 0 {
+		return 0
+	}
+	return r.Attempts[len(r.Attempts)-1].Number // old refusals are dropped
+}
+
+// Pending is what the attempts of a record say while it has no outcome: the code of the last one,
+// if it was refused, and why the record is not billed yet, or may be billed. Both are empty if the
+// record has its outcome, or was never sent.
+func (r *Record) Pending() (code metering.ProblemCode, reason string) {
+	if r.Outcome.Kind != Undecided || len(r.Attempts) == 0 {
+		return "", ""
+	}
+	last := &r.Attempts[len(r.Attempts)-1]
+	if last.Result == InDoubt {
+		reason = "it may be billed: the last attempt has no definite response"
+		if last.Reason != "" {
+			reason += ": " + last.Reason
+		}
+		return "", reason
+	}
+	reason = last.Reason
+	if find(r.Attempts, InDoubt) >= 0 {
+		reason = strings.TrimPrefix(reason+"; it may be billed: another attempt has no definite response", "; ")
+	}
+	return last.Code, reason
 }

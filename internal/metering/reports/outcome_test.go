@@ -177,3 +177,35 @@ func TestOutcomeOf_HasEvidence(t *testing.T) {
 	}
 	check("")
 }
+
+func TestRecord_Pending(t *testing.T) {
+	const doubt = "it may be billed: the last attempt has no definite response"
+	for _, test := range []struct {
+		history string
+		code    metering.ProblemCode
+		reason  string
+	}{
+		{"", "", ""},
+		{"s", metering.ProblemNotSubscribed, "not subscribed"},
+		{"rs", metering.ProblemNotSubscribed, "not subscribed"},
+		{"sr", "", "throttled"},
+		{"?", "", doubt},
+		{"s?", "", doubt},
+		{"?s", metering.ProblemNotSubscribed, "not subscribed; it may be billed: another attempt has no definite response"},
+		{"D?", "", doubt},
+	} {
+		r := Record{Attempts: history(test.history)}
+		if code, reason := r.Pending(); code != test.code || reason != test.reason || r.Attempted() != len(test.history) {
+			t.Errorf("%q: %s, %q after %d attempts, want %s, %q", test.history, code, reason, r.Attempted(), test.code, test.reason)
+		}
+		r.Outcome.Kind = Unknown
+		if code, reason := r.Pending(); code != "" || reason != "" {
+			t.Errorf("%q with an outcome: %s, %q", test.history, code, reason)
+		}
+	}
+	r := Record{Attempts: history("?")}
+	r.Attempts[0].Reason = "the connection was closed"
+	if _, reason := r.Pending(); reason != doubt+": the connection was closed" {
+		t.Error(reason)
+	}
+}

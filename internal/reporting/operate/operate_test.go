@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -198,6 +199,58 @@ func TestStatus_ShowsWhatWaits(t *testing.T) {
 		t.Errorf("Azure has usage that waits:\n%s", text)
 	}
 	has(t, encoded, `"waiting":4`, `"oldest":"2026-11-18T06:00:00Z"`)
+}
+
+// What is refused and sent again is shown with its reason, by partner and entitlement: the oldest
+// of it if it is much.
+func TestStatus_ShowsWhyUsageIsSentAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{})
+	w.Change(func(c *sandbox.Catalog) {
+		c.AWS.Customers[0].Suspended = true
+	})
+	w.Report(worldtest.OnAzure, rt.Hour, "d0 1")
+	w.Fault(sandbox.Fault{Marketplace: "azure", Fault: sandbox.Lost})
+	w.Report(worldtest.OnAWS, rt.Hour.Add(time.Hour), "d0 1, d1 1.5")
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 2.5, d1 1.5")
+	w.Set(closed.Add(time.Hour))
+	var last metering.EntitlementID
+	for i := range 22 {
+		e := worldtest.Entitlements()[2]
+		e.ID = metering.EntitlementID(fmt.Sprintf("google%02d", i))
+		e.Marketplace.UsageReportingID = fmt.Sprintf("project_number:%d", 100+i)
+		w.Change(func(c *sandbox.Catalog) {
+			c.Google.Entitlements = append(c.Google.Entitlements, sandbox.GoogleEntitlement{UsageReportingID: e.Marketplace.UsageReportingID, Service: rt.Service, State: sandbox.GoogleBillingDisabled})
+		})
+		w.PutEntitlement(e)
+		w.Report(e.ID, rt.Hour, "d0 2")
+		last = e.ID
+	}
+	do(t, operate.Run, request(t, w))
+	text, encoded := do(t, operate.ReadStatus, everywhere(t, w))
+	report := metering.ReportID(worldtest.Org, worldtest.OnAWS, rt.Hour)
+	has(t, text,
+		"AWS: records that were refused or may be billed, and are sent again: 4, of 1 entitlements; the oldest:",
+		`  organization "acme", entitlement "ent-aws": 4 records; report `+report+`, dimension "d0": 2.5, `+rt.Hour.Format(time.RFC3339)+`: attempts 1, code NOT_SUBSCRIBED: AWS's status is "CustomerNotSubscribed"`,
+		"GCP: records that were refused or may be billed, and are sent again: 22, of 22 entitlements; the oldest:", "attempts 1, code NOT_SUBSCRIBED: not sent: check reports BILLING_DISABLED",
+		"AZURE: records that were refused or may be billed, and are sent again: 1, of 1 entitlements; the oldest:", "attempts 1, code none: it may be billed: the last attempt has no definite response")
+	if n := strings.Count(text, "BILLING_DISABLED"); n != 20 || strings.Contains(text, string(last)) {
+		t.Errorf("%d entitlements at Google are shown:\n%s", n, text)
+	}
+	has(t, encoded, `"pending":[{"partner":"AWS","records":4,"entitlements":1,"oldest":[{"organization":"acme","report":"`+report+`"`, `"code":"NOT_SUBSCRIBED"`, `"attempts":1,"records":4}`)
+	w.Change(func(c *sandbox.Catalog) {
+		c.AWS.Customers[0].Suspended = false
+		for i := range c.Google.Entitlements {
+			c.Google.Entitlements[i].State = sandbox.GoogleActive
+		}
+	})
+	w.Set(closed.Add(3 * time.Hour))
+	do(t, operate.Run, request(t, w))
+	text, encoded = do(t, operate.ReadStatus, everywhere(t, w))
+	has(t, encoded, `"pending":[]`)
+	if strings.Contains(text, "sent again") {
+		t.Error(text)
+	}
 }
 
 // closed is when the hour rt.Hour closes.

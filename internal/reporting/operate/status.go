@@ -25,6 +25,7 @@ type Status struct {
 	// Stopped is why nothing is reported; empty if usage is reported.
 	Stopped       string               `json:"stopped,omitempty"`
 	Partners      []PartnerStatus      `json:"partners"`
+	Pending       []PendingStatus      `json:"pending"`
 	Organizations []OrganizationStatus `json:"organizations"`
 	// DeadLetters are the messages in the dead-letter queues; absent if no queues are known.
 	DeadLetters *int `json:"deadLetters,omitempty"`
@@ -38,6 +39,26 @@ type PartnerStatus struct {
 	Organization metering.OrgID         `json:"organization"`
 	Entitlement  metering.EntitlementID `json:"entitlement"`
 }
+
+// PendingStatus is what a partner has refused, or may have billed, and is sent again.
+type PendingStatus struct {
+	Partner      metering.Partner `json:"partner"`
+	Records      int              `json:"records"`
+	Entitlements int              `json:"entitlements"`
+	Oldest       []Pending        `json:"oldest"` // one of each entitlement; at most maxPending
+}
+
+// Pending is the oldest record of an entitlement that was sent and has no outcome yet. Its code and
+// reason are of the last attempt.
+type Pending struct {
+	Organization metering.OrgID `json:"organization"`
+	Trouble
+	Attempts int `json:"attempts"`
+	Records  int `json:"records"` // such records of the entitlement
+}
+
+// maxPending is of how many entitlements of each partner ReadStatus shows what is sent again.
+const maxPending = 20
 
 // OrganizationStatus counts the work of an organization, and names the records that are not billed.
 type OrganizationStatus struct {
@@ -55,7 +76,7 @@ type OrganizationStatus struct {
 	Unknown   []Trouble `json:"unknown"`
 }
 
-// Trouble is a record that is REJECTED, CONFLICT or UNKNOWN.
+// Trouble is a record that is REJECTED, CONFLICT or UNKNOWN, or part of a Pending.
 type Trouble struct {
 	Report      string                 `json:"report"`
 	Entitlement metering.EntitlementID `json:"entitlement"`
@@ -104,6 +125,7 @@ func statusOf(ctx context.Context, tbl *table.Table, only metering.OrgID, now ti
 	if s.Organizations, err = r.organizations(ctx, now); err != nil {
 		return nil, err
 	}
+	s.Pending = r.pending()
 	s.Partners, err = r.partners(ctx)
 	return s, err
 }
@@ -207,9 +229,7 @@ func (r *reading) organizations(ctx context.Context, now time.Time) ([]Organizat
 			return nil, err
 		}
 		for _, troubles := range [][]Trouble{o.Failed, o.Conflicts, o.Unknown} {
-			slices.SortFunc(troubles, func(a, b Trouble) int {
-				return cmp.Or(a.Hour.Compare(b.Hour), cmp.Compare(a.Entitlement, b.Entitlement), cmp.Compare(a.Dimension, b.Dimension))
-			})
+			slices.SortFunc(troubles, Trouble.compare)
 		}
 		list = append(list, *o)
 	}
@@ -220,7 +240,7 @@ func (r *reading) organizations(ctx context.Context, now time.Time) ([]Organizat
 func (o *OrganizationStatus) add(h *reports.Hour) {
 	for i := range h.Sealed.Records {
 		r := &h.Sealed.Records[i]
-		t := Trouble{h.ID(), h.Entitlement, h.Start, r.Dimension, r.Quantity.String(), r.Outcome.Code, r.Outcome.Reason}
+		t := troubleOf(h, r, r.Outcome.Code, r.Outcome.Reason)
 		switch r.Outcome.Kind {
 		case reports.Rejected:
 			o.Failed = append(o.Failed, t)
@@ -230,6 +250,62 @@ func (o *OrganizationStatus) add(h *reports.Hour) {
 			o.Unknown = append(o.Unknown, t)
 		}
 	}
+}
+
+func troubleOf(h *reports.Hour, r *reports.Record, code metering.ProblemCode, reason string) Trouble {
+	return Trouble{h.ID(), h.Entitlement, h.Start, r.Dimension, r.Quantity.String(), code, reason}
+}
+
+// compare orders troubles: the oldest first.
+func (t Trouble) compare(u Trouble) int {
+	return cmp.Or(t.Hour.Compare(u.Hour), cmp.Compare(t.Entitlement, u.Entitlement), cmp.Compare(t.Dimension, u.Dimension))
+}
+
+// why is the reason of a trouble for people.
+func (t *Trouble) why() string { return cmp.Or(t.Reason, string(t.Code)) }
+
+// pending returns what is sent again, by partner.
+func (r *reading) pending() []PendingStatus {
+	by := map[metering.Partner]map[reports.Place]*Pending{} // by entitlement: the places have no hour
+	for _, h := range r.hours {
+		if h.State != reports.StateSealed {
+			continue
+		}
+		of := by[h.Sealed.Partner]
+		if of == nil {
+			of = map[reports.Place]*Pending{}
+		}
+		for i := range h.Sealed.Records {
+			record := &h.Sealed.Records[i]
+			if record.Outcome.Kind != reports.Undecided || record.Attempted() == 0 {
+				continue
+			}
+			code, reason := record.Pending()
+			p := Pending{h.Organization, troubleOf(h, record, code, reason), record.Attempted(), 1}
+			owner := reports.Place{Organization: h.Organization, Entitlement: h.Entitlement}
+			if known := of[owner]; known != nil {
+				if p.Records = known.Records + 1; known.compare(p.Trouble) < 0 {
+					known.Records = p.Records
+					continue
+				}
+			}
+			of[owner], by[h.Sealed.Partner] = &p, of
+		}
+	}
+	list := []PendingStatus{}
+	for _, partner := range slices.Sorted(maps.Keys(by)) {
+		s := PendingStatus{Partner: partner, Entitlements: len(by[partner])}
+		for _, p := range by[partner] {
+			s.Records += p.Records
+			s.Oldest = append(s.Oldest, *p)
+		}
+		slices.SortFunc(s.Oldest, func(a, b Pending) int {
+			return cmp.Or(a.Hour.Compare(b.Hour), cmp.Compare(a.Organization, b.Organization), cmp.Compare(a.Entitlement, b.Entitlement))
+		})
+		s.Oldest = s.Oldest[:min(len(s.Oldest), maxPending)]
+		list = append(list, s)
+	}
+	return list
 }
 
 // partners returns the oldest usage of each partner.
@@ -297,6 +373,15 @@ func (s *Status) WriteText(w io.Writer) error {
 		line("%s: the oldest usage that is not settled is of %s: organization %s, entitlement %s; %s",
 			cmp.Or(string(p.Partner), "no partner"), at(p.Oldest), metering.Quote(p.Organization), metering.Quote(p.Entitlement), p.due(s.Now))
 	}
+	for i := range s.Pending {
+		p := &s.Pending[i]
+		line("%s: records that were refused or may be billed, and are sent again: %d, of %d entitlements; the oldest:", p.Partner, p.Records, p.Entitlements)
+		for _, r := range p.Oldest {
+			line("  organization %s, entitlement %s: %d records; report %s, dimension %s: %s, %s: attempts %d, code %s: %s", metering.Quote(r.Organization),
+				metering.Quote(r.Entitlement), r.Records, r.Report, metering.Quote(r.Dimension), r.Quantity, at(r.Hour), r.Attempts,
+				cmp.Or(string(r.Code), "none"), r.why())
+		}
+	}
 	for i := range s.Organizations {
 		o := &s.Organizations[i]
 		line("Organization %s: groups waiting %d, failed %d; hours open %d, sealed %d, decided %d, of a newer version %d; records failed %d, conflicts %d, unknown %d",
@@ -307,7 +392,7 @@ func (s *Status) WriteText(w io.Writer) error {
 		}{{reports.Rejected, o.Failed}, {reports.Conflict, o.Conflicts}, {reports.Unknown, o.Unknown}} {
 			for _, t := range of.troubles {
 				line("  %s: report %s, dimension %s: %s of entitlement %s, %s: %s", of.kind, t.Report, metering.Quote(t.Dimension),
-					t.Quantity, metering.Quote(t.Entitlement), at(t.Hour), cmp.Or(t.Reason, string(t.Code)))
+					t.Quantity, metering.Quote(t.Entitlement), at(t.Hour), t.why())
 			}
 		}
 	}
