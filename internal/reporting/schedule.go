@@ -1,6 +1,7 @@
 package reporting
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,8 @@ import (
 const (
 	// hintsAtOnce is how many hints are enqueued together.
 	hintsAtOnce = 100
-	// maxDeadlines bounds how many entitlements are read for the deadlines of their oldest hours.
+	// maxDeadlines bounds how many entitlements are read for the deadlines of their oldest hours: of
+	// recent ones, and of older ones.
 	maxDeadlines = 2000
 )
 
@@ -43,17 +45,17 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 		return err
 	}
 	waits := waiting{}
-	note := func(p reports.Place) {
+	note := func(lane string, p reports.Place) {
 		if seen.Oldest.IsZero() || p.Hour.Before(seen.Oldest) {
 			seen.Oldest = p.Hour
 		}
 		if !now.Before(p.Hour.Add(time.Hour)) {
-			waits.add(p)
+			waits.add(line{p.Organization, lane, now.Sub(p.Hour) > metering.UsageWindow}, p)
 		}
 	}
 	err = w.Store.EachPlace(ctx, metering.HourOf(now), func(p reports.Place) error {
 		seen.Places++
-		note(p)
+		note("", p)
 		return enqueue(Hint{Place: p})
 	})
 	if err != nil {
@@ -61,7 +63,7 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 	}
 	last := ""
 	err = w.Store.EachSealed(ctx, func(lane string, next time.Time, p reports.Place) error {
-		note(p)
+		note(lane, p)
 		if lane == last || now.Before(next) {
 			return nil
 		}
@@ -80,44 +82,82 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 	return seen, err
 }
 
-// waiting has the first hour of each entitlement that has ended and is not settled. It closes
-// first, and has the first deadline.
-type waiting map[metering.OrgID]map[metering.EntitlementID]time.Time
+// waiting has the first hour of each entitlement of a line that has ended and is not settled. It
+// closes first, and has the first deadline.
+type waiting map[line]map[metering.EntitlementID]time.Time
 
-func (w waiting) add(p reports.Place) {
-	of := w[p.Organization]
+// line is a part of what waits whose deadlines are in the order of the hours, but for
+// cancellations: a lane is of one marketplace. What is not sealed has none. It is old if only
+// Google still takes it.
+type line struct {
+	organization metering.OrgID
+	lane         string
+	old          bool
+}
+
+func (w waiting) add(l line, p reports.Place) {
+	of := w[l]
 	if of == nil {
 		of = map[metering.EntitlementID]time.Time{}
-		w[p.Organization] = of
+		w[l] = of
 	}
 	if first, ok := of[p.Entitlement]; !ok || p.Hour.Before(first) {
 		of[p.Entitlement] = p.Hour
 	}
 }
 
+// oldest returns the oldest places of the lines, old or not, at most n: the first of each line,
+// then the second of each. So what may wait for a month at one marketplace does not hide what
+// waits for a day at another.
+func (w waiting) oldest(old bool, n int) []reports.Place {
+	type ranked struct {
+		reports.Place
+		rank int
+	}
+	var all []ranked
+	for l, of := range w {
+		if l.old != old {
+			continue
+		}
+		first := len(all)
+		for entitlement, hour := range of {
+			all = append(all, ranked{Place: reports.Place{Organization: l.organization, Entitlement: entitlement, Hour: hour}})
+		}
+		slices.SortFunc(all[first:], func(a, b ranked) int { return a.Hour.Compare(b.Hour) })
+		for i := range all[first:] {
+			all[first+i].rank = i
+		}
+	}
+	slices.SortFunc(all, func(a, b ranked) int { return cmp.Or(a.rank-b.rank, a.Hour.Compare(b.Hour)) })
+	places := make([]reports.Place, min(len(all), n))
+	for i := range places {
+		places[i] = all[i].Place
+	}
+	return places
+}
+
 // lookAtDeadlines finds out when the hours that wait closed, and their deadlines: of the oldest
 // ones if they are many. What can't be read of one organization hides none of another.
 func (w *Worker) lookAtDeadlines(ctx context.Context, waits waiting, now time.Time, seen *Overview) error {
-	var places []reports.Place
-	for org, of := range waits {
-		for entitlement, hour := range of {
-			places = append(places, reports.Place{Organization: org, Entitlement: entitlement, Hour: hour})
-		}
-	}
-	slices.SortFunc(places, func(a, b reports.Place) int { return a.Hour.Compare(b.Hour) })
-	ids := map[metering.OrgID][]metering.EntitlementID{}
-	for _, p := range places[:min(len(places), maxDeadlines)] {
-		ids[p.Organization] = append(ids[p.Organization], p.Entitlement)
+	most := cmp.Or(w.MaxDeadlines, maxDeadlines)
+	byOrg := map[metering.OrgID][]reports.Place{}
+	for _, p := range append(waits.oldest(true, most), waits.oldest(false, most)...) {
+		byOrg[p.Organization] = append(byOrg[p.Organization], p)
 	}
 	var failed []error
-	for org, ids := range ids {
-		terms, err := w.Store.TermsOf(ctx, org, ids, false)
+	for org, places := range byOrg {
+		var ids []metering.EntitlementID
+		for _, p := range places {
+			ids = append(ids, p.Entitlement)
+		}
+		slices.Sort(ids)
+		terms, err := w.Store.TermsOf(ctx, org, slices.Compact(ids), false)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("organization %s: %w", metering.Quote(org), err))
 			continue
 		}
-		for _, id := range ids {
-			hour, s := waits[org][id], reports.ScheduleBy(terms[id])
+		for _, p := range places {
+			hour, s := p.Hour, reports.ScheduleBy(terms[p.Entitlement])
 			// Without an entitlement, the schedule knows no closing time.
 			closes := metering.Later(hour.Add(time.Hour), s.Closes(hour))
 			if now.Before(closes) {

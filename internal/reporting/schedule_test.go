@@ -79,6 +79,91 @@ func TestSchedule_ReportsTheEarliestDeadline(t *testing.T) {
 	}
 }
 
+// googleBuyers adds buyers at Google to a world, which have no subscription, and returns all of them.
+func googleBuyers(w *worldtest.World, more int) []metering.EntitlementID {
+	buyers := []metering.EntitlementID{worldtest.OnGoogle}
+	for i := range more {
+		e := worldtest.Entitlements()[2]
+		e.ID, e.Marketplace.UsageReportingID = metering.EntitlementID(fmt.Sprint("google", i)), fmt.Sprint("project_number:", 100+i)
+		w.Change(func(c *sandbox.Catalog) {
+			c.Google.Entitlements = append(c.Google.Entitlements, sandbox.GoogleEntitlement{
+				UsageReportingID: e.Marketplace.UsageReportingID, Service: rt.Service, State: sandbox.GoogleBillingDisabled,
+			})
+		})
+		w.PutEntitlement(e)
+		buyers = append(buyers, e.ID)
+	}
+	return buyers
+}
+
+// Google's buyers without a subscription are attempted for a month. However many they are, they
+// hide no deadline of another marketplace, nor do others hide theirs.
+func TestSchedule_DeadlineIsNotHiddenByManyOfAnotherMarketplace(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	subscribe(w, false)
+	seen := func(at time.Time) reporting.Overview {
+		w.Set(at)
+		worker := w.Worker(w.Table)
+		worker.MaxDeadlines = 3
+		seen, err := worker.Schedule(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			hint, ok := w.Queue.Next()
+			if !ok {
+				return seen
+			}
+			if err := worker.Work(t.Context(), hint); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, e := range googleBuyers(w, 4) {
+		w.Report(e, rt.Hour, "d0 1")
+	}
+	googles := seen(closed).Deadline
+	if googles.Before(rt.Hour.Add(200 * time.Hour)) {
+		t.Fatalf("Google's deadline is %v", googles)
+	}
+	for _, days := range []int{0, 7} { // Google's hours are of the same day, and older
+		hour := rt.Hour.Add(time.Hour + time.Duration(days)*24*time.Hour)
+		w.Set(hour)
+		w.Report(worldtest.OnAWS, hour, "d0 1")
+		w.Report(worldtest.OnAzure, hour.Add(time.Hour), "d0 1")
+		seen(hour.Add(4 * time.Hour))
+		if got, want := seen(hour.Add(5*time.Hour)).Deadline, hour.Add(24*time.Hour); !got.Equal(want) {
+			t.Errorf("after %d days: the deadline is %v, want that of AWS, %v", days, got, want)
+		}
+		subscribe(w, true)
+		w.Change(func(c *sandbox.Catalog) { c.Google.Entitlements[0].State = sandbox.GoogleBillingDisabled })
+		seen(hour.Add(7 * time.Hour))
+		subscribe(w, false)
+		if got := seen(hour.Add(8 * time.Hour)).Deadline; !got.Equal(googles) {
+			t.Errorf("after %d days: the deadline is %v, want that of Google, %v", days, got, googles)
+		}
+	}
+}
+
+// The same of usage that waits for a connection, and has no lane yet.
+func TestSchedule_DeadlineIsNotHiddenByManyWithoutAConnection(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	for _, e := range googleBuyers(w, 4) {
+		w.Report(e, rt.Hour, "d0 1")
+	}
+	hour := rt.Hour.Add(7 * 24 * time.Hour)
+	w.Set(hour)
+	w.Report(worldtest.OnAWS, hour, "d0 1")
+	w.Set(hour.Add(3 * time.Hour))
+	worker := w.Worker(w.Table)
+	worker.MaxDeadlines = 3
+	if seen, err := worker.Schedule(t.Context()); err != nil || !seen.Deadline.Equal(hour.Add(24*time.Hour)) {
+		t.Errorf("%+v, %v; want the deadline %v", seen, err, hour.Add(24*time.Hour))
+	}
+}
+
 // Usage without a connection is not invisible: its hour closes by the default of the marketplace.
 func TestSchedule_UsageWithoutAConnectionGrowsOld(t *testing.T) {
 	t.Parallel()

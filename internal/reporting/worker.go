@@ -16,6 +16,8 @@ type Worker struct {
 	// MaxCandidates is how many groups a list of candidates has at most; 0 is 5000, whose ids take
 	// 180 KB of an item.
 	MaxCandidates int
+	// MaxDeadlines bounds of how many entitlements Schedule reads the deadlines; 0 is 2000.
+	MaxDeadlines int
 }
 
 // Overview is what Schedule has seen of the work of all organizations.
