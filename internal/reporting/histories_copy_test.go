@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ type tableCopy struct {
 type seenGroup struct {
 	metering.Group
 	hour     time.Time // that claimed it last
+	applied  int       // the version of that hour which gave it its status
 	inWork   bool
 	outcomes map[string]reports.Kind
 	claims   map[time.Time]claim // by hour
@@ -106,6 +108,17 @@ func (g *seenGroup) dimensions(c claim) map[string]bool {
 		all[strings.TrimPrefix(r.Key, "metric-")] = true
 	}
 	return all
+}
+
+// toReport returns what an hour takes of the group: all of it, or what failed of one that is
+// accepted in part.
+func (g *seenGroup) toReport() claim {
+	c := claim{maps.Clone(g.Records), len(g.MetaInfo.BillableRecords) > 0}
+	if slices.Contains(slices.Collect(maps.Values(g.outcomes)), reports.Accepted) {
+		maps.DeleteFunc(c.records, func(dimension string, _ metering.Quantity) bool { return g.outcomes[dimension] != reports.Rejected })
+		c.metered = false
+	}
+	return c
 }
 
 // follow makes the copy follow a write.
@@ -211,7 +224,12 @@ func (h *history) followGroup(who, pk, sk string) {
 		h.groups[id] = g
 	}
 	before := g.Status
-	g.Group, g.inWork, g.outcomes = group, out.Item["_work"] != nil, map[string]reports.Kind{}
+	g.Group, g.applied, g.inWork, g.outcomes = group, 0, out.Item["_work"] != nil, map[string]reports.Kind{}
+	if applied, ok := out.Item["_applied"].(*types.AttributeValueMemberN); ok {
+		if g.applied, err = strconv.Atoi(applied.Value); err != nil {
+			h.t.Error(err)
+		}
+	}
 	if kinds, ok := out.Item["_outcomes"].(*types.AttributeValueMemberM); ok {
 		for dimension, kind := range kinds.Value {
 			g.outcomes[dimension] = reports.Kind(kind.(*types.AttributeValueMemberS).Value)
@@ -228,11 +246,7 @@ func (h *history) followGroup(who, pk, sk string) {
 		text = " due " + due.Value[:13]
 	}
 	if g.Status == metering.StatusReportPending && before == metering.StatusCreated {
-		c := claim{maps.Clone(g.Records), len(g.MetaInfo.BillableRecords) > 0}
-		if slices.Contains(slices.Collect(maps.Values(g.outcomes)), reports.Accepted) {
-			maps.DeleteFunc(c.records, func(dimension string, _ metering.Quantity) bool { return g.outcomes[dimension] != reports.Rejected })
-			c.metered = false
-		}
+		c := g.toReport()
 		if _, twice := g.claims[g.hour]; twice {
 			h.fail("2. hour %s claims %s a second time", g.hour, id)
 		}
@@ -253,18 +267,24 @@ func parseHour(text string) (time.Time, error) {
 
 // members returns what the groups of an hour come to, by dimension.
 func (c *tableCopy) members(place reports.Place) map[string]*big.Rat {
-	totals := map[string]*big.Rat{}
-	var metered []*seenGroup
+	totals := c.aggregates(place)
 	for _, g := range c.groups {
-		taken, ok := g.claims[place.Hour]
-		switch {
-		case !ok || !g.of(place):
-		case taken.metered:
-			metered = append(metered, g)
-		default:
+		if taken := g.claims[place.Hour]; g.of(place) && !taken.metered {
 			for dimension, quantity := range taken.records {
 				add(totals, dimension, rat(quantity.String()), 1)
 			}
+		}
+	}
+	return totals
+}
+
+// aggregates returns what the billable records of an hour come to, by dimension.
+func (c *tableCopy) aggregates(place reports.Place) map[string]*big.Rat {
+	totals := map[string]*big.Rat{}
+	var metered []*seenGroup
+	for _, g := range c.groups {
+		if g.of(place) && g.claims[place.Hour].metered {
+			metered = append(metered, g)
 		}
 	}
 	slices.SortFunc(metered, func(a, b *seenGroup) int {
@@ -327,10 +347,6 @@ func add[K comparable](to map[K]*big.Rat, key K, x *big.Rat, sign int64) {
 
 // check checks the invariants 2 to 5 and 7 on the copy.
 func (h *history) check() {
-	type account struct {
-		metering.EntitlementID
-		dimension string
-	}
 	carry, used := map[account]*big.Rat{}, map[metering.EntitlementID]*big.Rat{}
 	in := map[string]int{}
 	for place, hour := range h.hours {
@@ -406,6 +422,7 @@ func (h *history) check() {
 			h.fail("7. %s is REPORT_PENDING in no report", id)
 		}
 	}
+	h.checkPlaces()
 }
 
 // checkEvidence checks invariant 3.

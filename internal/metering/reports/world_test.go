@@ -731,7 +731,7 @@ func (w *world) check() {
 		to[dimension].Add(to[dimension], new(big.Rat).Mul(value, big.NewRat(sign, 1)))
 	}
 	used := new(big.Rat)
-	scaled := false
+	excess := map[string]*big.Rat{"a": {}, "b": {}} // in units that are billed, less what is sent and in escrow
 	in := map[string]int{} // (group, dimension) in hours that are not REJECTED
 	for hour, h := range w.hours {
 		if h.Sealed == nil {
@@ -739,14 +739,13 @@ func (w *world) check() {
 		}
 		for i := range h.Sealed.Records {
 			r := &h.Sealed.Records[i]
-			q, one := ratOf(r.Quantity), big.NewRat(1, 1)
+			q := ratOf(r.Quantity)
 			out, got, drawn, scale := ratOfExact(r.CarryOut), ratOfExact(r.CarryIn), ratOfExact(r.Drawn), ratOfExact(r.Scale)
 			kind := r.Outcome.Kind
 			w.checkEvidence(hour, r)
 			if r.Outcome.Evidence == EvidenceSeal {
 				continue
 			}
-			scaled = scaled || scale.Cmp(one) != 0
 			left := new(big.Rat).Mul(new(big.Rat).Sub(ratOfExact(r.Members), drawn), scale)
 			right := new(big.Rat).Sub(new(big.Rat).Add(q, out), got)
 			if left.Cmp(right) != 0 {
@@ -758,10 +757,12 @@ func (w *world) check() {
 			if kind != Rejected {
 				add(carry, r.Dimension, got, -1)
 				used.Add(used, ratOfExact(r.DrawnAmount))
-				add(conserved, r.Dimension, q, 1)
 				add(conserved, r.Dimension, drawn, 1)
+				add(conserved, r.Dimension, new(big.Rat).Quo(right, scale), 1)
+				add(excess, r.Dimension, left, 1)
+				add(excess, r.Dimension, q, -1)
 				if kind != Accepted {
-					add(conserved, r.Dimension, out, 1)
+					add(excess, r.Dimension, out, -1)
 				}
 			}
 			// What is drawn is what it takes, but for the draw that exhausts the commit.
@@ -793,12 +794,14 @@ func (w *world) check() {
 		if got := ratOfExact(w.ledger.Carry[dimension]); got.Cmp(want) != 0 || got.Sign() < 0 {
 			w.fail("4. the carry of %s is %s, want %s", dimension, got, want)
 		}
-		add(conserved, dimension, ratOfExact(w.ledger.Carry[dimension]), 1)
+		if got := ratOfExact(w.ledger.Carry[dimension]); got.Cmp(excess[dimension]) != 0 {
+			w.fail("5. the excess of %s leaves %s, the carry is %s", dimension, excess[dimension], got)
+		}
 	}
 	if got := ratOfExact(w.ledger.Used); got.Cmp(used) != 0 || got.Sign() < 0 || got.Cmp(ratOf(w.terms.Entitlement.Info.CommitAmount)) > 0 {
 		w.fail("4. %s of the commit is used, want %s", got, used)
 	}
-	w.checkConservation(conserved, scaled)
+	w.checkConservation(conserved)
 }
 
 // checkEvidence checks that an outcome follows from its attempts, and what the marketplace has.
@@ -845,8 +848,9 @@ func (w *world) checkEvidence(hour time.Time, r *Record) {
 }
 
 // checkConservation checks that no usage is lost or counted twice, and that pending groups are
-// seen.
-func (w *world) checkConservation(conserved map[string]*big.Rat, scaled bool) {
+// seen. conserved is what the records account for, in units of usage: what is metered at list price
+// is divided by its scale.
+func (w *world) checkConservation(conserved map[string]*big.Rat) {
 	total := map[string]*big.Rat{"a": {}, "b": {}}
 	for _, g := range w.groups {
 		if g.Status == metering.StatusDeleted {
@@ -885,9 +889,6 @@ func (w *world) checkConservation(conserved map[string]*big.Rat, scaled bool) {
 		for dimension, q := range waits {
 			conserved[dimension].Add(conserved[dimension], ratOf(q))
 		}
-	}
-	if scaled {
-		return // what is in units of the list price can't be added to what is not
 	}
 	for dimension, want := range total {
 		if conserved[dimension].Cmp(want) != 0 {
