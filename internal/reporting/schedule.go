@@ -158,7 +158,7 @@ func (w *Worker) lookAtDeadlines(ctx context.Context, waits waiting, now time.Ti
 		}
 		for _, p := range places {
 			hour, s := p.Hour, reports.ScheduleBy(terms[p.Entitlement])
-			// Without an entitlement, the schedule knows no closing time.
+			// Of an hour after a cancellation that was dated back, the closing time lies before it.
 			closes := metering.Later(hour.Add(time.Hour), s.Closes(hour))
 			if now.Before(closes) {
 				continue

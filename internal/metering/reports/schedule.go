@@ -24,7 +24,7 @@ type Schedule struct {
 
 const (
 	cancelLock    = 10 * time.Minute // how long hours stay open after a cancellation
-	sendingMargin = time.Hour        // from closing an hour to its deadline, at least
+	sendingMargin = time.Hour        // from closing an hour to its deadline; less if little follows its end
 	googleResends = 3 * time.Hour    // for how long Google is trusted to recognize an operation
 )
 
@@ -68,9 +68,15 @@ func (s *Schedule) uncancelled(hour time.Time) time.Time {
 	return metering.WindowOf(s.Partner, hour, time.Time{}).End
 }
 
-// Closes is when the hour is sealed: no usage is added to it afterwards.
+// Closes is when the hour is sealed: no usage is added to it afterwards. That is not before its
+// end, unless a cancellation cuts it short. Google's last hour of a month has its deadline one hour
+// after its end: half of that is for usage that comes late.
 func (s *Schedule) Closes(hour time.Time) time.Time {
-	closes := metering.Earlier(hour.Add(time.Hour+s.Lock), s.uncancelled(hour).Add(-sendingMargin))
+	end := hour.Add(time.Hour)
+	closes := end.Add(s.Lock)
+	if deadline := s.uncancelled(hour); !deadline.IsZero() {
+		closes = metering.Earlier(closes, deadline.Add(-min(sendingMargin, deadline.Sub(end)/2)))
+	}
 	if !s.Cancel.IsZero() {
 		closes = metering.Earlier(closes, s.Cancel.Add(cancelLock))
 	}

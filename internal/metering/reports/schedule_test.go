@@ -48,10 +48,27 @@ func TestSchedule_DeadlineAndClosing(t *testing.T) {
 		{"Azure", "AZURE", 60, "06-30 23:00", "", "07-01 23:00", "07-01 01:00"},
 		{"Azure, cancelled", "AZURE", 60, "06-15 10:00", "06-15 10:20", "06-16 10:00", "06-15 10:30"},
 		{"Google", "GCP", 10, "06-15 10:00", "", "07-01 08:00", "06-15 11:10"},
-		{"Google, last hour in US Pacific", "GCP", 10, "07-01 06:00", "", "07-01 08:00", "07-01 07:00"},
+		{"AWS, month end, longest lock before it", "AWS", 720, "06-30 17:00", "", "07-01 06:00", "07-01 05:00"},
+		{"Azure, longest lock", "AZURE", 720, "06-30 23:00", "", "07-01 23:00", "07-01 12:00"},
+		{"Google, longest lock", "GCP", 50, "06-15 10:00", "", "07-01 08:00", "06-15 11:50"},
+		{"Google, last hour in US Pacific", "GCP", 10, "07-01 06:00", "", "07-01 08:00", "07-01 07:10"},
+		{"Google, last hour, no lock", "GCP", 0, "07-01 06:00", "", "07-01 08:00", "07-01 07:00"},
+		{"Google, last hour, longest lock", "GCP", 50, "07-01 06:00", "", "07-01 08:00", "07-01 07:30"},
+		{"Google, last hour but one, longest lock", "GCP", 50, "07-01 05:00", "", "07-01 08:00", "07-01 06:50"},
+		{"Google, last hour in winter", "GCP", 10, "12-01 07:00", "", "12-01 09:00", "12-01 08:10"},
+		{"Google, last hour of the year", "GCP", 10, "2027-01-01 07:00", "", "2027-01-01 09:00", "2027-01-01 08:10"},
+		{"Google, last hour before daylight saving time", "GCP", 10, "03-01 07:00", "", "03-01 09:00", "03-01 08:10"},
+		{"Google, last hour of daylight saving time's first month", "GCP", 10, "04-01 06:00", "", "04-01 08:00", "04-01 07:10"},
+		{"Google, last hour, cancelled in it", "GCP", 10, "07-01 06:00", "07-01 06:20", "07-01 07:20", "07-01 06:30"},
+		{"Google, last hour, cancelled at its end", "GCP", 10, "07-01 06:00", "07-01 06:58", "07-01 07:58", "07-01 07:08"},
+		{"Google, last hour, cancelled after its end", "GCP", 10, "07-01 06:00", "07-01 07:02", "07-01 08:00", "07-01 07:10"},
+		{"Azure, cancelled, month end", "AZURE", 60, "06-30 23:00", "06-30 23:20", "07-01 23:00", "06-30 23:30"},
+		{"AWS, cancelled, month end, longest lock", "AWS", 720, "06-30 23:00", "07-01 04:55", "07-01 05:55", "07-01 05:00"},
+		{"another marketplace", "ORACLE", 60, "06-15 10:00", "", "", "06-15 12:00"},
 		{"Google, first hour in US Pacific", "GCP", 10, "07-01 07:00", "", "08-01 08:00", "07-01 08:10"},
 		{"Google, winter", "GCP", 10, "01-31 23:00", "", "02-01 09:00", "02-01 00:10"},
 		// On 2026-11-01, 01:00 US Pacific is twice: the first counts.
+		{"Google, last hour before 01:00 is twice", "GCP", 10, "11-01 06:00", "", "11-01 08:00", "11-01 07:10"},
 		{"Google, 01:00 is twice", "GCP", 10, "10-31 23:00", "", "11-01 08:00", "11-01 00:10"},
 		{"Google, cancelled", "GCP", 10, "06-15 10:00", "06-15 10:20", "06-15 11:20", "06-15 10:30"},
 	} {
@@ -211,10 +228,40 @@ func TestSchedule_DueHoursAreOpen(t *testing.T) {
 			if from, to, ok := s.Sent(due); ok && (from.Before(due) || !from.Before(due.Add(time.Hour)) || !from.Before(to) || to.After(due.Add(time.Hour))) {
 				t.Fatalf("%s is sent as %s to %s", due, from, to)
 			}
-			if closes := s.Closes(due); s.Cancel.IsZero() && (closes.Before(due.Add(time.Hour)) || closes.After(s.Deadline(due).Add(-time.Hour))) {
-				t.Fatalf("%s closes at %s, its deadline is %s", due, closes, s.Deadline(due))
-			}
 			after = due
+		}
+	})
+}
+
+// An hour stays open for the connection's lock, or for half an hour if that is less. Then half an
+// hour is left to send it.
+func TestSchedule_ClosingKeepsTheLock(t *testing.T) {
+	for _, partner := range metering.Partners {
+		for _, lock := range []time.Duration{0, 5 * time.Minute, 10 * time.Minute, 30 * time.Minute, 50 * time.Minute, time.Hour, 12 * time.Hour} {
+			if partner == "GCP" && lock >= time.Hour {
+				continue // a connection can't have it
+			}
+			s := Schedule{Partner: partner, Lock: lock}
+			for hour := at("01-01 00:00"); hour.Before(at("2027-02-01 00:00")); hour = hour.Add(time.Hour) {
+				end, closes, deadline := hour.Add(time.Hour), s.Closes(hour), s.Deadline(hour)
+				if open := closes.Sub(end); open < min(lock, 30*time.Minute) || open > lock || deadline.Sub(closes) < 30*time.Minute {
+					t.Fatalf("%s with %s: %s closes at %s, its deadline is %s", partner, lock, hour, closes, deadline)
+				}
+			}
+		}
+	}
+}
+
+// A cancellation leaves 10 minutes for the usage before it, and 50 to send that.
+func TestSchedule_CancellationLeavesTimeOnBothSides(t *testing.T) {
+	begin := at("06-29 00:00")
+	rapid.Check(t, func(t *rapid.T) {
+		s := Schedule{Partner: rapid.SampledFrom(metering.Partners).Draw(t, "partner"), Lock: 10 * time.Minute}
+		hour := begin.Add(time.Duration(rapid.IntRange(0, 96).Draw(t, "hour")) * time.Hour)
+		s.Cancel = hour.Add(time.Duration(rapid.IntRange(1, 3*3600).Draw(t, "cancelled after")) * time.Second)
+		_, end, ok := s.Sent(hour)
+		if closes := s.Closes(hour); !ok || closes.Sub(end) != 10*time.Minute || s.Deadline(hour).Sub(closes) < 50*time.Minute {
+			t.Fatalf("%s ends at %s and closes at %s, its deadline is %s", hour, end, closes, s.Deadline(hour))
 		}
 	})
 }
