@@ -294,7 +294,7 @@ func (pl *planning) expire(ctx context.Context, g *metering.Group, code metering
 // moveGroup makes a group wait for the next hour that may take it, which it returns, or fails it.
 func (pl *planning) moveGroup(ctx context.Context, g *metering.Group) (due time.Time, err error) {
 	after := metering.Later(pl.place.Hour, pl.Store.Floor().Add(-time.Hour))
-	due, problem := pl.schedule.Due(g.UsedAt(), after, pl.Now())
+	due, problem := pl.schedule.Due(g.UsedAt(), after, g.LastUpdateTime, pl.Now())
 	switch problem {
 	case "":
 		return due, pl.Store.Move(ctx, pl.place, metering.GroupID(g.ID), due)

@@ -216,6 +216,51 @@ func TestWorker_FailsWhatCameTooLate(t *testing.T) {
 	}
 }
 
+// The window of the usage ends before a worker looks at it.
+func TestWorker_MovesOnWhatCameJustInTime(t *testing.T) {
+	t.Parallel()
+	for _, e := range everywhere {
+		for _, reported := range []bool{true, false} {
+			w := worldtest.NewWorld(t, sandbox.Options{})
+			billed, hour := "d0=2", rt.Hour.Add(time.Hour)
+			if reported {
+				w.Report(e, rt.Hour, "d0 1")
+				w.Set(closed)
+				w.Work()
+				billed = "d0=1 d0=2"
+			} else if e == worldtest.OnGoogle {
+				hour = rt.Hour // its window ends with the month
+			}
+			w.Set(rt.Hour.Add(24*time.Hour - 2*time.Minute))
+			late := w.Report(e, rt.Hour.Add(20*time.Minute), "d0 2")
+			w.Set(rt.Hour.Add(24*time.Hour + time.Minute))
+			w.Work()
+			want(t, string(e)+" billed", w.Billed(), billed)
+			want(t, string(e)+" group", w.Status(late), "REPORTED")
+			want(t, string(e)+" hour", outcome(w, e, hour, "d0"), "SETTLED ACCEPTED RESPONSE")
+		}
+	}
+}
+
+// Google's last hour of a month has its deadline an hour after its end. Usage of its last minutes
+// is billed if it comes within the lock.
+func TestWorker_BillsLateUsageOfGooglesLastHourOfAMonth(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	end := metering.MonthAfter("GCP", rt.Hour)
+	w.Set(end.Add(-2 * time.Minute))
+	first := w.Report(worldtest.OnGoogle, end.Add(-30*time.Minute), "d0 1")
+	w.Set(end.Add(4 * time.Minute))
+	w.Work()
+	want(t, "first", w.Status(first), "CREATED")
+	w.Set(end.Add(6 * time.Minute))
+	late := w.Report(worldtest.OnGoogle, end.Add(-2*time.Minute), "d0 2")
+	w.Set(end.Add(12 * time.Minute))
+	w.Work()
+	want(t, "billed", w.Billed(), "d0=3")
+	want(t, "groups", w.Status(first)+" "+w.Status(late), "REPORTED REPORTED")
+}
+
 func TestWorker_IsUnknownAtTheEndOfADoubt(t *testing.T) {
 	t.Parallel()
 	w := worldtest.NewWorld(t, sandbox.Options{})

@@ -120,7 +120,7 @@ func (t *Table) judgeRetried(ctx context.Context, r *retrying) error {
 			return err
 		}
 		schedule := reports.ScheduleBy(r.terms)
-		due, problem := schedule.Due(judged.Timestamp, reported, r.Now)
+		due, problem := schedule.Due(judged.Timestamp, reported, r.Now, r.Now)
 		switch {
 		case problem == "":
 			r.due = due

@@ -24,7 +24,8 @@ type Schedule struct {
 
 const (
 	cancelLock    = 10 * time.Minute // how long hours stay open after a cancellation
-	sendingMargin = time.Hour        // from closing an hour to its deadline; less if little follows its end
+	sendingMargin = time.Hour        // from closing an hour to its deadline; less if little is left
+	lookingTime   = time.Hour        // in which workers look at new usage, also if they fail some times
 	googleResends = 3 * time.Hour    // for how long Google is trusted to recognize an operation
 )
 
@@ -98,37 +99,45 @@ func (s *Schedule) SendUntil(hour, doubt time.Time) time.Time {
 // asked again, with that hour as after. A due hour never decreases.
 //
 // It returns EXPIRED if the window of the usage is over, and NO_HOUR_LEFT if no later hour may take
-// the usage: the month of the marketplace, or the entitlement, ends first.
-func (s *Schedule) Due(at, after, now time.Time) (hour time.Time, problem metering.ProblemCode) {
+// the usage: the month of the marketplace, or the entitlement, ends first. created is when the
+// usage was reported or retried: if its window ends while it waits to be looked at, it is not late,
+// and may be reported in a later hour.
+func (s *Schedule) Due(at, after, created, now time.Time) (hour time.Time, problem metering.ProblemCode) {
 	own := metering.HourOf(at)
+	over := s.over(own, now)
 	hour = metering.Later(own, metering.HourOf(s.Start))
 	if !after.IsZero() {
 		hour = metering.Later(hour, metering.HourOf(after).Add(time.Hour))
 	}
-	if s.over(own, now) {
-		if !s.Carry {
-			return time.Time{}, metering.ProblemExpired
-		}
-		hour = metering.Later(hour, s.firstOpen(now))
+	switch {
+	case over && s.Carry:
+		hour = metering.Later(hour, s.firstOpen(now, sendingMargin))
+	case over && s.over(own, metering.Later(created, now.Add(-lookingTime))):
+		return time.Time{}, metering.ProblemExpired
+	case over: // its month may have no other hour
+		hour = metering.Later(hour, s.firstOpen(now, sendingMargin/2))
 	}
 	switch {
 	case !s.Carry && !hour.Before(metering.MonthAfter(s.Partner, own)),
 		!s.End.IsZero() && !hour.Before(s.End),
 		!s.Cancel.IsZero() && !hour.Before(s.Cancel),
 		s.over(hour, now):
+		if over && !s.Carry {
+			return time.Time{}, metering.ProblemExpired
+		}
 		return time.Time{}, metering.ProblemNoHourLeft
 	}
 	return hour, ""
 }
 
-// firstOpen is the first hour whose window is open long enough to send usage that is carried.
-// Google asks for usage within the hour: its first is the current one.
-func (s *Schedule) firstOpen(now time.Time) time.Time {
+// firstOpen is the first hour whose window is open for longer than the margin, to send usage whose
+// own window is over. Google asks for usage within the hour: its first is the current one.
+func (s *Schedule) firstOpen(now time.Time, margin time.Duration) time.Time {
 	if s.Partner == "GCP" {
 		return metering.HourOf(now)
 	}
-	hour := metering.HourOf(now.Add(sendingMargin - metering.UsageWindow)).Add(time.Hour)
-	if !now.Before(s.uncancelled(hour).Add(-sendingMargin)) {
+	hour := metering.HourOf(now.Add(margin - metering.UsageWindow)).Add(time.Hour)
+	if !now.Before(s.uncancelled(hour).Add(-margin)) {
 		hour = metering.MonthAfter(s.Partner, hour)
 	}
 	return hour

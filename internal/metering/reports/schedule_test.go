@@ -117,6 +117,7 @@ func TestSchedule_Due(t *testing.T) {
 		now, want    string
 		problem      metering.ProblemCode
 	}{
+		// The usage is reported or retried now.
 		{"own hour", aws, "06-15 10:20", "", "06-15 10:21", "06-15 10:00", ""},
 		{"own hour, closed but without a report", aws, "06-15 10:20", "", "06-16 09:59", "06-15 10:00", ""},
 		{"own hour, slightly in the future", aws, "06-15 11:02", "", "06-15 10:59", "06-15 11:00", ""},
@@ -154,11 +155,89 @@ func TestSchedule_Due(t *testing.T) {
 		{"another marketplace", Schedule{Partner: "ORACLE"}, "06-15 10:20", "", "06-25 10:00", "06-15 10:00", ""},
 		{"Google, carried", googleCarry, "06-15 06:20", "", "07-20 07:30", "07-20 07:00", ""},
 	} {
-		hour, problem := test.s.Due(at(test.usage), at(test.after), at(test.now))
+		hour, problem := test.s.Due(at(test.usage), at(test.after), at(test.now), at(test.now))
 		if !hour.Equal(at(test.want)) || problem != test.problem {
 			t.Errorf("%s: %s %s, want %s %s", test.name, hour, problem, test.want, test.problem)
 		}
 	}
+}
+
+// The window of usage ends between its report and the first look of a worker.
+func TestSchedule_UsageThatCameInTimeMovesOn(t *testing.T) {
+	const expired, none = metering.ProblemExpired, metering.ProblemNoHourLeft
+	with := func(partner metering.Partner, start, end, cancel string, carry bool) Schedule {
+		return Schedule{Partner: partner, Start: at(start), End: at(end), Cancel: at(cancel), Carry: carry}
+	}
+	aws, azure, google := with("AWS", "", "", "", false), with("AZURE", "", "", "", false), with("GCP", "", "", "", false)
+	for _, test := range []struct {
+		name         string
+		s            Schedule
+		usage, after string
+		created, now string
+		want         string
+		problem      metering.ProblemCode
+	}{
+		{"AWS, its hour has a report", aws, "06-15 10:20", "06-15 10:00", "06-16 09:58", "06-16 10:01", "06-15 11:00", ""},
+		{"Azure, its hour has a report", azure, "06-15 10:20", "06-15 10:00", "06-16 09:58", "06-16 10:01", "06-15 11:00", ""},
+		{"AWS, its hour has none", aws, "06-15 10:20", "", "06-16 09:58", "06-16 10:01", "06-15 11:00", ""},
+		{"AWS, later hours have reports", aws, "06-15 10:20", "06-15 17:00", "06-16 09:58", "06-16 10:01", "06-15 18:00", ""},
+		{"AWS, in the last moment", aws, "06-15 10:20", "06-15 10:00", "06-16 09:59:59.999", "06-16 10:00", "06-15 11:00", ""},
+		{"AWS, a moment too late", aws, "06-15 10:20", "06-15 10:00", "06-16 10:00", "06-16 10:00", "", expired},
+		{"AWS, too late, accepted without validation", aws, "06-15 10:20", "", "06-16 10:05", "06-16 10:06", "", expired},
+		{"AWS, looked at late: the next window ends soon", aws, "06-15 10:20", "06-15 10:00", "06-16 09:58", "06-16 10:45", "06-15 12:00", ""},
+		{"AWS, looked at within the hour", aws, "06-15 10:20", "", "06-16 09:58", "06-16 10:57", "06-15 12:00", ""},
+		{"AWS, not looked at for an hour", aws, "06-15 10:20", "", "06-15 10:21", "06-16 11:00", "", expired},
+		{"AWS, not looked at for a day", aws, "06-15 10:20", "06-15 10:00", "06-16 09:58", "06-17 09:58", "", expired},
+		{"AWS, reported at once, a short outage ends after the window", aws, "06-15 10:20", "", "06-15 10:21", "06-16 10:50", "06-15 12:00", ""},
+		{"AWS, end of the month", aws, "06-30 20:20", "06-30 20:00", "07-01 05:58", "07-01 06:01", "", expired},
+		{"AWS, end of the month, the last window", aws, "06-30 05:20", "06-30 05:00", "07-01 04:58", "07-01 05:01", "06-30 06:00", ""},
+		{"AWS, end of the month, carried", with("AWS", "", "", "", true), "06-30 20:20", "06-30 20:00", "07-01 05:58", "07-01 06:01", "07-01 00:00", ""},
+		{"AWS, carried", with("AWS", "", "", "", true), "06-15 10:20", "06-15 10:00", "06-16 09:58", "06-16 10:01", "06-15 12:00", ""},
+		{"Azure, the last hour but one of the month", azure, "06-30 22:20", "06-30 22:00", "07-01 21:58", "07-01 22:01", "06-30 23:00", ""},
+		{"Azure, the last hour of the month", azure, "06-30 23:20", "", "07-01 22:58", "07-01 23:01", "", expired},
+		{"Google, the month is over", google, "06-15 10:20", "", "07-01 07:58", "07-01 08:01", "", expired},
+		{"Google, the month is over, carried", with("GCP", "", "", "", true), "06-15 10:20", "", "07-01 07:58", "07-01 08:01", "07-01 08:00", ""},
+		{"Google, its hour has a report", google, "06-15 10:20", "06-15 10:00", "06-30 10:20", "06-30 10:25", "06-15 11:00", ""},
+		{"AWS, the entitlement has ended", with("AWS", "", "06-15 11:00", "", false), "06-15 10:20", "06-15 10:00", "06-16 09:58", "06-16 10:01", "", expired},
+		{"AWS, the entitlement ends in the next hour", with("AWS", "", "06-15 11:30", "", false), "06-15 10:20", "06-15 10:00", "06-16 09:58", "06-16 10:01", "06-15 11:00", ""},
+		{"AWS, cancelled", with("AWS", "", "", "06-15 12:30", false), "06-15 10:20", "06-15 10:00", "06-15 13:28", "06-15 13:31", "", expired},
+		{"Azure, cancelled", with("AZURE", "", "", "06-15 12:30", false), "06-15 10:20", "06-15 10:00", "06-16 09:58", "06-16 10:01", "06-15 11:00", ""},
+		{"AWS, carried past the end", with("AWS", "", "06-15 11:00", "", true), "06-15 10:20", "06-15 10:00", "06-16 09:58", "06-16 10:01", "", none},
+		{"AWS, of before the start", with("AWS", "06-15 12:30", "", "", false), "06-15 10:20", "", "06-16 09:58", "06-16 10:01", "06-15 12:00", ""},
+	} {
+		hour, problem := test.s.Due(at(test.usage), at(test.after), at(test.created), at(test.now))
+		if !hour.Equal(at(test.want)) || problem != test.problem {
+			t.Errorf("%s: %s %s, want %s %s", test.name, hour, problem, test.want, test.problem)
+		}
+	}
+}
+
+// Usage that was reported in time, and that a worker looks at within a quarter of an hour, expires
+// only if each hour from its own to the end of its month or entitlement is over, or nearly so.
+func TestSchedule_UsageThatCameInTimeExpiresOnlyAtAnEnd(t *testing.T) {
+	begin := at("06-28 00:00")
+	rapid.Check(t, func(t *rapid.T) {
+		s := Schedule{Partner: rapid.SampledFrom(metering.Partners).Draw(t, "partner")}
+		usage := begin.Add(time.Duration(rapid.Int64Range(0, 4*24*3600).Draw(t, "usage")) * time.Second)
+		if rapid.Bool().Draw(t, "ends") {
+			s.End = usage.Add(time.Duration(rapid.Int64Range(1, 30*3600).Draw(t, "end")) * time.Second)
+		}
+		if rapid.Bool().Draw(t, "cancelled") {
+			s.Cancel = usage.Add(time.Duration(rapid.Int64Range(1, 30*3600).Draw(t, "cancel")) * time.Second)
+		}
+		own := metering.HourOf(usage)
+		created := s.Deadline(own).Add(-time.Duration(rapid.IntRange(1, 900).Draw(t, "created before the deadline")) * time.Second)
+		now := created.Add(time.Duration(rapid.IntRange(0, 900).Draw(t, "looked at after")) * time.Second)
+		if _, problem := s.Due(usage, own, created, now); problem != metering.ProblemExpired {
+			return
+		}
+		for hour := own; hour.Before(metering.MonthAfter(s.Partner, own)); hour = hour.Add(time.Hour) {
+			ended := !s.End.IsZero() && !hour.Before(s.End) || !s.Cancel.IsZero() && !hour.Before(s.Cancel)
+			if !ended && now.Add(sendingMargin/2).Before(s.Deadline(hour)) {
+				t.Fatalf("usage of %s, created %s, expires at %s, and the deadline of %s is %s", usage, created, now, hour, s.Deadline(hour))
+			}
+		}
+	})
 }
 
 func TestSchedule_Sent(t *testing.T) {
@@ -206,9 +285,10 @@ func TestSchedule_DueHoursAreOpen(t *testing.T) {
 			Lock: time.Duration(rapid.IntRange(0, 50).Draw(t, "lock")) * time.Minute, Carry: rapid.Bool().Draw(t, "carry"),
 		}
 		usage, now := moment(t, "usage"), moment(t, "now")
+		created := metering.Earlier(moment(t, "created"), now)
 		var after time.Time
 		for range 30 {
-			due, problem := s.Due(usage, after, now)
+			due, problem := s.Due(usage, after, created, now)
 			if problem != "" {
 				if !due.IsZero() {
 					t.Fatalf("%s and %s", due, problem)

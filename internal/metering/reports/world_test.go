@@ -79,6 +79,7 @@ type request struct {
 type worldGroup struct {
 	metering.Group
 	at     time.Time
+	since  time.Time // when it was reported or retried
 	due    time.Time
 	listed time.Time // the due hour that the index shows; zero if it shows none
 	report time.Time // the hour that claimed it
@@ -181,7 +182,8 @@ func (w *world) report() {
 	if len(w.groups) >= 8 {
 		return
 	}
-	g := &worldGroup{at: w.now.Add(-time.Duration(w.choose(4)) * 30 * time.Minute)}
+	ago := []time.Duration{0, 30 * time.Minute, time.Hour, 90 * time.Minute, 23*time.Hour + 50*time.Minute}[w.choose(5)]
+	g := &worldGroup{at: w.now.Add(-ago), since: w.now}
 	g.Partner = w.schedule.Partner
 	g.ID, g.Status, g.Records = fmt.Sprintf("g%d", w.named), metering.StatusCreated, map[string]metering.Quantity{}
 	for _, dimension := range []string{"a", "b"}[:1+w.choose(2)] {
@@ -198,7 +200,7 @@ func (w *world) moveOn(g *worldGroup, after time.Time) {
 	if !w.floor.IsZero() {
 		after = metering.Later(after, w.floor.Add(-time.Hour))
 	}
-	due, problem := w.schedule.Due(g.at, after, w.now)
+	due, problem := w.schedule.Due(g.at, after, g.since, w.now)
 	if g.due = due; problem != "" {
 		g.Status = metering.StatusReportFailed
 	}
@@ -235,7 +237,7 @@ func (w *world) user() {
 			w.resolve(g)
 			return
 		}
-		g.Status, g.only = metering.StatusCreated, retry.Only
+		g.Status, g.only, g.since = metering.StatusCreated, retry.Only, w.now
 		if retry.Convert {
 			g.states = nil
 		}

@@ -107,7 +107,7 @@ func (e *enqueuing) due(ctx context.Context, g *metering.Group) (time.Time, *Ref
 		return refuse(p.Code, "%s", p.Message)
 	}
 	schedule := reports.ScheduleBy(terms)
-	due, code := schedule.Due(used, time.Time{}, now)
+	due, code := schedule.Due(used, time.Time{}, now, now)
 	if code != "" {
 		return refuse(code, "no hour may take usage of %s", at(used))
 	}
