@@ -34,6 +34,10 @@ const (
 	// EventExpired: the window of records or groups ended before they were billed (EXPIRED), also
 	// because their hour could not be sealed, or no later hour may take them (NO_HOUR_LEFT).
 	EventExpired Event = "expired"
+	// EventUnitsCarried: records were sealed with more than their marketplace takes of an hour: one
+	// unit or more of each waits for the next hour with usage. Rounding carries less, except at
+	// Azure beyond 15 digits.
+	EventUnitsCarried Event = "unitsCarried"
 	// EventNoConnection: usage has waited for a connection, or for identifiers, for longer than
 	// NoConnectionAfter, or failed for want of one.
 	EventNoConnection Event = "noConnection"
@@ -80,7 +84,7 @@ var units = map[string]string{
 
 var levels = map[Event]slog.Level{
 	EventScheduled: slog.LevelInfo, EventAccepted: slog.LevelInfo, EventThrottled: slog.LevelInfo, EventStaleWork: slog.LevelInfo,
-	EventReconciled: slog.LevelInfo, EventDuplicate: slog.LevelWarn, EventRejected: slog.LevelWarn, EventNoConnection: slog.LevelWarn,
+	EventReconciled: slog.LevelInfo, EventDuplicate: slog.LevelWarn, EventRejected: slog.LevelWarn, EventUnitsCarried: slog.LevelWarn, EventNoConnection: slog.LevelWarn,
 	EventGateClosed: slog.LevelWarn, EventConnectionRefused: slog.LevelWarn, EventConflict: slog.LevelError, EventUnknown: slog.LevelError,
 	EventExpired: slog.LevelError, EventSealStopped: slog.LevelError, EventUnknownVersion: slog.LevelError, EventUnclaimable: slog.LevelError,
 	EventFailed: slog.LevelError, EventUnreadableHint: slog.LevelError, EventDiffers: slog.LevelError,
@@ -106,6 +110,15 @@ func Count(ctx context.Context, log *slog.Logger, e Event, n int, attributes ...
 		return
 	}
 	log.Log(ctx, levels[e], EventLogged, append([]any{"event", string(e), string(e), n}, attributes...)...)
+}
+
+// countCarried counts the records that an hour was sealed with and that carry units.
+func (w *Worker) countCarried(ctx context.Context, h *reports.Hour) {
+	for i := range h.Sealed.Records {
+		if r := &h.Sealed.Records[i]; r.CarriesUnits() {
+			w.event(ctx, EventUnitsCarried, 1, at(h.Place()), "dimension", r.Dimension, "report", h.ID(), "quantity", r.Quantity.String(), "carried", r.CarryOut.Decimal(6))
+		}
+	}
 }
 
 // at is the attributes of a log line about a place.

@@ -475,6 +475,7 @@ func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 			if h = step.After; h.State == reports.StateDecided {
 				return h, nil
 			}
+			pl.countCarried(ctx, h)
 			if err := pl.Store.PutReport(ctx, h, of.listed); err != nil {
 				return nil, err
 			}

@@ -216,6 +216,32 @@ func TestWorker_FailsWhatCameTooLate(t *testing.T) {
 	}
 }
 
+// More than a marketplace takes of an hour is carried, and grows if it happens again: nobody would
+// see it, as all groups are REPORTED. A quantity of 0, beside
+// another dimension, bills what is carried.
+func TestWorker_CountsUnitsThatAreCarried(t *testing.T) {
+	t.Parallel()
+	most := map[metering.EntitlementID]string{worldtest.OnAWS: "9999999999.999999", worldtest.OnAzure: "9999999999999990000", worldtest.OnGoogle: "9223372036854775807"}
+	half := map[metering.EntitlementID]string{worldtest.OnAWS: "6000000000", worldtest.OnAzure: "9000000000000000000", worldtest.OnGoogle: "6000000000000000000"}
+	rest := map[metering.EntitlementID]string{worldtest.OnAWS: "2000000000.000001", worldtest.OnAzure: "8000000000000010000", worldtest.OnGoogle: "2776627963145224193"}
+	for _, e := range everywhere {
+		w := worldtest.NewWorld(t, sandbox.Options{})
+		first, second := w.Report(e, rt.Hour, "d0 "+half[e]+", d1 0.7"), w.Report(e, rt.Hour, "d0 "+half[e])
+		w.Set(closed)
+		w.Work()
+		h := w.Hour(e, rt.Hour)
+		want(t, string(e)+" sent", h.Record("d0").Quantity.String(), most[e])
+		want(t, string(e)+" carried", h.Record("d0").CarryOut.String(), rest[e])
+		want(t, string(e)+" groups", w.Status(first)+" "+w.Status(second), "REPORTED REPORTED")
+		want(t, string(e)+" events", strconv.Itoa(w.Log.Count(reporting.EventUnitsCarried)), "1")
+		w.Report(e, rt.Hour.Add(time.Hour), "d0 0, d1 1")
+		w.Set(closed.Add(time.Hour))
+		w.Work()
+		want(t, string(e)+" sent later", w.Hour(e, rt.Hour.Add(time.Hour)).Record("d0").Quantity.String(), rest[e])
+		want(t, string(e)+" events of what is carried no more", strconv.Itoa(w.Log.Count(reporting.EventUnitsCarried)), "1")
+	}
+}
+
 // The window of the usage ends before a worker looks at it.
 func TestWorker_MovesOnWhatCameJustInTime(t *testing.T) {
 	t.Parallel()

@@ -60,6 +60,10 @@ type Record struct {
 // Excess is what exceeds the commit.
 func (r *Record) Excess() metering.Exact { return r.Members.Sub(r.Drawn) }
 
+// CarriesUnits reports whether one unit or more is left for later hours: more than rounding leaves
+// of a quantity that the marketplace takes.
+func (r *Record) CarriesUnits() bool { return r.CarryOut.Cmp(one) >= 0 }
+
 // sends reports whether the record has something to send and no outcome.
 func (r *Record) sends() bool { return r.Outcome.Kind == Undecided && r.Quantity.Sign() > 0 }
 

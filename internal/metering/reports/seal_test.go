@@ -108,6 +108,32 @@ func ledgerText(l Ledger) string {
 	return text
 }
 
+// One unit or more is left only of what the marketplace does not take in a record.
+func TestSeal_CarriesUnits(t *testing.T) {
+	for _, test := range []struct {
+		partner metering.Partner
+		usage   string
+		carries bool
+	}{
+		{"AWS", "9999999999.9999999", false},
+		{"AWS", "10000000000.999998", false},
+		{"AWS", "10000000000.999999", true},
+		{"AWS", "12000000000", true},
+		{"AWS", "0.9999999", false},
+		{"AZURE", "123456789012345.9", false},
+		{"AZURE", "0.1234567890123459", false},
+		{"AZURE", "18000000000000000000", true},
+		{"GCP", "1.999999999", false},
+		{"GCP", "9223372036854775807.999", false},
+		{"GCP", "9223372036854775808", true},
+	} {
+		h, _ := sealed(t, entitlementOf(test.partner, "0", ""), nil, exacts("a "+test.usage), Ledger{})
+		if r := h.Record("a"); r.CarriesUnits() != test.carries {
+			t.Errorf("%s, %s: %s is carried, and it says %t", test.partner, test.usage, r.CarryOut, r.CarriesUnits())
+		}
+	}
+}
+
 func TestSeal_EachTerm(t *testing.T) {
 	beyond, list := []string{beyondCommit}, []string{beyondCommit, atListPrice}
 	for _, test := range []struct {
