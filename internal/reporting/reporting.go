@@ -98,6 +98,9 @@ type Result struct {
 	Reason   string    // the marketplace's own words, or why nothing is known
 	Accepted *Accepted // with Duplicate: what the marketplace reports of the earlier record, if anything
 	Raw      []byte    // the part of the response about this record
+
+	// OrLane is the fault of the lane that the refusal may be of, if it may be no record's.
+	OrLane LaneFault
 }
 
 // Next says how to continue with a record.
@@ -146,16 +149,23 @@ type Rule struct {
 	Next    Next
 	Problem metering.ProblemCode
 	Lane    LaneFault
+	OrLane  LaneFault
 }
 
 // Result returns the result of a record that the rule applies to.
 func (r Rule) Result(reason string) Result {
-	return Result{Verdict: r.Verdict, Next: r.Next, Problem: r.Problem, Reason: reason}
+	return Result{Verdict: r.Verdict, Next: r.Next, Problem: r.Problem, Reason: reason, OrLane: r.OrLane}
 }
 
 // SomeAtFault is the rule of a request that was refused because of some of its records.
 func SomeAtFault(problem metering.ProblemCode) Rule {
 	return Rule{Verdict: reports.Refused, Next: Bisect, Problem: problem}
+}
+
+// SomeOrLaneAtFault is the rule of a request that was refused because of some of its records, or
+// for a reason that is no record's: the response does not show which.
+func SomeOrLaneAtFault(fault LaneFault, problem metering.ProblemCode) Rule {
+	return Rule{Verdict: reports.Refused, Next: Bisect, Problem: problem, OrLane: fault}
 }
 
 // LaneAtFault is the rule of a request that was refused for a reason that is no record's.

@@ -136,10 +136,13 @@ func (c *Call) Rest(result Result) {
 }
 
 // Whole records a result of the whole request, and the fault of the lane. A single record can't be
-// bisected: it is the one at fault.
+// bisected: it is the one at fault, unless the lane may be.
 func (c *Call) Whole(rule Rule, reason string, response *Response) {
 	if rule.Next == Bisect && len(c.Sent) == 1 {
 		rule.Next = Done
+		if rule.OrLane != NoLaneFault {
+			rule.Next = Hourly
+		}
 	}
 	c.Rest(rule.Result(reason))
 	if rule.Lane != NoLaneFault {

@@ -107,6 +107,11 @@ type submission struct {
 	stopped     bool // the lane is refused, the connection can't be used, or the time is over
 	wrote       atomic.Bool
 
+	// Of refusals that may be the lane's (Result.OrLane).
+	passed   bool    // the marketplace has accepted or refused a record: the lane works
+	suspects []item  // refused before that, without a record of another entitlement
+	refusal  *Result // of the last suspect
+
 	mu    sync.Mutex
 	hints []Hint
 }
@@ -159,13 +164,66 @@ func (s *submission) send(ctx context.Context) error {
 		}
 	}
 	slices.SortStableFunc(due, func(a, b item) int { return cmp.Compare(a.again(), b.again()) })
+	probe := probeFirst(due)
 	records := recordsOf(due)
 	for len(due) > 0 && !s.stopped {
 		n := s.marketplace.Fit(records)
+		if probe {
+			n = 1
+		}
 		failed = append(failed, s.call(ctx, due[:n]))
 		due, records = due[n:], records[n:]
+		if probe {
+			s.suspect(ctx, 1)
+			probe = false
+		}
+	}
+	if !s.stopped && !s.passed {
+		s.suspect(ctx, 1)
+	}
+	for i := range s.suspects {
+		if s.stopped {
+			break
+		}
+		failed = append(failed, s.call(ctx, s.suspects[i:i+1])) // others have passed: now it is at fault
 	}
 	return errors.Join(failed...)
+}
+
+// probeFirst reports whether the lane was at fault in the last call with one of the items, so that
+// one item is to be sent alone. It moves that to the front: one of the entitlement of which nothing
+// was sent for longest, so that no record that is itself at fault stops the others for long.
+func probeFirst(due []item) bool {
+	last := map[metering.EntitlementID]time.Time{}
+	refused := false
+	for i := range due {
+		if a := due[i].lastAttempt(); a != nil {
+			refused = refused || a.Lane
+			last[due[i].hour.Entitlement] = metering.Later(last[due[i].hour.Entitlement], a.Time)
+		}
+	}
+	if !refused {
+		return false
+	}
+	first := 0
+	for i := range due {
+		if last[due[i].hour.Entitlement].Before(last[due[first].hour.Entitlement]) {
+			first = i
+		}
+	}
+	probe := due[first]
+	copy(due[1:], due[:first])
+	due[0] = probe
+	return true
+}
+
+// lastAttempt is the last attempt that is stored; nil if there is none.
+func (i *item) lastAttempt() *reports.Attempt {
+	attempts := i.hour.Record(i.dimension).Attempts
+	if len(attempts) == 0 {
+		return nil
+	}
+	return &attempts[len(attempts)-1]
 }
 
 // again is 0 for a record that was never sent, else 1.
@@ -209,8 +267,10 @@ func (s *submission) call(ctx context.Context, items []item) error {
 		return errors.Join(failed, s.respond(ctx, items, began, notSent(len(items))))
 	}
 	response := s.marketplace.Send(ctx, recordsOf(items))
+	s.judge(items, &response)
 	failed = errors.Join(failed, s.respond(ctx, items, began, response))
 	s.fault(ctx, items, &response)
+	s.suspect(ctx, maxSuspects)
 	var divided []item
 	for i := range items {
 		if response.Results[i].Next == Bisect {
@@ -224,6 +284,57 @@ func (s *submission) call(ctx context.Context, items []item) error {
 		failed = errors.Join(failed, s.call(ctx, half))
 	}
 	return failed
+}
+
+// maxSuspects is of how many entitlements records are refused, and none is accepted, until the lane
+// is taken for the cause.
+const maxSuspects = 3
+
+// judge decides what a refusal means that is some record's or the lane's. The marketplace refuses
+// the records of an entitlement alike, so they are not divided. They are at fault if another
+// request of this submission has passed, or if they were at fault before. Else they are suspects,
+// and wait for the lane.
+func (s *submission) judge(items []item, response *Response) {
+	s.passed = s.passed || slices.ContainsFunc(response.Results, Result.passed)
+	divisible := slices.ContainsFunc(items, func(i item) bool { return i.hour.Entitlement != items[0].hour.Entitlement })
+	for i := range items {
+		r := &response.Results[i]
+		if r.OrLane == NoLaneFault || r.Next == Bisect && divisible {
+			continue
+		}
+		r.Next = Hourly
+		if s.passed || items[i].wasAtFault(r.Problem) {
+			continue
+		}
+		r.Next = WaitForLane
+		s.suspects = append(s.suspects, items[i])
+		s.refusal = r
+	}
+}
+
+// passed reports whether the marketplace has read the record, and so accepted the credentials.
+func (r Result) passed() bool {
+	return r.Verdict == reports.Billed || r.Verdict == reports.Duplicate || r.Verdict == reports.Refused && r.Raw != nil
+}
+
+// wasAtFault reports whether the last attempt before this one that was the record's own was refused
+// with the problem: others of the lane passed then.
+func (i *item) wasAtFault(problem metering.ProblemCode) bool {
+	for _, a := range slices.Backward(i.hour.Record(i.dimension).Attempts) {
+		if a.Number != i.attempt && !a.Lane {
+			return a.Result == reports.Refused && a.Code == problem
+		}
+	}
+	return false
+}
+
+// suspect takes the lane for the cause if nothing has passed, and the suspects are of that many
+// entitlements.
+func (s *submission) suspect(ctx context.Context, enough int) {
+	if s.passed || len(grouped(s.suspects, func(i *item) metering.EntitlementID { return i.hour.Entitlement })) < enough {
+		return
+	}
+	s.fault(ctx, s.suspects, &Response{Lane: s.refusal.OrLane, LaneReason: s.refusal.Reason})
 }
 
 // notSent is the response of a call that was not made.
@@ -390,7 +501,7 @@ func (s *submission) hint(h Hint) {
 // response is the result as the decisions read it. With an error, the record is in doubt.
 func (r *Result) response() (reports.Response, error) {
 	response := reports.Response{
-		Result: r.Verdict, Receipt: r.Receipt, Code: r.Problem, Reason: r.Reason, Again: r.Next != Done, Lane: r.Next == WaitForLane,
+		Result: r.Verdict, Receipt: r.Receipt, Code: r.Problem, Reason: r.Reason, Again: r.Next != Done, Lane: r.Next == WaitForLane || r.Next == Bisect,
 	}
 	if r.Accepted == nil {
 		return response, nil

@@ -26,8 +26,8 @@ type Response struct {
 	// Again reports whether the same record may be billed if it is sent again: it was not
 	// processed, the lane was throttled, or the buyer may subscribe again.
 	Again bool
-	// Lane reports whether the refusal was about all that the connection sends: a throttle, or
-	// credentials that are refused. It does not delay the record as an attempt of its own does.
+	// Lane reports whether the refusal was about more than the record: a throttle, credentials that
+	// are refused, or a request that is divided. It does not delay the record as one of its own does.
 	Lane bool
 
 	// Of a duplicate, as far as the marketplace says what it has.

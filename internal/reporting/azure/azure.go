@@ -87,9 +87,6 @@ func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) repo
 		readResults(call, reply.Body)
 		call.Rest(reporting.Result{Reason: "Azure's response does not name the record"})
 	case refused && readable:
-		if reply.Status == http.StatusForbidden && len(call.Sent) == 1 {
-			rule.Next = reporting.Hourly
-		}
 		call.Whole(rule, reason, &response)
 	default:
 		call.Rest(reporting.Result{Reason: fmt.Sprintf("Azure's response is status %d, %s", reply.Status, reason)})

@@ -401,7 +401,7 @@ func TestSend_ExpiresInMayBeAString(t *testing.T) {
 	want(t, "billed", b.Billed(), "d0=1")
 }
 
-// If no half of a request passes, the lane is at fault: the worker sees each half refused.
+// The response does not show whether the lane is at fault: the worker sees each part refused.
 func TestSend_ApplicationOfAnotherPublisher(t *testing.T) {
 	b := rt.Start(t, sandbox.Options{})
 	m := of(b, nil)

@@ -45,9 +45,8 @@ var refusals = map[int]reporting.Rule{
 	400: reporting.SomeAtFault(metering.ProblemMarketplaceRefused),
 	401: reporting.LaneAtFault(reporting.CredentialsRefused, metering.ProblemNoConnection),
 	// The token is refused, or an event is for the resource of another publisher. Which of them,
-	// only bisecting shows: if both halves are refused, it is the lane. One event alone does not
-	// show it: it is sent again each hour.
-	403: reporting.SomeAtFault(metering.ProblemMarketplaceRefused),
+	// only other requests show: if one passes, the token is accepted (decision 59).
+	403: reporting.SomeOrLaneAtFault(reporting.CredentialsRefused, metering.ProblemMarketplaceRefused),
 	429: reporting.LaneAtFault(reporting.Throttled, metering.ProblemMarketplaceRefused),
 }
 
