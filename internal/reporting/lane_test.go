@@ -1,6 +1,7 @@
 package reporting_test
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
 	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
@@ -262,4 +264,68 @@ func TestSubmit_DividedRequestChargesNoRecord(t *testing.T) {
 		}
 	}
 	want(t, "events", strconv.Itoa(w.Log.Count(reporting.EventConnectionRefused)), "0")
+}
+
+// pausing is a table on which an operator pauses reporting once the response to a call is stored.
+type pausing struct {
+	*table.Table
+	w    *worldtest.World
+	t    *testing.T
+	done bool
+}
+
+func (p *pausing) Write(ctx context.Context, step *reports.Step) error {
+	err := p.Table.Write(ctx, step)
+	if err == nil && len(step.Calls) > 0 && !p.done {
+		p.done = true
+		if err := p.Table.Pause(ctx, "ann", p.w.Now()); err != nil {
+			p.t.Error(err)
+		}
+	}
+	return err
+}
+
+// Reporting is paused while a Submit has more to send: more than a request holds, or the halves of
+// one that was refused. It makes no further call.
+func TestSubmit_PauseEndsItBeforeTheNextCall(t *testing.T) {
+	t.Parallel()
+	for name, bad := range map[string]string{"full requests": "", "halves": "d3"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := worldtest.NewWorld(t, sandbox.Options{})
+			w.Change(func(c *sandbox.Catalog) {
+				for i, d := range c.AWS.Products[0].Dimensions {
+					if d.Key == bad {
+						c.AWS.Products[0].Dimensions[i].Key = "gone"
+					}
+				}
+			})
+			var usage []string
+			for i := range 30 {
+				usage = append(usage, fmt.Sprintf("d%d 1", i))
+			}
+			w.Report(worldtest.OnAWS, rt.Hour, strings.Join(usage, ", "))
+			w.Set(closed)
+			workBy(t, w, &pausing{Table: w.Table, w: w, t: t})
+			want(t, "calls", strconv.Itoa(len(w.Calls("BatchMeterUsage"))), "1")
+			want(t, "events", strconv.Itoa(w.Log.Count(reporting.EventGateClosed)), "1")
+			for _, r := range w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Records {
+				for _, a := range r.Attempts {
+					if a.Result == reports.InDoubt {
+						t.Errorf("an attempt of %s is in doubt: %+v", r.Dimension, a)
+					}
+				}
+			}
+			if err := w.Table.Resume(t.Context(), "ann", w.Now()); err != nil {
+				t.Fatal(err)
+			}
+			w.Set(closed.Add(2 * time.Minute))
+			w.Work()
+			billed := 30
+			if bad != "" {
+				billed--
+			}
+			want(t, "billed", strconv.Itoa(len(strings.Fields(w.Billed()))), strconv.Itoa(billed))
+		})
+	}
 }

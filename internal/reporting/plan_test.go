@@ -34,8 +34,9 @@ func TestWorker_MakesNoOtherRequests(t *testing.T) {
 		},
 		{
 			"send and decide",
-			"BatchGetItem BatchGetItem GetItem GetItem GetItem Query Query Query", // hour, terms; gate, connection, ledger; due, config, days
-			"TransactWriteItems TransactWriteItems",                               // attempt, outcome
+			// hour, terms; gate, connection, gate before the call, ledger; due, config, days
+			"BatchGetItem BatchGetItem GetItem GetItem GetItem GetItem Query Query Query",
+			"TransactWriteItems TransactWriteItems", // attempt, outcome
 		},
 		{
 			"apply and settle",

@@ -104,7 +104,7 @@ type submission struct {
 	lane        string
 	marketplace Marketplace // nil if the connection can't be used
 	hours       []*sending
-	stopped     bool // the lane is refused, the connection can't be used, or the time is over
+	stopped     bool // the lane is refused, the connection can't be used, workers are paused, or the time is over
 	wrote       atomic.Bool
 
 	// Of refusals that may be the lane's (Result.OrLane).
@@ -246,14 +246,18 @@ func recordOf(h *reports.Hour, r *reports.Record) *Record {
 	}
 }
 
-// call makes one call with the records of items: it stores an attempt in each of their hours,
-// sends, stores the responses, and decides. If the request was refused because of some of its
+// call makes one call with the records of items, unless workers are paused: it stores an attempt in
+// each of their hours, sends, stores the responses, and decides. If the request was refused because of some of its
 // records, it calls again with each half.
 func (s *submission) call(ctx context.Context, items []item) error {
 	if shortOf(ctx, sendMargin) {
 		s.stopped = true
 		s.hint(Hint{Lane: s.lane, Place: items[0].hour.Place()})
 		return nil
+	}
+	if closed, err := s.closed(ctx); closed || err != nil {
+		s.stopped = true
+		return err
 	}
 	began := s.Now().Round(0) // by the wall: a monotonic clock stands while a machine sleeps
 	items, failed := s.begin(ctx, items, began)

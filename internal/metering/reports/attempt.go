@@ -27,7 +27,7 @@ type Response struct {
 	// processed, the lane was throttled, or the buyer may subscribe again.
 	Again bool
 	// Lane reports whether the refusal was about more than the record: a throttle, credentials that
-	// are refused, or a request that is divided. It does not delay the record as one of its own does.
+	// are refused, a request that is divided. It does not delay the record as one of its own does.
 	Lane bool
 
 	// Of a duplicate, as far as the marketplace says what it has.
