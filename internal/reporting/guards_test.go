@@ -48,19 +48,7 @@ func (s spoilt) spoilt(h *reports.Hour) *reports.Hour {
 // workBy does what is due by a store.
 func workBy(t *testing.T, w *worldtest.World, store reporting.Store) {
 	t.Helper()
-	worker := w.Worker(store)
-	if _, err := worker.Schedule(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		hint, ok := w.Queue.Next()
-		if !ok {
-			return
-		}
-		if err := worker.Work(t.Context(), hint); err != nil {
-			t.Fatal(err)
-		}
-	}
+	w.WorkBy(w.Worker(store))
 }
 
 // A worker dies after its call. Only the attempt that it stored before shows that the record which

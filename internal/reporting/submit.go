@@ -247,8 +247,8 @@ func recordOf(h *reports.Hour, r *reports.Record) *Record {
 }
 
 // call makes one call with the records of items, unless workers are paused: it stores an attempt in
-// each of their hours, sends, stores the responses, and decides. If the request was refused because of some of its
-// records, it calls again with each half.
+// each of their hours, sends, stores the responses, and decides. If the request was refused because
+// of some of its records, it calls again with each half.
 func (s *submission) call(ctx context.Context, items []item) error {
 	if shortOf(ctx, sendMargin) {
 		s.stopped = true

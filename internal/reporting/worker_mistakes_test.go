@@ -1,12 +1,17 @@
 package reporting_test
 
 import (
+	"fmt"
+	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+	"github.com/marketmeter/marketmeter/internal/reporting/connect"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
 	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
 	"github.com/marketmeter/marketmeter/sandbox"
@@ -85,16 +90,73 @@ func TestWorkerMistakes_AnyDuplicateTakenAsSuccess(t *testing.T) {
 	}
 }
 
+// onTheWay changes each request that reports usage to the sandbox.
+type onTheWay func(*http.Request, string) (path, body string)
+
+func (change onTheWay) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !strings.HasSuffix(r.URL.Path, "/batchUsageEvent") {
+		return http.DefaultTransport.RoundTrip(r)
+	}
+	sent, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	path, body := change(r, string(sent))
+	r = r.Clone(r.Context())
+	r.URL.Path, r.Body, r.ContentLength = path, io.NopCloser(strings.NewReader(body)), int64(len(body))
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// workOnTheWay does what is due by workers whose requests are changed.
+func workOnTheWay(w *worldtest.World, change onTheWay) {
+	worker := w.Worker(w.Table)
+	worker.Marketplaces = connect.New(connect.Options{
+		Secrets: secrets(clientSecret), SandboxURL: w.URL, SandboxOnly: true, Now: w.Now, Transport: change,
+	})
+	w.WorkBy(worker)
+}
+
+// statuses returns the statuses of the responses to usage, as the report shows them.
+func statuses(t *testing.T, w *worldtest.World) (all []int) {
+	t.Helper()
+	calls, err := w.Table.Calls(t.Context(), reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAzure, Hour: rt.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range calls {
+		all = append(all, c.Status)
+	}
+	return all
+}
+
+// The sandbox refuses a whole request with 400, for an event with a member that it does not know;
+// and with 409, since the hour has another meter's event and the request has come to usageEvent.
 func TestWorkerMistakes_Azure400And409CountedAsSuccess(t *testing.T) {
 	t.Parallel()
 	w := worldtest.NewWorld(t, sandbox.Options{})
-	w.Change(func(c *sandbox.Catalog) {
-		c.Azure.Offers[0].Plans[0].Dimensions = c.Azure.Offers[0].Plans[0].Dimensions[1:]
-	})
-	group := w.Report(worldtest.OnAzure, rt.Hour, "d0 5")
+	good, bad := w.Report(worldtest.OnAzure, rt.Hour, "d0 5, d1 1"), w.Report(worldtest.OnAzure, rt.Hour, "d1 1, d2 7")
 	w.Set(closed)
+	workOnTheWay(w, func(r *http.Request, body string) (string, string) {
+		return r.URL.Path, strings.Replace(body, `"dimension":"d2"`, `"dimension":"d2","more":1`, 1)
+	})
+	want(t, "statuses", fmt.Sprint(statuses(t, w)), "[400 200 400]")
+	want(t, "good", w.Status(good), "REPORTED")
+	want(t, "bad", w.Status(bad), "REPORT_FAILED MARKETPLACE_REFUSED")
+	want(t, "billed", w.Billed(), "d0=5 d1=2")
+
+	w = worldtest.NewWorld(t, sandbox.Options{})
+	w.Set(closed)
+	want(t, "another meter", rt.Verdicts(send(w.Marketplace("AZURE"), rt.Azure("d0", "9"))), "billed done")
+	group := w.Report(worldtest.OnAzure, rt.Hour, "d0 5")
+	workOnTheWay(w, func(r *http.Request, body string) (string, string) {
+		return strings.Replace(r.URL.Path, "batchUsageEvent", "usageEvent", 1), strings.TrimSuffix(strings.TrimPrefix(body, `{"request":[`), `]}`)
+	})
+	want(t, "statuses", fmt.Sprint(statuses(t, w)), "[409]")
+	want(t, "group", w.Status(group), "REPORT_PENDING")
+	w.Set(closed.Add(5 * time.Minute))
 	w.Work()
-	want(t, "group", w.Status(group), "REPORT_FAILED DIMENSION_UNKNOWN")
+	want(t, "group", w.Status(group), "REPORT_FAILED CONFLICT")
+	want(t, "billed", w.Billed(), "d0=9")
 }
 
 func TestWorkerMistakes_RejectedEventsResentForever(t *testing.T) {

@@ -232,10 +232,15 @@ func (w *World) Worker(tbl reporting.Store) *reporting.Worker {
 	}
 }
 
-// Work schedules, and does what that enqueues and what follows from it, until nothing is left.
+// Work is WorkBy with a worker of the world.
 func (w *World) Work() {
 	w.t.Helper()
-	worker := w.Worker(w.Table)
+	w.WorkBy(w.Worker(w.Table))
+}
+
+// WorkBy schedules, and does what that enqueues and what follows from it, until nothing is left.
+func (w *World) WorkBy(worker *reporting.Worker) {
+	w.t.Helper()
 	if _, err := worker.Schedule(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
