@@ -23,8 +23,11 @@ const (
 
 // Submit sends the records of a lane that are due, first attempts before others, in full requests,
 // and decides their outcomes. It ends early if the marketplace refuses the whole lane; the hours
-// stay due.
+// stay due. It does nothing while the lane is left alone for that.
 func (w *Worker) Submit(ctx context.Context, lane string) error {
+	if w.Lanes.left(lane, w.Now()) {
+		return nil
+	}
 	if closed, err := w.closed(ctx); closed || err != nil {
 		return err
 	}
@@ -268,11 +271,15 @@ func (s *submission) call(ctx context.Context, items []item) error {
 	if late := s.Now().Round(0); late.Sub(began) > time.Minute || slices.ContainsFunc(items, func(i item) bool {
 		return !late.Before(i.hour.SendUntil(i.dimension, &i.hour.schedule))
 	}) {
-		return errors.Join(failed, s.respond(ctx, items, began, notSent(len(items))))
+		return errors.Join(failed, s.respond(ctx, items, began, time.Time{}, notSent(len(items))))
 	}
 	response := s.marketplace.Send(ctx, recordsOf(items))
 	s.judge(items, &response)
-	failed = errors.Join(failed, s.respond(ctx, items, began, response))
+	var notBefore time.Time
+	if response.Lane != NoLaneFault {
+		notBefore = s.laneWaits(response.RetryAfter)
+	}
+	failed = errors.Join(failed, s.respond(ctx, items, began, notBefore, response))
 	s.fault(ctx, items, &response)
 	s.suspect(ctx, maxSuspects)
 	var divided []item
@@ -356,6 +363,7 @@ func (s *submission) fault(ctx context.Context, items []item, response *Response
 		return
 	}
 	s.stopped = true
+	s.Lanes.leave(s.lane, s.Now(), s.laneWaits(response.RetryAfter))
 	event := EventConnectionRefused
 	if response.Lane == Throttled || response.Lane == Unreachable {
 		event = EventThrottled
@@ -363,6 +371,25 @@ func (s *submission) fault(ctx context.Context, items []item, response *Response
 	h := items[0].hour
 	s.event(ctx, event, 1, "organization", string(h.Organization), "partner", string(h.Sealed.Partner), "lane", s.lane,
 		"fault", response.Lane.String(), "reason", response.LaneReason, "retryAfterSeconds", int(response.RetryAfter.Seconds()))
+}
+
+// laneWaits returns until when the lane is left alone. After half of what is left of the window of
+// a record it is called again.
+func (s *submission) laneWaits(retryAfter time.Duration) time.Time {
+	now := s.Now()
+	wait := min(max(retryAfter, minLaneWait), maxLaneWait)
+	for _, h := range s.hours {
+		if h.State != reports.StateSealed {
+			continue
+		}
+		for i := range h.Sealed.Records {
+			r := &h.Sealed.Records[i]
+			if left := h.SendUntil(r.Dimension, &h.schedule).Sub(now); r.Outcome.Kind == reports.Undecided && left > 0 {
+				wait = min(wait, left/2)
+			}
+		}
+	}
+	return now.Add(wait)
 }
 
 // byHour groups items by their hours, in order.
@@ -428,9 +455,10 @@ func (s *submission) begin(ctx context.Context, items []item, now time.Time) (be
 	return slices.Concat(ready...), err
 }
 
-// respond stores the response of a call and decides. The results are in the order of the items. It
-// does so even if the context ends: what is not stored stays in doubt.
-func (s *submission) respond(ctx context.Context, items []item, began time.Time, response Response) error {
+// respond stores the response of a call and decides. The results are in the order of the items. The
+// next attempt is not before notBefore, in any process. It does so even if the context ends: what
+// is not stored stays in doubt.
+func (s *submission) respond(ctx context.Context, items []item, began, notBefore time.Time, response Response) error {
 	results := map[item]*Result{}
 	for i := range items {
 		results[items[i]] = &response.Results[i]
@@ -442,7 +470,7 @@ func (s *submission) respond(ctx context.Context, items []item, began time.Time,
 	failed := make([]error, len(hours))
 	return each(ctx, len(hours), func(n int) error {
 		for ; len(hours[n]) > 0; hours[n] = hours[n][1:] {
-			err := s.respondHour(ctx, hours[n][0], results, began, &response)
+			err := s.respondHour(ctx, hours[n][0], results, began, notBefore, &response)
 			if metering.CodeOf(err) == metering.Unavailable {
 				return err // again, from this hour on
 			}
@@ -453,7 +481,7 @@ func (s *submission) respond(ctx context.Context, items []item, began time.Time,
 }
 
 // respondHour is respond for one hour.
-func (s *submission) respondHour(ctx context.Context, items []item, results map[item]*Result, began time.Time, response *Response) error {
+func (s *submission) respondHour(ctx context.Context, items []item, results map[item]*Result, began, notBefore time.Time, response *Response) error {
 	h := items[0].hour
 	call := reports.StoredCall{
 		Time: began, Status: response.Status, RequestID: response.RequestID, CorrelationID: response.CorrelationID,
@@ -470,6 +498,7 @@ func (s *submission) respondHour(ctx context.Context, items []item, results map[
 	}
 	return s.decided(ctx, h, func(h reports.Hour) (after reports.Hour, err error) {
 		after = h
+		after.Next = notBefore
 		for _, i := range items {
 			result, err := results[i].response()
 			if err != nil {
@@ -524,10 +553,11 @@ func (r *Result) response() (reports.Response, error) {
 
 // decide stores a change of an hour, and the outcomes that its history allows then, again and again
 // while others change the hour or its ledger. It returns the hour as it is stored. A nil change
-// changes nothing else.
+// changes nothing else. If the change sets Next, the next attempt is not before that.
 func (w *Worker) decide(ctx context.Context, h *reports.Hour, s *reports.Schedule, change func(reports.Hour) (reports.Hour, error), calls []reports.StoredCall) (*reports.Hour, error) {
 	for attempt := 0; ; attempt++ {
 		after := *h
+		after.Next = time.Time{}
 		var err error
 		if change != nil {
 			if after, err = change(after); err != nil {
@@ -555,7 +585,11 @@ func (w *Worker) decide(ctx context.Context, h *reports.Hour, s *reports.Schedul
 					after, step.Ledger = decided, &left
 				}
 			}
-			after.Next = after.NextAttempt(s)
+			if next := after.NextAttempt(s); after.State == reports.StateSealed {
+				after.Next = metering.Later(after.Next, next)
+			} else {
+				after.Next = next
+			}
 		}
 		if after.Version == h.Version {
 			return h, nil // nothing has changed

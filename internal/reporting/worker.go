@@ -11,6 +11,7 @@ type Worker struct {
 	Store        Store
 	Marketplaces Marketplaces
 	Queue        Queue
+	Lanes        *Lanes // that were at fault; nil remembers none
 	Now          func() time.Time
 	Log          *slog.Logger
 	// MaxCandidates is how many groups a list of candidates has at most; 0 is 5000, whose ids take

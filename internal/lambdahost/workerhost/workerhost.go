@@ -109,6 +109,7 @@ func (e *Environment) worker(log *slog.Logger) *reporting.Worker {
 		Store:        e.Table,
 		Marketplaces: e.Marketplaces,
 		Queue:        reporting.Queues{Plan: queue("PLAN_QUEUE_URL"), Submit: queue("SUBMIT_QUEUE_URL")},
+		Lanes:        &reporting.Lanes{},
 		Now:          e.Now,
 		Log:          log,
 	}

@@ -38,5 +38,5 @@ func NewWorker(ctx context.Context, target *stack.Target, sandboxURL string, now
 	if err := sandbox.Check(ctx); err != nil {
 		return off("SANDBOX_URL is %s: %v", sandboxURL, err)
 	}
-	return reporting.Worker{Store: target.Table, Marketplaces: sandbox.Connector(now), Now: now, Log: Warnings(log)}, nil
+	return reporting.Worker{Store: target.Table, Marketplaces: sandbox.Connector(now), Lanes: &reporting.Lanes{}, Now: now, Log: Warnings(log)}, nil
 }

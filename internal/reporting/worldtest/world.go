@@ -40,6 +40,7 @@ type World struct {
 	TableName string
 	client    *dynamodb.Client
 	connector *connect.Connector
+	lanes     *reporting.Lanes
 	t         testing.TB
 }
 
@@ -83,7 +84,7 @@ func Quantity(text string) metering.Quantity {
 func NewWorld(t testing.TB, options sandbox.Options) *World {
 	t.Helper()
 	client, name := tabletest.Client(t)
-	w := &World{Box: rt.Start(t, options), Table: table.New(client, name), Log: &Events{}, Queue: &Hints{}, TableName: name, client: client, t: t}
+	w := &World{Box: rt.Start(t, options), Table: table.New(client, name), Log: &Events{}, Queue: &Hints{}, TableName: name, client: client, lanes: &reporting.Lanes{}, t: t}
 	w.connector = connect.New(connect.Options{Secrets: secrets{}, SandboxURL: w.URL, SandboxOnly: true, Now: w.Now})
 	for _, e := range Entitlements() {
 		w.PutEntitlement(e)
@@ -225,10 +226,10 @@ func (w *World) Hour(e metering.EntitlementID, hour time.Time) *reports.Hour {
 	return h
 }
 
-// Worker returns a worker of the world by a table.
+// Worker returns a worker of the world by a table. All are of one process.
 func (w *World) Worker(tbl reporting.Store) *reporting.Worker {
 	return &reporting.Worker{
-		Store: tbl, Marketplaces: w.connector, Queue: w.Queue, Now: w.Now, Log: slog.New(w.Log),
+		Store: tbl, Marketplaces: w.connector, Queue: w.Queue, Lanes: w.lanes, Now: w.Now, Log: slog.New(w.Log),
 	}
 }
 
