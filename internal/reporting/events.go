@@ -43,10 +43,11 @@ const (
 	EventNoConnection Event = "noConnection"
 	// EventSealStopped: an hour could not be sealed, and stays OPEN until its deadline.
 	EventSealStopped Event = "sealStopped"
-	// EventUnknownVersion: an item has a state or version that this program does not know, and was
-	// left alone.
+	// EventUnknownVersion: items, or entries of the index of work, have a state or version that this
+	// program does not know, and were left alone.
 	EventUnknownVersion Event = "unknownVersion"
-	// EventUnclaimable: groups could not be claimed because they are too large.
+	// EventUnclaimable: groups could not be claimed, or failed at their deadline, because they are
+	// too large.
 	EventUnclaimable Event = "unclaimable"
 	// EventGateClosed: workers do nothing, because an operator has paused them or the table is a
 	// restored one.
@@ -119,6 +120,18 @@ func (w *Worker) countCarried(ctx context.Context, h *reports.Hour) {
 			w.event(ctx, EventUnitsCarried, 1, at(h.Place()), "dimension", r.Dimension, "report", h.ID(), "quantity", r.Quantity.String(), "carried", r.CarryOut.Decimal(6))
 		}
 	}
+}
+
+// events are the events that the notices of the table are.
+var events = map[reports.Notice]Event{
+	reports.StaleWork: EventStaleWork, reports.UnknownWork: EventUnknownVersion, reports.TooLarge: EventUnclaimable,
+}
+
+// noticing returns a context whose calls of the store have their notices counted.
+func (w *Worker) noticing(ctx context.Context) context.Context {
+	return reports.WithNoticer(ctx, func(ctx context.Context, notice reports.Notice, n int, attributes ...any) {
+		w.event(ctx, events[notice], n, attributes...)
+	})
 }
 
 // at is the attributes of a log line about a place.

@@ -6,8 +6,11 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +58,62 @@ func TestEvents_AreMetrics(t *testing.T) {
 	}
 }
 
+// uses returns how often each selector or identifier is used in Go code that is no test, below the
+// folders. Those in declarations of constants, and in the tables levels and events, do not count.
+func uses(t *testing.T, folders ...string) map[string]int {
+	t.Helper()
+	n := map[string]int{}
+	for _, folder := range folders {
+		err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(node ast.Node) bool {
+				switch node := node.(type) {
+				case *ast.GenDecl:
+					return node.Tok != token.CONST
+				case *ast.ValueSpec:
+					return node.Names[0].Name != "levels" && node.Names[0].Name != "events"
+				case *ast.CallExpr:
+					if of, ok := node.Fun.(*ast.Ident); ok && of.Name == "notice" {
+						n["notice "+node.Args[1].(*ast.SelectorExpr).Sel.Name]++
+					}
+				case *ast.Ident:
+					n[node.Name]++
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// An alarm whose event nothing counts would never ring.
+func TestEvents_AreEachCountedSomewhere(t *testing.T) {
+	t.Parallel()
+	used := uses(t, ".", "../lambdahost", "../table")
+	noticed := map[Event]bool{}
+	for notice, name := range map[reports.Notice]string{reports.StaleWork: "StaleWork", reports.UnknownWork: "UnknownWork", reports.TooLarge: "TooLarge"} {
+		noticed[events[notice]] = used["notice "+name] > 0
+	}
+	if len(events) != len(noticed) {
+		t.Errorf("%d notices are events, want %d", len(events), len(noticed))
+	}
+	for name, e := range declaredEvents(t) {
+		if used[name] == 0 && !noticed[e] {
+			t.Errorf("%s is counted nowhere", name)
+		}
+	}
+}
+
 func TestEvent_IsOneLine(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -93,7 +152,13 @@ func TestEvent_IsOneLine(t *testing.T) {
 		{"a deadline that has passed", Overview{Places: 1, Closed: now.Add(-47 * time.Hour), Deadline: now.Add(-time.Hour)}, 47.0 * 3600, 0.0},
 	} {
 		w.scheduled(t.Context(), c.seen)
-		if got := line(); got[gaugeOldest] != c.oldest || got[gaugeDeadline] != c.deadline || got["scheduled"] != 1.0 || got["level"] != "INFO" {
+		got := line()
+		for gauge := range units {
+			if _, has := got[gauge]; !has && (gauge != gaugeDeadline || c.deadline != nil) {
+				t.Errorf("%s: it has no %s", c.name, gauge)
+			}
+		}
+		if got[gaugeOldest] != c.oldest || got[gaugeDeadline] != c.deadline || got["scheduled"] != 1.0 || got["level"] != "INFO" {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}

@@ -50,7 +50,7 @@ const (
 // enqueues. If the gate closes meanwhile, Plan claims, seals and moves on nothing more.
 func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
 	pl := planning{Worker: w, place: p}
-	err := pl.plan(ctx)
+	err := pl.plan(w.noticing(ctx))
 	switch {
 	case errors.Is(err, errClosed):
 		return nil

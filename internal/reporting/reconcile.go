@@ -28,6 +28,7 @@ const (
 //
 // It returns an error if it could not compare some of the days: the next run compares them.
 func (w *Worker) Reconcile(ctx context.Context) error {
+	ctx = w.noticing(ctx)
 	if closed, err := w.closed(ctx); closed || err != nil {
 		return err
 	}

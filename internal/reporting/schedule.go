@@ -26,6 +26,7 @@ const (
 // While workers are paused it enqueues nothing and only reports what waits.
 func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 	var seen Overview
+	ctx = w.noticing(ctx)
 	closed, err := w.closed(ctx)
 	if err != nil {
 		return seen, err

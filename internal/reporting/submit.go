@@ -28,6 +28,7 @@ func (w *Worker) Submit(ctx context.Context, lane string) error {
 	if w.Lanes.left(lane, w.Now()) {
 		return nil
 	}
+	ctx = w.noticing(ctx)
 	if closed, err := w.closed(ctx); closed || err != nil {
 		return err
 	}

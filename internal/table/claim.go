@@ -21,7 +21,8 @@ const (
 )
 
 // Claim makes a group that waits for the hour, and is CREATED, a member of it: REPORT_PENDING. It
-// returns nil if the group is no member: it was deleted, or waits for another hour.
+// returns nil if the group is no member: it was deleted, waits for another hour, or is too large to
+// be written, which is noticed.
 //
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 7 write units under 1 KB
 //	as dropWork                                   after, if an ended group is in byWork
@@ -40,6 +41,10 @@ func (t *Table) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID,
 	u.set(attrHour, text(hourText(h.Start)))
 	u.remove(attrApplied)
 	item, claimed, err := t.updateItem(ctx, "claim a group", u.input(ctx, t.name, itemKey(orgKey(h.Organization), groupKey(id)), u.waits(h.Place(), id)))
+	if message, tooLarge := invalid(err); tooLarge {
+		notice(ctx, reports.TooLarge, 1, "organization", string(h.Organization), "group", string(id), "error", message)
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -79,14 +84,14 @@ func isText(item map[string]types.AttributeValue, attribute, want string) bool {
 }
 
 // Members returns those of the groups that are members of the hour, whatever their status, in the
-// order of the ids.
+// order of the ids. One whose status this version does not know is none, which is noticed.
 //
 //	BatchGetItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip for each 100 groups, 1 read unit
 //	                                                per 4 KB and group
 func (t *Table) Members(ctx context.Context, h *reports.Hour, ids []metering.GroupID) ([]reports.Member, error) {
 	var members []reports.Member
-	err := t.eachGroup(ctx, h.Organization, ids, func(_ metering.GroupID, item map[string]types.AttributeValue) error {
-		if !isMember(item, h) {
+	err := t.eachGroup(ctx, h.Organization, ids, func(id metering.GroupID, item map[string]types.AttributeValue) error {
+		if noticeStatus(ctx, h.Organization, id, item) || !isMember(item, h) {
 			return nil
 		}
 		m, err := memberOf(item)

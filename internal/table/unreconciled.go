@@ -67,13 +67,13 @@ func (e *workEntry) comparesDay() (d reports.Day, ok bool) {
 
 // EachUnreconciled calls take for each day that is to be compared with what its marketplace has
 // processed. Those of an organization and a date follow each other. Entries that this version does
-// not know are left alone, and logged.
+// not know are left alone, and noticed.
 //
 //	Query  byWork, _work = DAILY#<0 to 15>   16, one after the other; each 1 round trip, and
 //	                                         0.5 read units per 4 KB
 func (t *Table) EachUnreconciled(ctx context.Context, take func(reports.Day) error) error {
 	var unknown unknownEntries
-	defer func() { logUnknown(ctx, []unknownEntries{unknown}) }()
+	defer func() { noticeUnknown(ctx, []unknownEntries{unknown}) }()
 	for shard := range workShards {
 		var last reports.Day
 		for e, err := range t.workOf(ctx, unreconciledPrefix+strconv.Itoa(shard), "", nil) {

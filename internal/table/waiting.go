@@ -3,6 +3,7 @@ package table
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -52,7 +53,8 @@ func (t *Table) Move(ctx context.Context, p reports.Place, id metering.GroupID, 
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 7 write units under 1 KB; 2 round
 //	                                              trips if the problem has to be shortened
 //
-// The group keeps the hour of its last report and what became of its dimensions, for a retry.
+// The group keeps the hour of its last report and what became of its dimensions, for a retry. One
+// that has no room for a problem, as import and validate refuse it, waits on; that is noticed.
 func (t *Table) Expire(ctx context.Context, p reports.Place, id metering.GroupID, problem metering.Problem, now time.Time) error {
 	expire := func(problems []metering.Problem) error {
 		u := newUpdate()
@@ -62,6 +64,10 @@ func (t *Table) Expire(ctx context.Context, p reports.Place, id metering.GroupID
 	err := expire([]metering.Problem{problem})
 	if _, tooLarge := invalid(err); tooLarge {
 		err = expire(metering.ShortProblems([]metering.Problem{problem}))
+	}
+	if message, tooLarge := invalid(err); tooLarge {
+		notice(ctx, reports.TooLarge, 1, "organization", string(p.Organization), "group", string(id), "error", message)
+		return nil
 	}
 	return err
 }
@@ -77,11 +83,14 @@ func (t *Table) changeWaiting(ctx context.Context, doing string, p reports.Place
 
 // dropWork removes the entry in byWork of a group that does not wait. An older version's delete,
 // which does not know byWork, leaves such an entry. A status that this version does not know may be
-// one that waits: its entry stays.
+// one that waits: its entry stays. Both are noticed.
 //
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 6 write units under 1 KB; none if
 //	                                              the group has no entry
 func (t *Table) dropWork(ctx context.Context, org metering.OrgID, id metering.GroupID, found map[string]types.AttributeValue) error {
+	if noticeStatus(ctx, org, id, found) {
+		return nil
+	}
 	r := itemReader{item: found}
 	if !r.has(attrWork) && !r.has(attrDue) || !ended(metering.Status(r.text("status"))) {
 		return nil
@@ -90,8 +99,23 @@ func (t *Table) dropWork(ctx context.Context, org metering.OrgID, id metering.Gr
 	u.remove(attrWork)
 	u.remove(attrDue)
 	condition := u.name("status") + " = " + u.value(found["status"])
-	_, _, err := t.updateItem(ctx, "remove a group from the work", u.input(ctx, t.name, itemKey(orgKey(org), groupKey(id)), condition))
+	_, removed, err := t.updateItem(ctx, "remove a group from the work", u.input(ctx, t.name, itemKey(orgKey(org), groupKey(id)), condition))
+	if removed {
+		notice(ctx, reports.StaleWork, 1, "organization", string(org), "group", string(id), "status", r.text("status"))
+	}
 	return err // nil if it was changed meanwhile
+}
+
+// noticeStatus reports whether the group of an item has a status that this version does not know,
+// which is noticed.
+func noticeStatus(ctx context.Context, org metering.OrgID, id metering.GroupID, found map[string]types.AttributeValue) bool {
+	r := itemReader{item: found}
+	status := metering.Status(r.text("status"))
+	if found == nil || slices.Contains(metering.Statuses, status) {
+		return false
+	}
+	notice(ctx, reports.UnknownWork, 1, "organization", string(org), "group", string(id), "status", string(status))
+	return true
 }
 
 // ended reports whether no group of that status waits to be reported.

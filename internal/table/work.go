@@ -3,7 +3,6 @@ package table
 import (
 	"context"
 	"iter"
-	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,7 +64,7 @@ func (e *workEntry) sendsNext() (lane string, next time.Time, p reports.Place, o
 
 // EachPlace calls take for each place that has groups which wait for it, or an hour which is OPEN
 // or DECIDED, until that hour, this one included. The calls follow each other, in no order. Entries
-// that this version does not know are left alone, and logged.
+// that this version does not know are left alone, and noticed.
 //
 //	Query  byWork, _work = WORK#<0 to 15>, _due up to the hour   16 at once, each 1 round trip, and
 //	                                                             more by the number of places
@@ -91,18 +90,18 @@ func (t *Table) EachPlace(ctx context.Context, until time.Time, take func(report
 		})
 	}
 	err := scans.Wait()
-	logUnknown(caller, unknown)
+	noticeUnknown(caller, unknown)
 	return err
 }
 
 // EachSealed calls take for each sealed hour, lane by lane, those of a lane by their next attempt.
-// Entries that this version does not know are left alone, and logged.
+// Entries that this version does not know are left alone, and noticed.
 //
 //	Query  byWork, _work = SEND#<0 to 15>   16, one after the other; each 1 round trip, and 0.5 read
 //	                                        units per 4 KB
 func (t *Table) EachSealed(ctx context.Context, take func(lane string, next time.Time, p reports.Place) error) error {
 	var unknown unknownEntries
-	defer func() { logUnknown(ctx, []unknownEntries{unknown}) }()
+	defer func() { noticeUnknown(ctx, []unknownEntries{unknown}) }()
 	for shard := range workShards {
 		for e, err := range t.workOf(ctx, sendPrefix+strconv.Itoa(shard), "", nil) {
 			if err != nil {
@@ -253,7 +252,7 @@ func (t *Table) Due(ctx context.Context, lane string, now time.Time, max int) ([
 			}
 		}
 		if start = next; start == nil || len(places) >= max {
-			logUnknown(ctx, []unknownEntries{unknown})
+			noticeUnknown(ctx, []unknownEntries{unknown})
 			return places, nil
 		}
 	}
@@ -280,7 +279,7 @@ func (t *Table) Waiting(ctx context.Context, p reports.Place) ([]metering.GroupI
 			ids = append(ids, id)
 		}
 	}
-	logUnknown(ctx, []unknownEntries{unknown})
+	noticeUnknown(ctx, []unknownEntries{unknown})
 	return ids, nil
 }
 
@@ -298,7 +297,7 @@ func (u *unknownEntries) add(e *workEntry) {
 	u.n++
 }
 
-func logUnknown(ctx context.Context, all []unknownEntries) {
+func noticeUnknown(ctx context.Context, all []unknownEntries) {
 	n, first := 0, workEntry{}
 	for _, u := range all {
 		if n == 0 {
@@ -307,7 +306,6 @@ func logUnknown(ctx context.Context, all []unknownEntries) {
 		n += u.n
 	}
 	if n > 0 {
-		slog.WarnContext(ctx, "work that this version does not know is left alone",
-			"entries", n, "pk", first.pk, "sk", first.sk, "work", first.work, "due", first.due)
+		notice(ctx, reports.UnknownWork, n, "pk", first.pk, "sk", first.sk, "work", first.work, "due", first.due)
 	}
 }
