@@ -43,8 +43,8 @@ const (
 	EventNoConnection Event = "noConnection"
 	// EventSealStopped: an hour could not be sealed, and stays OPEN until its deadline.
 	EventSealStopped Event = "sealStopped"
-	// EventUnknownVersion: items, or entries of the index of work, have a state or version that this
-	// program does not know, and were left alone.
+	// EventUnknownVersion: items, or entries of the index of work, have a state or version that
+	// this program does not know, and were left alone.
 	EventUnknownVersion Event = "unknownVersion"
 	// EventUnclaimable: groups could not be claimed, or failed at their deadline, because they are
 	// too large.

@@ -58,8 +58,8 @@ func atAWS() metering.Entitlement { return worldtest.Entitlements()[0] }
 
 var awsHour = reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}
 
-// A change of what an hour is sealed by is obeyed, however long the worker claims, reads the groups,
-// or sleeps before it stores the seal.
+// A change of what an hour is sealed by is obeyed, however long the worker claims, reads the
+// groups, or sleeps before it stores the seal.
 func TestPlan_SealsByTermsOfTheLastSeconds(t *testing.T) {
 	t.Parallel()
 	const otherLicence = "arn:aws:license-manager::294406891311:license:l-other"
