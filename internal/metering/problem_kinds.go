@@ -210,7 +210,7 @@ var problemKinds = []ProblemKind{
 		Errors: []MarketplaceError{
 			{"AWS", []string{awsDimension, awsLicense, awsProduct, awsCustomer, "InvalidTagException", "InvalidUsageAllocationsException"}},
 			{"AZURE", []string{"ResourceNotFound", "ResourceNotAuthorized", "InvalidDimension", "InvalidQuantity", "BadArgument"}},
-			{"GCP", []string{"INVALID_ARGUMENT", "PERMISSION_DENIED"}},
+			{"GCP", []string{"INVALID_ARGUMENT", "PERMISSION_DENIED", "PROJECT_INVALID", "CONSUMER_INVALID"}},
 		},
 	},
 	{

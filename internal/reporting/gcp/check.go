@@ -3,7 +3,6 @@ package gcp
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -25,7 +24,8 @@ type consumer struct{ service, id string }
 // checked is the last result of a consumer's check.
 type checked struct {
 	at     time.Time
-	reason string // why the consumer can't be billed; empty if it can
+	rule   reporting.Rule // zero if the consumer can be billed
+	reason string         // why it can't
 }
 
 // stop is why nothing of a request can be sent.
@@ -78,11 +78,11 @@ func (m *Marketplace) checkIsDue(service, id string) bool {
 	return !known || age < 0 || age >= checkAge
 }
 
-// lastCheck returns why the consumer can't be billed, or an empty string.
-func (m *Marketplace) lastCheck(service, id string) string {
+// lastCheck returns the last result of the consumer's check.
+func (m *Marketplace) lastCheck(service, id string) checked {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.checks[consumer{service, id}].reason
+	return m.checks[consumer{service, id}]
 }
 
 func (m *Marketplace) checkOne(ctx context.Context, service string, r *reporting.Record) *stop {
@@ -115,12 +115,11 @@ func (m *Marketplace) checkOne(ctx context.Context, service string, r *reporting
 	result := checked{at: m.options.Now()}
 	transient := false
 	for _, e := range response.CheckErrors {
-		// Source: CheckError.Code: the codes of this form are of Google's own state, not of the
-		// consumer's.
-		if strings.HasSuffix(e.Code, "_UNAVAILABLE") {
+		switch rule := checkRule(e.Code); {
+		case rule == reporting.Rule{}:
 			transient = true
-		} else if result.reason == "" {
-			result.reason = e.Code + ": " + e.Detail
+		case result.reason == "":
+			result.rule, result.reason = rule, e.Code+": "+e.Detail
 		}
 	}
 	if transient && result.reason == "" {

@@ -85,8 +85,8 @@ func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) repo
 	var active []reporting.Record
 	for i := range call.Sent {
 		r := &call.Sent[i]
-		if reason := m.lastCheck(service, r.IDs.UsageReportingID); reason != "" {
-			call.SayAt(i, notActive.Result("not sent: check reports "+reason))
+		if last := m.lastCheck(service, r.IDs.UsageReportingID); last.reason != "" {
+			call.SayAt(i, last.rule.Result("not sent: check reports "+last.reason))
 		} else {
 			active = append(active, *r)
 		}

@@ -362,6 +362,47 @@ func TestSend_CheckErrorsAreRefused(t *testing.T) {
 	}
 }
 
+// Each code of checkErrors does what its row says, and one that is not known does by default. Of a
+// consumer that can't be billed nothing is sent; a code that says nothing keeps nothing back.
+func TestTables_EachCheckErrorIsProduced(t *testing.T) {
+	hourly, done, resend, billed := "refused hourly", "refused done", "refused resend", "billed done"
+	subscribed, refused := metering.ProblemNotSubscribed, metering.ProblemMarketplaceRefused
+	type means struct {
+		verdict string
+		problem metering.ProblemCode
+	}
+	codes := map[string]means{
+		"NOT_FOUND": {hourly, subscribed}, "SERVICE_NOT_ACTIVATED": {hourly, subscribed}, "BILLING_DISABLED": {hourly, subscribed},
+		"PROJECT_DELETED": {hourly, subscribed}, "PROJECT_INVALID": {done, refused}, "CONSUMER_INVALID": {done, refused},
+		"PERMISSION_DENIED": {hourly, refused}, "ABUSER_DETECTED": {hourly, refused}, "IP_ADDRESS_BLOCKED": {hourly, refused},
+		"REFERER_BLOCKED": {hourly, refused}, "CLIENT_APP_BLOCKED": {hourly, refused}, "API_TARGET_BLOCKED": {hourly, refused},
+		"API_KEY_INVALID": {hourly, refused}, "API_KEY_EXPIRED": {hourly, refused}, "API_KEY_NOT_FOUND": {hourly, refused},
+		"INVALID_CREDENTIAL": {hourly, refused}, "SECURITY_POLICY_VIOLATED": {hourly, refused}, "LOCATION_POLICY_VIOLATED": {hourly, refused},
+		"RESOURCE_EXHAUSTED":           {resend, refused},
+		"NAMESPACE_LOOKUP_UNAVAILABLE": {billed, ""}, "SERVICE_STATUS_UNAVAILABLE": {billed, ""}, "BILLING_STATUS_UNAVAILABLE": {billed, ""},
+		"QUOTA_CHECK_UNAVAILABLE": {billed, ""}, "CLOUD_RESOURCE_MANAGER_BACKEND_UNAVAILABLE": {billed, ""},
+		"SECURITY_POLICY_BACKEND_UNAVAILABLE": {billed, ""}, "LOCATION_POLICY_BACKEND_UNAVAILABLE": {billed, ""},
+	}
+	for code := range checkErrors {
+		if _, ok := codes[code]; !ok {
+			t.Errorf("no test produces %s", code)
+		}
+	}
+	codes["SOME_NEW_CODE"], codes["SOMETHING_NEW_UNAVAILABLE"] = means{hourly, subscribed}, means{billed, ""}
+	for code, row := range codes {
+		b := rt.Start(t, sandbox.Options{})
+		b.Fault(sandbox.Fault{Fault: sandbox.CheckError, Code: code})
+		got := send(b, rt.Google("d0", "1"))
+		want(t, code, rt.Verdicts(got), row.verdict)
+		if r := got.Results[0]; r.Problem != row.problem || row.problem != "" && !strings.Contains(r.Reason, code) {
+			t.Errorf("%s: problem %s, reason %q", code, r.Problem, r.Reason)
+		}
+		if sent := len(b.Calls("report")) > 0; sent != (row.verdict == billed) || got.Lane != reporting.NoLaneFault {
+			t.Errorf("%s: report was called: %v; lane %v", code, sent, got.Lane)
+		}
+	}
+}
+
 // A check that says nothing does not keep usage from being reported: report refuses what is not
 // billable.
 func TestSend_TransientChecksGoOn(t *testing.T) {

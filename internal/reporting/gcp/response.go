@@ -2,6 +2,7 @@ package gcp
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -27,15 +28,65 @@ var reportErrors = map[int]reporting.Rule{
 	3:  {Verdict: reports.Refused, Next: reporting.Done, Problem: metering.ProblemMarketplaceRefused},   // INVALID_ARGUMENT
 	4:  {Verdict: reports.InDoubt, Next: reporting.Resend},                                              // DEADLINE_EXCEEDED
 	5:  notActive,                                                                                       // NOT_FOUND
-	7:  {Verdict: reports.Refused, Next: reporting.Hourly, Problem: metering.ProblemMarketplaceRefused}, // PERMISSION_DENIED
+	7:  notAllowed,                                                                                      // PERMISSION_DENIED
 	8:  {Verdict: reports.Refused, Next: reporting.Resend, Problem: metering.ProblemMarketplaceRefused}, // RESOURCE_EXHAUSTED
 	13: {Verdict: reports.InDoubt, Next: reporting.Resend},                                              // INTERNAL
 	14: {Verdict: reports.InDoubt, Next: reporting.Resend},                                              // UNAVAILABLE
 }
 
-// notActive is an entitlement that is not active: by the code 5, or by any checkError of
-// checkErrors but the transient ones.
+// notActive is an entitlement that is not active.
 var notActive = reporting.Rule{Verdict: reports.Refused, Next: reporting.Hourly, Problem: metering.ProblemNotSubscribed}
+
+// checkErrors is what a code in checkErrors means. Nothing is sent of a consumer that can't be
+// billed. The zero Rule says nothing about it: the last result stands.
+//
+// Source: Service Control v1, CheckError.Code, also of its earlier versions. checkRule has the
+// codes that are not here.
+var checkErrors = map[string]reporting.Rule{
+	// The buyer, or its project, is at fault.
+	"NOT_FOUND":             notActive,
+	"SERVICE_NOT_ACTIVATED": notActive,
+	"BILLING_DISABLED":      notActive,
+	"PROJECT_DELETED":       notActive, // it can be restored for 30 days
+	// The usageReportingID is none: waiting changes nothing.
+	"PROJECT_INVALID":  {Verdict: reports.Refused, Next: reporting.Done, Problem: metering.ProblemMarketplaceRefused},
+	"CONSUMER_INVALID": {Verdict: reports.Refused, Next: reporting.Done, Problem: metering.ProblemMarketplaceRefused},
+	// A policy or a key of the project forbids it.
+	"PERMISSION_DENIED":        notAllowed,
+	"ABUSER_DETECTED":          notAllowed,
+	"IP_ADDRESS_BLOCKED":       notAllowed,
+	"REFERER_BLOCKED":          notAllowed,
+	"CLIENT_APP_BLOCKED":       notAllowed,
+	"API_TARGET_BLOCKED":       notAllowed,
+	"API_KEY_INVALID":          notAllowed,
+	"API_KEY_EXPIRED":          notAllowed,
+	"API_KEY_NOT_FOUND":        notAllowed,
+	"INVALID_CREDENTIAL":       notAllowed,
+	"SECURITY_POLICY_VIOLATED": notAllowed,
+	"LOCATION_POLICY_VIOLATED": notAllowed,
+	"RESOURCE_EXHAUSTED":       {Verdict: reports.Refused, Next: reporting.Resend, Problem: metering.ProblemMarketplaceRefused},
+	// Google could not find out.
+	"NAMESPACE_LOOKUP_UNAVAILABLE":               {},
+	"SERVICE_STATUS_UNAVAILABLE":                 {},
+	"BILLING_STATUS_UNAVAILABLE":                 {},
+	"QUOTA_CHECK_UNAVAILABLE":                    {},
+	"CLOUD_RESOURCE_MANAGER_BACKEND_UNAVAILABLE": {},
+	"SECURITY_POLICY_BACKEND_UNAVAILABLE":        {},
+	"LOCATION_POLICY_BACKEND_UNAVAILABLE":        {},
+}
+
+// notAllowed is usage that the marketplace does not take now.
+var notAllowed = reporting.Rule{Verdict: reports.Refused, Next: reporting.Hourly, Problem: metering.ProblemMarketplaceRefused}
+
+// checkRule returns the rule of a code in checkErrors. One that is not known is of an entitlement
+// that is not active, or says nothing, by its form.
+func checkRule(code string) reporting.Rule {
+	rule, known := checkErrors[code]
+	if !known && !strings.HasSuffix(code, "_UNAVAILABLE") {
+		return notActive
+	}
+	return rule
+}
 
 // refusals is what a failed call means whose status is of 4xx, by the name in its error. Google
 // checks the credentials and the form of a request before its operations.
