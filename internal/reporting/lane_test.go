@@ -42,9 +42,9 @@ func newCrowd(t *testing.T, n int) *crowd {
 		e := worldtest.Entitlements()[1]
 		e.ID, e.Marketplace.ResourceID = entitlementOf(i), resourceOf(i)
 		c.PutEntitlement(e)
-		c.groups = append(c.groups, c.World.Report(e.ID, rt.Hour, "d0 1, d1 2"))
+		c.groups = append(c.groups, c.Report(e.ID, rt.Hour, "d0 1, d1 2"))
 	}
-	c.World.Set(closed)
+	c.Set(closed)
 	return c
 }
 
@@ -278,7 +278,7 @@ func (p *pausing) Write(ctx context.Context, step *reports.Step) error {
 	err := p.Table.Write(ctx, step)
 	if err == nil && len(step.Calls) > 0 && !p.done {
 		p.done = true
-		if err := p.Table.Pause(ctx, "ann", p.w.Now()); err != nil {
+		if err := p.Pause(ctx, "ann", p.w.Now()); err != nil {
 			p.t.Error(err)
 		}
 	}
