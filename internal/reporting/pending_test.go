@@ -17,8 +17,8 @@ import (
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
-// listedReport returns what the list of reports has of the only report: its status, how many calls it
-// shows, and of its first dimension the attempts, the outcome, the code and the reason.
+// listedReport returns what the list of reports has of the only report: its status, how many calls
+// it shows, and of its first dimension the attempts, the outcome, the code and the reason.
 func listedReport(t *testing.T, w *worldtest.World) string {
 	t.Helper()
 	var all []struct {

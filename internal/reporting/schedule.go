@@ -15,8 +15,8 @@ import (
 const (
 	// hintsAtOnce is how many hints are enqueued together.
 	hintsAtOnce = 100
-	// maxDeadlines bounds how many entitlements are read for the deadlines of their oldest hours: of
-	// recent ones, and of older ones.
+	// maxDeadlines bounds how many entitlements are read for the deadlines of their oldest hours:
+	// of recent ones, and of older ones.
 	maxDeadlines = 2000
 )
 

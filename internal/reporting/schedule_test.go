@@ -79,7 +79,8 @@ func TestSchedule_ReportsTheEarliestDeadline(t *testing.T) {
 	}
 }
 
-// googleBuyers adds buyers at Google to a world, which have no subscription, and returns all of them.
+// googleBuyers adds buyers at Google to a world, which have no subscription, and returns all that
+// it has.
 func googleBuyers(w *worldtest.World, more int) []metering.EntitlementID {
 	buyers := []metering.EntitlementID{worldtest.OnGoogle}
 	for i := range more {
