@@ -734,7 +734,7 @@ func (w *world) check() {
 	}
 	used := new(big.Rat)
 	excess := map[string]*big.Rat{"a": {}, "b": {}} // in units that are billed, less what is sent and in escrow
-	in := map[string]int{} // (group, dimension) in hours that are not REJECTED
+	in := map[string]int{}                          // (group, dimension) in hours that are not REJECTED
 	for hour, h := range w.hours {
 		if h.Sealed == nil {
 			continue
