@@ -179,6 +179,9 @@ func (h *history) followHour(who string, entitlement metering.EntitlementID, sk 
 	if before != nil && hour.Version < before.Version {
 		h.fail("hour %s goes from version %d to %d", start, before.Version, hour.Version)
 	}
+	if hour.Sealed != nil && (before == nil || before.Sealed == nil) {
+		h.checkTerms(place, hour)
+	}
 	if before != nil && before.Sealed != nil { // 1: what is sent never changes
 		for i := range before.Sealed.Records {
 			was, is := &before.Sealed.Records[i], hour.Record(before.Sealed.Records[i].Dimension)
@@ -446,7 +449,7 @@ func (h *history) checkEvidence(place reports.Place, r *reports.Record) {
 		}
 	case reports.Accepted:
 		contradicted := r.Outcome.Reason != "" // by a response that came later, and ended the doubt
-		if contradicted && !h.foreign[key] {
+		if contradicted && !h.isForeign(place, r.Dimension) {
 			h.fail("3. %s is not another meter's: %s", key, r.Outcome.Reason)
 		}
 		if !with(reports.Billed) && (!with(reports.Duplicate) || !with(reports.InDoubt) && !contradicted) {
@@ -493,9 +496,14 @@ func (h *history) billed() map[string]string {
 		if r.Marketplace == sandbox.Google {
 			at = metering.HourOf(r.Time.Add(-time.Nanosecond))
 		}
-		key := recordKey(h.entities[slices.Index(h.resources, r.Resource)], at, r.Dimension)
-		if h.foreign[key] {
+		owner := h.ownerOf(r.Resource)
+		key := recordKey(owner, at, r.Dimension)
+		if h.foreign[r.Resource+" "+key] {
 			continue
+		}
+		hour := h.hours[reports.Place{Organization: worldtest.Org, Entitlement: owner, Hour: at}]
+		if hour != nil && hour.Sealed != nil && !h.ofLost(key) && resourceOf(hour.Sealed.Marketplace) != r.Resource {
+			h.fail("1. %s is billed to %s, it was sealed for %s", key, r.Resource, resourceOf(hour.Sealed.Marketplace))
 		}
 		if billed[key] != "" {
 			h.fail("6. %s is billed twice", key)
@@ -513,7 +521,7 @@ func (h *history) checkBill() {
 		for i := range hour.Sealed.Records {
 			r := &hour.Sealed.Records[i]
 			key := recordKey(place.Entitlement, place.Hour, r.Dimension)
-			if h.foreign[key] || r.Quantity.Sign() == 0 {
+			if h.isForeign(place, r.Dimension) || r.Quantity.Sign() == 0 {
 				continue
 			}
 			got := billed[key]

@@ -98,7 +98,7 @@ func (h *history) addSealed(used, accounted map[account]*big.Rat) {
 	}
 }
 
-// heldOf returns where the dimensions of the group are in a record that is not REJECTED.
+// heldOf returns in which records that are not REJECTED the dimensions of the group are.
 func (h *history) heldOf(g *seenGroup) map[string][]held {
 	in := map[string][]held{}
 	for hour, taken := range g.claims {

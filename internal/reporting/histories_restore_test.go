@@ -115,7 +115,7 @@ func (h *history) restore() {
 	h.begin()
 	h.Set(h.Now().Add(time.Duration(5+h.pick(300)) * time.Minute))
 	if h.newer = false; h.backup.newer { // else its hours can't be sealed, and nothing is resumed
-		h.PutConfig(metering.EmptyConfig())
+		h.config(metering.EmptyConfig(), nil)
 	}
 	r := h.request()
 	r.Since = h.backup.at

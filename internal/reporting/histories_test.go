@@ -38,19 +38,21 @@ import (
 // copy that the test keeps.
 type history struct {
 	*worldtest.World
-	t         *testing.T
-	random    *rand.Rand // only under mu
-	entities  []metering.EntitlementID
-	resources []string         // what the marketplace's records name, of each of entities
-	client    *dynamodb.Client // without faults, for the copy
-	front     *table.Table     // of the API's functions, which has no faults here
-	faults    bool             // off once the history ends
+	t        *testing.T
+	random   *rand.Rand // only under mu
+	entities []metering.EntitlementID
+	own      map[metering.EntitlementID][]metering.MarketplaceIDs // that it may have, its first ones first
+	client   *dynamodb.Client                                     // without faults, for the copy
+	front    *table.Table                                         // of the API's functions, which has no faults here
+	faults   bool                                                 // off once the history ends
 
 	mu     sync.Mutex
 	log    []string
 	broken string
 	*tableCopy
-	foreign   map[string]bool // by recordKey: another meter wrote it
+	foreign   map[string]bool // by resource and recordKey: another meter wrote it
+	put       map[entitlementVersion]metering.Entitlement
+	flags     map[int][]string // by config version
 	cancelled map[metering.EntitlementID]bool
 	newer     bool // the config has a member that this version does not know
 
@@ -81,7 +83,8 @@ func newHistory(t *testing.T, random *rand.Rand) *history {
 	w := worldtest.NewWorld(t, sandbox.Options{IdenticalResend: []sandbox.Resend{sandbox.ResendSuccess, sandbox.ResendDuplicate}[random.IntN(2)]})
 	h := &history{
 		World: w, t: t, random: random, faults: true, client: tabletest.NewClient(http.DefaultTransport), tableCopy: newCopy(),
-		foreign: map[string]bool{}, cancelled: map[metering.EntitlementID]bool{},
+		foreign: map[string]bool{}, cancelled: map[metering.EntitlementID]bool{}, put: map[entitlementVersion]metering.Entitlement{},
+		flags: map[int][]string{}, own: map[metering.EntitlementID][]metering.MarketplaceIDs{},
 	}
 	if random.IntN(3) == 0 { // the end of a month, also in US Pacific
 		h.Set(time.Date(2026, 11, 30, 21+random.IntN(12), 10, 0, 0, time.UTC))
@@ -91,8 +94,8 @@ func newHistory(t *testing.T, random *rand.Rand) *history {
 	second := h.sibling(first)
 	for _, e := range []metering.Entitlement{first, second} {
 		h.entities = append(h.entities, e.ID)
-		h.resources = append(h.resources, cmp.Or(e.Marketplace.LicenseARN, e.Marketplace.ResourceID, e.Marketplace.UsageReportingID))
-		h.PutEntitlement(e)
+		h.own[e.ID] = []metering.MarketplaceIDs{e.Marketplace, h.sibling(e).Marketplace}
+		h.change(e)
 	}
 	h.PutConnection(metering.Connection{Partner: first.Partner, LateUsage: metering.LateUsages[random.IntN(2)]})
 	for _, dimension := range slices.Sorted(maps.Keys(meters)) {
@@ -124,27 +127,42 @@ func (h *history) begin() {
 // has too.
 func (h *history) sibling(e metering.Entitlement) metering.Entitlement {
 	e.ID += "-2"
-	switch e.Partner {
-	case "AWS":
-		e.Marketplace.LicenseARN = "arn:aws:license-manager::294406891311:license:l-3"
-	case "AZURE":
-		e.Marketplace.ResourceID = "cccccccc-0000-4000-8000-000000000004"
-	default:
-		e.Marketplace.UsageReportingID = "project_number:2"
-	}
 	h.Change(func(c *sandbox.Catalog) {
 		switch e.Partner {
 		case "AWS":
 			agreement := c.AWS.Agreements[0]
-			agreement.LicenseArn = e.Marketplace.LicenseARN
+			agreement.LicenseArn = fmt.Sprintf("arn:aws:license-manager::294406891311:license:l-%d", 10+len(c.AWS.Agreements))
 			c.AWS.Agreements = append(c.AWS.Agreements, agreement)
+			e.Marketplace.LicenseARN = agreement.LicenseArn
 		case "AZURE":
 			subscription := c.Azure.Subscriptions[0]
-			subscription.ResourceID = e.Marketplace.ResourceID
+			subscription.ResourceID = fmt.Sprintf("cccccccc-0000-4000-8000-%012d", 10+len(c.Azure.Subscriptions))
 			c.Azure.Subscriptions = append(c.Azure.Subscriptions, subscription)
+			e.Marketplace.ResourceID = subscription.ResourceID
+		default:
+			entitlement := c.Google.Entitlements[0]
+			entitlement.UsageReportingID = fmt.Sprintf("project_number:%d", 10+len(c.Google.Entitlements))
+			c.Google.Entitlements = append(c.Google.Entitlements, entitlement)
+			e.Marketplace.UsageReportingID = entitlement.UsageReportingID
 		}
 	})
 	return e
+}
+
+// resourceOf is what the marketplace's records name.
+func resourceOf(ids metering.MarketplaceIDs) string {
+	return cmp.Or(ids.LicenseARN, ids.ResourceID, ids.UsageReportingID)
+}
+
+// ownerOf returns the entitlement that a record of the marketplace is of.
+func (h *history) ownerOf(resource string) metering.EntitlementID {
+	for id, own := range h.own {
+		if slices.ContainsFunc(own, func(ids metering.MarketplaceIDs) bool { return resourceOf(ids) == resource }) {
+			return id
+		}
+	}
+	h.fail("6. a record of %s is billed, which no entitlement had", resource)
+	return ""
 }
 
 // entitlement returns one of the entitlements as it is stored.
@@ -319,7 +337,7 @@ func (h *history) pick(n int) int {
 
 // step does one thing.
 func (h *history) step() {
-	switch h.pick(16) {
+	switch h.pick(17) {
 	case 0, 1, 2:
 		h.use()
 	case 3:
@@ -328,6 +346,8 @@ func (h *history) step() {
 		h.environment()
 	case 5:
 		h.operator()
+	case 16:
+		h.terms()
 	case 6, 7:
 		h.Set(h.Now().Add(time.Duration(1+h.pick(70)) * time.Minute))
 	default:
@@ -411,7 +431,19 @@ func (h *history) environment() {
 		}
 	case 9, 10, 11:
 		h.copyOrRestore()
-	case 8: // another entitlement with the same identifiers
+	case 8: // another entitlement with the same identifiers, or those of its earlier hours
+		h.mu.Lock()
+		had := []metering.MarketplaceIDs{e.Marketplace}
+		for place, hour := range h.hours {
+			if place.Entitlement == e.ID && hour.Sealed != nil {
+				had = append(had, hour.Sealed.Marketplace)
+			}
+		}
+		e.Marketplace = had[h.random.IntN(len(had))]
+		h.mu.Unlock()
+		if e.IdentityKey() == "" {
+			return
+		}
 		e.ID = "thief"
 		change, err := metering.NewEntitlementChange(worldtest.Org, e.ID, &e, metering.Conditions{}, h.Now())
 		if err == nil {
@@ -427,7 +459,7 @@ func (h *history) environment() {
 		h.cancelled[e.ID] = true
 		e.Status = metering.EntitlementCancelled
 		e.CancelTime = h.Now().Add(-time.Duration(h.pick(90)) * time.Minute).Truncate(time.Second)
-		h.PutEntitlement(e)
+		h.change(e)
 		h.mu.Lock()
 		h.note("%s is cancelled at %s", e.ID, e.CancelTime.Format("15:04"))
 		h.mu.Unlock()
@@ -454,8 +486,7 @@ func (h *history) environment() {
 				"dimensionKey": []string{"d1", "d2"}[h.pick(2)], "convertionMultiplier": number("1"),
 			}}
 		}
-		h.PutConfig(metering.Config{"partnerUsageMeteringConfigs": []any{entry}})
-		h.newer = false
+		h.config(metering.Config{"partnerUsageMeteringConfigs": []any{entry}}, flags)
 	case 5:
 		known := h.pick(2) == 0 // the seller's catalog lacks a dimension, or has it again
 		h.Change(func(c *sandbox.Catalog) {
@@ -464,7 +495,7 @@ func (h *history) environment() {
 			}
 		})
 	case 6:
-		if e.Partner == "GCP" || h.pick(3) > 0 {
+		if e.Partner == "GCP" || h.pick(3) > 0 || e.IdentityKey() == "" {
 			return
 		}
 		record := rt.AWS("d0", "5")
@@ -473,7 +504,7 @@ func (h *history) environment() {
 		record.End = record.Start.Add(time.Hour)
 		response := h.Marketplace(e.Partner).Send(h.t.Context(), []reporting.Record{record})
 		h.mu.Lock()
-		h.foreign[recordKey(e.ID, record.Start, "d0")] = true
+		h.foreign[resourceOf(e.Marketplace)+" "+recordKey(e.ID, record.Start, "d0")] = true
 		h.note("another meter writes hour %s of %s: %s", record.Start.Format("15"), e.ID, rt.Verdicts(response))
 		h.mu.Unlock()
 	}
@@ -548,9 +579,17 @@ func (h *history) settle() {
 			h.wait(a)
 		}
 	}
-	if h.newer && (h.entitlement().Partner == "GCP" || h.pick(2) == 0) { // whose month does not end
-		h.PutConfig(metering.EmptyConfig())
-		h.newer = false
+	google := h.entitlement().Partner == "GCP" // whose month does not end
+	if h.newer && (google || h.pick(2) == 0) {
+		h.config(metering.EmptyConfig(), nil)
+	}
+	for _, id := range h.entities {
+		if stored, err := h.Table.Entitlement(h.t.Context(), worldtest.Org, id); err != nil {
+			h.t.Fatal(err)
+		} else if e := stored.Value; e.IdentityKey() == "" && (google || h.pick(2) == 0) {
+			e.Marketplace = h.own[id][0]
+			h.change(e)
+		}
 	}
 	if h.lost != nil { // what was resolved as not billed is retried
 		for range 10 {

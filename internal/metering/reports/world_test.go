@@ -290,7 +290,9 @@ func (w *world) onItsWay(hour time.Time) bool {
 
 // environment changes what is around: time, the buyer, the config, another meter.
 func (w *world) environment() {
-	switch w.choose(10) {
+	switch w.choose(12) {
+	case 10, 11:
+		w.changeEntitlement()
 	case 9:
 		w.stops = []string{"", "", unknownMember, noEntitlement}[w.choose(4)]
 		w.note("a seal is stopped by %q", w.stops)
@@ -322,6 +324,31 @@ func (w *world) environment() {
 			w.note("another meter writes %s", p.hour.Format("15:04"))
 		}
 	}
+}
+
+// changeEntitlement changes the prices, the commit or the bounds of the entitlement. Hours that are
+// sealed keep what they have.
+func (w *world) changeEntitlement() {
+	e := *w.terms.Entitlement
+	switch w.choose(3) {
+	case 0:
+		e.Info.Dimensions = entitlementOf(e.Partner, "0", worldPrices[w.choose(len(worldPrices))]).Info.Dimensions
+		w.note("the prices are %v", e.Info.Dimensions)
+	case 1:
+		e.Info.CommitAmount = quantityOf([]string{"0", "0.5", "1.0000001", "10", "20"}[w.choose(5)])
+		w.note("the commit is %s", e.Info.CommitAmount)
+	case 2:
+		e.StartTime, e.EndTime = time.Time{}, time.Time{}
+		if w.choose(2) == 0 {
+			e.StartTime = w.now.Add(-time.Duration(w.choose(120)) * time.Minute)
+		}
+		if w.choose(2) == 0 {
+			e.EndTime = w.now.Add(time.Duration(w.choose(240)) * time.Minute)
+		}
+		w.schedule.Start, w.schedule.End = e.StartTime, e.EndTime
+		w.note("it is from %s until %s", e.StartTime, e.EndTime)
+	}
+	w.terms = &metering.Terms{Entitlement: &e, Config: w.terms.Config}
 }
 
 // receive is the marketplace, which takes a request and responds, or its response is lost.
@@ -506,6 +533,10 @@ func (w *world) seal(i int, x *worker) {
 			r := &sealed.Sealed.Records[j]
 			ledger.addCarry(r.Dimension, r.CarryOut)
 		}
+	}
+	commit := ratOf(w.terms.Entitlement.Info.CommitAmount) // which may have been lowered
+	if got := ratOfExact(ledger.Used); got.Cmp(ratOfExact(before.Used)) > 0 && got.Cmp(commit) > 0 {
+		w.fail("4. %s of a commit of %s is used", got, commit)
 	}
 	stored.Hour, w.ledger = sealed, ledger
 	stored.sealedWith(x.members, w.groups)
@@ -800,7 +831,7 @@ func (w *world) check() {
 			w.fail("5. the excess of %s leaves %s, the carry is %s", dimension, excess[dimension], got)
 		}
 	}
-	if got := ratOfExact(w.ledger.Used); got.Cmp(used) != 0 || got.Sign() < 0 || got.Cmp(ratOf(w.terms.Entitlement.Info.CommitAmount)) > 0 {
+	if got := ratOfExact(w.ledger.Used); got.Cmp(used) != 0 || got.Sign() < 0 {
 		w.fail("4. %s of the commit is used, want %s", got, used)
 	}
 	w.checkConservation(conserved)
