@@ -78,8 +78,9 @@ func (h *history) terms() {
 	}
 	h.change(e)
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.note("%s is changed: %s", e.ID, what)
+	h.mu.Unlock()
+	h.steal(e)
 }
 
 // isForeign reports whether another meter wrote what the hour was sealed for.

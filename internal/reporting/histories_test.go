@@ -395,7 +395,11 @@ func (h *history) use() {
 func (h *history) user() {
 	h.mu.Lock()
 	ids := slices.Sorted(maps.Keys(h.groups))
+	failed := slices.DeleteFunc(slices.Clone(ids), func(id metering.GroupID) bool { return h.groups[id].Status != metering.StatusReportFailed })
 	h.mu.Unlock()
+	if len(failed) > 0 && h.pick(2) == 0 {
+		ids = failed
+	}
 	if len(ids) == 0 {
 		return
 	}
@@ -431,27 +435,8 @@ func (h *history) environment() {
 		}
 	case 9, 10, 11:
 		h.copyOrRestore()
-	case 8: // another entitlement with the same identifiers, or those of its earlier hours
-		h.mu.Lock()
-		had := []metering.MarketplaceIDs{e.Marketplace}
-		for place, hour := range h.hours {
-			if place.Entitlement == e.ID && hour.Sealed != nil {
-				had = append(had, hour.Sealed.Marketplace)
-			}
-		}
-		e.Marketplace = had[h.random.IntN(len(had))]
-		h.mu.Unlock()
-		if e.IdentityKey() == "" {
-			return
-		}
-		e.ID = "thief"
-		change, err := metering.NewEntitlementChange(worldtest.Org, e.ID, &e, metering.Conditions{}, h.Now())
-		if err == nil {
-			_, _, err = h.front.PutEntitlement(h.t.Context(), &change)
-		}
-		if metering.CodeOf(err) != metering.Conflict {
-			h.t.Errorf("a second entitlement of the same buyer: %v", err)
-		}
+	case 8:
+		h.steal(e)
 	case 7:
 		if h.pick(4) > 0 || h.cancelled[e.ID] {
 			return
@@ -507,6 +492,30 @@ func (h *history) environment() {
 		h.foreign[resourceOf(e.Marketplace)+" "+recordKey(e.ID, record.Start, "d0")] = true
 		h.note("another meter writes hour %s of %s: %s", record.Start.Format("15"), e.ID, rt.Verdicts(response))
 		h.mu.Unlock()
+	}
+}
+
+// steal tries to put another entitlement with the identifiers of one, or of its earlier hours.
+func (h *history) steal(e metering.Entitlement) {
+	h.mu.Lock()
+	had := []metering.MarketplaceIDs{e.Marketplace}
+	for place, hour := range h.hours {
+		if place.Entitlement == e.ID && hour.Sealed != nil {
+			had = append(had, hour.Sealed.Marketplace)
+		}
+	}
+	e.Marketplace = had[h.random.IntN(len(had))]
+	h.mu.Unlock()
+	if e.IdentityKey() == "" {
+		return
+	}
+	e.ID = "thief"
+	change, err := metering.NewEntitlementChange(worldtest.Org, e.ID, &e, metering.Conditions{}, h.Now())
+	if err == nil {
+		_, _, err = h.front.PutEntitlement(h.t.Context(), &change)
+	}
+	if metering.CodeOf(err) != metering.Conflict {
+		h.t.Errorf("a second entitlement of the same buyer: %v", err)
 	}
 }
 
