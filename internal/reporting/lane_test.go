@@ -34,13 +34,13 @@ func newCrowd(t *testing.T, n int) *crowd {
 		catalog.Azure.Applications = append(catalog.Azure.Applications, sandbox.AzureApplication{TenantID: rt.Tenant, ClientID: another, ClientSecret: "another"})
 		for i := range n {
 			catalog.Azure.Subscriptions = append(catalog.Azure.Subscriptions, sandbox.AzureSubscription{
-				ResourceID: resourceOf(i), OfferID: "offer", PlanID: "silver", State: sandbox.AzureSubscribed,
+				ResourceID: crowdResource(i), OfferID: "offer", PlanID: "silver", State: sandbox.AzureSubscribed,
 			})
 		}
 	})
 	for i := range n {
 		e := worldtest.Entitlements()[1]
-		e.ID, e.Marketplace.ResourceID = entitlementOf(i), resourceOf(i)
+		e.ID, e.Marketplace.ResourceID = entitlementOf(i), crowdResource(i)
 		c.PutEntitlement(e)
 		c.groups = append(c.groups, c.Report(e.ID, rt.Hour, "d0 1, d1 2"))
 	}
@@ -52,7 +52,7 @@ func entitlementOf(i int) metering.EntitlementID {
 	return metering.EntitlementID(fmt.Sprintf("ent-%02d", i))
 }
 
-func resourceOf(i int) string { return fmt.Sprintf("eeeeeeee-0000-4000-8000-%012d", i) }
+func crowdResource(i int) string { return fmt.Sprintf("eeeeeeee-0000-4000-8000-%012d", i) }
 
 // moves moves the subscriptions to an offer.
 func (c *crowd) moves(offer string, which ...int) {
@@ -60,7 +60,7 @@ func (c *crowd) moves(offer string, which ...int) {
 		for i := range catalog.Azure.Subscriptions {
 			s := &catalog.Azure.Subscriptions[i]
 			for _, n := range which {
-				if s.ResourceID == resourceOf(n) {
+				if s.ResourceID == crowdResource(n) {
 					s.OfferID = offer
 				}
 			}
