@@ -4,40 +4,29 @@ import (
 	"context"
 	"fmt"
 	"math/bits"
-	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/metering/reports"
 )
 
-// showFor is how long a Submit takes at most for reports, of the time that it has left.
-const showFor = 5 * time.Second
-
-// showPending writes the reports of the hours that this submission has left undecided again, if
-// they have more to show now. It comes last: a report that could not be written loses nothing, and
-// never replaces that of a later version of its hour.
-func (s *submission) showPending(ctx context.Context) {
-	if shortOf(ctx, 2*showFor) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, showFor)
-	defer cancel()
-	var hours []*reports.Hour
+// hintPending makes a hint for each hour that this submission has left undecided and whose report
+// has more to show now: Plan writes it. One that is lost loses nothing of the protocol.
+func (s *submission) hintPending() {
 	for _, h := range s.hours {
 		if !h.lost && h.State == reports.StateSealed && showsMore(h.read, h.Hour) {
-			hours = append(hours, h.Hour)
+			s.hint(Hint{Place: h.Place()})
 		}
 	}
-	err := each(ctx, len(hours), func(i int) error {
-		listed, err := s.listed(ctx, hours[i])
-		if err != nil {
-			return err
-		}
-		return s.Store.PutReport(ctx, hours[i], listed)
-	})
+}
+
+// showPending writes the report of a sealed hour that was sent again. It never replaces that of a
+// later version of the hour.
+func (w *Worker) showPending(ctx context.Context, h *reports.Hour) error {
+	listed, err := w.listed(ctx, h)
 	if err != nil {
-		s.Log.WarnContext(ctx, "a report does not show yet why its usage is not billed", "lane", s.lane, "error", err.Error())
+		return err
 	}
+	return w.Store.PutReport(ctx, h, listed)
 }
 
 // showsMore reports whether the report of an hour is to be written again: a record has another

@@ -96,6 +96,11 @@ func (pl *planning) plan(ctx context.Context) error {
 		if h, err = pl.pass(ctx, h); err != nil {
 			return err
 		}
+		if h.State == reports.StateSealed && h.WasSent() {
+			if err := pl.showPending(ctx, h); err != nil {
+				return err
+			}
+		}
 	}
 	if h.State == reports.StateDecided {
 		if err := pl.Settle(ctx, h); err != nil {

@@ -72,9 +72,8 @@ func (w *Worker) Submit(ctx context.Context, lane string) error {
 	if len(places) == maxDue && !s.stopped && s.wrote.Load() { // else another Submit would find the same
 		s.hints = append(s.hints, Hint{Lane: lane, Place: places[0]})
 	}
-	err = errors.Join(err, w.Queue.Enqueue(ctx, s.hints...))
-	s.showPending(ctx)
-	return err
+	s.hintPending()
+	return errors.Join(err, w.Queue.Enqueue(ctx, s.hints...))
 }
 
 // readTerms reads the schedules of the hours. If terms can't be read, the hours of those whose
