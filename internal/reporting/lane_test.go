@@ -308,7 +308,7 @@ func TestSubmit_PauseEndsItBeforeTheNextCall(t *testing.T) {
 			w.Set(closed)
 			workBy(t, w, &pausing{Table: w.Table, w: w, t: t})
 			want(t, "calls", strconv.Itoa(len(w.Calls("BatchMeterUsage"))), "1")
-			want(t, "events", strconv.Itoa(w.Log.Count(reporting.EventGateClosed)), "1")
+			want(t, "events", strconv.Itoa(w.Log.Count(reporting.EventGateClosed)), "2") // Submit's, and that of the Plan it hints
 			for _, r := range w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Records {
 				for _, a := range r.Attempts {
 					if a.Result == reports.InDoubt {

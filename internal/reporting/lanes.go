@@ -27,6 +27,7 @@ func (l *Lanes) leave(lane string, now, until time.Time) {
 	if l == nil {
 		return
 	}
+	now, until = now.Round(0), until.Round(0) // a monotonic clock stands while a function is frozen
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.until == nil || len(l.until) >= maxLanes {
@@ -50,6 +51,7 @@ func (l *Lanes) left(lane string, now time.Time) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now = now.Round(0)
 	until, known := l.until[lane]
 	// A clock that was set back must not leave it alone for longer.
 	return known && now.Before(until) && until.Sub(now) <= maxLaneWait

@@ -58,9 +58,9 @@ func TestWorker_LeavesOutAGroupThatIsTooLarge(t *testing.T) {
 	if lines := w.Log.Lines(); !strings.Contains(lines, "group="+string(large)) || strings.Contains(lines, "group="+string(other)) {
 		t.Errorf("the group is not named:\n%s", lines)
 	}
-	w.Set(rt.Hour.Add(24 * time.Hour))
+	w.Set(rt.Hour.Add(25 * time.Hour)) // for an hour, it moves on
 	workBy(t, w, tbl)
-	want(t, "at its deadline", w.Status(large), "REPORT_FAILED EXPIRED")
+	want(t, "after its deadline", w.Status(large), "REPORT_FAILED EXPIRED")
 	events := w.Log.Count(reporting.EventUnclaimable)
 	w.Set(rt.Hour.Add(30 * time.Hour))
 	workBy(t, w, tbl)

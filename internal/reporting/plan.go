@@ -40,6 +40,8 @@ const (
 	// sealWithin is how long after it began to read the terms Plan may store what it has sealed by
 	// them. It is the contract's: a change is obeyed at most 5 s after its response.
 	sealWithin = 5 * time.Second
+	// minWrite is how much of that a write gets at least.
+	minWrite = time.Second
 )
 
 // Plan opens, seals and applies the hour of a place, as far as it is due. Then it moves on the
@@ -92,14 +94,13 @@ func (pl *planning) plan(ctx context.Context) error {
 			return err
 		}
 	}
+	var shown error // it keeps no late usage waiting
 	if h.State == reports.StateSealed {
 		if h, err = pl.pass(ctx, h); err != nil {
 			return err
 		}
 		if h.State == reports.StateSealed && h.WasSent() {
-			if err := pl.showPending(ctx, h); err != nil {
-				return err
-			}
+			shown = pl.showPending(ctx, h)
 		}
 	}
 	if h.State == reports.StateDecided {
@@ -108,13 +109,13 @@ func (pl *planning) plan(ctx context.Context) error {
 		}
 	}
 	if !late {
-		return nil // the index may list what was claimed just now
+		return shown // the index may list what was claimed just now
 	}
 	ids, err := pl.Store.Waiting(ctx, pl.place)
 	if err != nil {
-		return err
+		return errors.Join(shown, err)
 	}
-	return pl.moveOn(ctx, ids)
+	return errors.Join(shown, pl.moveOn(ctx, ids))
 }
 
 // planning is one Plan.
@@ -318,7 +319,7 @@ func (pl *planning) fail(ctx context.Context, g *metering.Group, code metering.P
 		path = "/entitlementID"
 	}
 	problem := metering.Problem{Code: code, Severity: metering.SeverityError, Path: path, Message: message, Hint: hint}
-	if err := pl.Store.Expire(ctx, pl.place, metering.GroupID(g.ID), problem, pl.Now()); err != nil {
+	if expired, err := pl.Store.Expire(ctx, pl.place, metering.GroupID(g.ID), problem, pl.Now()); !expired || err != nil {
 		return err
 	}
 	event := EventExpired
@@ -459,9 +460,10 @@ func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 	if err != nil {
 		return nil, err
 	}
+	failed := error(errLate)
 	for attempt := 0; h.State == reports.StateOpen; attempt++ {
 		if attempt == maxSteps {
-			return nil, errOutOfTime
+			return nil, failed
 		}
 		if err := pl.look(ctx, of.Billable); err != nil {
 			return nil, err
@@ -470,37 +472,51 @@ func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 		if err != nil {
 			return nil, err
 		}
-		left := sealWithin - pl.Now().Round(0).Sub(pl.termsRead)
-		if left <= 0 {
+		now := pl.Now().Round(0)
+		if !isWithin(sealWithin-minWrite, pl.termsRead, now) {
 			continue
 		}
-		err = pl.write(ctx, step, left)
+		err = pl.write(ctx, step, sealWithin-now.Sub(pl.termsRead))
 		if err == nil {
-			pl.countOutcomes(ctx, h, step.After)
-			if h = step.After; h.State == reports.StateDecided {
-				return h, nil
-			}
-			pl.countCarried(ctx, h)
-			if err := pl.Store.PutReport(ctx, h, of.listed); err != nil {
-				return nil, err
-			}
-			return h, pl.Queue.Enqueue(ctx, Hint{Lane: h.Sealed.Lane, Place: pl.place})
+			return pl.stored(ctx, h, step.After, of)
 		}
-		if h, err = pl.again(ctx, pl.place, err, attempt); err != nil {
-			return h, err
+		failed = err
+		found, err := pl.again(ctx, pl.place, err, attempt)
+		if err != nil {
+			return nil, err
 		}
+		if errors.Is(failed, errLate) && found.Version == step.After.Version && found.State == step.After.State {
+			return pl.stored(ctx, h, found, of) // by the write that had no response in time, or another worker's
+		}
+		h = found
 	}
 	return h, nil
 }
 
-// write writes a step within the time. If that is over before, the error is reports.ErrChanged: the
-// step may have been written.
+// stored does what follows once the seal of an hour, or its end, is stored. If it is done twice,
+// what is counted is counted twice, and nothing else.
+func (pl *planning) stored(ctx context.Context, before, after *reports.Hour, of *claimed) (*reports.Hour, error) {
+	pl.countOutcomes(ctx, before, after)
+	if after.State == reports.StateDecided {
+		return after, nil
+	}
+	pl.countCarried(ctx, after)
+	if err := pl.Store.PutReport(ctx, after, of.listed); err != nil {
+		return nil, err
+	}
+	return after, pl.Queue.Enqueue(ctx, Hint{Lane: after.Sealed.Lane, Place: pl.place})
+}
+
+// errLate is the error of a step that had no response in time: it may be stored.
+var errLate = fmt.Errorf("the hour is not sealed within %s of reading its terms: %w", sealWithin, reports.ErrChanged)
+
+// write writes a step within the time. If that is over before, the error is errLate.
 func (pl *planning) write(ctx context.Context, step *reports.Step, within time.Duration) error {
 	limited, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	err := pl.Store.Write(limited, step)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("%w: %w", reports.ErrChanged, err)
+		return fmt.Errorf("%w: %w", errLate, err)
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -147,15 +148,22 @@ func TestPlan_GivesUpASealThatIsNotStoredInTime(t *testing.T) {
 		w := worldtest.NewWorld(t, sandbox.Options{})
 		w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
 		w.Set(closed)
-		old := func() { w.Set(w.Now().Add(4990 * time.Millisecond)) }
+		old := func() { w.Set(w.Now().Add(3990 * time.Millisecond)) }
 		slow := &slowSeal{meanwhile: meanwhile{w.Table, map[string]func(){"Ledger": old}}, stored: stored, then: func() {
 			e := atAWS()
 			e.Info.Dimensions[0].Rate = worldtest.Quantity("2")
 			w.PutEntitlement(e)
 		}}
-		if err := w.Worker(slow).Plan(t.Context(), awsHour); err != nil {
+		worker := w.Worker(slow)
+		var hints heldHints
+		worker.Queue = &hints
+		if err := worker.Plan(t.Context(), awsHour); err != nil {
 			t.Error(err)
 		}
+		if lane := w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Lane; !slices.ContainsFunc(hints, func(h reporting.Hint) bool { return h.Lane == lane }) {
+			t.Errorf("stored %v: the hints are %v", stored, hints)
+		}
+		want(t, "report", listedReport(t, w), "CREATED calls 0 attempts 0")
 		price := "2"
 		if stored {
 			price = "0.5"
@@ -164,6 +172,41 @@ func TestPlan_GivesUpASealThatIsNotStoredInTime(t *testing.T) {
 		w.Work()
 		want(t, "billed", w.Billed(), "d0=1")
 	}
+}
+
+// heldHints is a queue that is read by no worker.
+type heldHints []reporting.Hint
+
+func (h *heldHints) Enqueue(_ context.Context, hints ...reporting.Hint) error {
+	*h = append(*h, hints...)
+	return nil
+}
+
+// slowLedger is a table on which time passes at each look at the ledger.
+type slowLedger struct {
+	*table.Table
+	pass func()
+}
+
+func (s slowLedger) Ledger(ctx context.Context, org metering.OrgID, e metering.EntitlementID) (reports.Ledger, error) {
+	defer s.pass()
+	return s.Table.Ledger(ctx, org, e)
+}
+
+// A seal that is never stored in time ends with an error, by which its message is delivered again
+// later, and its dead letters ring.
+func TestPlan_SealThatIsNeverStoredInTimeIsAnError(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	w.Set(closed)
+	slow := slowLedger{w.Table, func() { w.Set(w.Now().Add(5 * time.Second)) }}
+	if err := w.Worker(slow).Plan(t.Context(), awsHour); err == nil || !strings.Contains(err.Error(), "not sealed within 5s") {
+		t.Errorf("the error is %v", err)
+	}
+	want(t, "state", string(w.Hour(worldtest.OnAWS, rt.Hour).State), "OPEN")
+	w.Work()
+	want(t, "billed", w.Billed(), "d0=1")
 }
 
 // slowSeal is a table whose first seal has no response in time.

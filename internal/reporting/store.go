@@ -77,7 +77,7 @@ type Store interface {
 	Move(ctx context.Context, p reports.Place, id metering.GroupID, to time.Time) error
 	// Expire makes a group that waits for a place REPORT_FAILED, with the problem. It does nothing
 	// if the group does not wait for the place any more.
-	Expire(ctx context.Context, p reports.Place, id metering.GroupID, problem metering.Problem, now time.Time) error
+	Expire(ctx context.Context, p reports.Place, id metering.GroupID, problem metering.Problem, now time.Time) (expired bool, err error)
 	// Apply gives a member of the hour its status: one that is REPORT_PENDING, or REPORT_FAILED by
 	// an earlier version of the hour. It does nothing if the group is in another status or hour.
 	Apply(ctx context.Context, h *reports.Hour, id metering.GroupID, applied *reports.Applied, now time.Time) error

@@ -167,28 +167,30 @@ func (s *submission) send(ctx context.Context) error {
 		}
 	}
 	slices.SortStableFunc(due, func(a, b item) int { return cmp.Compare(a.again(), b.again()) })
-	probe := probeFirst(due)
-	records := recordsOf(due)
-	for len(due) > 0 && !s.stopped {
-		n := s.marketplace.Fit(records)
-		if probe {
-			n = 1
-		}
-		failed = append(failed, s.call(ctx, due[:n]))
-		due, records = due[n:], records[n:]
-		if probe {
-			s.suspect(ctx, 1)
-			probe = false
-		}
+	if !s.stopped && probeFirst(due) {
+		failed = append(failed, s.call(ctx, due[:1]))
+		s.suspect(ctx, 1)
+		due = due[1:]
 	}
+	failed = append(failed, s.callAll(ctx, due))
 	if !s.stopped && !s.passed {
 		s.suspect(ctx, 1)
 	}
-	for i := range s.suspects {
-		if s.stopped {
-			break
+	if s.passed { // the suspects are at fault: their entitlements, each alone
+		for _, items := range grouped(s.suspects, func(i *item) metering.EntitlementID { return i.hour.Entitlement }) {
+			failed = append(failed, s.callAll(ctx, items))
 		}
-		failed = append(failed, s.call(ctx, s.suspects[i:i+1])) // others have passed: now it is at fault
+	}
+	return errors.Join(failed...)
+}
+
+// callAll makes the calls that the records of items need, until the lane is refused.
+func (s *submission) callAll(ctx context.Context, items []item) error {
+	var failed []error
+	for records := recordsOf(items); len(items) > 0 && !s.stopped; {
+		n := s.marketplace.Fit(records)
+		failed = append(failed, s.call(ctx, items[:n]))
+		items, records = items[n:], records[n:]
 	}
 	return errors.Join(failed...)
 }
@@ -373,8 +375,8 @@ func (s *submission) fault(ctx context.Context, items []item, response *Response
 		"fault", response.Lane.String(), "reason", response.LaneReason, "retryAfterSeconds", int(response.RetryAfter.Seconds()))
 }
 
-// laneWaits returns until when the lane is left alone. After half of what is left of the window of
-// a record it is called again.
+// laneWaits returns until when the lane is left alone: for half of what is left of the window of a
+// record at most, so that the next schedule may come before its end.
 func (s *submission) laneWaits(retryAfter time.Duration) time.Time {
 	now := s.Now()
 	wait := min(max(retryAfter, minLaneWait), maxLaneWait)

@@ -319,8 +319,8 @@ func TestExpire_OfTheLargestGroup(t *testing.T) {
 	r := newGroupsTable(t)
 	r.largest("g1", 1, 10)
 	problem := metering.Problem{Code: metering.ProblemExpired, Severity: metering.SeverityError, Path: "/timestamp", Message: strings.Repeat("m", 10_000), Hint: "h"}
-	if err := r.Expire(t.Context(), r.hour.Place(), "g1", problem, now); err != nil {
-		t.Fatal(err)
+	if expired, err := r.Expire(t.Context(), r.hour.Place(), "g1", problem, now); !expired || err != nil {
+		t.Fatal(expired, err)
 	}
 	if g := r.wantStatus("g1", metering.StatusReportFailed); len(g.Problems) != 1 || g.Problems[0].Code != metering.ProblemExpired || len(g.Problems[0].Message) > 1000 {
 		t.Errorf("%+v", g.Problems)

@@ -348,7 +348,8 @@ func (r *groupsTable) changes() map[string]func(context.Context, *table.Table) e
 			return tbl.Move(ctx, r.hour.Place(), "g1", now.Add(time.Hour))
 		},
 		"expire": func(ctx context.Context, tbl *table.Table) error {
-			return tbl.Expire(ctx, r.hour.Place(), "g1", metering.Problem{Code: metering.ProblemExpired, Severity: metering.SeverityError, Message: "m", Hint: "h"}, now)
+			_, err := tbl.Expire(ctx, r.hour.Place(), "g1", metering.Problem{Code: metering.ProblemExpired, Severity: metering.SeverityError, Message: "m", Hint: "h"}, now)
+			return err
 		},
 		"apply": func(ctx context.Context, tbl *table.Table) error {
 			return tbl.Apply(ctx, r.version(3), "g1", applied("a", "ACCEPTED", "b", "REJECTED", "c", "ACCEPTED"), now)

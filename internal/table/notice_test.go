@@ -51,7 +51,8 @@ func TestNotice_OfAGroupThatDoesNotWait(t *testing.T) {
 				return r.Move(ctx, h.Place(), "g1", now.Add(48*time.Hour))
 			},
 			"expire": func(ctx context.Context, r *groupsTable, h *reports.Hour) error {
-				return r.Expire(ctx, h.Place(), "g1", metering.Problem{Code: "C"}, now)
+				_, err := r.Expire(ctx, h.Place(), "g1", metering.Problem{Code: "C"}, now)
+				return err
 			},
 			"waiting groups": func(ctx context.Context, r *groupsTable, h *reports.Hour) error {
 				_, err := r.WaitingGroups(ctx, h.Place(), []metering.GroupID{"g1"})
@@ -139,8 +140,8 @@ func TestExpire_OfAFullGroupIsNoticed(t *testing.T) {
 	before := r.item("g1")
 	ctx, seen := noticing(t.Context())
 	problem := metering.Problem{Code: metering.ProblemExpired, Severity: metering.SeverityError, Message: strings.Repeat("m", 1000), Hint: "h"}
-	if err := r.Expire(ctx, r.hour.Place(), "g1", problem, now); err != nil {
-		t.Fatal(err)
+	if expired, err := r.Expire(ctx, r.hour.Place(), "g1", problem, now); expired || err != nil {
+		t.Fatal(expired, err)
 	}
 	wantSame(t, "too large 1 g1", seen())
 	wantSame(t, keysAndTexts(before), keysAndTexts(r.item("g1")))

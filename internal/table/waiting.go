@@ -44,41 +44,42 @@ func (t *Table) Move(ctx context.Context, p reports.Place, id metering.GroupID, 
 	}
 	u := newUpdate()
 	u.set(attrDue, text(dueKey(to, p.Organization, p.Entitlement, id)))
-	return t.changeWaiting(ctx, "move a group", p, id, u)
+	_, err := t.changeWaiting(ctx, "move a group", p, id, u)
+	return err
 }
 
-// Expire makes a group that waits for a place REPORT_FAILED, with the problem. It does nothing if
-// the group does not wait for the place any more.
+// Expire makes a group that waits for a place REPORT_FAILED, with the problem. It reports false if
+// the group does not wait for the place any more, or has no room for a problem, as import and
+// validate refuse it: that one waits on, which is noticed.
 //
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 7 write units under 1 KB; 2 round
 //	                                              trips if the problem has to be shortened
 //
-// The group keeps the hour of its last report and what became of its dimensions, for a retry. One
-// that has no room for a problem, as import and validate refuse it, waits on; that is noticed.
-func (t *Table) Expire(ctx context.Context, p reports.Place, id metering.GroupID, problem metering.Problem, now time.Time) error {
-	expire := func(problems []metering.Problem) error {
+// The group keeps the hour of its last report and what became of its dimensions, for a retry.
+func (t *Table) Expire(ctx context.Context, p reports.Place, id metering.GroupID, problem metering.Problem, now time.Time) (expired bool, err error) {
+	expire := func(problems []metering.Problem) (bool, error) {
 		u := newUpdate()
 		u.setStatus(groupStatus{org: p.Organization, status: metering.StatusReportFailed, at: now, problems: problems})
 		return t.changeWaiting(ctx, "expire a group", p, id, u)
 	}
-	err := expire([]metering.Problem{problem})
+	expired, err = expire([]metering.Problem{problem})
 	if _, tooLarge := invalid(err); tooLarge {
-		err = expire(metering.ShortProblems([]metering.Problem{problem}))
+		expired, err = expire(metering.ShortProblems([]metering.Problem{problem}))
 	}
 	if message, tooLarge := invalid(err); tooLarge {
 		notice(ctx, reports.TooLarge, 1, "organization", string(p.Organization), "group", string(id), "error", message)
-		return nil
+		return false, nil
 	}
-	return err
+	return expired, err
 }
 
 // changeWaiting updates a group if it waits for the place.
-func (t *Table) changeWaiting(ctx context.Context, doing string, p reports.Place, id metering.GroupID, u *update) error {
+func (t *Table) changeWaiting(ctx context.Context, doing string, p reports.Place, id metering.GroupID, u *update) (changed bool, err error) {
 	found, changed, err := t.updateItem(ctx, doing, u.input(ctx, t.name, itemKey(orgKey(p.Organization), groupKey(id)), u.waits(p, id)))
 	if err != nil || changed {
-		return err
+		return changed, err
 	}
-	return t.dropWork(ctx, p.Organization, id, found)
+	return false, t.dropWork(ctx, p.Organization, id, found)
 }
 
 // dropWork removes the entry in byWork of a group that does not wait. An older version's delete,

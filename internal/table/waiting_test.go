@@ -72,8 +72,8 @@ func TestExpire_FailsWhatWaits(t *testing.T) {
 	r := newGroupsTable(t, "g1", "g2")
 	problem := metering.Problem{Code: metering.ProblemNoConnection, Path: "/entitlementID", Message: "m", Hint: "h"}
 	ctx, units := table.CountUnits(t.Context())
-	if err := r.Expire(ctx, r.hour.Place(), "g1", problem, now.Add(time.Hour)); err != nil {
-		t.Fatal(err)
+	if expired, err := r.Expire(ctx, r.hour.Place(), "g1", problem, now.Add(time.Hour)); !expired || err != nil {
+		t.Fatal(expired, err)
 	}
 	if _, write := units(); write != 7 {
 		t.Errorf("%v write units", write)
@@ -81,13 +81,13 @@ func TestExpire_FailsWhatWaits(t *testing.T) {
 	g := r.wantStatus("g1", metering.StatusReportFailed)
 	wantSame(t, []metering.Problem{problem}, g.Problems)
 	r.wantWaits("g1", time.Time{})
-	if err := r.Expire(t.Context(), placeOf("o1", "e1", now.Add(time.Hour)), "g2", problem, now); err != nil {
-		t.Fatal(err)
+	if expired, err := r.Expire(t.Context(), placeOf("o1", "e1", now.Add(time.Hour)), "g2", problem, now); expired || err != nil {
+		t.Fatal(expired, err)
 	}
 	r.wantWaits("g2", now)
 	r.claim("g2")
-	if err := r.Expire(t.Context(), r.hour.Place(), "g2", problem, now); err != nil {
-		t.Fatal(err)
+	if expired, err := r.Expire(t.Context(), r.hour.Place(), "g2", problem, now); expired || err != nil {
+		t.Fatal(expired, err)
 	}
 	r.wantStatus("g2", metering.StatusReportPending)
 }
@@ -101,8 +101,8 @@ func TestExpire_OfARetryInPart(t *testing.T) {
 		t.Fatal(err)
 	}
 	problem := metering.Problem{Code: metering.ProblemExpired, Severity: metering.SeverityError, Message: "m", Hint: "h"}
-	if err := r.Expire(t.Context(), placeOf("o1", "e1", now.Add(time.Hour)), "g1", problem, now); err != nil {
-		t.Fatal(err)
+	if expired, err := r.Expire(t.Context(), placeOf("o1", "e1", now.Add(time.Hour)), "g1", problem, now); !expired || err != nil {
+		t.Fatal(expired, err)
 	}
 	r.apply("g1", 3, "a", "ACCEPTED", "b", "UNKNOWN") // by a worker that slept
 	if g := r.wantStatus("g1", metering.StatusReportFailed); g.Problems[0].Code != metering.ProblemExpired {
@@ -133,7 +133,8 @@ func TestWork_IsRemovedOfGroupsThatEnded(t *testing.T) {
 			return r.Move(r.Context(), r.hour.Place(), "g1", now.Add(time.Hour))
 		},
 		"expire": func(r *groupsTable) error {
-			return r.Expire(r.Context(), r.hour.Place(), "g1", metering.Problem{Code: "C"}, now)
+			_, err := r.Expire(r.Context(), r.hour.Place(), "g1", metering.Problem{Code: "C"}, now)
+			return err
 		},
 		"waiting groups": func(r *groupsTable) error {
 			groups, err := r.WaitingGroups(r.Context(), r.hour.Place(), []metering.GroupID{"g1"})

@@ -55,23 +55,28 @@ const (
 	maxDelay = time.Hour // also the delay after a refusal that the buyer can end
 )
 
-// nextAttempt is when to send a record again after the attempts; zero if there are none.
+// nextAttempt is when to send a record again after the attempts; zero if there are none. Each of
+// its own doubles the delay, which a later one of the lane does not begin again.
 func nextAttempt(attempts []Attempt) time.Time {
 	if len(attempts) == 0 {
 		return time.Time{}
 	}
-	last := &attempts[len(attempts)-1]
-	own := 0
+	var next time.Time
+	delay := minDelay
 	for i := range attempts {
-		if !attempts[i].Lane {
-			own++
+		a := &attempts[i]
+		if a.Lane {
+			next = metering.Later(next, a.Time.Add(minDelay))
+			continue
 		}
+		wait := delay
+		if a.Code == metering.ProblemNotSubscribed {
+			wait = maxDelay
+		}
+		next = metering.Later(next, a.Time.Add(wait))
+		delay = min(2*delay, maxDelay)
 	}
-	delay := maxDelay
-	if doublings := max(own-1, 0); last.Code != metering.ProblemNotSubscribed && doublings < 6 {
-		delay = min(minDelay<<doublings, maxDelay)
-	}
-	return last.Time.Add(delay)
+	return next
 }
 
 // Attempted is how often a record was sent.

@@ -323,6 +323,22 @@ func TestNextAttempt_Grows(t *testing.T) {
 	}
 }
 
+// A lane's refusal delays by a minute, and begins no delay of the record's own again.
+func TestNextAttempt_LaneDelaysByAMinute(t *testing.T) {
+	own := make([]Attempt, 7)
+	for i := range own {
+		own[i].Time = at("06-15 10:00")
+	}
+	for _, test := range []struct{ lane, want string }{
+		{"06-15 10:50", "06-15 11:00"}, {"06-15 10:59", "06-15 11:00"}, {"06-15 11:00", "06-15 11:01"},
+	} {
+		attempts := append(slices.Clone(own), Attempt{Time: at(test.lane), Response: Response{Result: Refused, Lane: true}})
+		if got := nextAttempt(attempts); !got.Equal(at(test.want)) {
+			t.Errorf("refused at %s: %s, want %s", test.lane, got, test.want)
+		}
+	}
+}
+
 // Escrow is returned by outcome: accepted, the new carry; rejected, the old carry and what was
 // drawn; held otherwise, until an operator resolves it.
 func TestDecide_ReturnsEscrowByOutcome(t *testing.T) {

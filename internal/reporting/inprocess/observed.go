@@ -33,8 +33,9 @@ func (o *observed) Move(ctx context.Context, p reports.Place, id metering.GroupI
 	return o.step(o.Store.Move(ctx, p, id, to))
 }
 
-func (o *observed) Expire(ctx context.Context, p reports.Place, id metering.GroupID, problem metering.Problem, now time.Time) error {
-	return o.step(o.Store.Expire(ctx, p, id, problem, now))
+func (o *observed) Expire(ctx context.Context, p reports.Place, id metering.GroupID, problem metering.Problem, now time.Time) (bool, error) {
+	expired, err := o.Store.Expire(ctx, p, id, problem, now)
+	return expired, o.step(err)
 }
 
 func (o *observed) step(err error) error {
