@@ -570,7 +570,7 @@ func (s *seller) cutOf(t *testing.T, p reports.Place, copies, accepted map[strin
 		if len(r.Attempts) == 0 {
 			continue
 		}
-		last := r.Attempts[len(r.Attempts)-1].Response
+		last := r.LastAttempt().Response
 		if r.Outcome.Kind != reports.Undecided || last.Result != reports.InDoubt || last.Reason != "" {
 			continue
 		}

@@ -110,16 +110,22 @@ func (a *abandoning) moveOn(ctx context.Context, p reports.Place, ids []metering
 	}
 	pl := planning{Worker: a.Worker, place: p}
 	var mu sync.Mutex
-	return pl.eachWaiting(ctx, ids, func(ctx context.Context, g *metering.Group) error {
-		id := metering.GroupID(g.ID)
-		if err := a.Store.Move(ctx, p, id, to.Hour); err != nil {
+	for chunk := range slices.Chunk(ids, membersAtOnce) {
+		err := pl.eachWaiting(ctx, chunk, func(ctx context.Context, g *metering.Group) error {
+			id := metering.GroupID(g.ID)
+			if err := a.Store.Move(ctx, p, id, to.Hour); err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			a.open[to] = append(a.open[to], id)
+			return nil
+		})
+		if err != nil {
 			return err
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		a.open[to] = append(a.open[to], id)
-		return nil
-	})
+	}
+	return nil
 }
 
 // openHour opens the hour of a place with the groups that wait for it, and settles it. Those that

@@ -22,7 +22,6 @@ import (
 // refused is the world's table, which refuses each update that makes the group REPORT_PENDING as
 // DynamoDB refuses one that makes an item too large.
 func refused(w *worldtest.World, id metering.GroupID) *table.Table {
-	const body = `{"__type":"com.amazonaws.dynamodb.v20120810#ValidationException","message":"Item size to update has exceeded the maximum allowed size"}`
 	return table.New(tabletest.NewClient(tabletest.Planned(func(_ int, request *http.Request) tabletest.Fault {
 		sent, err := io.ReadAll(request.Body)
 		request.Body = io.NopCloser(bytes.NewReader(sent))
@@ -30,12 +29,7 @@ func refused(w *worldtest.World, id metering.GroupID) *table.Table {
 			!bytes.Contains(sent, []byte("GROUP#"+string(id))) || !bytes.Contains(sent, []byte("REPORT_PENDING")) {
 			return nil
 		}
-		return func(func() (*http.Response, error)) (*http.Response, error) {
-			return &http.Response{
-				StatusCode: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}}, ContentLength: -1,
-				Body: io.NopCloser(strings.NewReader(body)),
-			}, nil
-		}
+		return tabletest.TooLarge
 	})), w.TableName)
 }
 

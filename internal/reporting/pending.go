@@ -2,7 +2,6 @@ package reporting
 
 import (
 	"context"
-	"fmt"
 	"math/bits"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -22,9 +21,14 @@ func (s *submission) hintPending() {
 // showPending writes the report of a sealed hour that was sent again. It never replaces that of a
 // later version of the hour.
 func (w *Worker) showPending(ctx context.Context, h *reports.Hour) error {
-	listed, err := w.listed(ctx, h)
-	if err != nil {
-		return err
+	var listed []metering.GroupID
+	for members, err := range w.members(ctx, h) {
+		if err != nil {
+			return err
+		}
+		if listed = appendListed(listed, members); len(listed) == maxListed {
+			break
+		}
 	}
 	return w.Store.PutReport(ctx, h, listed)
 }
@@ -44,20 +48,4 @@ func showsMore(before, after *reports.Hour) bool {
 		}
 	}
 	return false
-}
-
-// listed returns the first members of an hour, which its report names.
-func (w *Worker) listed(ctx context.Context, h *reports.Hour) (ids []metering.GroupID, err error) {
-	for part := 0; part < h.Parts && len(ids) < maxListed; part++ {
-		list, err := w.Store.Candidates(ctx, h, part)
-		if err != nil {
-			return nil, err
-		}
-		if list.Sum == nil {
-			return nil, fmt.Errorf("list %d of report %s has no sum", part, h.ID())
-		}
-		present := list.Present()
-		ids = append(ids, present[:min(maxListed-len(ids), len(present))]...)
-	}
-	return ids, nil
 }

@@ -155,7 +155,7 @@ func (u unlisted) PutReport(ctx context.Context, h *reports.Hour, ids []metering
 	return u.Store.PutReport(ctx, h, ids)
 }
 
-// What a worker could not write of a report is made up for, and the work goes on.
+// A report that a worker could not write is written later, and the work continues.
 func TestSubmit_ReportThatCantBeStoredLosesNothing(t *testing.T) {
 	t.Parallel()
 	w := worldtest.NewWorld(t, sandbox.Options{})

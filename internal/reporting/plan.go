@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -330,18 +331,14 @@ func (pl *planning) fail(ctx context.Context, g *metering.Group, code metering.P
 	return nil
 }
 
-// eachWaiting calls do for those of the groups that still wait for the place, some at once.
+// eachWaiting calls do for those of the groups, membersAtOnce at most, that still wait for the
+// place, some at once.
 func (pl *planning) eachWaiting(ctx context.Context, ids []metering.GroupID, do func(context.Context, *metering.Group) error) error {
-	for chunk := range slices.Chunk(ids, membersAtOnce) {
-		groups, err := pl.Store.WaitingGroups(ctx, pl.place, chunk)
-		if err != nil {
-			return err
-		}
-		if err := atOnce(ctx, groupsAtOnce, len(groups), func(ctx context.Context, i int) error { return do(ctx, &groups[i]) }); err != nil {
-			return err
-		}
+	groups, err := pl.Store.WaitingGroups(ctx, pl.place, ids)
+	if err != nil {
+		return err
 	}
-	return nil
+	return atOnce(ctx, groupsAtOnce, len(groups), func(ctx context.Context, i int) error { return do(ctx, &groups[i]) })
 }
 
 // atOnce calls do for each index below n, at most limit at once. It returns the first error, when
@@ -588,9 +585,7 @@ func (pl *planning) claimAll(ctx context.Context, h *reports.Hour) (*claimed, er
 		if list.Sum.Billable {
 			all.billable = append(all.billable, claimedList{part, present})
 		}
-		if missing := maxListed - len(all.listed); missing > 0 {
-			all.listed = append(all.listed, present[:min(missing, len(present))]...)
-		}
+		all.listed = appendListed(all.listed, present)
 	}
 	return all, nil
 }
@@ -760,21 +755,28 @@ func (pl *planning) claim(ctx context.Context, h *reports.Hour, ids []metering.G
 	return sum, nil
 }
 
-// eachPart calls do with the members of each list of candidates.
-func (w *Worker) eachPart(ctx context.Context, h *reports.Hour, do func([]metering.GroupID) error) error {
-	for part := range h.Parts {
-		list, err := w.Store.Candidates(ctx, h, part)
-		if err != nil {
-			return err
-		}
-		if list.Sum == nil {
-			return fmt.Errorf("list %d of report %s has no sum", part, h.ID())
-		}
-		if err := do(list.Present()); err != nil {
-			return err
+// members are the members of each list of candidates. They end with an error.
+func (w *Worker) members(ctx context.Context, h *reports.Hour) iter.Seq2[[]metering.GroupID, error] {
+	return func(yield func([]metering.GroupID, error) bool) {
+		for part := range h.Parts {
+			list, err := w.Store.Candidates(ctx, h, part)
+			if err == nil && list.Sum == nil {
+				err = fmt.Errorf("list %d of report %s has no sum", part, h.ID())
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(list.Present(), nil) {
+				return
+			}
 		}
 	}
-	return nil
+}
+
+// appendListed appends members to those that the report of an hour names, as far as it names them.
+func appendListed(listed, members []metering.GroupID) []metering.GroupID {
+	return append(listed, members[:min(maxListed-len(listed), len(members))]...)
 }
 
 // pass decides a sealed hour that has nothing to send, and enqueues a hint for one that has.
@@ -841,25 +843,26 @@ var errOutOfTime = errors.New("the time was over before all groups of the hour w
 // that has a status of this version of the hour keeps it.
 func (w *Worker) apply(ctx context.Context, h *reports.Hour) (listed []metering.GroupID, err error) {
 	succeeded, applied := h.Succeeded(), false
-	err = w.eachPart(ctx, h, func(ids []metering.GroupID) error {
+	for ids, err := range w.members(ctx, h) {
+		if err != nil {
+			return nil, err
+		}
 		if applied && shortOf(ctx, planMargin) {
-			return errOutOfTime
+			return nil, errOutOfTime
 		}
-		if missing := maxListed - len(listed); missing > 0 {
-			listed = append(listed, ids[:min(missing, len(ids))]...)
-		}
+		listed = appendListed(listed, ids)
 		if succeeded && h.Parts == 1 && len(ids) <= membersAtOnce { // no group has to be read
-			return atOnce(ctx, groupsAtOnce, len(ids), func(ctx context.Context, i int) error {
+			return listed, atOnce(ctx, groupsAtOnce, len(ids), func(ctx context.Context, i int) error {
 				return w.Store.Apply(ctx, h, ids[i], &reports.Applied{Status: metering.StatusReported}, w.Now())
 			})
 		}
 		for chunk := range slices.Chunk(ids, membersAtOnce) {
 			if applied && shortOf(ctx, claimMargin) {
-				return errOutOfTime
+				return nil, errOutOfTime
 			}
 			members, err := w.Store.Members(ctx, h, chunk)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			members = slices.DeleteFunc(members, func(m reports.Member) bool { return m.Applied >= h.Version }) // by a worker that had no time left
 			applied = applied || len(members) > 0
@@ -874,10 +877,9 @@ func (w *Worker) apply(ctx context.Context, h *reports.Hour) (listed []metering.
 				return w.Store.Apply(ctx, h, metering.GroupID(members[i].Group.ID), &as, w.Now())
 			})
 			if err != nil {
-				return err
+				return nil, err
 			}
 		}
-		return nil
-	})
-	return listed, err
+	}
+	return listed, nil
 }

@@ -154,14 +154,15 @@ func TestPlan_GivesUpASealThatIsNotStoredInTime(t *testing.T) {
 			e.Info.Dimensions[0].Rate = worldtest.Quantity("2")
 			w.PutEntitlement(e)
 		}}
-		worker := w.Worker(slow)
-		var hints heldHints
-		worker.Queue = &hints
-		if err := worker.Plan(t.Context(), awsHour); err != nil {
+		if err := w.Worker(slow).Plan(t.Context(), awsHour); err != nil {
 			t.Error(err)
 		}
-		if lane := w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Lane; !slices.ContainsFunc(hints, func(h reporting.Hint) bool { return h.Lane == lane }) {
-			t.Errorf("stored %v: the hints are %v", stored, hints)
+		lane, hinted := w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Lane, false
+		for hint, ok := w.Queue.Next(); ok; hint, ok = w.Queue.Next() {
+			hinted = hinted || hint.Lane == lane
+		}
+		if !hinted {
+			t.Errorf("stored %v: the lane has no hint", stored)
 		}
 		want(t, "report", listedReport(t, w), "CREATED calls 0 attempts 0")
 		price := "2"
@@ -174,25 +175,6 @@ func TestPlan_GivesUpASealThatIsNotStoredInTime(t *testing.T) {
 	}
 }
 
-// heldHints is a queue that is read by no worker.
-type heldHints []reporting.Hint
-
-func (h *heldHints) Enqueue(_ context.Context, hints ...reporting.Hint) error {
-	*h = append(*h, hints...)
-	return nil
-}
-
-// slowLedger is a table on which time passes at each look at the ledger.
-type slowLedger struct {
-	*table.Table
-	pass func()
-}
-
-func (s slowLedger) Ledger(ctx context.Context, org metering.OrgID, e metering.EntitlementID) (reports.Ledger, error) {
-	defer s.pass()
-	return s.Table.Ledger(ctx, org, e)
-}
-
 // A seal that is never stored in time ends with an error, by which its message is delivered again
 // later, and its dead letters ring.
 func TestPlan_SealThatIsNeverStoredInTimeIsAnError(t *testing.T) {
@@ -200,7 +182,13 @@ func TestPlan_SealThatIsNeverStoredInTimeIsAnError(t *testing.T) {
 	w := worldtest.NewWorld(t, sandbox.Options{})
 	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
 	w.Set(closed)
-	slow := slowLedger{w.Table, func() { w.Set(w.Now().Add(5 * time.Second)) }}
+	slow := meanwhile{w.Table, map[string]func(){}}
+	var pass func() // at each look at the ledger
+	pass = func() {
+		w.Set(w.Now().Add(5 * time.Second))
+		slow.after["Ledger"] = pass
+	}
+	slow.after["Ledger"] = pass
 	if err := w.Worker(slow).Plan(t.Context(), awsHour); err == nil || !strings.Contains(err.Error(), "not sealed within 5s") {
 		t.Errorf("the error is %v", err)
 	}

@@ -177,7 +177,7 @@ func (s *submission) send(ctx context.Context) error {
 		s.suspect(ctx, 1)
 	}
 	if s.passed { // the suspects are at fault: their entitlements, each alone
-		for _, items := range grouped(s.suspects, func(i *item) metering.EntitlementID { return i.hour.Entitlement }) {
+		for _, items := range byEntitlement(s.suspects) {
 			failed = append(failed, s.callAll(ctx, items))
 		}
 	}
@@ -202,7 +202,7 @@ func probeFirst(due []item) bool {
 	last := map[metering.EntitlementID]time.Time{}
 	refused := false
 	for i := range due {
-		if a := due[i].lastAttempt(); a != nil {
+		if a := due[i].hour.Record(due[i].dimension).LastAttempt(); a != nil {
 			refused = refused || a.Lane
 			last[due[i].hour.Entitlement] = metering.Later(last[due[i].hour.Entitlement], a.Time)
 		}
@@ -220,15 +220,6 @@ func probeFirst(due []item) bool {
 	copy(due[1:], due[:first])
 	due[0] = probe
 	return true
-}
-
-// lastAttempt is the last attempt that is stored; nil if there is none.
-func (i *item) lastAttempt() *reports.Attempt {
-	attempts := i.hour.Record(i.dimension).Attempts
-	if len(attempts) == 0 {
-		return nil
-	}
-	return &attempts[len(attempts)-1]
 }
 
 // again is 0 for a record that was never sent, else 1.
@@ -277,12 +268,8 @@ func (s *submission) call(ctx context.Context, items []item) error {
 	}
 	response := s.marketplace.Send(ctx, recordsOf(items))
 	s.judge(items, &response)
-	var notBefore time.Time
-	if response.Lane != NoLaneFault {
-		notBefore = s.laneWaits(response.RetryAfter)
-	}
+	notBefore := s.fault(ctx, items, &response)
 	failed = errors.Join(failed, s.respond(ctx, items, began, notBefore, response))
-	s.fault(ctx, items, &response)
 	s.suspect(ctx, maxSuspects)
 	var divided []item
 	for i := range items {
@@ -344,7 +331,7 @@ func (i *item) wasAtFault(problem metering.ProblemCode) bool {
 // suspect takes the lane for the cause if nothing has passed, and the suspects are of that many
 // entitlements.
 func (s *submission) suspect(ctx context.Context, enough int) {
-	if s.passed || len(grouped(s.suspects, func(i *item) metering.EntitlementID { return i.hour.Entitlement })) < enough {
+	if s.passed || len(byEntitlement(s.suspects)) < enough {
 		return
 	}
 	s.fault(ctx, s.suspects, &Response{Lane: s.refusal.OrLane, LaneReason: s.refusal.Reason})
@@ -359,13 +346,15 @@ func notSent(n int) Response {
 	return Response{Results: results}
 }
 
-// fault counts what is wrong with the lane, and ends the submission.
-func (s *submission) fault(ctx context.Context, items []item, response *Response) {
+// fault counts what is wrong with the lane, and ends the submission. It returns until when the lane
+// is left alone; zero if nothing is wrong.
+func (s *submission) fault(ctx context.Context, items []item, response *Response) (until time.Time) {
 	if response.Lane == NoLaneFault {
-		return
+		return until
 	}
 	s.stopped = true
-	s.Lanes.leave(s.lane, s.Now(), s.laneWaits(response.RetryAfter))
+	until = s.laneWaits(response.RetryAfter)
+	s.Lanes.leave(s.lane, s.Now(), until)
 	event := EventConnectionRefused
 	if response.Lane == Throttled || response.Lane == Unreachable {
 		event = EventThrottled
@@ -373,6 +362,7 @@ func (s *submission) fault(ctx context.Context, items []item, response *Response
 	h := items[0].hour
 	s.event(ctx, event, 1, "organization", string(h.Organization), "partner", string(h.Sealed.Partner), "lane", s.lane,
 		"fault", response.Lane.String(), "reason", response.LaneReason, "retryAfterSeconds", int(response.RetryAfter.Seconds()))
+	return until
 }
 
 // laneWaits returns until when the lane is left alone: for half of what is left of the window of a
@@ -397,6 +387,11 @@ func (s *submission) laneWaits(retryAfter time.Duration) time.Time {
 // byHour groups items by their hours, in order.
 func byHour(items []item) [][]item {
 	return grouped(items, func(i *item) *sending { return i.hour })
+}
+
+// byEntitlement groups items by their entitlements, in order.
+func byEntitlement(items []item) [][]item {
+	return grouped(items, func(i *item) metering.EntitlementID { return i.hour.Entitlement })
 }
 
 // grouped groups values by a key, in order.
@@ -447,8 +442,7 @@ func (s *submission) begin(ctx context.Context, items []item, now time.Time) (be
 		s.wrote.Store(true)
 		for _, i := range hours[n] {
 			if slices.Contains(sent, i.dimension) {
-				attempts := after.Record(i.dimension).Attempts
-				i.attempt = attempts[len(attempts)-1].Number
+				i.attempt = after.Record(i.dimension).LastAttempt().Number
 				ready[n] = append(ready[n], i)
 			}
 		}

@@ -41,8 +41,7 @@ func (t *Table) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID,
 	u.set(attrHour, text(hourText(h.Start)))
 	u.remove(attrApplied)
 	item, claimed, err := t.updateItem(ctx, "claim a group", u.input(ctx, t.name, itemKey(orgKey(h.Organization), groupKey(id)), u.waits(h.Place(), id)))
-	if message, tooLarge := invalid(err); tooLarge {
-		notice(ctx, reports.TooLarge, 1, "organization", string(h.Organization), "group", string(id), "error", message)
+	if noticeTooLarge(ctx, h.Organization, id, err) {
 		return nil, nil
 	}
 	if err != nil {

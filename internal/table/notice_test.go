@@ -3,8 +3,6 @@ package table_test
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -155,14 +153,7 @@ func TestExpire_OfAFullGroupIsNoticed(t *testing.T) {
 func TestClaim_OfAGroupThatIsTooLargeIsNoticed(t *testing.T) {
 	t.Parallel()
 	r := newGroupsTable(t, "g1")
-	tooLarge := func(func() (*http.Response, error)) (*http.Response, error) {
-		body := `{"__type":"com.amazonaws.dynamodb.v20120810#ValidationException","message":"Item size to update has exceeded the maximum allowed size"}`
-		return &http.Response{
-			StatusCode: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}}, ContentLength: -1,
-			Body: io.NopCloser(strings.NewReader(body)),
-		}, nil
-	}
-	client, _ := tabletest.NewFaults(tooLarge)
+	client, _ := tabletest.NewFaults(tabletest.TooLarge)
 	ctx, seen := noticing(t.Context())
 	m, err := table.New(client, r.name).Claim(ctx, r.hour, "g1", now)
 	if m != nil || err != nil {

@@ -66,8 +66,7 @@ func (t *Table) Expire(ctx context.Context, p reports.Place, id metering.GroupID
 	if _, tooLarge := invalid(err); tooLarge {
 		expired, err = expire(metering.ShortProblems([]metering.Problem{problem}))
 	}
-	if message, tooLarge := invalid(err); tooLarge {
-		notice(ctx, reports.TooLarge, 1, "organization", string(p.Organization), "group", string(id), "error", message)
+	if noticeTooLarge(ctx, p.Organization, id, err) {
 		return false, nil
 	}
 	return expired, err
@@ -117,6 +116,16 @@ func noticeStatus(ctx context.Context, org metering.OrgID, id metering.GroupID, 
 	}
 	notice(ctx, reports.UnknownWork, 1, "organization", string(org), "group", string(id), "status", string(status))
 	return true
+}
+
+// noticeTooLarge reports whether an update of a group failed since the group is too large for it,
+// which is noticed.
+func noticeTooLarge(ctx context.Context, org metering.OrgID, id metering.GroupID, err error) bool {
+	message, tooLarge := invalid(err)
+	if tooLarge {
+		notice(ctx, reports.TooLarge, 1, "organization", string(org), "group", string(id), "error", message)
+	}
+	return tooLarge
 }
 
 // ended reports whether no group of that status waits to be reported.

@@ -79,22 +79,31 @@ func nextAttempt(attempts []Attempt) time.Time {
 	return next
 }
 
+// LastAttempt is the last attempt of a record; nil if there is none.
+func (r *Record) LastAttempt() *Attempt {
+	if len(r.Attempts) == 0 {
+		return nil
+	}
+	return &r.Attempts[len(r.Attempts)-1]
+}
+
 // Attempted is how often a record was sent.
 func (r *Record) Attempted() int {
-	if len(r.Attempts) == 0 {
+	last := r.LastAttempt()
+	if last == nil {
 		return 0
 	}
-	return r.Attempts[len(r.Attempts)-1].Number // old refusals are dropped
+	return last.Number // old refusals are dropped
 }
 
 // Pending is what the attempts of a record say while it has no outcome: the code of the last one,
 // if it was refused, and why the record is not billed yet, or may be billed. Both are empty if the
 // record has its outcome, or was never sent.
 func (r *Record) Pending() (code metering.ProblemCode, reason string) {
-	if r.Outcome.Kind != Undecided || len(r.Attempts) == 0 {
+	last := r.LastAttempt()
+	if r.Outcome.Kind != Undecided || last == nil {
 		return "", ""
 	}
-	last := &r.Attempts[len(r.Attempts)-1]
 	if last.Result == InDoubt {
 		reason = "it may be billed: the last attempt has no definite response"
 		if last.Reason != "" {

@@ -609,7 +609,7 @@ func (w *world) attempt(i int, x *worker) {
 			w.fail("1. %s of %s is sent with %s and %s", dimension, x.hour, first, r.Quantity)
 		}
 		w.requests[p] = r.Quantity
-		x.waits[dimension] = r.Attempts[len(r.Attempts)-1].Number
+		x.waits[dimension] = r.LastAttempt().Number
 		w.net = append(w.net, request{p, r.Quantity, i, x.calls, stored.uses[dimension]})
 	}
 	stored.Hour, x.phase = changed, "wait"

@@ -271,25 +271,22 @@ func (r *reading) pending() []PendingStatus {
 		if h.State != reports.StateSealed {
 			continue
 		}
-		of := by[h.Sealed.Partner]
-		if of == nil {
-			of = map[reports.Place]*Pending{}
-		}
+		owner := reports.Place{Organization: h.Organization, Entitlement: h.Entitlement}
 		for i := range h.Sealed.Records {
 			record := &h.Sealed.Records[i]
 			if record.Outcome.Kind != reports.Undecided || record.Attempted() == 0 {
 				continue
 			}
+			if by[h.Sealed.Partner] == nil {
+				by[h.Sealed.Partner] = map[reports.Place]*Pending{}
+			}
 			code, reason := record.Pending()
 			p := Pending{h.Organization, troubleOf(h, record, code, reason), record.Attempted(), 1}
-			owner := reports.Place{Organization: h.Organization, Entitlement: h.Entitlement}
-			if known := of[owner]; known != nil {
-				if p.Records = known.Records + 1; known.compare(p.Trouble) < 0 {
-					known.Records = p.Records
-					continue
-				}
+			if known := by[h.Sealed.Partner][owner]; known == nil {
+				by[h.Sealed.Partner][owner] = &p
+			} else if known.Records++; p.compare(known.Trouble) <= 0 {
+				known.Trouble, known.Attempts = p.Trouble, p.Attempts
 			}
-			of[owner], by[h.Sealed.Partner] = &p, of
 		}
 	}
 	list := []PendingStatus{}

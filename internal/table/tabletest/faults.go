@@ -115,6 +115,12 @@ func Throttle(send func() (*http.Response, error)) (*http.Response, error) {
 	return answering(http.StatusBadRequest, errorJSON("ProvisionedThroughputExceededException", ""))(send)
 }
 
+// TooLarge never sends the request, an update: it would make the item too large.
+func TooLarge(send func() (*http.Response, error)) (*http.Response, error) {
+	const body = `{"__type":"com.amazonaws.dynamodb.v20120810#ValidationException","message":"Item size to update has exceeded the maximum allowed size"}`
+	return answering(http.StatusBadRequest, body)(send)
+}
+
 // answering never sends the request. It returns a response with that status and body.
 func answering(status int, body string) Fault {
 	return func(func() (*http.Response, error)) (*http.Response, error) {
