@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -189,18 +190,20 @@ func TestSubmit_ForeignResourcesAreTheirRecords(t *testing.T) {
 	}
 }
 
-// So many foreign resources come first that the lane is taken for the cause. The next calls find
-// one that passes, and then all others.
+// So many foreign resources follow each other that the lane is taken for the cause, or would be if
+// nothing had passed before. They hold up no others for long.
 func TestSubmit_ManyForeignResourcesStopNoOthers(t *testing.T) {
 	t.Parallel()
-	c := newCrowd(t, 15)
-	c.moves("foreign", 0, 1, 2, 3, 4, 5, 6, 7)
-	for round := range 10 {
-		c.Set(closed.Add(time.Duration(round) * 5 * time.Minute))
-		c.Work()
+	for first, rounds := range map[int]int{0: 10, 3: 1, 7: 1} {
+		c := newCrowd(t, 15)
+		c.moves("foreign", first, first+1, first+2, first+3, first+4, first+5, first+6, first+7)
+		for round := range rounds {
+			c.Set(closed.Add(time.Duration(round) * 5 * time.Minute))
+			c.Work()
+		}
+		c.billed(t, 7)
+		want(t, "reported", strconv.Itoa(c.reported()), "7")
 	}
-	c.billed(t, 7)
-	want(t, "reported", strconv.Itoa(c.reported()), "7")
 }
 
 // The token is corrected while a record of another publisher's resource waits with the others.
@@ -266,23 +269,47 @@ func TestSubmit_DividedRequestChargesNoRecord(t *testing.T) {
 	want(t, "events", strconv.Itoa(w.Log.Count(reporting.EventConnectionRefused)), "0")
 }
 
-// pausing is a table on which an operator pauses reporting once the response to a call is stored.
-type pausing struct {
+// responding is a table with which something happens once the first response to a call is stored.
+type responding struct {
 	*table.Table
-	w    *worldtest.World
-	t    *testing.T
-	done bool
+	once  sync.Once
+	first func()
 }
 
-func (p *pausing) Write(ctx context.Context, step *reports.Step) error {
-	err := p.Table.Write(ctx, step)
-	if err == nil && len(step.Calls) > 0 && !p.done {
-		p.done = true
-		if err := p.Pause(ctx, "ann", p.w.Now()); err != nil {
-			p.t.Error(err)
-		}
+func (r *responding) Write(ctx context.Context, step *reports.Step) error {
+	err := r.Table.Write(ctx, step)
+	if err == nil && len(step.Calls) > 0 {
+		r.once.Do(r.first)
 	}
 	return err
+}
+
+// The application is taken out of the offer in the middle of a Submit. What is refused then is
+// taken for at fault itself, since others had passed, and is sent again for its own sake. The first
+// usage after that shows that the lane is at fault. All is billed once the offer is corrected.
+func TestSubmit_LaneThatIsRefusedInTheMiddle(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(t, 20) // more than a request holds
+	workBy(t, c.World, &responding{Table: c.Table, first: func() { c.has(another) }})
+	before := c.reported()
+	if before == 0 || before == 20 {
+		t.Fatalf("%d of 20 are reported, want some", before)
+	}
+	want(t, "events", strconv.Itoa(c.Log.Count(reporting.EventConnectionRefused)), "0")
+	c.groups = append(c.groups, c.Report(entitlementOf(0), rt.Hour.Add(time.Hour), "d0 1, d1 2"))
+	for round := range 3 {
+		c.Set(closed.Add(time.Hour + time.Duration(round)*5*time.Minute))
+		c.Work()
+		want(t, "events", strconv.Itoa(c.Log.Count(reporting.EventConnectionRefused)), strconv.Itoa(round+1))
+	}
+	want(t, "reported", strconv.Itoa(c.reported()), strconv.Itoa(before))
+	c.has(rt.Application)
+	for round := range 3 {
+		c.Set(closed.Add(time.Duration(2+round) * time.Hour))
+		c.Work()
+	}
+	c.billed(t, 21)
+	want(t, "reported", strconv.Itoa(c.reported()), "21")
 }
 
 // Reporting is paused while a Submit has more to send: more than a request holds, or the halves of
@@ -306,7 +333,11 @@ func TestSubmit_PauseEndsItBeforeTheNextCall(t *testing.T) {
 			}
 			w.Report(worldtest.OnAWS, rt.Hour, strings.Join(usage, ", "))
 			w.Set(closed)
-			workBy(t, w, &pausing{Table: w.Table, w: w, t: t})
+			workBy(t, w, &responding{Table: w.Table, first: func() {
+				if err := w.Table.Pause(t.Context(), "ann", w.Now()); err != nil {
+					t.Error(err)
+				}
+			}})
 			want(t, "calls", strconv.Itoa(len(w.Calls("BatchMeterUsage"))), "1")
 			want(t, "events", strconv.Itoa(w.Log.Count(reporting.EventGateClosed)), "2") // Submit's, and that of the Plan it hints
 			for _, r := range w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Records {
