@@ -26,7 +26,8 @@ type tableCopy struct {
 	groups  map[metering.GroupID]*seenGroup
 	hours   map[reports.Place]*reports.Hour
 	ledgers map[metering.EntitlementID]reports.Ledger
-	kinds   map[string]reports.Kind // by recordKey: the first outcome
+	kinds   map[string]reports.Kind                              // by recordKey: the first outcome
+	kept    map[metering.EntitlementID][]metering.MarketplaceIDs // of one that is DELETED, which no other may have
 }
 
 // seenGroup is the copy of a group.
@@ -47,7 +48,11 @@ type claim struct {
 
 func newCopy() *tableCopy {
 	return &tableCopy{
-		map[metering.GroupID]*seenGroup{}, map[reports.Place]*reports.Hour{}, map[metering.EntitlementID]reports.Ledger{}, map[string]reports.Kind{},
+		map[metering.GroupID]*seenGroup{},
+		map[reports.Place]*reports.Hour{},
+		map[metering.EntitlementID]reports.Ledger{},
+		map[string]reports.Kind{},
+		map[metering.EntitlementID][]metering.MarketplaceIDs{},
 	}
 }
 
@@ -59,7 +64,7 @@ func (c *tableCopy) clone() *tableCopy {
 		clone.outcomes, clone.claims = maps.Clone(g.outcomes), maps.Clone(g.claims)
 		groups[id] = &clone
 	}
-	return &tableCopy{groups, maps.Clone(c.hours), maps.Clone(c.ledgers), maps.Clone(c.kinds)}
+	return &tableCopy{groups, maps.Clone(c.hours), maps.Clone(c.ledgers), maps.Clone(c.kinds), maps.Clone(c.kept)}
 }
 
 // recordKey names the usage of a dimension in an hour of an entitlement.

@@ -30,6 +30,7 @@ func TestHistories_NoticeWhatIsWrong(t *testing.T) {
 	}
 	reported := report(metering.NewRecord{Key: "d0", Quantity: "2.0000009"})
 	failed := report(metering.NewRecord{Key: "d0", Quantity: "0.7"}, metering.NewRecord{Key: "d1", Quantity: "4"})
+	h.calm()
 	h.settle()
 	if h.broken != "" || h.groups[reported].Status != metering.StatusReported || h.groups[failed].Status != metering.StatusReportFailed {
 		t.Fatalf("%s; %s, %s\n%s", h.broken, h.groups[reported].Status, h.groups[failed].Status, strings.Join(h.log, "\n"))

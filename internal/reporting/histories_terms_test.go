@@ -24,9 +24,14 @@ func (h *history) change(e metering.Entitlement) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	h.changed(stored.Value)
+}
+
+// changed remembers an entitlement as it is stored now.
+func (h *history) changed(e metering.Entitlement) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.put[entitlementVersion{e.ID, stored.Value.LastUpdateTime.UTC()}] = e
+	h.put[entitlementVersion{e.ID, e.LastUpdateTime.UTC()}] = e
 }
 
 // config stores a config that has these of the flags.
@@ -44,6 +49,10 @@ func (h *history) config(c metering.Config, flags []string) {
 // terms changes an entitlement: its prices, its commit, its identifiers or its bounds.
 func (h *history) terms() {
 	e := h.entitlement()
+	if e.Status == metering.EntitlementDeleted {
+		h.deleteOrPut(e)
+		return
+	}
 	what := ""
 	switch h.pick(4) {
 	case 0:

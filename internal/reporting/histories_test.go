@@ -111,6 +111,7 @@ func newHistory(t *testing.T, random *rand.Rand) *history {
 			t.Fatal(err)
 		}
 	}
+	h.dimensions(random.IntN(3) > 0)
 	h.begin()
 	return h
 }
@@ -365,7 +366,10 @@ func number(text string) metering.Number {
 
 // use is a client that reports usage, of dimensions or of metrics.
 func (h *history) use() {
-	if len(h.groups) >= 12 {
+	h.mu.Lock()
+	n := len(h.groups)
+	h.mu.Unlock()
+	if n >= 12 {
 		return
 	}
 	quantities := []string{"0", "0.3000004", "0.7", "1.25", "2.0000009", "4", "13.9999999"}
@@ -386,7 +390,8 @@ func (h *history) use() {
 		}
 	}
 	_, err := h.front.Report(h.t.Context(), worldtest.Org, &metering.Report{Groups: []metering.NewGroup{g}, Now: h.Now()})
-	if err != nil && metering.CodeOf(err) != metering.Invalid { // every quantity is 0
+	gone := metering.CodeOf(err) == metering.NotFound && h.deleted(metering.EntitlementID(g.EntitlementID))
+	if err != nil && metering.CodeOf(err) != metering.Invalid && !gone { // every quantity is 0
 		h.t.Error(err)
 	}
 }
@@ -411,7 +416,7 @@ func (h *history) user() {
 	status := h.groups[id].Status
 	h.mu.Unlock()
 	var err error
-	if status == metering.StatusReportFailed {
+	if status == metering.StatusReportFailed || status == metering.StatusInvalid && h.pick(2) == 0 {
 		_, err = h.front.Retry(h.t.Context(), worldtest.Org, id, metering.Retry{Now: h.Now()})
 	} else if h.pick(3) == 0 {
 		_, err = h.front.Delete(h.t.Context(), worldtest.Org, id, "", h.Now())
@@ -424,7 +429,9 @@ func (h *history) user() {
 // environment changes what is around: the marketplace, the buyer, the config, another meter.
 func (h *history) environment() {
 	e := h.entitlement()
-	switch h.pick(13) {
+	switch h.pick(18) {
+	case 13, 16, 17:
+		h.deleteOrPut(e)
 	case 12:
 		if h.pick(2) == 0 {
 			h.PutNewerConfig(e.Partner, `"newer":true`)
@@ -438,7 +445,7 @@ func (h *history) environment() {
 	case 8:
 		h.steal(e)
 	case 7:
-		if h.pick(4) > 0 || h.cancelled[e.ID] {
+		if h.pick(4) > 0 || h.cancelled[e.ID] || e.Status == metering.EntitlementDeleted {
 			return
 		}
 		h.cancelled[e.ID] = true
@@ -472,13 +479,8 @@ func (h *history) environment() {
 			}}
 		}
 		h.config(metering.Config{"partnerUsageMeteringConfigs": []any{entry}}, flags)
-	case 5:
-		known := h.pick(2) == 0 // the seller's catalog lacks a dimension, or has it again
-		h.Change(func(c *sandbox.Catalog) {
-			for _, dimensions := range []*[]sandbox.Dimension{&c.AWS.Products[0].Dimensions, &c.Azure.Offers[0].Plans[0].Dimensions} {
-				(*dimensions)[1].Key = map[bool]string{true: "d1", false: "gone"}[known]
-			}
-		})
+	case 5, 14, 15:
+		h.dimensions(h.pick(2) == 0)
 	case 6:
 		if e.Partner == "GCP" || h.pick(3) > 0 || e.IdentityKey() == "" {
 			return
@@ -495,21 +497,28 @@ func (h *history) environment() {
 	}
 }
 
+// dimensions lets the seller's catalog have all dimensions, or lack one.
+func (h *history) dimensions(all bool) {
+	h.Change(func(c *sandbox.Catalog) {
+		for _, dimensions := range []*[]sandbox.Dimension{&c.AWS.Products[0].Dimensions, &c.Azure.Offers[0].Plans[0].Dimensions} {
+			(*dimensions)[1].Key = map[bool]string{true: "d1", false: "gone"}[all]
+		}
+	})
+}
+
 // steal tries to put another entitlement with the identifiers of one, or of its earlier hours.
 func (h *history) steal(e metering.Entitlement) {
-	h.mu.Lock()
-	had := []metering.MarketplaceIDs{e.Marketplace}
-	for place, hour := range h.hours {
-		if place.Entitlement == e.ID && hour.Sealed != nil {
-			had = append(had, hour.Sealed.Marketplace)
-		}
+	had := h.kept[e.ID]
+	if e.Status != metering.EntitlementDeleted {
+		had = append(h.sent(e.ID), e.Marketplace)
 	}
-	e.Marketplace = had[h.random.IntN(len(had))]
-	h.mu.Unlock()
-	if e.IdentityKey() == "" {
+	if len(had) == 0 { // it was deleted, and nothing was sent of it
 		return
 	}
-	e.ID = "thief"
+	if e.Marketplace = had[h.pick(len(had))]; e.IdentityKey() == "" {
+		return
+	}
+	e.ID, e.Status = "thief", metering.EntitlementActive
 	change, err := metering.NewEntitlementChange(worldtest.Org, e.ID, &e, metering.Conditions{}, h.Now())
 	if err == nil {
 		_, _, err = h.front.PutEntitlement(h.t.Context(), &change)
@@ -517,6 +526,71 @@ func (h *history) steal(e metering.Entitlement) {
 	if metering.CodeOf(err) != metering.Conflict {
 		h.t.Errorf("a second entitlement of the same buyer: %v", err)
 	}
+}
+
+// sent returns the identifiers of the entitlement's hours that are sealed.
+func (h *history) sent(id metering.EntitlementID) (had []metering.MarketplaceIDs) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for place, hour := range h.hours {
+		if place.Entitlement == id && hour.Sealed != nil {
+			had = append(had, hour.Sealed.Marketplace)
+		}
+	}
+	return had
+}
+
+// deleteOrPut deletes an entitlement, which is refused while its usage is not settled, or puts it
+// again as it was.
+func (h *history) deleteOrPut(e metering.Entitlement) {
+	what := "put again"
+	if e.Status == metering.EntitlementDeleted {
+		h.change(revived(e))
+	} else {
+		what = "deleted"
+		h.Set(h.Now().Add(time.Second))
+		kept, unsettled := h.sent(e.ID), h.unsettled(e.ID)
+		stored, _, err := h.front.DeleteEntitlement(h.t.Context(), worldtest.Org, e.ID, metering.EntitlementDeletion{Now: h.Now()})
+		if unsettled && metering.CodeOf(err) == metering.Conflict {
+			return
+		}
+		if err != nil || h.unsettled(e.ID) {
+			h.t.Fatalf("%s is deleted, and has usage that is not settled: %t, before %t; %v", e.ID, h.unsettled(e.ID), unsettled, err)
+		}
+		h.changed(stored.Value)
+		h.mu.Lock()
+		h.kept[e.ID] = kept // without those of an hour that a worker opens later, for which nothing waits
+		h.mu.Unlock()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.note("%s is %s", e.ID, what)
+}
+
+// revived is an entitlement that was DELETED, as it is put again.
+func revived(e metering.Entitlement) metering.Entitlement {
+	if e.Status = metering.EntitlementActive; !e.CancelTime.IsZero() {
+		e.Status = metering.EntitlementCancelled
+	}
+	return e
+}
+
+// unsettled reports whether the entitlement has usage that is not settled.
+func (h *history) unsettled(id metering.EntitlementID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, g := range h.groups {
+		if g.EntitlementID == string(id) && (g.Status == metering.StatusCreated || g.Status == metering.StatusReportPending) {
+			return true
+		}
+	}
+	return false
+}
+
+// deleted reports whether the entitlement is DELETED.
+func (h *history) deleted(id metering.EntitlementID) bool {
+	stored, err := h.Table.Entitlement(h.t.Context(), worldtest.Org, id)
+	return err == nil && stored.Value.Status == metering.EntitlementDeleted
 }
 
 // work lets a worker begin something, go on if it sleeps, or be replaced if it died. It returns
@@ -571,8 +645,8 @@ func (h *history) wait(a *actor) {
 	}
 }
 
-// settle ends the history: no more faults, and time passes until everything is settled.
-func (h *history) settle() {
+// calm ends all faults, and corrects what stops hours.
+func (h *history) calm() {
 	h.mu.Lock()
 	h.faults = false
 	h.mu.Unlock()
@@ -597,18 +671,34 @@ func (h *history) settle() {
 			h.t.Fatal(err)
 		} else if e := stored.Value; e.IdentityKey() == "" && (google || h.pick(2) == 0) {
 			e.Marketplace = h.own[id][0]
+			if e.Status == metering.EntitlementDeleted {
+				e = revived(e)
+			}
 			h.change(e)
 		}
 	}
-	if h.lost != nil { // what was resolved as not billed is retried
+}
+
+// retry lets users retry what has failed, now that its dimensions are known, and what operators
+// have resolved as not billed.
+func (h *history) retry() {
+	if h.lost != nil {
 		for range 10 {
 			h.operator()
 		}
-		h.settleNow()
-		for range 20 {
-			h.user()
-		}
 	}
+	h.settleNow()
+	h.dimensions(true)
+	for range 20 {
+		if h.pick(20) == 0 {
+			h.deleteOrPut(h.entitlement())
+		}
+		h.user()
+	}
+}
+
+// settle lets time pass until everything is settled.
+func (h *history) settle() {
 	for _, hours := range []int{0, 1, 1, 2, 4, 20, 6, 26, 26, 26} {
 		h.Set(h.Now().Add(time.Duration(hours) * time.Hour))
 		for range 2 { // a lane that was refused is sent a minute later
@@ -715,6 +805,8 @@ func TestHistories_KeepTheInvariants(t *testing.T) {
 		for range 60 {
 			h.step()
 		}
+		h.calm()
+		h.retry()
 		h.settle()
 		mu.Lock()
 		defer mu.Unlock()
@@ -725,6 +817,13 @@ func TestHistories_KeepTheInvariants(t *testing.T) {
 		}
 		if h.lost != nil {
 			reached["restored"]++
+		}
+		for _, line := range h.log {
+			for _, event := range []string{"is deleted", "is put again"} {
+				if strings.HasSuffix(line, event) {
+					reached[event]++
+				}
+			}
 		}
 		if h.broken != "" {
 			t.Error(h.broken)
