@@ -61,11 +61,14 @@ var conversions sync.Pool
 // HourUsage is what the groups of an entitlement's hour are converted to.
 type HourUsage struct {
 	Totals       map[string]Exact    // by dimension key, whatever their size
-	Records      map[string]Quantity // Totals, without those that a Quantity does not hold
-	Aggregates   map[string]Quantity // of billable records, by metric id
+	Aggregates   Aggregates          // of billable records
 	Destinations map[string][]string // the dimensions that each metric adds to, sorted
 	Problems     []Problem           // why Totals are not complete, in a fixed order
 }
+
+// Aggregates is what billable records came to over an hour, by metric id: whatever its size, as the
+// records of many groups may add up to more than a Quantity holds.
+type Aggregates map[string]Exact
 
 // ConvertHour converts the usage of an entitlement's groups of one hour. totals are of groups
 // without billable records, by dimension key, as they were converted when accepted. Billable
@@ -91,14 +94,14 @@ func (t *Terms) ConvertHour(totals map[string]Exact, billable PartialAggregates)
 
 // hourUsage converts what the records of each metric come to, and returns all of the hour.
 func (w *conversion) hourUsage() HourUsage {
-	usage := HourUsage{Aggregates: w.routeAggregates()}
+	usage := HourUsage{Aggregates: Aggregates{}}
+	w.routeAggregates(func(id string, total *sum) { usage.Aggregates[id] = total.exact() })
 	if len(w.aggregations) > 0 && w.terms.fault != "" {
 		w.problems.add(ProblemMappingUnreadable, "", hintMapping, "%s", w.terms.fault)
 	}
-	usage.Records = w.records()
 	usage.Totals = make(map[string]Exact, len(w.totals))
 	for i := range w.totals {
-		usage.Totals[w.totals[i].key] = w.totals[i].sum.exact()
+		usage.Totals[w.totals[i].key] = w.totals[i].all().exact()
 	}
 	usage.Destinations = w.destinations
 	usage.Problems = w.problems.list()
@@ -157,7 +160,7 @@ func (w *conversion) addRecords(sent []NewRecord) (origin map[string]Quantity) {
 		case q.Sign() < 0:
 			w.problems.add(ProblemQuantityNegative, w.pathOf(from), hintNegative, "records[%s]: %s is negative: a quantity is 0 or more", Quote(record.Key), q)
 		case w.terms.entitlement != nil:
-			w.route(from, q)
+			w.route(from, &sum{small: q.d})
 		}
 		if w.keep {
 			origin[record.Key] = q
@@ -195,7 +198,9 @@ func (w *conversion) addBillable(sent []NewBillableRecord) (origin map[string]Qu
 	if w.terms.entitlement == nil {
 		return nil, billable
 	}
-	return w.routeAggregates(), billable
+	origin = make(map[string]Quantity, len(w.aggregations))
+	w.routeAggregates(func(id string, total *sum) { origin[id], _ = total.quantity() })
+	return origin, billable
 }
 
 // aggregationOf returns the aggregation for the metric of a record. If the metric can't be used,
@@ -268,29 +273,27 @@ func (w *conversion) checkProperties(a *aggregation, index int, properties map[s
 	return ok
 }
 
-// routeAggregates converts what the records of each metric come to, and returns that.
-func (w *conversion) routeAggregates() (aggregates map[string]Quantity) {
-	aggregates = make(map[string]Quantity, len(w.aggregations))
+// routeAggregates converts what the records of each metric come to, which it calls take for: of new
+// usage, if a Quantity holds it.
+func (w *conversion) routeAggregates(take func(id string, total *sum)) {
 	for _, id := range slices.Sorted(maps.Keys(w.aggregations)) {
 		a := w.aggregations[id]
 		if a.count == 0 {
 			continue
 		}
 		total := a.total()
-		q, fits := total.quantity()
-		if !fits {
+		if _, fits := total.quantity(); !fits && w.isNew {
 			w.problems.add(ProblemQuantityPrecision, w.recordPath(a.first), hintPrecision, "billable metric %s: its %d records come to %s, which %s",
 				Quote(id), a.count, &total, doesNotFit)
 			continue
 		}
-		aggregates[id] = q
-		w.route(source{key: id, metric: a.metric, first: a.first}, q)
+		take(id, &total)
+		w.route(source{key: id, metric: a.metric, first: a.first}, &total)
 	}
-	return aggregates
 }
 
-// route adds a quantity to the dimensions that it is mapped to.
-func (w *conversion) route(from source, q Quantity) {
+// route adds what a source has used to the dimensions that it is mapped to.
+func (w *conversion) route(from source, used *sum) {
 	if w.terms.fault != "" {
 		return // the source may be mapped by what can't be read
 	}
@@ -310,7 +313,7 @@ func (w *conversion) route(from source, q Quantity) {
 			name = w.terms.dimensionOf(name)
 			w.checkDimension(from, name, false)
 		}
-		w.totalOf(name, from).sum.add(q)
+		w.totalOf(name, from).sum.addSum(used)
 	}
 	for i, value := range m.values {
 		to, fault := readMapping(value)
@@ -320,7 +323,7 @@ func (w *conversion) route(from source, q Quantity) {
 		}
 		w.checkDimension(from, to.key, true)
 		if !to.isAmount {
-			w.totalOf(to.key, from).sum.addProduct(q, to.multiplier)
+			w.totalOf(to.key, from).sum.addProduct(used, to.multiplier)
 			continue
 		}
 		rate := w.terms.rateOf(to.key)
@@ -334,7 +337,7 @@ func (w *conversion) route(from source, q Quantity) {
 		if t.amounts == nil {
 			t.amounts, t.rate = &sum{}, rate
 		}
-		t.amounts.add(q)
+		t.amounts.addSum(used)
 	}
 }
 
@@ -402,7 +405,16 @@ func (w *conversion) addDestination(metric, key string) {
 	}
 }
 
-// records returns the totals as quantities. A total that does not fit is a problem.
+// all returns the total with its amounts of money. It is called once.
+func (t *total) all() *sum {
+	if t.amounts != nil {
+		t.sum.addQuotient(t.amounts, t.rate)
+	}
+	return &t.sum
+}
+
+// records returns the totals of new usage, or of a retry, as quantities. A total that does not fit
+// is a problem.
 func (w *conversion) records() map[string]Quantity {
 	slices.SortFunc(w.totals, func(a, b total) int { return strings.Compare(a.key, b.key) })
 	var records map[string]Quantity
@@ -411,22 +423,13 @@ func (w *conversion) records() map[string]Quantity {
 	}
 	for i := range w.totals {
 		t := &w.totals[i]
-		if t.amounts != nil {
-			t.sum.addQuotient(t.amounts, t.rate)
-		}
-		q, fits := t.sum.quantity()
-		if !fits && !w.isNew {
-			continue // the total of an hour is rounded to what its marketplace holds
-		}
+		q, fits := t.all().quantity()
 		if !fits {
 			w.problems.add(ProblemQuantityPrecision, w.pathOfTotal(t), hintPrecision, "dimension %s comes to %s, which %s", Quote(t.key), &t.sum, doesNotFit)
 			continue
 		}
 		if w.keep {
 			records[t.key] = q
-		}
-		if !w.isNew {
-			continue
 		}
 		partner := w.terms.entitlement.Partner
 		if limit, ok := quantityLimits[partner]; ok && q.d.Cmp(limit.d) >= 0 {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/big"
 	"os"
 	"regexp"
 	"slices"
@@ -157,11 +158,13 @@ func billableOf(t *testing.T, records []exampleRecord) (all []NewBillableRecord)
 
 func (e *example) check(t *testing.T) {
 	terms := e.terms(t)
-	var records, origin map[string]Quantity
+	var records, origin map[string]Exact
 	var problems []Problem
 	switch {
 	case e.Report != nil && e.Hour == nil:
-		records, origin, _, problems = terms.convert(e.Report.group(t))
+		var converted, sent map[string]Quantity
+		converted, sent, _, problems = terms.convert(e.Report.group(t))
+		records, origin = exactsOf(converted), exactsOf(sent)
 	case e.Report == nil && e.Hour != nil:
 		var hour []Group
 		for i, r := range e.Hour {
@@ -176,12 +179,12 @@ func (e *example) check(t *testing.T) {
 			hour = append(hour, group)
 		}
 		usage := terms.convertGroups(hour)
-		records, origin, problems = usage.Records, usage.Aggregates, usage.Problems
+		records, origin, problems = usage.Totals, usage.Aggregates, usage.Problems
 	default:
 		t.Fatal("an example has either a report or an hour")
 	}
-	wantQuantities(t, "records", records, e.Gives.Records)
-	wantQuantities(t, "originRecords", origin, e.Gives.OriginRecords)
+	wantNumbers(t, "records", records, e.Gives.Records)
+	wantNumbers(t, "originRecords", origin, e.Gives.OriginRecords)
 	var got, want []string
 	for _, p := range problems {
 		got = append(got, string(p.Code)+" "+p.Path)
@@ -197,13 +200,21 @@ func (e *example) check(t *testing.T) {
 	}
 }
 
-func wantQuantities(t *testing.T, what string, got map[string]Quantity, want map[string]json.Number) {
-	t.Helper()
-	quantities := map[string]Quantity{}
-	for key, text := range want {
-		quantities[key] = quantity(t, string(text))
+func exactsOf(quantities map[string]Quantity) map[string]Exact {
+	exacts := map[string]Exact{}
+	for key, q := range quantities {
+		exacts[key] = ExactOf(q)
 	}
-	if !maps.Equal(got, quantities) {
+	return exacts
+}
+
+func wantNumbers(t *testing.T, what string, got map[string]Exact, want map[string]json.Number) {
+	t.Helper()
+	same := func(x Exact, text json.Number) bool {
+		r, ok := new(big.Rat).SetString(string(text))
+		return ok && x.rat().Cmp(r) == 0
+	}
+	if !maps.EqualFunc(got, want, same) {
 		t.Errorf("%s %v, want %v", what, got, want)
 	}
 }

@@ -145,7 +145,7 @@ func TestMetricRule_RefusesWhatItDoesNotKnow(t *testing.T) {
 			t.Errorf("%q: %v, %v, %+v", want, records, origin, problems)
 		}
 		hour := terms.convertGroups([]Group{{MetaInfo: MetaInfo{BillableRecords: []BillableRecord{{Key: "m1", Quantity: quantity(t, "1")}}}}})
-		if refused = len(hour.Records) == 0 && len(hour.Problems) == 1 && hour.Problems[0].Code == ProblemMetricUnknown; refused != (want != "") {
+		if refused = len(hour.records()) == 0 && len(hour.Problems) == 1 && hour.Problems[0].Code == ProblemMetricUnknown; refused != (want != "") {
 			t.Errorf("%q: an hour is %+v", want, hour)
 		}
 	}

@@ -14,6 +14,20 @@ func (t *Terms) convertGroups(groups []Group) HourUsage {
 	return t.convertLists(slices.Collect(slices.Chunk(groups, 3)))
 }
 
+// records are the totals of the hour.
+func (u *HourUsage) records() map[string]Quantity { return quantitiesOf(u.Totals) }
+
+// quantitiesOf returns what a Quantity holds of the numbers.
+func quantitiesOf(numbers map[string]Exact) map[string]Quantity {
+	quantities := map[string]Quantity{}
+	for key, x := range numbers {
+		if q, fits := x.Quantity(); fits {
+			quantities[key] = q
+		}
+	}
+	return quantities
+}
+
 // convertLists converts the groups of an hour that are added up in lists, as they are stored.
 func (t *Terms) convertLists(lists [][]Group) HourUsage {
 	totals, billable := map[string]Exact{}, PartialAggregates{}
@@ -93,7 +107,7 @@ func TestCanConvert_OnlyWhatTheMetricCounts(t *testing.T) {
 			t.Errorf("%d: %t", i, got)
 		}
 	}
-	if hour := terms.ConvertHour(nil, joined(of(terms, "m"), of(terms, "m"))); hour.Records["users"] != quantityOf(1) {
+	if hour := terms.ConvertHour(nil, joined(of(terms, "m"), of(terms, "m"))); hour.records()["users"] != quantityOf(1) {
 		t.Errorf("%+v", hour)
 	}
 }

@@ -31,19 +31,36 @@ func (s *sum) add(q Quantity) {
 	s.large.Add(s.large, scaled(q.d, sumScale))
 }
 
-// addProduct adds a times b.
-func (s *sum) addProduct(a, b Quantity) {
-	if s.large == nil {
-		if product, ok := multiplySmall(a.d, b.d); ok {
+// addSum adds another sum.
+func (s *sum) addSum(other *sum) {
+	if other.large == nil {
+		s.add(Quantity{other.small})
+		return
+	}
+	s.grow()
+	s.large.Add(s.large, other.large)
+}
+
+// addProduct adds a times b. a is a sum of quantities, which has no more digits after the point
+// than they have.
+func (s *sum) addProduct(a *sum, b Quantity) {
+	if s.large == nil && a.large == nil {
+		if product, ok := multiplySmall(a.small, b.d); ok {
 			if total, ok := addSmall(s.small, product); ok {
 				s.small = total
 				return
 			}
 		}
-		s.grow()
+	}
+	s.grow()
+	var factor *big.Int
+	if a.large == nil {
+		factor = scaled(a.small, decimal.MaxScale)
+	} else {
+		factor = new(big.Int).Quo(a.large, powerOf10(sumScale-decimal.MaxScale))
 	}
 	// The scales of both factors add up to sumScale.
-	s.large.Add(s.large, new(big.Int).Mul(scaled(a.d, decimal.MaxScale), scaled(b.d, decimal.MaxScale)))
+	s.large.Add(s.large, new(big.Int).Mul(factor, scaled(b.d, decimal.MaxScale)))
 }
 
 // addQuotient adds amounts divided by price, rounded half up at quotientScale digits. The price is

@@ -338,8 +338,8 @@ func (d *decoder) storedInto(field any) (err error) {
 		*field, err = d.exactQuantity()
 	case *map[string]metering.Exact:
 		*field, err = d.exacts()
-	case *map[string]metering.Quantity:
-		*field, err = d.aggregates()
+	case *metering.Aggregates:
+		*field, err = byKey(d, "an object of numbers by metric", (*decoder).exactNumber)
 	case *map[string][]string:
 		*field, err = d.destinations()
 	case *metering.PartialAggregates:
@@ -396,8 +396,8 @@ func appendStored(b []byte, name string, field any) []byte {
 		return appendQuantity(b, name, *field)
 	case *map[string]metering.Exact:
 		return appendExacts(b, name, *field)
-	case *map[string]metering.Quantity:
-		return appendAggregates(b, name, *field)
+	case *metering.Aggregates:
+		return appendByKey(b, name, *field, func(b []byte, x metering.Exact) []byte { return append(b, x.String()...) })
 	case *map[string][]string:
 		return appendDestinations(b, name, *field)
 	case *metering.PartialAggregates:
@@ -528,13 +528,6 @@ func appendExacts(b []byte, name string, exacts map[string]metering.Exact) []byt
 	return appendByKey(b, name, exacts, func(b []byte, x metering.Exact) []byte { return AppendText(b, x.String()) })
 }
 
-func appendAggregates(b []byte, name string, aggregates map[string]metering.Quantity) []byte {
-	if len(aggregates) == 0 {
-		return b
-	}
-	return AppendQuantities(appendName(b, name), aggregates)
-}
-
 func appendDestinations(b []byte, name string, destinations map[string][]string) []byte {
 	return appendByKey(b, name, destinations, func(b []byte, dimensions []string) []byte { return appendValue(b, dimensions) })
 }
@@ -580,6 +573,16 @@ func (d *decoder) integer() (int, error) {
 
 func (d *decoder) exact() (metering.Exact, error) {
 	text, err := d.text()
+	return d.exactOf(text, err)
+}
+
+// exactNumber reads a number that is a decimal.
+func (d *decoder) exactNumber() (metering.Exact, error) {
+	text, err := d.number()
+	return d.exactOf(text, err)
+}
+
+func (d *decoder) exactOf(text string, err error) (metering.Exact, error) {
 	if err != nil {
 		return metering.Exact{}, err
 	}
@@ -653,10 +656,6 @@ func (d *decoder) hashes() (map[metering.ValueHash]struct{}, error) {
 func (d *decoder) marketplaceIDs() (ids metering.MarketplaceIDs, err error) {
 	err = readMembers(d, "identifiers of a marketplace, an object", metering.MarketplaceMembers, &ids, nil)
 	return ids, err
-}
-
-func (d *decoder) aggregates() (map[string]metering.Quantity, error) {
-	return byKey(d, "an object of quantities by metric", (*decoder).quantity)
 }
 
 func (d *decoder) destinations() (map[string][]string, error) {

@@ -31,6 +31,17 @@ func fill(t *rapid.T, v reflect.Value) {
 		} else {
 			*p = exact(t, r.String())
 		}
+	case *metering.Aggregates: // which are decimals
+		*p = metering.Aggregates{}
+		for range rapid.IntRange(1, 3).Draw(t, "length") {
+			x := metering.ExactOf(metering.Quantity{})
+			for range rapid.IntRange(0, 3).Draw(t, "terms") {
+				var q metering.Quantity
+				fill(t, reflect.ValueOf(&q).Elem())
+				x = x.Add(metering.ExactOf(q)).Mul(metering.MustExact("1000000000000.000001"))
+			}
+			(*p)[rapid.String().Draw(t, "metric")] = x
+		}
 	case *metering.Quantity:
 		q, err := metering.ParseQuantity(fmt.Sprintf("%d.%d", rapid.IntRange(0, 99999).Draw(t, "whole"), rapid.IntRange(0, 999999999).Draw(t, "fraction")))
 		if err != nil {
@@ -173,17 +184,13 @@ func TestStoredHour_IsText(t *testing.T) {
 	t.Parallel()
 	third, zero := exact(t, "1/3"), metering.Exact{}
 	at := time.Date(2026, 6, 15, 10, 30, 0, 123456789, time.UTC)
-	used, err := metering.ParseQuantity("2.5")
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealed := &reports.Sealed{Partner: "GCP", Lane: "5f2a", Groups: 2, UsedCommit: exact(t, "0.5"), Aggregates: map[string]metering.Quantity{"m": used}, Destinations: map[string][]string{"m": {"a", "b"}}}
+	sealed := &reports.Sealed{Partner: "GCP", Lane: "5f2a", Groups: 2, UsedCommit: exact(t, "0.5"), Aggregates: metering.Aggregates{"m": exact(t, "2.5"), "n": exact(t, "100000000000000000000.25")}, Destinations: map[string][]string{"m": {"a", "b"}}}
 	records := []reports.Record{{
 		Dimension: `a"`, Members: exact(t, "4/3"), Scale: exact(t, "1"), CarryOut: third,
 		Attempts: []reports.Attempt{{Number: 2, Time: at, Response: reports.Response{Result: reports.Duplicate, Accepted: &zero}}},
 		Outcome:  reports.Outcome{Kind: reports.Accepted, Evidence: reports.EvidenceResolved, By: "ada", At: at},
 	}}
-	want := `{"form":1,"sealed":{"partner":"GCP","marketplace":{},"lane":"5f2a","groups":2,"usedCommit":"0.5","aggregates":{"m":2.5},"destinations":{"m":["a","b"]}},` +
+	want := `{"form":1,"sealed":{"partner":"GCP","marketplace":{},"lane":"5f2a","groups":2,"usedCommit":"0.5","aggregates":{"m":2.5,"n":100000000000000000000.25},"destinations":{"m":["a","b"]}},` +
 		`"records":[{"dimension":"a\"","members":"4/3","carryOut":"1/3","scale":"1",` +
 		`"attempts":[{"number":2,"time":"2026-06-15T10:30:00.123456789Z","result":"DUPLICATE","accepted":"0"}],` +
 		`"outcome":{"kind":"ACCEPTED","evidence":"RESOLVED","by":"ada","at":"2026-06-15T10:30:00.123456789Z"}}]}`

@@ -73,7 +73,7 @@ type usageRecordReport struct {
 	calls      []reports.StoredCall // the newest of allCalls
 	allCalls   int
 	records    []reports.Record
-	aggregates map[string]metering.Quantity
+	aggregates metering.Aggregates
 }
 
 // append appends the report. The members of each object are in the order of their names.
@@ -177,7 +177,7 @@ func (r *usageRecordReport) appendAggregates(b []byte) []byte {
 			b = append(b, ',')
 		}
 		b = AppendText(append(b, `{"key":`...), key)
-		b = append(r.aggregates[key].Append(append(b, `,"quantity":`...)), '}')
+		b = append(appendDecimal(append(b, `,"quantity":`...), r.aggregates[key]), '}')
 	}
 	return append(b, ']')
 }

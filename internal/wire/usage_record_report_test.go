@@ -64,7 +64,7 @@ func TestAppendUsageRecordReport(t *testing.T) {
 		},
 	)
 	h.Sealed.CommitAmount, h.Sealed.UsedCommit = exactly("1000.5"), exactly("988.5")
-	h.Sealed.Aggregates = map[string]metering.Quantity{"m2": quantity("1.5"), "m1": quantity("3")}
+	h.Sealed.Aggregates = metering.Aggregates{"m2": metering.MustExact("1.5"), "m1": metering.MustExact("100000000000000000000.5")}
 	calls := []reports.StoredCall{
 		{Time: reportHour.Add(3 * time.Hour), Request: []byte(`{"UsageRecords":[]}`)},
 		{
@@ -73,7 +73,7 @@ func TestAppendUsageRecordReport(t *testing.T) {
 		},
 	}
 	want := `{"buyerID":"buyer1","creationTime":"2026-03-01T12:00:00.005Z","entitlementID":"ent1","entitlementTermID":"","id":"` + h.ID() + `","info":{` +
-		`"aggregatedBillableRecords":[{"key":"m1","quantity":3},{"key":"m2","quantity":1.5}],` +
+		`"aggregatedBillableRecords":[{"key":"m1","quantity":100000000000000000000.5},{"key":"m2","quantity":1.5}],` +
 		`"awsMeteringRequest":{"ProductCode":"p","UsageRecords":[{"Dimension":"cpu"}]},` +
 		`"awsMeteringResponse":{"Results":[{"Status":"Success"}],"UnprocessedRecords":[{"Dimension":"gb"}]},` +
 		`"calls":[{"request":{"UsageRecords":[]},"responses":[],"time":"2026-03-01T13:00:00.000Z"},` +
@@ -232,15 +232,15 @@ func TestUsageRecordReport_LeavesOutWhatIsTooLarge(t *testing.T) {
 		}
 		return calls
 	}
-	manyMetrics := map[string]metering.Quantity{}
+	manyMetrics := metering.Aggregates{}
 	for i := range 20_000 {
-		manyMetrics[fmt.Sprintf("metric-%05d-of-a-test", i)] = quantity("1")
+		manyMetrics[fmt.Sprintf("metric-%05d-of-a-test", i)] = metering.MustExact("1")
 	}
 	for _, test := range []struct {
 		name       string
 		records    []reports.Record
 		calls      []reports.StoredCall
-		aggregates map[string]metering.Quantity
+		aggregates metering.Aggregates
 		message    []string
 		least      int // of records
 	}{

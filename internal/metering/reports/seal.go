@@ -28,9 +28,9 @@ type Sealed struct {
 	CommitAmount metering.Exact
 	UsedCommit   metering.Exact // before this report
 
-	Aggregates   map[string]metering.Quantity // what each billable metric came to; nil if there are none
-	Destinations map[string][]string          // the dimensions that each billable metric adds to
-	Records      []Record                     // in byte order of their dimensions
+	Aggregates   metering.Aggregates // nil if there are none
+	Destinations map[string][]string // the dimensions that each billable metric adds to
+	Records      []Record            // in byte order of their dimensions
 }
 
 // Record is the usage of a dimension in an hour. Its numbers hold to the last digit:
