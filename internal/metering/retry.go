@@ -57,6 +57,22 @@ func (g *Group) Rest() NewGroup {
 	return n
 }
 
+// CheckRest returns Invalid if what failed of a group of which a part is billed can't be reported
+// as it is stored: it has billable records of a metric whose hour is not the sum of its groups.
+// Each group would add its own maximum, last or unique count.
+func (g *Group) CheckRest(metrics []BillableMetric) error {
+	for i := range g.MetaInfo.BillableRecords {
+		key := g.MetaInfo.BillableRecords[i].Key
+		at := slices.IndexFunc(metrics, func(m BillableMetric) bool { return m.ID == MetricID(key) })
+		if at < 0 || metrics[at].AggregationType != AggregateSum && metrics[at].AggregationType != AggregateCount {
+			return Errorf(Invalid,
+				"usage record group %s is billed in part, and has records of billable metric %s, which is no SUM and no COUNT: what the groups of an hour came to can't be added up; report what is missing of the hour as new usage, in one group with records by dimension",
+				Quote(g.ID), Quote(key))
+		}
+	}
+	return nil
+}
+
 // RetriedInPart gives a group of which a part is billed the status of the judgement of its rest:
 // CREATED, or REPORT_FAILED with the problems. What it holds, and whose it is, stays.
 func (g *Group) RetriedInPart(judged *Judgement, now time.Time) {

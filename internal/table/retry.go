@@ -108,11 +108,16 @@ func (t *Table) judgeRetried(ctx context.Context, r *retrying) error {
 		sent = r.group.Rest()
 	}
 	ids, billable := metering.EntitlementsOf([]metering.NewGroup{sent})
-	terms, err := t.TermsOf(ctx, r.org, ids, billable)
+	terms, err := t.TermsOf(ctx, r.org, ids, billable || len(r.group.MetaInfo.BillableRecords) > 0)
 	if err != nil {
 		return err
 	}
 	r.terms = terms[metering.EntitlementID(r.group.EntitlementID)]
+	if r.inPart {
+		if err := r.group.CheckRest(r.terms.Metrics); err != nil {
+			return err
+		}
+	}
 	judged := r.terms.Judge(&sent, r.Now)
 	if judged.Valid() {
 		reported, err := hourIn(r.read)
