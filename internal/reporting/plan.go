@@ -216,7 +216,8 @@ func (pl *planning) open(ctx context.Context) (*reports.Hour, error) {
 		}
 		return nil, pl.moveOn(ctx, ids)
 	}
-	if deadline := pl.schedule.Deadline(pl.place.Hour); !deadline.IsZero() && !now.Before(deadline) || pl.place.Hour.Before(pl.Store.Floor()) {
+	first := metering.Later(pl.Store.Floor(), metering.HourOf(pl.schedule.Start))
+	if deadline := pl.schedule.Deadline(pl.place.Hour); !deadline.IsZero() && !now.Before(deadline) || pl.place.Hour.Before(first) {
 		return nil, pl.moveOn(ctx, ids)
 	}
 	return pl.create(ctx, ids)
@@ -251,10 +252,19 @@ func (pl *planning) unreportable() (metering.ProblemCode, string) {
 		return metering.ProblemEntitlementUnknown, "the entitlement does not exist"
 	case pl.terms.Connection == nil:
 		return metering.ProblemNoConnection, "the organization has no connection to " + string(pl.terms.Entitlement.Partner)
-	case !pl.terms.Entitlement.Marketplace.Complete(pl.terms.Entitlement.Partner):
-		return metering.ProblemEntitlementWithoutIdentifiers, "the entitlement has no complete identifiers of its marketplace"
+	case pl.withoutIdentifiers():
+		return metering.ProblemEntitlementWithoutIdentifiers, noIdentifiers
 	}
 	return "", ""
+}
+
+const noIdentifiers = "the entitlement has no complete identifiers of its marketplace"
+
+func (pl *planning) withoutIdentifiers() bool {
+	if pl.terms == nil || pl.terms.Entitlement == nil {
+		return false
+	}
+	return !pl.terms.Entitlement.Marketplace.Complete(pl.terms.Entitlement.Partner)
 }
 
 // moveOn makes groups wait for the next hour that may take them, or fails them if none may. It
@@ -535,8 +545,8 @@ func (pl *planning) sealBy(ctx context.Context, h *reports.Hour, of *claimed) (s
 	if err != nil {
 		return sealed, after, err
 	}
-	if code, reason := pl.unreportable(); code == metering.ProblemEntitlementWithoutIdentifiers && pl.doubt == "" { // they never change once it is sealed
-		return sealed, after, &stopped{reason, errors.New(reason)}
+	if pl.withoutIdentifiers() && pl.doubt == "" { // they never change once it is sealed
+		return sealed, after, &stopped{noIdentifiers, errors.New(noIdentifiers)}
 	}
 	ledger, err := pl.Store.Ledger(ctx, h.Organization, h.Entitlement)
 	if errors.Is(err, reports.ErrNewer) {
@@ -864,7 +874,9 @@ func (w *Worker) apply(ctx context.Context, h *reports.Hour) (listed []metering.
 			if err != nil {
 				return nil, err
 			}
-			members = slices.DeleteFunc(members, func(m reports.Member) bool { return m.Applied >= h.Version }) // by a worker that had no time left
+			members = slices.DeleteFunc(members, func(m reports.Member) bool { // that have their status
+				return m.Applied >= h.Version || m.Group.Status == metering.StatusReported
+			})
 			applied = applied || len(members) > 0
 			err = atOnce(ctx, groupsAtOnce, len(members), func(ctx context.Context, i int) error {
 				as := reports.Applied{Status: metering.StatusReported}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -55,11 +56,13 @@ func (t *Table) Move(ctx context.Context, p reports.Place, id metering.GroupID, 
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 7 write units under 1 KB; 2 round
 //	                                              trips if the problem has to be shortened
 //
-// The group keeps the hour of its last report and what became of its dimensions, for a retry.
+// The group keeps the hour of its last report and what became of its dimensions, for a retry. It is
+// no member of that hour any more: what the hour becomes later is of the group as it was then.
 func (t *Table) Expire(ctx context.Context, p reports.Place, id metering.GroupID, problem metering.Problem, now time.Time) (expired bool, err error) {
 	expire := func(problems []metering.Problem) (bool, error) {
 		u := newUpdate()
 		u.setStatus(groupStatus{org: p.Organization, status: metering.StatusReportFailed, at: now, problems: problems})
+		u.set(attrApplied, number(strconv.Itoa(left)))
 		return t.changeWaiting(ctx, "expire a group", p, id, u)
 	}
 	expired, err = expire([]metering.Problem{problem})

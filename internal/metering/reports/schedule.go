@@ -143,6 +143,14 @@ func (s *Schedule) firstOpen(now time.Time, margin time.Duration) time.Time {
 	return hour
 }
 
+// unsent is why nothing of an hour is sent.
+func (s *Schedule) unsent(hour time.Time) string {
+	if !s.Start.Before(hour.Add(time.Hour)) {
+		return "the entitlement starts after the hour"
+	}
+	return "the entitlement has ended before the hour"
+}
+
 // Sent returns the time that is sent for an hour, or false if nothing of it is left, by
 // metering.SentTime.
 func (s *Schedule) Sent(hour time.Time) (start, end time.Time, ok bool) {

@@ -157,7 +157,7 @@ func (h Hour) seal(terms *metering.Terms, s *Schedule, usage metering.HourUsage,
 		}
 		r.UnitPrice, r.ListPrice = pricesOf(e, dimension)
 		if !inEntitlement && !inDoubt {
-			r.reject(metering.ProblemNoHourLeft, "the entitlement has ended before the hour")
+			r.reject(metering.ProblemNoHourLeft, s.unsent(h.Start))
 		} else if err := r.seal(e.Partner, rule, sealed.CommitAmount, &after, inDoubt); err != nil {
 			return h, ledger, err
 		}

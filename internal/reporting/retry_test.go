@@ -1,0 +1,233 @@
+package reporting_test
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
+	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
+	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/internal/table"
+	"github.com/marketmeter/marketmeter/sandbox"
+)
+
+// sells lets the product have dimensions d0 and up, but for some.
+func sells(w *worldtest.World, but ...string) {
+	w.Change(func(c *sandbox.Catalog) {
+		for i := range c.AWS.Products[0].Dimensions {
+			key := "d" + strconv.Itoa(i)
+			if strings.Contains(strings.Join(but, " "), key) {
+				key = "gone-" + key
+			}
+			c.AWS.Products[0].Dimensions[i].Key = key
+		}
+	})
+}
+
+// Three groups of an hour have a maximum, a unique count or the last value of 10. It is rejected,
+// and something else of them is billed. A retry must not bill 30, which their sum is: it is refused.
+// What sums up is retried.
+func TestRetry_InPartOfWhatDoesNotAddUp(t *testing.T) {
+	t.Parallel()
+	for kind, of := range map[metering.AggregationType]string{
+		metering.AggregateMax: "", metering.AggregateLast: "", metering.AggregateUniqueCount: "", metering.AggregateSum: "d1=30", metering.AggregateCount: "d1=3",
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			w := worldtest.NewWorld(t, sandbox.Options{})
+			for id, m := range map[metering.MetricID]metering.BillableMetric{
+				"m0": {Name: "d0", AggregationType: metering.AggregateSum}, "m1": {Name: "d1", AggregationType: kind},
+			} {
+				if kind == metering.AggregateUniqueCount && id == "m1" {
+					m.Info.PropertyUniqueOn = "user"
+				}
+				metric, err := metering.NewMetric(worldtest.Org, id, &m, w.Now())
+				if err == nil {
+					_, err = w.Table.AddMetric(t.Context(), &metric)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			sells(w, "d1")
+			var ids []metering.GroupID
+			for range 3 {
+				at := rt.Hour.Add(10 * time.Minute)
+				g := metering.NewGroup{EntitlementID: string(worldtest.OnAWS), Timestamp: &at, BillableRecords: []metering.NewBillableRecord{
+					{Key: "m0", Quantity: "1"}, {Key: "m1", Quantity: "10"},
+				}}
+				if kind == metering.AggregateUniqueCount {
+					g.BillableRecords[1].Properties = map[string]any{"user": "ann"}
+				}
+				all, err := w.Table.Report(t.Context(), worldtest.Org, &metering.Report{Groups: []metering.NewGroup{g}, Now: w.Now()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ids = append(ids, metering.GroupID(all[0].ID))
+			}
+			w.Set(closed)
+			w.Work()
+			want(t, "billed", w.Billed(), "d0=3")
+			sells(w)
+			for _, id := range ids {
+				_, err := w.Table.Retry(t.Context(), worldtest.Org, id, metering.Retry{Now: w.Now()})
+				if of == "" && (metering.CodeOf(err) != metering.Invalid || !strings.Contains(err.Error(), "m1")) || of != "" && err != nil {
+					t.Errorf("retry: %v", err)
+				}
+			}
+			w.Set(closed.Add(time.Hour))
+			w.Work()
+			want(t, "billed after the retry", w.Billed(), strings.TrimSpace("d0=3 "+of))
+		})
+	}
+}
+
+// A group is rejected, and retried under another dimension, which another group of its first hour
+// has in conflict. The retry expires. When the conflict is resolved as billed, that is no usage of
+// the group, which stays as it is; the hour settles, whatever the dimension is.
+func TestRetry_ThatExpiresIsNoMemberOfItsFirstHour(t *testing.T) {
+	t.Parallel()
+	for _, to := range []string{"d1", "d2"} {
+		t.Run(to, func(t *testing.T) {
+			t.Parallel()
+			w := worldtest.NewWorld(t, sandbox.Options{})
+			sells(w, "d0")
+			w.Set(closed)
+			want(t, "another meter", rt.Verdicts(send(w.Marketplace("AWS"), rt.AWS("d1", "9"))), "billed done")
+			group, other := w.Report(worldtest.OnAWS, rt.Hour, "d0 5"), w.Report(worldtest.OnAWS, rt.Hour, "d1 3")
+			w.Work()
+			want(t, "groups", w.Status(group)+", "+w.Status(other), "REPORT_FAILED DIMENSION_UNKNOWN, REPORT_FAILED CONFLICT")
+			w.PutConfig(metering.Config{"partnerUsageMeteringConfigs": []any{map[string]any{
+				"partner": "AWS", "enableDimensionMapping": true,
+				"dimensionMapping": map[string]any{"d0": map[string]any{"dimensionKey": to, "convertionMultiplier": number("1")}},
+			}}})
+			if g, err := w.Table.Retry(t.Context(), worldtest.Org, group, metering.Retry{Now: w.Now()}); err != nil || g.Status != metering.StatusCreated {
+				t.Fatalf("%+v, %v", g, err)
+			}
+			w.Set(rt.Hour.Add(30 * time.Hour))
+			w.Work()
+			want(t, "expired", w.Status(group), "REPORT_FAILED EXPIRED")
+			resolve(t, w, "d1", true)
+			if err := work(t, w); err != nil {
+				t.Error(err)
+			}
+			want(t, "groups", w.Status(group)+", "+w.Status(other), "REPORT_FAILED EXPIRED, REPORTED")
+			want(t, "hour", string(w.Hour(worldtest.OnAWS, rt.Hour).State), "SETTLED")
+		})
+	}
+}
+
+// resolve is an operator's resolve that is interrupted before the groups have their status.
+func resolve(t *testing.T, w *worldtest.World, dimension string, billed bool) {
+	t.Helper()
+	h := w.Hour(worldtest.OnAWS, rt.Hour)
+	ledger, err := w.Table.Ledger(t.Context(), worldtest.Org, worldtest.OnAWS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, left, err := h.Resolve(ledger, dimension, billed, "ann", w.Now())
+	if err == nil {
+		err = w.Table.Write(t.Context(), &reports.Step{Before: h, After: &after, Ledger: &left})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// applying is a table that counts the groups that are given a status.
+type applying struct {
+	*table.Table
+	applied []metering.GroupID
+}
+
+func (a *applying) Apply(ctx context.Context, h *reports.Hour, id metering.GroupID, as *reports.Applied, now time.Time) error {
+	a.applied = append(a.applied, id)
+	return a.Table.Apply(ctx, h, id, as, now)
+}
+
+// An hour is settled again. Groups that are REPORTED are not written: of a large hour, a Plan would
+// have no time left for the others, again and again.
+func TestSettle_AgainLeavesReportedGroups(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Set(closed)
+	want(t, "another meter", rt.Verdicts(send(w.Marketplace("AWS"), rt.AWS("d1", "9"))), "billed done")
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 5")
+	other := w.Report(worldtest.OnAWS, rt.Hour, "d1 3")
+	lists := w.Worker(w.Table)
+	lists.MaxCandidates = 1 // a single short list is not read
+	w.WorkBy(lists)
+	resolve(t, w, "d1", true)
+	store := &applying{Table: w.Table}
+	workBy(t, w, store)
+	if len(store.applied) != 1 || store.applied[0] != other {
+		t.Errorf("%v are applied, want %s", store.applied, other)
+	}
+	want(t, "other", w.Status(other), "REPORTED")
+}
+
+// Usage of before the start of its entitlement waits for the hour of the start.
+func TestPlan_UsageOfBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 5")
+	e := worldtest.Entitlements()[0]
+	e.StartTime = rt.Hour.Add(2*time.Hour + 30*time.Minute)
+	w.PutEntitlement(e)
+	w.Set(closed)
+	w.Work()
+	want(t, "before", w.Status(group), "CREATED")
+	w.Set(closed.Add(2 * time.Hour))
+	w.Work()
+	want(t, "group", w.Status(group), "REPORTED")
+	if sealed := w.Hour(worldtest.OnAWS, rt.Hour.Add(2*time.Hour)).Sealed; !sealed.From.Equal(e.StartTime) {
+		t.Errorf("sent from %s", sealed.From)
+	}
+	// It starts later once the hour has claimed its group.
+	late := worldtest.NewWorld(t, sandbox.Options{})
+	group = late.Report(worldtest.OnAWS, rt.Hour, "d0 5")
+	late.Set(closed)
+	if err := late.Worker(gone{late.Table}).Plan(t.Context(), reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}); err == nil {
+		t.Error("the worker is not gone")
+	}
+	late.PutEntitlement(e)
+	late.Work()
+	want(t, "claimed", late.Status(group), "REPORT_FAILED NO_HOUR_LEFT")
+	if message := late.Group(group).Problems[0].Message; !strings.Contains(message, "starts after the hour") {
+		t.Errorf("the problem is %q", message)
+	}
+}
+
+// An hour that has claimed its groups loses the connection and the identifiers of its entitlement.
+// It is not sealed until it has identifiers again.
+func TestPlan_SealsNothingWithoutIdentifiersAndConnection(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 5")
+	w.Set(closed)
+	if err := w.Worker(gone{w.Table}).Plan(t.Context(), reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}); err == nil {
+		t.Error("the worker is not gone")
+	}
+	stored, err := w.Table.Connection(t.Context(), worldtest.Org, "AWS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.DeleteItems("ORG#acme", "CONNECTION#AWS")
+	e := worldtest.Entitlements()[0]
+	whole := e.Marketplace
+	e.Marketplace = metering.MarketplaceIDs{}
+	w.PutEntitlement(e)
+	workFails(t, w)
+	want(t, "hour", string(w.Hour(worldtest.OnAWS, rt.Hour).State), "OPEN")
+	e.Marketplace = whole
+	w.PutEntitlement(e)
+	w.PutConnection(stored.Value)
+	w.Set(closed.Add(10 * time.Minute))
+	w.Work()
+	want(t, "group", w.Status(group), "REPORTED")
+	want(t, "billed", w.Billed(), "d0=5")
+}
