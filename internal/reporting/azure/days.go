@@ -40,10 +40,15 @@ func (d *day) complete() bool {
 
 // ReadBack calls usageEvents. It adds up the plans of a meter: Azure finds duplicates without them.
 //
-// It asks for one day more, since the source does not say whether the end is a part of the range.
+// It asks for one day more, since the source does not say whether the end is a part of the range;
+// but for no day to come, which the source does not say to be valid: its default is today.
 func (m *Marketplace) ReadBack(ctx context.Context, date time.Time) (reporting.ReadBack, error) {
 	read := reporting.ReadBack{Processed: map[reports.Meter]reports.Processed{}, Resources: map[string]bool{}}
-	days, err := m.days(ctx, date, date.AddDate(0, 0, 1))
+	last := date.AddDate(0, 0, 1)
+	if last.After(m.options.Now()) {
+		last = date
+	}
+	days, err := m.days(ctx, date, last)
 	if err != nil {
 		return read, fmt.Errorf("reading Azure's usageEvents: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -76,6 +77,23 @@ func TestReadBack_IsDailySums(t *testing.T) {
 		}
 	})
 	want(t, "other statuses", readBack(t, m, today), "d0 3 of 2 Mismatch; d0 4 of 1 Accepted complete; d1 3 of 1 Rejected")
+}
+
+// A day to come may be refused as the end of the range: the source's default is today.
+func TestReadBack_AsksForNoDayToCome(t *testing.T) {
+	b := rt.Start(t, sandbox.Options{})
+	for i, expected := range []string{
+		"usageStartDate=2026-11-18&UsageEndDate=2026-11-18", "usageStartDate=2026-11-17&UsageEndDate=2026-11-18", "usageStartDate=2026-11-16&UsageEndDate=2026-11-17",
+	} {
+		readBack(t, of(b, nil), today.AddDate(0, 0, -i))
+		calls := b.Calls("usageEvents")
+		address, err := url.Parse(calls[len(calls)-1].URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		query := address.Query()
+		want(t, "query", "usageStartDate="+query.Get("usageStartDate")+"&UsageEndDate="+query.Get("UsageEndDate"), expected)
+	}
 }
 
 // Rows of a meter that differ in their plan are added up, and what contradicts itself is not
