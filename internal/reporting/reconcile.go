@@ -20,13 +20,16 @@ const (
 	reconcileMargin = 30 * time.Second
 	// parallelDays is how many days of organizations are compared at once.
 	parallelDays = 4
+	// readBackPause is how long Reconcile waits before it reads back again what failed.
+	readBackPause = time.Second
 )
 
 // Reconcile compares what marketplaces have processed with what was accepted, day by day, and
 // resolves records that are UNKNOWN if the sum of their day decides. It looks at a day from the
 // first outcome of a record that was sent until the sums are equal and can't change any more.
 //
-// It returns an error if it could not compare some of the days: the next run compares them.
+// What fails at the marketplace is attempted again at the end of the run, and otherwise counted: no
+// error is returned for it. It returns the errors of the store. The next run compares what is left.
 func (w *Worker) Reconcile(ctx context.Context) error {
 	ctx = w.noticing(ctx)
 	if closed, err := w.closed(ctx); closed || err != nil {
@@ -38,7 +41,7 @@ func (w *Worker) Reconcile(ctx context.Context) error {
 	var days []reports.Day // of one organization and date
 	compare := func() {
 		if together := days; len(together) > 0 {
-			running.Go(func() error { return r.compare(ctx, together) })
+			running.Go(func() error { return r.compare(ctx, together, false) })
 		}
 		days = nil
 	}
@@ -52,9 +55,12 @@ func (w *Worker) Reconcile(ctx context.Context) error {
 	if err == nil {
 		compare()
 	}
-	err = errors.Join(err, running.Wait())
+	err = errors.Join(err, running.Wait(), r.compareAgain(ctx))
 	err = errors.Join(err, errors.Join(r.failed...))
-	if err == nil && r.skipped == 0 {
+	if r.late > 0 {
+		w.event(ctx, EventFailed, 1, "error", "the time is over: not all days are reconciled", "days", r.late)
+	}
+	if err == nil && r.skipped == 0 && r.late == 0 {
 		w.event(ctx, EventReconciled, 1, "days", r.compared)
 	}
 	return err
@@ -66,16 +72,19 @@ type reconciliation struct {
 
 	mu       sync.Mutex
 	sources  map[metering.OrgID]*source
-	compared int     // days
-	skipped  int     // days that could not be compared, for a reason that is counted
-	failed   []error // of the others
+	again    [][]reports.Day // whose read-back failed once, each of one organization and date
+	compared int             // days
+	skipped  int             // days that could not be compared, for a reason that is counted
+	late     int             // days for which the time was over
+	failed   []error         // of the others
 }
 
 // source is what the usage of an organization is read back from, one call after the other.
 type source struct {
 	mu     sync.Mutex
 	reader Reader
-	fault  string // why nothing can be read back any more
+	// fault is why nothing can be read back in this run: no connection, or one that is refused.
+	fault string
 }
 
 // onDay is the attributes of a log line about a day.
@@ -83,25 +92,53 @@ func onDay(d *reports.Day) slog.Attr {
 	return slog.Group("", "organization", string(d.Organization), "partner", string(d.Partner), "date", d.Date.Format(time.DateOnly))
 }
 
-// compare compares the days of the entitlements of an organization, some at once. It returns an
-// error if there is no time for it.
-func (r *reconciliation) compare(ctx context.Context, days []reports.Day) error {
+// compare compares the days of the entitlements of an organization, some at once. If the read-back
+// fails, and again is false, they are left to compareAgain.
+func (r *reconciliation) compare(ctx context.Context, days []reports.Day, again bool) error {
 	if shortOf(ctx, reconcileMargin) {
-		return errors.New("the time is over: not all days are reconciled")
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.late += len(days)
+		return nil
 	}
-	back, fault := r.readBack(ctx, &days[0])
+	back, fault, failed := r.readBack(ctx, &days[0])
+	if failed != nil && !again {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.again = append(r.again, days)
+		return nil
+	}
+	if failed != nil {
+		fault = failed.Error()
+		r.event(ctx, EventFailed, 1, onDay(&days[0]), "error", fault)
+	}
 	return atOnce(ctx, hoursAtOnce, len(days), func(ctx context.Context, i int) error {
 		d := &days[i]
 		var err error
 		switch {
 		case fault == "":
 			err = r.reconcile(ctx, d, &back)
-		case d.Expired(r.Now()):
+		case d.Abandoned(r.Now()):
 			err = r.giveUp(ctx, d, fault)
 		}
 		r.ended(ctx, d, fault != "", err)
 		return ctx.Err()
 	})
+}
+
+// compareAgain compares the days whose read-back has failed, after a pause. Most failures of a
+// marketplace are short.
+func (r *reconciliation) compareAgain(ctx context.Context) error {
+	if len(r.again) == 0 {
+		return nil
+	}
+	pause(ctx, readBackPause)
+	var running errgroup.Group
+	running.SetLimit(parallelDays)
+	for _, days := range r.again {
+		running.Go(func() error { return r.compare(ctx, days, true) })
+	}
+	return running.Wait()
 }
 
 // ended counts a day that was looked at.
@@ -122,7 +159,7 @@ func (r *reconciliation) ended(ctx context.Context, d *reports.Day, skipped bool
 	}
 }
 
-// fail counts an error, which does not keep other days from being compared.
+// fail counts an error of the store, or a defect. It does not keep other days from being compared.
 func (r *reconciliation) fail(ctx context.Context, d *reports.Day, err error) {
 	r.event(ctx, EventFailed, 1, onDay(d), "error", err.Error())
 	r.mu.Lock()
@@ -130,9 +167,9 @@ func (r *reconciliation) fail(ctx context.Context, d *reports.Day, err error) {
 	r.failed = append(r.failed, fmt.Errorf("organization %s, %s: %w", metering.Quote(d.Organization), d.Date.Format(time.DateOnly), err))
 }
 
-// readBack reads back the day. It returns why it can't. Then it does not try again for the
-// organization.
-func (r *reconciliation) readBack(ctx context.Context, d *reports.Day) (back ReadBack, fault string) {
+// readBack reads back the day. It returns the fault of the organization's source, from which no
+// other day is read back either, or how it has failed for this day alone.
+func (r *reconciliation) readBack(ctx context.Context, d *reports.Day) (back ReadBack, fault string, failed error) {
 	s := r.source(d.Organization)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,19 +177,15 @@ func (r *reconciliation) readBack(ctx context.Context, d *reports.Day) (back Rea
 		s.fault = r.connect(ctx, d, s)
 	}
 	if s.fault != "" {
-		return back, s.fault
+		return back, s.fault, nil
 	}
 	back, err := s.reader.ReadBack(ctx, d.Date)
-	switch {
-	case errors.Is(err, ErrRefused):
+	if errors.Is(err, ErrRefused) {
 		r.event(ctx, EventConnectionRefused, 1, onDay(d), "error", err.Error())
-	case err != nil:
-		r.fail(ctx, d, err)
-	default:
-		return back, ""
+		s.fault = err.Error()
+		return back, s.fault, nil
 	}
-	s.fault = err.Error()
-	return back, s.fault
+	return back, "", err
 }
 
 func (r *reconciliation) source(org metering.OrgID) *source {

@@ -3,6 +3,7 @@ package reporting_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
+	"github.com/marketmeter/marketmeter/internal/reporting/connect"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
 	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
 	"github.com/marketmeter/marketmeter/internal/table"
@@ -25,6 +27,7 @@ var (
 	processed = sentOn.AddDate(0, 0, 2).Add(time.Minute)
 	mature    = sentOn.AddDate(0, 0, 3).Add(time.Minute)
 	expired   = sentOn.AddDate(0, 0, 30)
+	abandoned = sentOn.AddDate(0, 0, 33)
 	earlier   = rt.Hour.Add(-time.Hour) // its hour is closed at rt.Now
 )
 
@@ -382,7 +385,8 @@ func TestReconcile_WithoutAConnection(t *testing.T) {
 	}
 	w.expect(mature, 0, onTheDay)
 	want(t, "no connection", strconv.Itoa(w.Log.Count(reporting.EventNoConnection)), "1")
-	w.expect(expired, 1, "")
+	w.expect(abandoned.Add(-time.Minute), 0, onTheDay)
+	w.expect(abandoned, 1, "")
 }
 
 func TestReconcile_WithRefusedCredentials(t *testing.T) {
@@ -411,11 +415,105 @@ func TestReconcile_ComparesTheOthers(t *testing.T) {
 	w.SetText("ORG#acme#BILL#ent-azure", "HOUR#2026-11-18T10", "state", "NEWER")
 	w.expect(mature, 0, onTheDay)
 	want(t, "newer", strconv.Itoa(w.Log.Count(reporting.EventUnknownVersion)), "1")
-	w.Fault(sandbox.Fault{Operation: "usageEvents", Fault: sandbox.ServerError})
-	if err := w.Worker(w.Table).Reconcile(t.Context()); err == nil || !strings.Contains(err.Error(), "usageEvents") {
-		t.Errorf("a failure of the marketplace: %v", err)
-	}
 	w.SetText("ORG#acme#BILL#ent-azure", "HOUR#2026-11-18T10", "state", "SETTLED")
+	w.expect(mature, 0, "")
+}
+
+// odd is a transport whose usageEvents of a date have a row that can't be read.
+type odd struct{ date string }
+
+func (o odd) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Query().Get("usageStartDate") != o.date {
+		return http.DefaultTransport.RoundTrip(r)
+	}
+	return (&rt.Canned{Path: "/api/usageEvents", Status: 200, Body: `[{"usageDate":"soon"}]`}).RoundTrip(r)
+}
+
+// vault has the client secret of the application.
+type vault struct{}
+
+func (vault) Secret(context.Context, string) (string, error) { return rt.ClientSecret, nil }
+
+// A day that always fails is the oldest one for a month: the later ones are compared all the same.
+func TestReconcile_OneDayThatFailsStopsNoOther(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d0 1")
+	next := rt.Hour.Add(24 * time.Hour)
+	w.Set(next.Add(time.Hour))
+	w.Report(worldtest.OnAzure, next, "d0 2")
+	w.Set(next.Add(2*time.Hour + time.Minute))
+	w.Work()
+	want(t, "left", w.left(), onTheDay+", 2026-11-19 ent-azure")
+	w.Set(mature.AddDate(0, 0, 1))
+	worker := w.Worker(w.Table)
+	worker.Marketplaces = connect.New(connect.Options{
+		Secrets: vault{}, SandboxURL: w.URL, SandboxOnly: true, Transport: odd{"2026-11-18"}, Now: w.Now,
+	})
+	if err := worker.Reconcile(t.Context()); err != nil {
+		t.Errorf("a failure of the marketplace is an error: %v", err)
+	}
+	want(t, "left", w.left(), onTheDay)
+	want(t, "failed", strconv.Itoa(w.Log.Count(reporting.EventFailed)), "1")
+	want(t, "compared all", strconv.Itoa(w.Log.Count(reporting.EventReconciled)), "0")
+	w.expect(w.Now(), 0, "")
+}
+
+// unavailable makes the next n read-backs fail.
+func (w reconciling) unavailable(n int) {
+	w.Fault(sandbox.Fault{Operation: "usageEvents", Fault: sandbox.ServerError, Status: 503, Count: &n})
+}
+
+func TestReconcile_ReadsBackTwice(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d0 1")
+	w.unavailable(1)
+	w.expect(processed, 0, onTheDay)
+	want(t, "failed", strconv.Itoa(w.Log.Count(reporting.EventFailed)), "0")
+	want(t, "compared all", strconv.Itoa(w.Log.Count(reporting.EventReconciled)), "1")
+	w.unavailable(2)
+	w.expect(mature, 0, onTheDay)
+	want(t, "failed", strconv.Itoa(w.Log.Count(reporting.EventFailed)), "1")
+	want(t, "compared all", strconv.Itoa(w.Log.Count(reporting.EventReconciled)), "1")
+	w.expect(mature, 0, "")
+}
+
+// An outage of the marketplace while a day expires does not end it.
+func TestReconcile_GivesADayUpLater(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d0 3")
+	group := w.doubt("d0 0.25", true)
+	w.unavailable(2)
+	w.expect(expired, 0, onTheDay)
+	want(t, "group", w.Status(group), "REPORT_FAILED OUTCOME_UNKNOWN")
+	w.expect(expired.AddDate(0, 0, 1), 0, "")
+	want(t, "group", w.Status(group), "REPORTED")
+}
+
+func TestReconcile_GivesUpWhatAlwaysFails(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d0 3")
+	w.unavailable(4)
+	w.expect(abandoned.Add(-time.Minute), 0, onTheDay)
+	w.expect(abandoned, 1, "")
+}
+
+// A Reconcile that has no time leaves the days to the next one, and says so.
+func TestReconcile_WithoutTime(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d0 1")
+	w.Set(mature)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := w.Worker(w.Table).Reconcile(ctx); err != nil {
+		t.Error(err)
+	}
+	want(t, "failed", strconv.Itoa(w.Log.Count(reporting.EventFailed)), "1")
+	want(t, "compared all", strconv.Itoa(w.Log.Count(reporting.EventReconciled)), "0")
 	w.expect(mature, 0, "")
 }
 

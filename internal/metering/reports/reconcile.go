@@ -32,6 +32,9 @@ const (
 	dayMatures = 48 * time.Hour
 	// dayExpires is how long after its start a day is compared at most.
 	dayExpires = 30 * 24 * time.Hour
+	// dayAbandoned is how long after its start a day is attempted that can't be compared: a fault
+	// in a run or two does not end it.
+	dayAbandoned = dayExpires + 3*24*time.Hour
 )
 
 // ReadsBack reports whether the marketplace of the partner reports what it has processed.
@@ -62,6 +65,9 @@ func (d *Day) Mature(now time.Time) bool { return !now.Before(d.Date.Add(24*time
 
 // Expired reports whether the day is compared for the last time.
 func (d *Day) Expired(now time.Time) bool { return !now.Before(d.Date.Add(dayExpires)) }
+
+// Abandoned reports whether the day is given up if it can't be compared.
+func (d *Day) Abandoned(now time.Time) bool { return !now.Before(d.Date.Add(dayAbandoned)) }
 
 // Places returns the hours of the day.
 func (d *Day) Places() []Place {

@@ -296,17 +296,20 @@ func TestCompare_NeverDecidesWrongly(t *testing.T) {
 func TestDay_MaturesAndExpires(t *testing.T) {
 	d := Day{"org1", "AZURE", "ent1", at("06-15 00:00")}
 	for _, test := range []struct {
-		now             string
-		mature, expired bool
+		now                        string
+		mature, expired, abandoned bool
 	}{
-		{"06-15 12:00", false, false},
-		{"06-17 23:59", false, false},
-		{"06-18 00:00", true, false},
-		{"07-14 23:59", true, false},
-		{"07-15 00:00", true, true},
+		{"06-15 12:00", false, false, false},
+		{"06-17 23:59", false, false, false},
+		{"06-18 00:00", true, false, false},
+		{"07-14 23:59", true, false, false},
+		{"07-15 00:00", true, true, false},
+		{"07-17 23:59", true, true, false},
+		{"07-18 00:00", true, true, true},
 	} {
-		if mature, expired := d.Mature(at(test.now)), d.Expired(at(test.now)); mature != test.mature || expired != test.expired {
-			t.Errorf("%s: mature %t, expired %t", test.now, mature, expired)
+		mature, expired, abandoned := d.Mature(at(test.now)), d.Expired(at(test.now)), d.Abandoned(at(test.now))
+		if mature != test.mature || expired != test.expired || abandoned != test.abandoned {
+			t.Errorf("%s: mature %t, expired %t, abandoned %t", test.now, mature, expired, abandoned)
 		}
 	}
 	places := d.Places()
