@@ -61,7 +61,7 @@ func (w *Worker) Reconcile(ctx context.Context) error {
 		w.event(ctx, EventFailed, 1, "error", "the time is over: not all days are reconciled", "days", r.late)
 	}
 	if err == nil && r.skipped == 0 && r.late == 0 {
-		w.event(ctx, EventReconciled, 1, "days", r.compared)
+		w.event(ctx, EventReconciled, 1, "days", r.compared, "notReported", r.notReported)
 	}
 	return err
 }
@@ -77,6 +77,9 @@ type reconciliation struct {
 	skipped  int             // days that could not be compared, for a reason that is counted
 	late     int             // days for which the time was over
 	failed   []error         // of the others
+	// notReported is how many of the compared days have usage of a managed application that the
+	// marketplace reports nothing of.
+	notReported int
 }
 
 // source is what the usage of an organization is read back from, one call after the other.
@@ -233,7 +236,7 @@ func (r *reconciliation) reconcile(ctx context.Context, d *reports.Day, back *Re
 			return err
 		}
 		now := r.Now()
-		meters := tally(stored.Hours, back)
+		meters, notReported := tally(stored.Hours, back)
 		resolved, err := r.resolve(ctx, d, stored.Hours, meters, back, now)
 		if errors.Is(err, reports.ErrChanged) && attempt < maxSteps {
 			continue
@@ -244,6 +247,11 @@ func (r *reconciliation) reconcile(ctx context.Context, d *reports.Day, back *Re
 		if resolved {
 			continue // what was accepted has changed
 		}
+		if notReported {
+			r.mu.Lock()
+			r.notReported++
+			r.mu.Unlock()
+		}
 		if done := r.report(ctx, d, meters, back, now); done || d.Expired(now) {
 			return r.Store.Reconciled(ctx, *d, stored)
 		}
@@ -252,14 +260,20 @@ func (r *reconciliation) reconcile(ctx context.Context, d *reports.Day, back *Re
 }
 
 // tally returns what the hours have of each meter, and of each other one of their resources that
-// the marketplace has something of.
-func tally(hours []*reports.Hour, back *ReadBack) map[reports.Meter]*reports.Tally {
-	meters := map[reports.Meter]*reports.Tally{}
+// the marketplace has something of. A managed application that the marketplace has nothing of is
+// left out, and noted: nothing is known of it, since Azure may name it otherwise.
+func tally(hours []*reports.Hour, back *ReadBack) (meters map[reports.Meter]*reports.Tally, notReported bool) {
+	meters = map[reports.Meter]*reports.Tally{}
 	for _, h := range hours {
 		h.Tally(meters)
 	}
 	resources := map[string]bool{}
 	for meter := range meters {
+		if meter.Managed() && !back.Resources[meter.Resource] {
+			delete(meters, meter)
+			notReported = true
+			continue
+		}
 		resources[meter.Resource] = true
 	}
 	for meter := range back.Processed {
@@ -267,7 +281,7 @@ func tally(hours []*reports.Hour, back *ReadBack) map[reports.Meter]*reports.Tal
 			meters[meter] = &reports.Tally{}
 		}
 	}
-	return meters
+	return meters, notReported
 }
 
 // resolve resolves a record that the sum of its day decides, if there is one.

@@ -517,6 +517,49 @@ func TestReconcile_WithoutTime(t *testing.T) {
 	w.expect(mature, 0, "")
 }
 
+// Azure may name a managed application by another id than the URI that was sent. Then nothing is
+// known of it; if it names the URI, the sums are compared.
+func TestReconcile_ManagedApplication(t *testing.T) {
+	t.Parallel()
+	const left = "2026-11-18 ent-managed"
+	accepted := func(t *testing.T) reconciling {
+		w := newReconciling(t)
+		managed := worldtest.Entitlements()[1]
+		managed.ID, managed.Marketplace = "ent-managed", metering.MarketplaceIDs{ResourceURI: rt.ManagedApp, PlanID: "silver"}
+		w.PutEntitlement(managed)
+		group := w.Report(managed.ID, earlier, "d0 4")
+		w.Set(rt.Now)
+		w.Work()
+		want(t, "group", w.Status(group), "REPORTED")
+		return w
+	}
+	t.Run("by another id", func(t *testing.T) {
+		t.Parallel()
+		w := accepted(t)
+		w.Change(func(c *sandbox.Catalog) { // the URI is not in the list
+			c.Azure.Offers[0].ClientID = rt.Stranger
+			c.Azure.Offers = append(c.Azure.Offers, sandbox.AzureOffer{OfferID: "another", ClientID: rt.Application})
+		})
+		w.expect(processed, 0, left)
+		w.expect(mature, 0, "")
+		if lines := w.Log.Lines(); strings.Count(lines, "notReported=1") != 2 {
+			t.Errorf("the log does not say so: %s", lines)
+		}
+	})
+	t.Run("by its URI", func(t *testing.T) {
+		t.Parallel()
+		w := accepted(t)
+		w.Change(func(c *sandbox.Catalog) {
+			c.Azure.Reconciliations = []sandbox.AzureReconciliation{
+				{Date: "2026-11-18", Resource: rt.ManagedApp, Dimension: "d0", ReconStatus: "Mismatch", ProcessedQuantity: "3"},
+			}
+		})
+		w.expect(mature, 1, left)
+		w.Change(func(c *sandbox.Catalog) { c.Azure.Reconciliations = nil })
+		w.expect(mature, 0, "")
+	})
+}
+
 func TestReconcile_DoesNothingBehindAClosedGate(t *testing.T) {
 	t.Parallel()
 	w := newReconciling(t)

@@ -84,6 +84,10 @@ type Meter struct {
 	Dimension string
 }
 
+// Managed reports whether the meter is of a managed application, which is sent by its URI. Azure
+// documents only GUIDs for what it reads back; whether it returns the URI is not known.
+func (m Meter) Managed() bool { return strings.HasPrefix(m.Resource, "/") }
+
 // Processed is what the marketplace has processed of a meter on a day. The zero value says that it
 // reports nothing.
 type Processed struct {
