@@ -287,6 +287,11 @@ func TestSend_OddResponses(t *testing.T) {
 	}{
 		{"no errors", 200, "{}", "billed done, billed done"},
 		{"no errors, members", 200, `{"reportErrors":[],"serviceConfigId":"x","new":1}`, "billed done, billed done"},
+		{"members that are new alone", 200, `{"new":1}`, doubt},
+		{"an error with status 200", 200, `{"error":{"code":503,"message":"why"}}`, doubt},
+		{"an error beside members", 200, `{"serviceConfigId":"x","Error":null}`, doubt},
+		{"a proxy", 200, `{"message":"blocked"}`, doubt},
+		{"a report without a list of errors", 200, `{"reportErrors":null,"service_rollout_id":"x"}`, "billed done, billed done"},
 		{"the second failed", 200, reports(failed(OperationID(&second), `{"code":3}`)), "billed done, refused done"},
 		{"another operation failed", 200, reports(failed("x", `{"code":3}`)), doubt},
 		{"another operation and one of ours", 200, reports(failed("x", `{"code":3}`), failed(OperationID(&first), `{"code":3}`)), "refused done, in doubt resend"},
@@ -611,7 +616,7 @@ func TestSend_CheckOfAnotherOperationSaysNothing(t *testing.T) {
 	m := of(b, nil)
 	want(t, "disabled", rt.Verdicts(m.Send(context.Background(), records(rt.Google("d0", "1")))), "refused hourly")
 	b.Set(rt.Now.Add(2 * time.Minute))
-	for _, body := range []string{"{}", `{"operationId":"x"}`, "", "null", "[]"} {
+	for _, body := range []string{"{}", `{"operationId":"x"}`, "", "null", "[]", `{"error":{"code":503}}`, `{"message":"blocked"}`} {
 		m.client = exchange.NewClient(&rt.Canned{Path: ":check", Status: 200, Body: body}, 0)
 		want(t, body, rt.Verdicts(m.Send(context.Background(), records(rt.Google("d0", "1")))), "refused hourly")
 	}

@@ -116,16 +116,35 @@ func readError(body []byte) (name, reason string) {
 	return response.Error.Status, response.Error.Status + ": " + response.Error.Message
 }
 
+// reported is the body of a successful report: a ReportResponse, which may be empty.
+type reported struct {
+	Errors    []jsontext.Value `json:"reportErrors"`
+	ConfigID  jsontext.Value   `json:"serviceConfigId"`
+	RolloutID jsontext.Value   `json:"serviceRolloutId"`
+
+	Failure jsontext.Value            `json:"error"`
+	Others  map[string]jsontext.Value `json:",embed"`
+}
+
+// isReport reports whether the body is a ReportResponse. One that has other members alone is of
+// something else, such as a proxy: it says nothing about the operations.
+func (r *reported) isReport() bool {
+	known := r.Errors != nil || r.ConfigID != nil || r.RolloutID != nil
+	return r.Failure == nil && (known || len(r.Others) == 0)
+}
+
 // readResults reads the body of a successful report. If an error in it is of no operation of ours,
 // all that it does not name are in doubt: one of them may be meant.
 func readResults(call *reporting.Call, body []byte) {
-	var response struct {
-		ReportErrors []jsontext.Value `json:"reportErrors"`
-	}
+	var response reported
 	// What is not in reportErrors is billed: no spelling of it may be overlooked.
 	anySpelling := json.MatchCaseInsensitiveNames(true)
 	if jsontext.Value(body).Kind() != '{' || json.Unmarshal(body, &response, anySpelling) != nil {
 		call.Rest(reporting.Result{Reason: "Google's response is cut or no JSON object"})
+		return
+	}
+	if !response.isReport() {
+		call.Rest(reporting.Result{Reason: "the response with status 200 is not that of a report"})
 		return
 	}
 	positions := make(map[string]int, len(call.Sent))
@@ -133,7 +152,7 @@ func readResults(call *reporting.Call, body []byte) {
 		positions[OperationID(&call.Sent[i])] = i
 	}
 	complete := true
-	for _, raw := range response.ReportErrors {
+	for _, raw := range response.Errors {
 		var e struct {
 			OperationID string `json:"operationId"`
 			Status      struct {
