@@ -310,6 +310,8 @@ func TestSend_OddResponses(t *testing.T) {
 		{"another resource", 200, result(event("d0", accepted+`,"resourceId":"`+rt.Foreign+`"`)), doubt},
 		{"another quantity", 200, result(event("d0", accepted+`,"quantity":2`), event("d1", accepted+`,"quantity":1.0e0`)), "in doubt resend, billed done"},
 		{"another hour", 200, result(`{"dimension":"d0","effectiveStartTime":"2026-11-18T12:00:00Z",` + accepted + `}`), doubt},
+		{"an hour with an offset", 200, result(`{"dimension":"d0","effectiveStartTime":"2026-11-18T12:00:00.0000000+01:00",` + accepted + `}`), "billed done, in doubt resend"},
+		{"another hour, with an offset", 200, result(`{"dimension":"d0","effectiveStartTime":"2026-11-18T11:00:00+01:00",` + accepted + `}`), doubt},
 		{"no hour", 200, result(`{"dimension":"d0",` + accepted + `}`), doubt},
 		{"a duplicate without its event", 200, result(event("d0", `"status":"Duplicate"`), event("d1", duplicate(`{}`))), "duplicate done, duplicate done"},
 		{"a duplicate of another event", 200, result(event("d0", duplicate(event("d1", `"quantity":1`)))), "duplicate done, in doubt resend"},
@@ -339,6 +341,30 @@ func TestSend_OddResponses(t *testing.T) {
 			if r.Accepted != nil {
 				t.Errorf("%s: %+v", c.name, r.Accepted)
 			}
+		}
+	}
+}
+
+// An accepted event whose time is written in another form still says which quantity stands: what it
+// has of another meter is not ours.
+func TestSend_AcceptedEventHasTimesOfAnyForm(t *testing.T) {
+	hour := `"effectiveStartTime":"2026-11-18T11:00:00Z"`
+	const at = "2026-11-18T11:20:53.1465802"
+	for _, c := range []struct{ name, start, processed string }{
+		{"Microsoft's own client", `"effectiveStartTime":"2026-11-18T11:00:00.0000000+00:00",`, at + "+00:00"},
+		{"another offset", `"effectiveStartTime":"2026-11-18T12:59:59+01:00",`, "2026-11-18T12:20:53.1465802+01:00"},
+		{"no offset", `"effectiveStartTime":"2026-11-18T11:00:00",`, at},
+		{"no start", "", at + "Z"},
+		{"a start that is no time", `"effectiveStartTime":"18.11.2026 11:00",`, at + "Z"},
+	} {
+		body := `{"result":[{"dimension":"d0",` + hour + `,"status":"Duplicate","error":{"additionalInfo":{"acceptedMessage":{` + c.start +
+			`"dimension":"d0","quantity":7.5,"usageEventId":"x","messageTime":"` + c.processed + `"}}}}]}`
+		m := of(rt.Start(t, sandbox.Options{}), &rt.Canned{Path: "/api/", Status: 200, Body: body})
+		got := m.Send(context.Background(), records(rt.Azure("d0", "1")))
+		want(t, c.name, rt.Verdicts(got), "duplicate done")
+		a := got.Results[0].Accepted
+		if a == nil || a.Quantity != "7.5" || a.Equal || !a.Time.Equal(rt.Hour.Add(20*time.Minute+53*time.Second+146580200)) {
+			t.Errorf("%s: %+v", c.name, a)
 		}
 	}
 }

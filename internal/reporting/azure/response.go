@@ -116,12 +116,19 @@ func readResults(call *reporting.Call, body []byte) {
 }
 
 // is reports whether the message is of the record. Identifiers that the response leaves out are not
-// compared: the others decide if only one record has them. A managed application has a resourceId
-// beside its resourceUri, and the sources name either.
+// compared: the others decide if only one record has them.
 func (m *message) is(r *reporting.Record) bool {
+	_, ok := readTime(m.EffectiveStartTime)
+	return ok && m.mayBe(r)
+}
+
+// mayBe is is for a message that stands in one of the record: a time that can't be read is not
+// compared either. A managed application has a resourceId beside its resourceUri, and the sources
+// name either.
+func (m *message) mayBe(r *reporting.Record) bool {
 	at, ok := readTime(m.EffectiveStartTime)
 	same := m.ResourceID == "" && m.ResourceURI == "" || strings.EqualFold(m.ResourceID, resource(r)) || strings.EqualFold(m.ResourceURI, resource(r))
-	return m.Dimension == r.Dimension && ok && at.Truncate(time.Hour).Equal(r.Hour()) && same
+	return m.Dimension == r.Dimension && (!ok || at.Truncate(time.Hour).Equal(r.Hour())) && same
 }
 
 func (m *message) result(sent *reporting.Record, raw []byte) reporting.Result {
@@ -152,7 +159,7 @@ func (m *message) result(sent *reporting.Record, raw []byte) reporting.Result {
 // accepted returns what the message reports of the event that stands, or nil if it reports no
 // quantity or is of another record.
 func (m *message) accepted(sent *reporting.Record) *reporting.Accepted {
-	if m == nil || !m.is(sent) {
+	if m == nil || !m.mayBe(sent) {
 		return nil
 	}
 	if _, err := strconv.ParseFloat(string(m.Quantity), 64); err != nil {
@@ -169,10 +176,14 @@ func sameDouble(quantity jsontext.Value, sent *reporting.Record) bool {
 	return err == nil && theirs == ours
 }
 
-// readTime reads a time in UTC, with or without a Z: Azure writes both. 0001-01-01 is no time.
+// readTime reads a time with a Z or an offset, or one in UTC without either: Azure writes all of
+// them. 0001-01-01 is no time.
 func readTime(text string) (time.Time, bool) {
-	t, err := time.Parse(time.RFC3339, strings.TrimSuffix(text, "Z")+"Z")
-	if err != nil || t.Year() <= 1 {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t, err = time.Parse(time.RFC3339, text+"Z")
+	}
+	if err != nil || t.UTC().Year() <= 1 {
 		return time.Time{}, false
 	}
 	return t, true
