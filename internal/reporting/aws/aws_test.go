@@ -328,6 +328,27 @@ func TestSend_OddResponses(t *testing.T) {
 	}
 }
 
+// AWS may repeat a record with what it knows of the buyer beside what was sent.
+func TestSend_EchoMayHaveMoreThanWasSent(t *testing.T) {
+	record := func(more string) string {
+		return `{"Results":[{"UsageRecord":{"Timestamp":1795000000,"Dimension":"d0","CustomerAWSAccountId":"123456789012"` + more + `},"Status":"Success","MeteringRecordId":"x"}]}`
+	}
+	other := with(legacy("d0", "1"), func(r *reporting.Record) { r.IDs.CustomerIdentifier = "other" })
+	for _, c := range []struct {
+		name, body string
+		records    []reporting.Record
+		want       string
+	}{
+		{"the account of a customer", record(`,"CustomerIdentifier":"` + rt.Customer + `"`), records(legacy("d0", "1"), other), "billed done, in doubt resend"},
+		{"the account alone, of one record", record(""), records(legacy("d0", "1")), "billed done"},
+		{"the account alone, of two records", record(""), records(legacy("d0", "1"), other), "in doubt resend, in doubt resend"},
+		{"another customer", record(`,"CustomerIdentifier":"third"`), records(legacy("d0", "1"), other), "in doubt resend, in doubt resend"},
+	} {
+		m := of(rt.Start(t, sandbox.Options{}), &rt.Canned{Status: 200, Body: c.body})
+		want(t, c.name, rt.Verdicts(m.Send(context.Background(), c.records)), c.want)
+	}
+}
+
 // The header names the exception if the body, which is JSON, does not.
 func TestSend_HeaderNamesTheException(t *testing.T) {
 	b := rt.Start(t, sandbox.Options{})

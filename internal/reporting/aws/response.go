@@ -105,10 +105,10 @@ type echo struct {
 	LicenseARN           string `json:"LicenseArn"`
 }
 
-// is reports whether the echo is of the record. Identifiers that the response leaves out are not
-// compared: the others decide if only one record has them.
+// is reports whether the echo is of the record. Identifiers that the response leaves out, or that
+// were not sent, are not compared: the others decide if only one record has them.
 func (e *echo) is(r *reporting.Record) bool {
-	same := func(echo, sent string) bool { return echo == "" || echo == sent }
+	same := func(echo, sent string) bool { return echo == "" || sent == "" || echo == sent }
 	return e.Dimension == r.Dimension && e.sameHour(r.Hour()) &&
 		same(e.CustomerIdentifier, r.IDs.CustomerIdentifier) &&
 		same(e.CustomerAWSAccountID, r.IDs.CustomerAWSAccountID) &&
