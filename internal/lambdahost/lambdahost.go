@@ -34,9 +34,14 @@ import (
 // process. The caller of each request is the principal that the authorizer has identified.
 // tablehost.Run serves by the table.
 func Serve(api *httpapi.API, log *slog.Logger, handler func(*httpapi.API) http.Handler) {
-	api.Log, api.Now, api.Authenticate = log, time.Now, Principal
+	api.Log, api.Now, api.Authenticate = log, Now, Principal
 	lambda.Start(Handler(handler(api), log))
 }
+
+// Now is the clock of all functions: the time of the wall alone. Lambda freezes a process between
+// two invocations, and the monotonic clock, which Go prefers, stands still then. What is held for a
+// minute, such as a token, a secret or a check, would be held for hours.
+func Now() time.Time { return time.Now().Round(0) }
 
 // Log returns the log that Lambda stores.
 func Log() *slog.Logger { return newLog(os.Stdout, os.Getenv("METRICS_NAMESPACE")) }

@@ -5,7 +5,6 @@ package connecthost
 import (
 	"net/http"
 	"os"
-	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 
@@ -26,7 +25,7 @@ func Run() {
 	// Verifications are rare: a connection would be broken before the next one.
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true
-	api.Verify = Connector(workerhost.Environment{Credentials: tablehost.Credentials(), Transport: transport, Getenv: os.Getenv, Now: time.Now}).Verify
+	api.Verify = Connector(workerhost.Environment{Credentials: tablehost.Credentials(), Transport: transport, Getenv: os.Getenv, Now: lambdahost.Now}).Verify
 	lambdahost.Serve(api, log, func(a *httpapi.API) http.Handler { return a.HandlerOf(httpapi.ConnectionOperations()) })
 }
 

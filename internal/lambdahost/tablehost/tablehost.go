@@ -57,7 +57,7 @@ const authorizerAnswer = 1500 * time.Millisecond
 // RunAuthorizer serves as the Lambda authorizer of the HTTP API until Lambda ends the process.
 func RunAuthorizer() {
 	log := lambdahost.Log()
-	lambda.Start(lambdahost.Authorizer(&auth.Authenticator{Records: Open(log, authorizerAnswer), Log: log, Now: time.Now}))
+	lambda.Start(lambdahost.Authorizer(&auth.Authenticator{Records: Open(log, authorizerAnswer), Log: log, Now: lambdahost.Now}))
 }
 
 // Open opens and warms the table that TABLE_NAME names, at DYNAMODB_ENDPOINT if that is not empty.

@@ -52,7 +52,7 @@ func Process(log *slog.Logger) Environment {
 		Credentials: tablehost.Credentials(),
 		Transport:   http.DefaultTransport.(*http.Transport).Clone(),
 		Getenv:      os.Getenv,
-		Now:         time.Now,
+		Now:         lambdahost.Now,
 	}
 }
 
