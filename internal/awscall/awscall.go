@@ -39,7 +39,8 @@ type Call struct {
 	Body        []byte
 }
 
-// ErrCredentials marks a call that could not be signed. Nothing was sent.
+// ErrCredentials marks a call that could not be signed, for a reason other than its time. Nothing
+// was sent.
 var ErrCredentials = errors.New("no AWS credentials")
 
 // Do makes the call. An error means that nothing was sent.
@@ -47,6 +48,9 @@ func (c *Client) Do(ctx context.Context, call *Call) (exchange.Reply, error) {
 	ctx, cancel := c.HTTP.Bound(ctx)
 	defer cancel()
 	credentials, err := c.Credentials.Retrieve(ctx)
+	if err != nil && ctx.Err() != nil {
+		return exchange.Reply{}, fmt.Errorf("AWS credentials can't be had now: %w", context.Cause(ctx))
+	}
 	if err != nil {
 		return exchange.Reply{}, fmt.Errorf("%w: %w", ErrCredentials, err)
 	}

@@ -80,6 +80,9 @@ func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) repo
 	default:
 		call.Rest(reporting.Result{Reason: fmt.Sprintf("AWS's response is status %d, %s", reply.Status, reason)})
 	}
+	if response.Lane == reporting.CredentialsRefused {
+		drop(m.options.Credentials)
+	}
 	response.Results = call.Results()
 	return response
 }

@@ -36,8 +36,19 @@ const renewal = 5 * time.Minute
 // Sources: the STS API reference, AssumeRole; IAM, "Access to AWS accounts owned by third parties":
 // without an external id one seller could name the role of another.
 func AssumeRole(own awssdk.CredentialsProvider, role Role) awssdk.CredentialsProvider {
-	return awssdk.NewCredentialsCache(&assumed{own, role, exchange.NewClient(role.Transport, role.Timeout)},
-		func(o *awssdk.CredentialsCacheOptions) { o.ExpiryWindow = renewal })
+	return session{awssdk.NewCredentialsCache(&assumed{own, role, exchange.NewClient(role.Transport, role.Timeout)},
+		func(o *awssdk.CredentialsCacheOptions) { o.ExpiryWindow = renewal })}
+}
+
+// session holds the current credentials of a role.
+type session struct{ *awssdk.CredentialsCache }
+
+// drop forgets the credentials of a role: AWS has refused them. The next call assumes the role
+// again.
+func drop(credentials awssdk.CredentialsProvider) {
+	if s, ok := credentials.(session); ok {
+		s.Invalidate()
+	}
 }
 
 type assumed struct {

@@ -2,6 +2,8 @@ package aws
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/reporting"
+	"github.com/marketmeter/marketmeter/internal/reporting/exchange"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
 	"github.com/marketmeter/marketmeter/sandbox"
 )
@@ -57,6 +60,57 @@ func TestAssumeRole_SendsTheExternalID(t *testing.T) {
 	got := m.Send(context.Background(), records(rt.AWS("d1", "1")))
 	if got.Lane != reporting.CredentialsRefused || rt.Verdicts(got) != "refused wait for the lane" || !strings.Contains(got.LaneReason, "AccessDenied") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// STS that does not respond has refused nothing: the role is assumed again later.
+func TestAssumeRole_SilentSTSIsUnreachable(t *testing.T) {
+	b := rt.Start(t, sandbox.Options{})
+	ended := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-ended }))
+	t.Cleanup(silent.Close)
+	t.Cleanup(func() { close(ended) })
+	for _, timeout := range []time.Duration{time.Minute, 50 * time.Millisecond} { // the role's; the call has 100 ms
+		m := of(b, nil)
+		m.options.Credentials = AssumeRole(static("AKIDOWN", "own", ""), Role{ARN: "arn", Region: "us-east-1", Now: b.Now, Endpoint: silent.URL, Timeout: timeout})
+		m.client = exchange.NewClient(nil, 100*time.Millisecond)
+		got := m.Send(context.Background(), records(rt.AWS("d0", "1")))
+		if got.Lane != reporting.Unreachable || rt.Verdicts(got) != "refused wait for the lane" || !strings.Contains(got.LaneReason, "no response within") {
+			t.Errorf("%v: %+v", timeout, got)
+		}
+		fault, _ := errors.AsType[*reporting.Fault](m.Verify(context.Background()))
+		if fault == nil || fault.Lane != reporting.Unreachable {
+			t.Errorf("%v: %+v", timeout, fault)
+		}
+	}
+}
+
+// Credentials of a role that AWS refuses, such as those of a session that was revoked, are not held
+// until their end.
+func TestAssumeRole_RefusedCredentialsAreDropped(t *testing.T) {
+	b := rt.Start(t, sandbox.Options{})
+	seller := func(key string) {
+		b.Change(func(c *sandbox.Catalog) {
+			c.AWS.Sellers = []sandbox.AWSSeller{{AccountID: "999988887777", AccessKeyIDs: []string{key}}}
+		})
+	}
+	calls := 0
+	role := Role{ARN: "arn:aws:iam::999988887777:role/meter", Region: "us-east-1", Now: b.Now, Endpoint: securityTokens(t, "", &calls)}
+	m := of(b, nil)
+	m.options.Credentials = AssumeRole(static("AKIDOWN", "own", ""), role)
+	for i, step := range []struct {
+		key, want string
+		calls     int
+	}{
+		{"AKIDNEW", "refused wait for the lane", 1},
+		{"AKIDROLE", "billed done", 2},
+		{"AKIDROLE", "billed done", 2},
+	} {
+		seller(step.key)
+		want(t, fmt.Sprint("step ", i), rt.Verdicts(m.Send(context.Background(), records(rt.AWS("d0", "1")))), step.want)
+		if calls != step.calls {
+			t.Errorf("step %d: the role was assumed %d times", i, calls)
+		}
 	}
 }
 
