@@ -207,7 +207,7 @@ func TestConnection_WorkloadIdentityNamesGoogleAndAWSAlone(t *testing.T) {
 			refused string // empty is 200
 		}{
 			{externalAccount(), ""},
-			{externalAccount(doc{"service_account_impersonation_url": nil, "credential_source.url": nil, "credential_source.region_url": nil, "credential_source.imdsv2_session_token_url": nil}), ""},
+			{externalAccount(doc{"credential_source.url": nil, "credential_source.region_url": nil, "credential_source.imdsv2_session_token_url": nil}), ""},
 			{externalAccount(doc{"universe_domain": "googleapis.com", "token_info_url": "https://sts.googleapis.com/v1/introspect", "quota_project_id": "p-1"}), ""},
 			{externalAccount(doc{"service_account_impersonation": doc{"token_lifetime_seconds": 3600}}), ""},
 			{doc{}, "type is missing"},
@@ -226,7 +226,12 @@ func TestConnection_WorkloadIdentityNamesGoogleAndAWSAlone(t *testing.T) {
 			{externalAccount(doc{"token_url": token + "?x=y#z"}), "token_url"},
 			{externalAccount(doc{"token_url": 5}), "not accepted"},
 			{externalAccount(doc{"universe_domain": "example.com"}), "universe_domain"},
+			// A connection that could never send is not stored.
+			{externalAccount(doc{"service_account_impersonation_url": nil}), "service_account_impersonation_url is missing"},
 			{externalAccount(doc{"service_account_impersonation_url": "https://example.com/"}), "service_account_impersonation_url"},
+			{externalAccount(doc{"service_account_impersonation_url": "https://iamcredentials.googleapis.com/"}), "serviceAccounts/EMAIL:generateAccessToken"},
+			{externalAccount(doc{"service_account_impersonation_url": "https://sts.googleapis.com/v1/projects/-/serviceAccounts/m@p.iam.gserviceaccount.com:generateAccessToken"}), "https://iamcredentials.googleapis.com/v1"},
+			{externalAccount(doc{"service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/m@p.iam.gserviceaccount.com:generateIdToken"}), ":generateAccessToken"},
 			{externalAccount(doc{"credential_source.file": "/etc/passwd"}), "no file, executable or secret"},
 			{externalAccount(doc{"credential_source.executable": doc{"command": "sh"}}), "no file, executable or secret"},
 			{externalAccount(doc{"credential_source.environment_id": "aws2"}), "environment_id"},

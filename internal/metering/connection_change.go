@@ -153,15 +153,18 @@ func externalIDOf(org OrgID) string {
 // secret or a host that is not Google's or the AWS environment's.
 func externalAccountMembers() map[string]form {
 	return map[string]form{
-		"type":                              exactly("external_account"),
-		"audience":                          {"an audience of at most 2048 characters that starts with //iam.googleapis.com/", isAudience},
-		"subject_token_type":                exactly("urn:ietf:params:aws:token-type:aws4_request"),
-		"token_url":                         {googleURL, isGoogleURL},
-		"token_info_url":                    {googleURL, isGoogleURL},
-		"service_account_impersonation_url": {googleURL, isGoogleURL},
-		"universe_domain":                   exactly("googleapis.com"),
-		"quota_project_id":                  {"a project id", func(s string) bool { return hostForm.check(s) }},
-		"credential_source.environment_id":  exactly("aws1"),
+		"type":               exactly("external_account"),
+		"audience":           {"an audience of at most 2048 characters that starts with //iam.googleapis.com/", isAudience},
+		"subject_token_type": exactly("urn:ietf:params:aws:token-type:aws4_request"),
+		"token_url":          {googleURL, isGoogleURL},
+		"token_info_url":     {googleURL, isGoogleURL},
+		"service_account_impersonation_url": {
+			"https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/EMAIL:generateAccessToken, with the service account that reports usage",
+			func(s string) bool { return len(s) <= maxURL && ImpersonationPath(s) != "" },
+		},
+		"universe_domain":                  exactly("googleapis.com"),
+		"quota_project_id":                 {"a project id", func(s string) bool { return hostForm.check(s) }},
+		"credential_source.environment_id": exactly("aws1"),
 		"credential_source.region_url": exactly("http://169.254.169.254/latest/meta-data/placement/availability-zone",
 			"http://[fd00:ec2::254]/latest/meta-data/placement/availability-zone"),
 		"credential_source.url": exactly("http://169.254.169.254/latest/meta-data/iam/security-credentials",
@@ -171,9 +174,11 @@ func externalAccountMembers() map[string]form {
 	}
 }
 
-// requiredOfExternalAccount are the members without which Google can't be asked for a token.
+// requiredOfExternalAccount are the members without which Google can't be asked for a token. The
+// principal of a pool itself can't report usage: a service account does.
 var requiredOfExternalAccount = []string{
-	"type", "audience", "subject_token_type", "token_url", "credential_source.environment_id", "credential_source.regional_cred_verification_url",
+	"type", "audience", "subject_token_type", "token_url", "service_account_impersonation_url",
+	"credential_source.environment_id", "credential_source.regional_cred_verification_url",
 }
 
 const (
@@ -193,6 +198,17 @@ func isAudience(s string) bool {
 var googleURLPattern = pattern(`^https://([a-z0-9-]+\.)+googleapis\.com/[A-Za-z0-9._~/:@%+-]*$`)
 
 func isGoogleURL(s string) bool { return len(s) <= maxURL && googleURLPattern().MatchString(s) }
+
+var impersonationPattern = pattern(`^https://iamcredentials\.googleapis\.com(/v1/projects/-/serviceAccounts/[A-Za-z0-9@._-]+:generateAccessToken)$`)
+
+// ImpersonationPath returns the path of the URL by which the principal of a pool gets a token for a
+// service account, or an empty string if it is not of the only form that is called.
+func ImpersonationPath(url string) string {
+	if found := impersonationPattern().FindStringSubmatch(url); found != nil {
+		return found[1]
+	}
+	return ""
+}
 
 // checkExternalAccount checks the JSON of an external account as gcloud makes it for AWS.
 func checkExternalAccount(account map[string]any) error {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/oauth2/google/externalaccount"
 	"golang.org/x/oauth2/jwt"
 
+	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	"github.com/marketmeter/marketmeter/internal/reporting/exchange"
 )
@@ -158,9 +159,6 @@ func isRSA(text []byte) bool {
 	return ok
 }
 
-// impersonation is the only form of an URL that may be called with the federated token.
-var impersonation = regexp.MustCompile(`^https://iamcredentials\.googleapis\.com(/v1/projects/-/serviceAccounts/[A-Za-z0-9@._-]+:generateAccessToken)$`)
-
 // federated is the source of Workload Identity Federation. Of the connection's configuration it
 // uses the audience and the service account. All URLs are ours: the configuration comes from a
 // client of the API (the library's documentation warns of such). It returns what it signs with,
@@ -168,8 +166,8 @@ var impersonation = regexp.MustCompile(`^https://iamcredentials\.googleapis\.com
 func (m *Marketplace) federated(ctx context.Context) (source oauth2.TokenSource, secrets []string, err error) {
 	audience, _ := m.options.WorkloadIdentity["audience"].(string)
 	impersonationURL, _ := m.options.WorkloadIdentity["service_account_impersonation_url"].(string)
-	path := impersonation.FindStringSubmatch(impersonationURL)
-	if !strings.HasPrefix(audience, "//iam.googleapis.com/") || path == nil {
+	path := metering.ImpersonationPath(impersonationURL)
+	if !strings.HasPrefix(audience, "//iam.googleapis.com/") || path == "" {
 		return nil, nil, errors.New("workloadIdentity must have audience, //iam.googleapis.com/..., and service_account_impersonation_url, " +
 			"https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/EMAIL:generateAccessToken")
 	}
@@ -180,7 +178,7 @@ func (m *Marketplace) federated(ctx context.Context) (source oauth2.TokenSource,
 	source, err = externalaccount.NewTokenSource(ctx, externalaccount.Config{
 		Audience: audience, SubjectTokenType: "urn:ietf:params:aws:token-type:aws4_request", Scopes: []string{scope},
 		TokenURL:                       m.endpoint("https://sts.googleapis.com") + "/v1/token",
-		ServiceAccountImpersonationURL: m.endpoint("https://iamcredentials.googleapis.com") + path[1],
+		ServiceAccountImpersonationURL: m.endpoint("https://iamcredentials.googleapis.com") + path,
 		AwsSecurityCredentialsSupplier: supplier{credentials, m.options.Region},
 	})
 	return source, []string{credentials.SecretAccessKey, credentials.SessionToken}, err
