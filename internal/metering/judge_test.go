@@ -5,7 +5,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -253,6 +255,13 @@ func TestJudge_ProducesEachCodeOfValidation(t *testing.T) {
 		}
 	}), billable("m1", nil), billable("m2", nil), billable("m3", nil))
 
+	var retried Judgement
+	retried.NoHour(ProblemExpired)
+	retried.NoHour(ProblemNoHourLeft)
+	for _, p := range retried.Problems {
+		produced[p.Code] = true
+	}
+
 	for _, kind := range ProblemKinds() {
 		if kind.Found&FoundByValidation != 0 && !produced[kind.Code] {
 			t.Errorf("nothing here produces %s", kind.Code)
@@ -274,7 +283,7 @@ func TestProblemKinds_AreTheContracts(t *testing.T) {
 		if (kind.Severity == SeverityWarning) != slices.Contains(warnings, string(kind.Code)) {
 			t.Errorf("%s is a %s", kind.Code, kind.Severity)
 		}
-		remedies := []Remedy{RemedyWait, RemedySeller, RemedyBuyer, RemedyNone}
+		remedies := []Remedy{RemedySeller, RemedyBuyer}
 		if kind.Meaning == "" || kind.Hint == "" || kind.Found == 0 || !slices.Contains(remedies, kind.Remedy) {
 			t.Errorf("%+v", kind)
 		}
@@ -287,6 +296,52 @@ func TestProblemKinds_AreTheContracts(t *testing.T) {
 	declared := declaredCodes(t)
 	if all := slices.Sorted(maps.Values(declared)); !slices.Equal(all, want) {
 		t.Errorf("declared are %q, want %q", all, want)
+	}
+}
+
+// What reporting finds is what its packages name.
+func TestProblemKinds_SayWhatReportingFinds(t *testing.T) {
+	declared, named := declaredCodes(t), map[string]bool{}
+	for _, root := range []string{"reports", "../reporting"} {
+		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if selector, ok := n.(*ast.SelectorExpr); ok && declared[selector.Sel.Name] != "" {
+					named[declared[selector.Sel.Name]] = true
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, kind := range ProblemKinds() {
+		if finds := kind.Found&FoundByReporting != 0; finds != named[string(kind.Code)] {
+			t.Errorf("%s: found by reporting: %t, but its packages name it: %t", kind.Code, finds, named[string(kind.Code)])
+		}
+	}
+}
+
+// A group of which the marketplace takes no more is billed if it is retried under CARRY: what
+// says to report its usage a second time must say so.
+func TestProblemKinds_WarnOfBillingTwice(t *testing.T) {
+	for _, code := range []ProblemCode{ProblemTooOld, ProblemMonthClosed, ProblemExpired, ProblemNoHourLeft} {
+		if hint := HintOf(code); !strings.HasSuffix(hint, LateHint) {
+			t.Errorf("%s: %s", code, hint)
+		}
+	}
+	for _, kind := range ProblemKinds() {
+		if strings.Contains(kind.Hint, "later timestamp") && !strings.Contains(kind.Hint, "Never both") {
+			t.Errorf("%s: %s", kind.Code, kind.Hint)
+		}
 	}
 }
 

@@ -324,10 +324,9 @@ func (pl *planning) moveGroup(ctx context.Context, g *metering.Group) (due time.
 
 // fail makes a group that waits for the place REPORT_FAILED.
 func (pl *planning) fail(ctx context.Context, g *metering.Group, code metering.ProblemCode, message string) error {
-	hint := "report the usage again with a later timestamp, if it is still to be billed"
-	path := "/timestamp"
+	path, hint := "/timestamp", metering.HintOf(code)
 	if code == metering.ProblemNoConnection || code == metering.ProblemEntitlementUnknown || code == metering.ProblemEntitlementWithoutIdentifiers {
-		path = "/entitlementID"
+		path, hint = "/entitlementID", hint+" The window of the usage is over: "+metering.LateHint
 	}
 	problem := metering.Problem{Code: code, Severity: metering.SeverityError, Path: path, Message: message, Hint: hint}
 	if expired, err := pl.Store.Expire(ctx, pl.place, metering.GroupID(g.ID), problem, pl.Now()); !expired || err != nil {

@@ -287,6 +287,30 @@ func TestWorker_BillsLateUsageOfGooglesLastHourOfAMonth(t *testing.T) {
 	want(t, "groups", w.Status(first)+" "+w.Status(late), "REPORTED REPORTED")
 }
 
+// Usage of a month that comes after its last hour closed is billed only if an hour of it is left,
+// whatever its reportBy says.
+func TestWorker_HasNoHourForLateUsageOfAMonth(t *testing.T) {
+	t.Parallel()
+	for _, e := range []metering.EntitlementID{worldtest.OnAWS, worldtest.OnAzure} {
+		w := worldtest.NewWorld(t, sandbox.Options{})
+		end := metering.MonthAfter("AWS", rt.Hour)
+		w.Set(end.Add(-2 * time.Minute))
+		w.Report(e, end.Add(-30*time.Minute), "d0 1")
+		w.Set(end.Add(time.Hour))
+		w.Work()
+		want(t, "billed", w.Billed(), "d0=1")
+		w.Set(end.Add(2 * time.Hour))
+		late, own := w.Report(e, end.Add(-40*time.Minute), "d0 2"), w.Report(e, end.Add(-90*time.Minute), "d0 4")
+		if by := w.Group(late).ReportBy; by.Before(w.Now().Add(4 * time.Hour)) {
+			t.Errorf("reportBy is %s", by)
+		}
+		w.Work()
+		want(t, "late", w.Status(late), "REPORT_FAILED NO_HOUR_LEFT")
+		want(t, "of an hour without a report", w.Status(own), "REPORTED")
+		want(t, "billed", w.Billed(), "d0=1 d0=4")
+	}
+}
+
 func TestWorker_IsUnknownAtTheEndOfADoubt(t *testing.T) {
 	t.Parallel()
 	w := worldtest.NewWorld(t, sandbox.Options{})
@@ -336,6 +360,48 @@ func TestWorker_FillsRequests(t *testing.T) {
 	w.Work()
 	if n := len(w.Calls("BatchMeterUsage")); n != 2 {
 		t.Errorf("29 records took %d calls", n)
+	}
+}
+
+// The two ways of metering.LateHint, each of which bills what came too late once; and that one has
+// to choose: what is not deleted is billed by a retry under CARRY.
+func TestWorker_BillsOnceWhatCameTooLate(t *testing.T) {
+	t.Parallel()
+	for _, carried := range []bool{false, true} {
+		w := worldtest.NewWorld(t, sandbox.Options{})
+		group := w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+		w.Set(rt.Hour.Add(25 * time.Hour))
+		w.Work()
+		want(t, "too late", w.Status(group), "REPORT_FAILED EXPIRED")
+		if hint := w.Group(group).Problems[0].Hint; !strings.Contains(hint, metering.LateHint) {
+			t.Error(hint)
+		}
+		retry := func() {
+			if _, err := w.Table.Retry(t.Context(), worldtest.Org, group, metering.Retry{Now: w.Now()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if carried {
+			w.PutConnection(metering.Connection{Partner: "AWS", LateUsage: metering.LateUsageCarried})
+			retry()
+		} else {
+			if _, err := w.Table.Delete(t.Context(), worldtest.Org, group, "", w.Now()); metering.CodeOf(err) != metering.Conflict {
+				t.Errorf("delete of what failed: %v", err)
+			}
+			retry()
+			want(t, "retried", w.Status(group), "INVALID TOO_OLD")
+			if _, err := w.Table.Delete(t.Context(), worldtest.Org, group, "", w.Now()); err != nil {
+				t.Fatal(err)
+			}
+			w.Report(worldtest.OnAWS, rt.Hour.Add(24*time.Hour), "d0 1")
+			w.PutConnection(metering.Connection{Partner: "AWS", LateUsage: metering.LateUsageCarried})
+			if _, err := w.Table.Retry(t.Context(), worldtest.Org, group, metering.Retry{Now: w.Now()}); metering.CodeOf(err) != metering.Conflict {
+				t.Errorf("retry of what is deleted: %v", err)
+			}
+		}
+		w.Set(rt.Hour.Add(28 * time.Hour))
+		w.Work()
+		want(t, "billed", w.Billed(), "d0=1")
 	}
 }
 

@@ -44,6 +44,7 @@ func (h *Hour) Apply(m Member) (Applied, error) {
 	if h.Sealed == nil {
 		return applied, fmt.Errorf("%w: it is %s", ErrState, h.State)
 	}
+	var failed []*Record
 	for _, dimension := range h.Dimensions(m) {
 		r := h.record(dimension)
 		if r == nil && m.InReport {
@@ -57,31 +58,61 @@ func (h *Hour) Apply(m Member) (Applied, error) {
 		}
 		applied.Dimensions[dimension] = r.Outcome.Kind
 		if r.Outcome.Kind != Accepted {
-			applied.Problems = append(applied.Problems, r.problem(h.ID()))
+			failed = append(failed, r)
 		}
 	}
+	inPart := m.InReport // it may be
 	for _, kind := range applied.Dimensions {
-		if kind != Accepted {
+		if inPart = inPart || kind == Accepted; kind != Accepted {
 			applied.Status = metering.StatusReportFailed
 		}
+	}
+	for _, r := range failed {
+		applied.Problems = append(applied.Problems, r.problem(h.ID(), inPart))
 	}
 	return applied, nil
 }
 
-// problem is the problem of a group whose dimension is not ACCEPTED.
-func (r *Record) problem(report string) metering.Problem {
-	hint := "correct the cause at the marketplace or in the entitlement, and retry the group"
-	switch r.Outcome.Kind {
-	case Conflict, Unknown:
-		hint = "find out at the marketplace what it has for the hour; then an operator resolves the dimension of the report"
-	default:
-		switch r.Outcome.Code {
-		case metering.ProblemNoPrice:
-			hint = "set the price of the dimension in info.dimensions of the entitlement, and retry the group"
-		case metering.ProblemExpired, metering.ProblemNoHourLeft:
-			hint = "report the usage again with a later timestamp, if it is still to be billed"
-		}
+// What to do about usage whose window is over. A group may have a problem for each of its
+// dimensions, so that these are shorter than metering.LateHint.
+const (
+	lateHint = "set lateUsage of the connection to CARRY and retry the group; or retry it without CARRY, delete it, and report the usage again with a later timestamp. " +
+		"Never both: it would be billed twice"
+	lateInPart = "set lateUsage of the connection to CARRY and retry the group; or report the usage of the dimension again with a later timestamp, " +
+		"and never retry this group: it would be billed twice"
+)
+
+// hint is what to do about a record that is not ACCEPTED. inPart reports whether another dimension
+// of the group is billed: then the group can't be deleted.
+func (r *Record) hint(inPart bool) string {
+	late := lateHint
+	if inPart {
+		late = lateInPart
 	}
+	correct := "correct the cause at the marketplace or in the entitlement"
+	o := &r.Outcome
+	switch {
+	case o.Kind == Conflict:
+		return "find out what the marketplace has for the hour. " + metering.ConflictHint
+	case o.Kind == Unknown:
+		return "find out at the marketplace what it has for the hour; then an operator resolves the dimension of the report"
+	case o.Code == metering.ProblemExpired, o.Code == metering.ProblemNoHourLeft:
+		return "if the usage is still to be billed, " + late
+	case o.Evidence == EvidenceWindow:
+		return correct + "; the window of the hour is over: " + late
+	case o.Evidence == EvidenceResolved:
+		correct = ""
+	case o.Code == metering.ProblemNoPrice:
+		correct = "set the rate of the dimension, and the listPrice if the reason names it, in info.dimensions of the entitlement"
+	}
+	if correct != "" {
+		correct += ", and "
+	}
+	return correct + "retry the group before its reportBy; after that, " + late
+}
+
+// problem is the problem of a group whose dimension is not ACCEPTED.
+func (r *Record) problem(report string, inPart bool) metering.Problem {
 	reason := r.Outcome.Reason
 	if reason == "" {
 		reason = "the marketplace gave no reason"
@@ -89,7 +120,7 @@ func (r *Record) problem(report string) metering.Problem {
 	return metering.Problem{
 		Code: r.Outcome.Code, Severity: metering.SeverityError, Path: metering.Pointer("/records", r.Dimension),
 		Message: fmt.Sprintf("dimension %s of report %s is %s: %s", metering.Quote(r.Dimension), report, r.Outcome.Kind, reason),
-		Hint:    hint,
+		Hint:    r.hint(inPart),
 	}
 }
 

@@ -72,6 +72,40 @@ func TestApply_EachOutcome(t *testing.T) {
 	}
 }
 
+// What a problem says to do must neither bill usage twice nor lose it, and must be possible.
+func TestApply_SaysWhatToDo(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		outcome  Outcome
+		has, not string
+	}{
+		{"refused", Outcome{Kind: Rejected, Evidence: EvidenceResponse, Code: metering.ProblemMarketplaceRefused}, "retry the group before its reportBy", "is over"},
+		{"refused until the end", Outcome{Kind: Rejected, Evidence: EvidenceWindow, Code: metering.ProblemNotSubscribed}, "the window of the hour is over", "reportBy"},
+		{"not sent", Outcome{Kind: Rejected, Evidence: EvidenceWindow, Code: metering.ProblemExpired}, "still to be billed", "reportBy"},
+		{"no hour", Outcome{Kind: Rejected, Evidence: EvidenceSeal, Code: metering.ProblemNoHourLeft}, "still to be billed", "reportBy"},
+		{"no price", Outcome{Kind: Rejected, Evidence: EvidenceSeal, Code: metering.ProblemNoPrice}, "listPrice", "is over"},
+		{"resolved", Outcome{Kind: Rejected, Evidence: EvidenceResolved, Code: metering.ProblemMarketplaceRefused}, "retry the group before its reportBy", "correct"},
+	} {
+		h := decidedHour("a:A")
+		h.Sealed.Records = append(h.Sealed.Records, Record{Dimension: "b", Outcome: test.outcome})
+		for records, once := range map[string]string{"b 1": "without CARRY, delete it", "a 1, b 1": "never retry this group"} {
+			applied, err := h.Apply(Member{Group: &metering.Group{Records: quantities(records)}})
+			if err != nil || len(applied.Problems) != 1 {
+				t.Fatalf("%s: %+v, %v", test.name, applied, err)
+			}
+			hint := applied.Problems[0].Hint
+			if !strings.Contains(hint, test.has) || strings.Contains(hint, test.not) || !strings.Contains(hint, once) || !strings.Contains(hint, "billed twice") {
+				t.Errorf("%s, %s: %s", test.name, records, hint)
+			}
+		}
+	}
+	h := decidedHour("a:C")
+	applied, err := h.Apply(Member{Group: &metering.Group{Records: quantities("a 1")}})
+	if err != nil || !strings.Contains(applied.Problems[0].Hint, "report the units that are missing") {
+		t.Errorf("%+v, %v", applied, err)
+	}
+}
+
 func TestApply_NeedsOutcomes(t *testing.T) {
 	h := decidedHour("a:- b:A")
 	if _, err := h.Apply(Member{Group: &metering.Group{Records: quantities("a 1")}}); !errors.Is(err, ErrState) {

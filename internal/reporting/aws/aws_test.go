@@ -203,6 +203,10 @@ func credentialsRow(name string) row {
 	}
 }
 
+func TestTables_TheKindsList(t *testing.T) {
+	rt.KindsList(t, "AWS", []string{"InternalServiceErrorException"}, statuses, exceptions)
+}
+
 func TestTables_EachRowIsProduced(t *testing.T) {
 	missing := map[string]bool{"UnprocessedRecords": true}
 	for _, table := range []map[string]reporting.Rule{statuses, exceptions} {

@@ -185,6 +185,8 @@ func refusal(status int) *rt.Canned {
 	return &rt.Canned{Path: "/api/", Status: status, Body: fmt.Sprintf(`{"code":"%d","message":"no","details":[{"code":"BadArgument","message":"why"}]}`, status)}
 }
 
+func TestTables_TheKindsList(t *testing.T) { rt.KindsList(t, "AZURE", nil, statuses) }
+
 func TestTables_EachRowIsProduced(t *testing.T) {
 	missing := map[string]bool{}
 	for status := range refusals {

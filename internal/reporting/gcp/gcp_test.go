@@ -203,6 +203,19 @@ var rows = []row{
 	},
 }
 
+func TestTables_TheKindsList(t *testing.T) {
+	names := map[int]string{
+		3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 5: "NOT_FOUND", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED", 13: "INTERNAL", 14: "UNAVAILABLE",
+	}
+	errors := map[string]reporting.Rule{}
+	for code, rule := range reportErrors {
+		errors[names[code]] = rule
+	}
+	checks := maps.Clone(checkErrors)
+	maps.DeleteFunc(checks, func(_ string, rule reporting.Rule) bool { return rule.Problem == "" }) // these say nothing
+	rt.KindsList(t, "GCP", nil, errors, checks, refusals)
+}
+
 func TestTables_EachRowIsProduced(t *testing.T) {
 	missing := map[string]bool{"accepted": true}
 	for code := range reportErrors {

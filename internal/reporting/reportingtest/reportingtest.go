@@ -52,6 +52,43 @@ const (
 	Audience = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/aws"
 )
 
+// KindsList checks that the kind of the problem that each of a marketplace's names makes lists that
+// name, and that the kinds which only reporting finds list no others. beside are names that no
+// table has.
+func KindsList(t *testing.T, partner metering.Partner, beside []string, tables ...map[string]reporting.Rule) {
+	t.Helper()
+	named := map[metering.ProblemCode][]string{}
+	for _, table := range tables {
+		for name, rule := range table {
+			code := rule.Problem
+			if rule.Verdict == reports.InDoubt && rule.Next == reporting.Resend {
+				code = metering.ProblemOutcomeUnknown
+			}
+			if code != "" && !slices.Contains(named[code], name) {
+				named[code] = append(named[code], name)
+			}
+		}
+	}
+	for _, kind := range metering.ProblemKinds() {
+		var listed []string
+		for _, e := range kind.Errors {
+			if e.Partner == partner {
+				listed = append(listed, e.Names...)
+			}
+		}
+		for _, name := range named[kind.Code] {
+			if !slices.Contains(listed, name) {
+				t.Errorf("%s does not list %s's %s", kind.Code, partner, name)
+			}
+		}
+		for _, name := range listed {
+			if kind.Found == metering.FoundByReporting && !slices.Contains(named[kind.Code], name) && !slices.Contains(beside, name) {
+				t.Errorf("%s lists %s's %s, which no table makes it", kind.Code, partner, name)
+			}
+		}
+	}
+}
+
 // Catalog returns the catalog of a new box.
 func Catalog() sandbox.Catalog {
 	var dimensions []sandbox.Dimension
