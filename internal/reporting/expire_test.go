@@ -55,6 +55,11 @@ func stops() []stop {
 		{"a mapping of a newer version", func(w *worldtest.World, e metering.Entitlement) {
 			w.PutNewerConfig(e.Partner, `"enableDimensionMapping":true,"dimensionMappingV2":{"m":{"newer":true}}`)
 		}, "is mapped by dimensionMappingV2"},
+		{"an amount for which no rate is left", func(w *worldtest.World, e metering.Entitlement) {
+			w.PutNewerConfig(e.Partner, `"enableDimensionMapping":true,"dimensionMapping":{"m":{"dimensionKey":"d1","mappingMode":"AMOUNT"}}`)
+			e.Info.Dimensions = []metering.Dimension{{Key: "d0"}, {Key: "d1"}, {Key: "d2"}}
+			w.PutEntitlement(e)
+		}, "can't be converted"},
 		{"no entitlement", func(w *worldtest.World, e metering.Entitlement) {
 			w.DeleteItems("ORG#acme", "ENTITLEMENT#"+string(e.ID))
 		}, "the entitlement does not exist any more"},
