@@ -18,7 +18,7 @@ var reportCommands = []cli.Command{
 	{Name: "status", Does: "show what waits to be reported, and what needs a person", Run: reportCommand(operate.ReadStatus, reads, "", "[org]")},
 	{Name: "run", Does: "do now what the schedule does", Run: reportCommand(operate.Run, changes, "")},
 	{Name: "resolve", Does: "say of a dimension that is CONFLICT or UNKNOWN whether it was billed", Run: reportCommand(operate.Resolve, changes, "REPORT DIMENSION billed|not-billed", "org", "by")},
-	{Name: "enqueue", Does: "have usage reported that was imported", Run: reportCommand(operate.Enqueue, changes, "", "org", "entitlement")},
+	{Name: "enqueue", Does: "have usage reported that was imported", Run: reportCommand(operate.Enqueue, changes, "", "org", "entitlement", "not-billed")},
 	{Name: "pause", Does: "send nothing, until it is resumed", Run: reportCommand(operate.Pause, changes, "", "by")},
 	{Name: "resume", Does: "send again, after a pause or a restore", Run: reportCommand(operate.Resume, changes, "", "by", "since")},
 }
@@ -65,6 +65,8 @@ func reportCommand(run reportRun, changes bool, arguments string, names ...strin
 				flags.StringVar(&org, "org", "", "only this `organization`")
 			case "entitlement":
 				flags.StringVar(&entitlement, name, "", "only the usage of this `entitlement`")
+			case "not-billed":
+				flags.BoolVar(&r.NotBilled, name, false, "after a restore: the marketplace has billed none of the usage")
 			case "by":
 				flags.StringVar(&r.By, name, "", "the `name` to store of who says so (default: the user of this machine)")
 			case "since":

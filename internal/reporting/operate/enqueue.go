@@ -36,8 +36,20 @@ const writesAtOnce = 16
 // or stored before usage was reported. It reads all CREATED groups of the organization, or of the
 // entitlement. It refuses a group that could not be reported as it is stored, or whose window at
 // the marketplace is over, also if the connection carries late usage.
+//
+// On a table that was restored it refuses usage of the hours before, unless the operator says that
+// it was not billed: the lost table may have enqueued and sent it since the backup. When a group
+// was stored does not matter: an import takes its times from elsewhere. It returns Conflict until
+// reporting is resumed on such a table.
 func Enqueue(ctx context.Context, r *Request) (Result, error) {
 	e := enqueuing{Request: r, terms: map[metering.EntitlementID]*metering.Terms{}}
+	var err error
+	if e.floor, err = r.Target.RestoredFloor(ctx); err != nil {
+		if metering.CodeOf(err) == metering.Conflict {
+			err = metering.Errorf(metering.Conflict, "nothing was enqueued: %v; run `marketmeter report resume --since` first", err)
+		}
+		return nil, err
+	}
 	result := &Imported{Refused: []Refusal{}}
 	var mu sync.Mutex
 	writes, within := errgroup.WithContext(ctx)
@@ -76,6 +88,7 @@ func Enqueue(ctx context.Context, r *Request) (Result, error) {
 type enqueuing struct {
 	*Request
 	terms map[metering.EntitlementID]*metering.Terms
+	floor time.Time // of a table that was restored; zero if it was not
 }
 
 // due returns the hour that a group is to wait for, or why it can't be reported.
@@ -110,6 +123,11 @@ func (e *enqueuing) due(ctx context.Context, g *metering.Group) (time.Time, *Ref
 	due, code := schedule.Due(used, time.Time{}, now, now)
 	if code != "" {
 		return refuse(code, "no hour may take usage of %s", at(used))
+	}
+	if used.Before(e.floor) && !e.NotBilled {
+		return refuse(metering.ProblemOutcomeUnknown, "the usage is of %s, and the table was restored from a backup, and resumed from %s on: "+
+			"it may have been enqueued and billed since the backup; look at the marketplace: if it has none of it, enqueue it with --not-billed, "+
+			"else delete the group, and report as new usage what it does not have", at(used), at(e.floor))
 	}
 	return due, nil, nil
 }

@@ -21,6 +21,7 @@ type Request struct {
 	Entitlement  metering.EntitlementID // empty is each
 	By           string                 // the operator
 	Since        time.Time              // zero if it is not given
+	NotBilled    bool                   // the operator has looked the usage up at the marketplace
 	Arguments    []string
 }
 

@@ -1,0 +1,80 @@
+package operate_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/reporting/operate"
+	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/sandbox"
+)
+
+// Usage that waits for nothing in the backup may have been enqueued and billed after it. The
+// restored table can't know, and enqueues it only by the operator's word. When it was stored is not
+// in it: an import takes the times of another service, which may be to come.
+func TestEnqueue_OnARestoredTableBillsNothingAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{})
+	w.Set(closed)
+	do(t, operate.Run, request(t, w))
+	const used = `,"metaInfo":{"timestamp":"2026-11-18T11:10:00Z"}`
+	imported(t, w,
+		`"id":"a1","partner":"AWS","entitlementID":"ent-aws","records":{"d0":1}`+used,
+		`"id":"a2","partner":"AWS","entitlementID":"ent-aws","records":{"d1":2},"lastUpdateTime":"2027-01-01T00:00:00Z"`+used,
+		`"id":"a3","partner":"AZURE","entitlementID":"ent-azure","records":{"d0":4}`+used,
+		`"id":"a4","partner":"GCP","entitlementID":"ent-google","records":{"d0":8}`+used)
+	items := backup(t, w)
+	of := func(e metering.EntitlementID) *operate.Request {
+		r := request(t, w)
+		r.Entitlement = e
+		return r
+	}
+	for _, e := range []metering.EntitlementID{worldtest.OnAWS, worldtest.OnAzure} {
+		do(t, operate.Enqueue, of(e))
+	}
+	do(t, operate.Run, request(t, w))
+	if got := billed(w); got != "d0=1 d0=4 d1=2" {
+		t.Fatalf("the lost table has billed %s", got)
+	}
+
+	restoreTo(t, w, items)
+	for range 2 { // also while it is paused
+		if _, err := operate.Enqueue(t.Context(), request(t, w)); metering.CodeOf(err) != metering.Conflict || !strings.Contains(err.Error(), "nothing was enqueued: the table was restored") {
+			t.Errorf("before it is resumed: %v", err)
+		}
+		do(t, operate.Pause, request(t, w))
+	}
+	r := request(t, w)
+	r.Since = closed.Add(-time.Minute)
+	text, _ := do(t, operate.Resume, r)
+	has(t, text, "hours abandoned 0, failed 0", "in hours from 2026-11-18T14:00:00Z on")
+	text, encoded := do(t, operate.Enqueue, request(t, w))
+	has(t, text, "enqueued 0, refused 4", `group "a1" is refused: OUTCOME_UNKNOWN: the usage is of 2026-11-18T11:10:00Z, and the table was restored`, "from 2026-11-18T14:00:00Z on", "--not-billed")
+	has(t, encoded, `{"enqueued":0,"refused":[{"group":"a1","code":"OUTCOME_UNKNOWN","reason":"`)
+
+	// What is used later is enqueued as ever, and the rest by the operator's word.
+	w.Set(closed.Add(2 * time.Hour))
+	imported(t, w,
+		`"id":"b1","partner":"AWS","entitlementID":"ent-aws","records":{"d2":16},"metaInfo":{"timestamp":"2026-11-18T14:00:00Z"}`,
+		`"id":"b2","partner":"AWS","entitlementID":"ent-aws","records":{"d2":32},"metaInfo":{"timestamp":"2026-11-18T13:59:59Z"}`)
+	text, _ = do(t, operate.Enqueue, request(t, w))
+	has(t, text, "enqueued 1, refused 5", `group "b2"`)
+	r = of(worldtest.OnGoogle)
+	r.NotBilled = true
+	text, _ = do(t, operate.Enqueue, r)
+	has(t, text, "enqueued 1, refused 0")
+	for hour := range 4 {
+		w.Set(closed.Add(time.Duration(3+hour) * time.Hour))
+		do(t, operate.Run, request(t, w))
+	}
+	if got := billed(w); got != "d0=1 d0=4 d0=8 d1=2 d2=16" {
+		t.Errorf("billed %s", got)
+	}
+	for _, id := range []metering.GroupID{"a1", "a2", "a3", "b2"} {
+		if got := w.Status(id); got != "CREATED" {
+			t.Errorf("%s is %s", id, got)
+		}
+	}
+}
