@@ -116,6 +116,9 @@ func (e *enqueuing) due(ctx context.Context, g *metering.Group) (time.Time, *Ref
 	if w := metering.WindowOf(g.Partner, used, terms.Entitlement.CancelTime); w.Closed(now) {
 		return refuse(metering.ProblemExpired, "the usage is of %s, and %s accepted it until %s", at(used), g.Partner, at(w.End))
 	}
+	if err := g.CheckStorable(); err != nil { // of an older version: no room for what its report adds
+		return refuse(metering.ProblemNotStorable, "%v: delete it, and report its usage in several groups", err)
+	}
 	if p := problemOf(terms, g, now); p != nil {
 		return refuse(p.Code, "%s", p.Message)
 	}

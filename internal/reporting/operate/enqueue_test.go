@@ -1,13 +1,20 @@
 package operate_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	awssdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/reporting/operate"
+	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
 	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
@@ -76,5 +83,42 @@ func TestEnqueue_OnARestoredTableBillsNothingAgain(t *testing.T) {
 		if got := w.Status(id); got != "CREATED" {
 			t.Errorf("%s is %s", id, got)
 		}
+	}
+}
+
+// A group of an older version may have no room left for what its report adds. It is refused by
+// itself: the others are reported.
+func TestEnqueue_RefusesAGroupThatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{})
+	imported(t, w,
+		`"id":"full","partner":"AWS","entitlementID":"ent-aws","records":{"d0":1}`,
+		`"id":"large","partner":"AWS","entitlementID":"ent-aws","records":{"d0":2}`,
+		`"id":"small","partner":"AWS","entitlementID":"ent-aws","records":{"d0":4}`)
+	text := func(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
+	fill := func(id string, bytes int) error {
+		_, err := tabletest.NewClient(http.DefaultTransport).UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+			TableName: &w.TableName, Key: map[string]types.AttributeValue{"PK": text("ORG#" + string(worldtest.Org)), "SK": text("GROUP#" + id)},
+			UpdateExpression:          awssdk.String("SET metaInfo.stripeInvoiceID = :long"),
+			ExpressionAttributeValues: map[string]types.AttributeValue{":long": text(strings.Repeat("x", bytes))},
+		})
+		return err
+	}
+	if err := fill("large", metering.MaxStored); err != nil {
+		t.Fatal(err)
+	}
+	for size := 400 << 10; fill("full", size) != nil; size -= 16 { // the largest that DynamoDB takes
+		if size < metering.MaxStored {
+			t.Fatal("DynamoDB takes no large group")
+		}
+	}
+	said, encoded := do(t, operate.Enqueue, request(t, w))
+	has(t, said, "enqueued 1, refused 2", `group "full" is refused: NOT_STORABLE: the group has 409`, `group "large" is refused: NOT_STORABLE: the group has 401`,
+		"it may have at most 401408 (392 KB): delete it, and report its usage in several groups")
+	has(t, encoded, `{"group":"full","code":"NOT_STORABLE"`)
+	w.Set(rt.Hour.Add(3 * time.Hour))
+	do(t, operate.Run, request(t, w))
+	if got := w.Status("small"); got != "REPORTED" {
+		t.Error(got)
 	}
 }
