@@ -86,20 +86,24 @@ func floorOf(item map[string]types.AttributeValue) (floor time.Time, err error) 
 	return floor, nil
 }
 
-// restoredTime is when reporting was resumed on the table after it had been restored; zero if it
-// was not restored.
+// restoredTime is when reporting was resumed on the table after it had been restored, and the first
+// hour that was opened then; zero if it was not restored.
 //
 //	GetItem  PK = SK = REPORTING   1 round trip, 1 read unit
-func (t *Table) restoredTime(ctx context.Context) (at time.Time, err error) {
+func (t *Table) restoredTime(ctx context.Context) (at, floor time.Time, err error) {
 	item, err := t.getItem(ctx, "read whether the table was restored", itemKey(gateKey, gateKey))
 	r := itemReader{item: item}
 	if err != nil || !r.has(attrRestoredTime) {
-		return at, err
+		return at, floor, err
 	}
 	if at, err = metering.ParseTime(r.text(attrRestoredTime)); err != nil {
 		r.fail(attrRestoredTime, "a time")
 	}
-	return at, r.storedError("the state of reporting")
+	if err := r.storedError("the state of reporting"); err != nil {
+		return at, floor, err
+	}
+	floor, err = floorOf(item)
+	return at, floor, err
 }
 
 // ResumeRestored ends the pause of a restored table, once nothing in it may be sent that was sent

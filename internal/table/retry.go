@@ -3,6 +3,7 @@ package table
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -21,6 +22,8 @@ import (
 //
 //	GetItem     as Group                             1 round trip
 //	GetItem     PK = SK = REPORTING                  1 round trip, 1 read unit
+//	as Hour                                          1 round trip, if the table was restored, and
+//	                                                 the group was in a report before
 //	as TermsOf                                       1 round trip, never from a cache
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>      1 round trip, 7 write units at 1 KB, 1 more if
 //	                                                 the buyer has changed
@@ -46,11 +49,7 @@ func (t *Table) Retry(ctx context.Context, org metering.OrgID, id metering.Group
 		if err := group.CheckRetry(len(retryKeys(item)), retry); err != nil {
 			return metering.Group{}, err
 		}
-		restored, err := t.restoredTime(ctx)
-		if err != nil {
-			return metering.Group{}, err
-		}
-		if err := group.CheckRestored(restored); err != nil {
+		if err := t.checkRestored(ctx, org, &group, item); err != nil {
 			return metering.Group{}, err
 		}
 		r := retrying{org: org, Retry: retry, group: &group, read: item, operation: operation}
@@ -68,6 +67,41 @@ func (t *Table) Retry(ctx context.Context, org metering.OrgID, id metering.Group
 			return metering.Group{}, contended("the group", err)
 		}
 	}
+}
+
+// checkRestored returns Conflict if the table was restored, and a retry on the table that was lost
+// may have billed what this one would report: the group has not changed since, or it was in a
+// report before, and an operator has not resolved since each dimension that is to be reported. That
+// another dimension was resolved, which changes the group, says nothing of those; nor does the sum
+// of a day.
+func (t *Table) checkRestored(ctx context.Context, org metering.OrgID, group *metering.Group, item map[string]types.AttributeValue) error {
+	restored, floor, err := t.restoredTime(ctx)
+	if err != nil {
+		return err
+	}
+	if err := group.CheckRestored(restored); err != nil {
+		return err
+	}
+	reported, err := hourIn(item)
+	if err != nil || reported.IsZero() || !reported.Before(floor) {
+		return err
+	}
+	outcomes, err := outcomesOf(item)
+	if err != nil || len(outcomes) == 0 {
+		return err
+	}
+	h, err := t.Hour(ctx, reports.Place{Organization: org, Entitlement: metering.EntitlementID(group.EntitlementID), Hour: reported})
+	if err != nil {
+		return err
+	}
+	for _, dimension := range slices.Sorted(maps.Keys(outcomes)) {
+		if outcomes[dimension] == reports.Rejected && !h.ResolvedByOperator(dimension, restored) {
+			return metering.Errorf(metering.Conflict,
+				"usage record group %s was in a report when the table was restored from a backup: its dimension %s may have been retried and billed since the backup; report as new usage what the marketplace does not have",
+				metering.Quote(group.ID), metering.Quote(dimension))
+		}
+	}
+	return nil
 }
 
 // retrying is one attempt of a retry.

@@ -258,6 +258,16 @@ func (h Hour) Resolve(ledger Ledger, dimension string, billed bool, by string, n
 	return h, after, nil
 }
 
+// ResolvedByOperator reports whether an operator, and not the reconciliation, has resolved the
+// dimension after that moment. It is false if there is no hour.
+func (h *Hour) ResolvedByOperator(dimension string, after time.Time) bool {
+	if h == nil || h.Sealed == nil {
+		return false
+	}
+	r := h.record(dimension)
+	return r != nil && r.Outcome.Evidence == EvidenceResolved && r.Outcome.By != ByReconciliation && r.Outcome.At.After(after)
+}
+
 // Settle ends the hour once each of its groups has its status.
 func (h Hour) Settle() (Hour, error) {
 	h, err := h.changed(StateDecided)
