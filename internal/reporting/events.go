@@ -73,6 +73,7 @@ const (
 // The gauges that Schedule reports in the log line of EventScheduled.
 const (
 	gaugeOldest   = "oldestSeconds"   // since the hour of the oldest usage that is not settled closed; 0 if none has
+	gaugeRetried  = "retriedSeconds"  // the same of what was sent and is sent again, which oldestSeconds leaves out
 	gaugeDeadline = "deadlineSeconds" // until the earliest deadline of usage that is not settled, if any
 	gaugePlaces   = "places"
 	gaugeLanes    = "lanes"
@@ -80,7 +81,7 @@ const (
 
 // units are the metrics, with CloudWatch's names of their units.
 var units = map[string]string{
-	gaugeOldest: "Seconds", gaugeDeadline: "Seconds", gaugePlaces: "Count", gaugeLanes: "Count",
+	gaugeOldest: "Seconds", gaugeRetried: "Seconds", gaugeDeadline: "Seconds", gaugePlaces: "Count", gaugeLanes: "Count",
 }
 
 var levels = map[Event]slog.Level{
@@ -142,12 +143,23 @@ func at(p reports.Place) slog.Attr {
 // scheduled counts that Schedule has run, with what it has seen.
 func (w *Worker) scheduled(ctx context.Context, seen Overview) {
 	now := w.Now()
-	attributes := []any{gaugePlaces, seen.Places, gaugeLanes, seen.Lanes, gaugeOldest, 0}
-	if !seen.Closed.IsZero() {
-		attributes[len(attributes)-1] = int(max(0, now.Sub(seen.Closed)).Seconds())
+	attributes := []any{gaugePlaces, seen.Places, gaugeLanes, seen.Lanes}
+	add := func(gauge, name string, m Moment, d time.Duration) {
+		attributes = append(attributes, gauge, int(max(0, d).Seconds()))
+		if !m.IsZero() {
+			attributes = append(attributes, slog.Group(name, at(m.Place)))
+		}
 	}
+	since := func(m Moment) time.Duration {
+		if m.IsZero() {
+			return 0
+		}
+		return now.Sub(m.Time)
+	}
+	add(gaugeOldest, "oldest", seen.Closed, since(seen.Closed))
+	add(gaugeRetried, "retried", seen.Retried, since(seen.Retried))
 	if !seen.Deadline.IsZero() {
-		attributes = append(attributes, gaugeDeadline, int(max(0, seen.Deadline.Sub(now)).Seconds()))
+		add(gaugeDeadline, "earliest", seen.Deadline, seen.Deadline.Sub(now))
 	}
 	w.event(ctx, EventScheduled, 1, attributes...)
 }

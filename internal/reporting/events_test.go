@@ -141,15 +141,18 @@ func TestEvent_IsOneLine(t *testing.T) {
 			t.Errorf("%s is %v, want %v", member, got[member], want)
 		}
 	}
+	place := reports.Place{Organization: "acme", Entitlement: "e1", Hour: now.Truncate(time.Hour)}
+	moment := func(d time.Duration) Moment { return Moment{now.Add(d), place} }
 	for _, c := range []struct {
-		name             string
-		seen             Overview
-		oldest, deadline any
+		name                      string
+		seen                      Overview
+		oldest, retried, deadline any
 	}{
-		{"nothing waits", Overview{}, 0.0, nil},
-		{"the current hour", Overview{Places: 1, Oldest: now.Truncate(time.Hour)}, 0.0, nil},
-		{"an old hour", Overview{Places: 1, Oldest: now.Add(-6 * time.Hour), Closed: now.Add(-4 * time.Hour), Deadline: now.Add(time.Hour)}, 4.0 * 3600, 3600.0},
-		{"a deadline that has passed", Overview{Places: 1, Closed: now.Add(-47 * time.Hour), Deadline: now.Add(-time.Hour)}, 47.0 * 3600, 0.0},
+		{"nothing waits", Overview{}, 0.0, 0.0, nil},
+		{"the current hour", Overview{Places: 1, Oldest: now.Truncate(time.Hour)}, 0.0, 0.0, nil},
+		{"an old hour", Overview{Places: 1, Oldest: now.Add(-6 * time.Hour), Closed: moment(-4 * time.Hour), Deadline: moment(time.Hour)}, 4.0 * 3600, 0.0, 3600.0},
+		{"an hour that is sent again", Overview{Lanes: 1, Oldest: now.Add(-6 * time.Hour), Retried: moment(-4 * time.Hour), Deadline: moment(time.Hour)}, 0.0, 4.0 * 3600, 3600.0},
+		{"a deadline that has passed", Overview{Places: 1, Closed: moment(-47 * time.Hour), Deadline: moment(-time.Hour)}, 47.0 * 3600, 0.0, 0.0},
 	} {
 		w.scheduled(t.Context(), c.seen)
 		got := line()
@@ -158,8 +161,13 @@ func TestEvent_IsOneLine(t *testing.T) {
 				t.Errorf("%s: it has no %s", c.name, gauge)
 			}
 		}
-		if got[gaugeOldest] != c.oldest || got[gaugeDeadline] != c.deadline || got["scheduled"] != 1.0 || got["level"] != "INFO" {
+		if got[gaugeOldest] != c.oldest || got[gaugeRetried] != c.retried || got[gaugeDeadline] != c.deadline || got["scheduled"] != 1.0 || got["level"] != "INFO" {
 			t.Errorf("%s: %v", c.name, got)
+		}
+		for name, m := range map[string]Moment{"oldest": c.seen.Closed, "retried": c.seen.Retried, "earliest": c.seen.Deadline} {
+			if of, _ := got[name].(map[string]any); (of["entitlement"] == "e1" && of["organization"] == "acme" && of["hour"] != nil) == m.IsZero() {
+				t.Errorf("%s: the place of %s is %v", c.name, name, got[name])
+			}
 		}
 	}
 }

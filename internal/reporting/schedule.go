@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -16,12 +17,18 @@ const (
 	// hintsAtOnce is how many hints are enqueued together.
 	hintsAtOnce = 100
 	// maxDeadlines bounds how many entitlements are read for the deadlines of their oldest hours:
-	// of recent ones, and of older ones.
+	// of the hours of each age.
 	maxDeadlines = 2000
+	// overdue is after how long a record that was not sent again is not on its way any more: its
+	// hint may have failed twice.
+	overdue = 15 * time.Minute
 )
 
 // Schedule looks for all work that is due and enqueues hints. It returns what it has seen. It needs
 // no memory: what a crash or a lost hint has left is found again.
+//
+// It begins with what is sealed, which is of few lanes: its time may end before it has enqueued
+// hints for all places.
 //
 // While workers are paused it enqueues nothing and only reports what waits.
 func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
@@ -33,6 +40,11 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 	}
 	now := w.Now()
 	var hints []Hint
+	flush := func() error {
+		err := w.Queue.Enqueue(ctx, hints...)
+		hints = nil
+		return err
+	}
 	enqueue := func(h Hint) error {
 		if closed {
 			return nil
@@ -41,30 +53,19 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 		if len(hints) < hintsAtOnce {
 			return nil
 		}
-		err := w.Queue.Enqueue(ctx, hints...)
-		hints = nil
-		return err
+		return flush()
 	}
 	waits := waiting{}
-	note := func(lane string, p reports.Place) {
+	note := func(l line, p reports.Place) {
 		if seen.Oldest.IsZero() || p.Hour.Before(seen.Oldest) {
 			seen.Oldest = p.Hour
 		}
-		if !now.Before(p.Hour.Add(time.Hour)) {
-			waits.add(line{p.Organization, lane, now.Sub(p.Hour) > metering.UsageWindow}, p)
-		}
-	}
-	err = w.Store.EachPlace(ctx, metering.HourOf(now), func(p reports.Place) error {
-		seen.Places++
-		note("", p)
-		return enqueue(Hint{Place: p})
-	})
-	if err != nil {
-		return seen, err
+		l.organization, l.age = p.Organization, ageOf(p.Hour, now)
+		waits.add(l, p)
 	}
 	last := ""
 	err = w.Store.EachSealed(ctx, func(lane string, next time.Time, p reports.Place) error {
-		note(lane, p)
+		note(line{lane: lane, retried: now.Before(next.Add(overdue))}, p)
 		if lane == last || now.Before(next) {
 			return nil
 		}
@@ -75,7 +76,18 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 	if err != nil {
 		return seen, err
 	}
-	if err := w.Queue.Enqueue(ctx, hints...); err != nil {
+	if err := flush(); err != nil {
+		return seen, err
+	}
+	err = w.Store.EachPlace(ctx, metering.HourOf(now), func(p reports.Place) error {
+		seen.Places++
+		note(line{}, p)
+		return enqueue(Hint{Place: p})
+	})
+	if err != nil {
+		return seen, err
+	}
+	if err := flush(); err != nil {
 		return seen, err
 	}
 	err = w.lookAtDeadlines(ctx, waits, now, &seen)
@@ -83,17 +95,37 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 	return seen, err
 }
 
-// waiting has the first hour of each entitlement of a line that has ended and is not settled. It
-// closes first, and has the first deadline.
+// waiting has the first hour of each entitlement of a line that is not settled. It closes first,
+// and has the first deadline.
 type waiting map[line]map[metering.EntitlementID]time.Time
 
 // line is a part of what waits whose deadlines are in the order of the hours, but for
-// cancellations: a lane is of one marketplace. What is not sealed has none. It is old if only
-// Google still takes it.
+// cancellations: a lane is of one marketplace. What is not sealed has none.
 type line struct {
 	organization metering.OrgID
 	lane         string
-	old          bool
+	retried      bool // sent, and sent again later
+	age          age
+}
+
+// age is of an hour. Those of an age are looked at however many others there are.
+type age int
+
+const (
+	current age = iota // it has not ended: only a cancellation can have closed it
+	ended
+	old // only Google still takes it
+	ages
+)
+
+func ageOf(hour, now time.Time) age {
+	switch {
+	case now.Sub(hour) > metering.UsageWindow:
+		return old
+	case now.Sub(hour) >= time.Hour:
+		return ended
+	}
+	return current
 }
 
 func (w waiting) add(l line, p reports.Place) {
@@ -107,43 +139,45 @@ func (w waiting) add(l line, p reports.Place) {
 	}
 }
 
-// oldest returns the oldest places of the lines, old or not, at most n: the first of each line,
-// then the second of each. So what may wait for a month at one marketplace does not hide what
-// waits for a day at another.
-func (w waiting) oldest(old bool, n int) []reports.Place {
-	type ranked struct {
-		reports.Place
-		rank int
-	}
-	var all []ranked
-	for l, of := range w {
-		if l.old != old {
+// waitingPlace is a place of a line.
+type waitingPlace struct {
+	reports.Place
+	retried bool
+	rank    int
+}
+
+// oldest returns the oldest places of the lines of an age, at most n: the first of each line, then
+// the second of each. So what may wait for a month at one marketplace does not hide what waits for
+// a day at another.
+func (w waiting) oldest(of age, n int) []waitingPlace {
+	var all []waitingPlace
+	for l, hours := range w {
+		if l.age != of {
 			continue
 		}
 		first := len(all)
-		for entitlement, hour := range of {
-			all = append(all, ranked{Place: reports.Place{Organization: l.organization, Entitlement: entitlement, Hour: hour}})
+		for entitlement, hour := range hours {
+			all = append(all, waitingPlace{Place: reports.Place{Organization: l.organization, Entitlement: entitlement, Hour: hour}, retried: l.retried})
 		}
-		slices.SortFunc(all[first:], func(a, b ranked) int { return a.Hour.Compare(b.Hour) })
+		slices.SortFunc(all[first:], func(a, b waitingPlace) int { return a.Hour.Compare(b.Hour) })
 		for i := range all[first:] {
 			all[first+i].rank = i
 		}
 	}
-	slices.SortFunc(all, func(a, b ranked) int { return cmp.Or(a.rank-b.rank, a.Hour.Compare(b.Hour)) })
-	places := make([]reports.Place, min(len(all), n))
-	for i := range places {
-		places[i] = all[i].Place
-	}
-	return places
+	slices.SortFunc(all, func(a, b waitingPlace) int { return cmp.Or(a.rank-b.rank, a.Hour.Compare(b.Hour)) })
+	return all[:min(len(all), n)]
 }
 
 // lookAtDeadlines finds out when the hours that wait closed, and their deadlines: of the oldest
-// ones if they are many. What can't be read of one organization hides none of another.
+// ones if they are many. What can't be read of one organization hides none of another, and an
+// entitlement that can't be read none of its organization: its own hour counts as closed at its
+// end, and has no deadline.
 func (w *Worker) lookAtDeadlines(ctx context.Context, waits waiting, now time.Time, seen *Overview) error {
-	most := cmp.Or(w.MaxDeadlines, maxDeadlines)
-	byOrg := map[metering.OrgID][]reports.Place{}
-	for _, p := range append(waits.oldest(true, most), waits.oldest(false, most)...) {
-		byOrg[p.Organization] = append(byOrg[p.Organization], p)
+	byOrg := map[metering.OrgID][]waitingPlace{}
+	for of := range ages {
+		for _, p := range waits.oldest(of, cmp.Or(w.MaxDeadlines, maxDeadlines)) {
+			byOrg[p.Organization] = append(byOrg[p.Organization], p)
+		}
 	}
 	var failed []error
 	for org, places := range byOrg {
@@ -152,25 +186,38 @@ func (w *Worker) lookAtDeadlines(ctx context.Context, waits waiting, now time.Ti
 			ids = append(ids, p.Entitlement)
 		}
 		slices.Sort(ids)
-		terms, err := w.Store.TermsOf(ctx, org, slices.Compact(ids), false)
+		terms, err := w.readableTerms(ctx, org, slices.Compact(ids))
 		if err != nil {
 			failed = append(failed, fmt.Errorf("organization %s: %w", metering.Quote(org), err))
 			continue
 		}
 		for _, p := range places {
-			hour, s := p.Hour, reports.ScheduleBy(terms[p.Entitlement])
-			// Of an hour after a cancellation that was dated back, the closing time lies before it.
-			closes := metering.Later(hour.Add(time.Hour), s.Closes(hour))
+			s := reports.ScheduleBy(terms[p.Entitlement])
+			closes := s.Closes(p.Hour)
+			if s.Cancel.Before(p.Hour) { // dated back: the closing time lies before the hour
+				closes = metering.Later(closes, p.Hour.Add(time.Hour))
+			}
 			if now.Before(closes) {
 				continue
 			}
-			if seen.Closed.IsZero() || closes.Before(seen.Closed) {
-				seen.Closed = closes
+			if p.retried {
+				seen.Retried.note(closes, p.Place)
+			} else {
+				seen.Closed.note(closes, p.Place)
 			}
-			if deadline := s.Deadline(hour); !deadline.IsZero() && (seen.Deadline.IsZero() || deadline.Before(seen.Deadline)) {
-				seen.Deadline = deadline
-			}
+			seen.Deadline.note(s.Deadline(p.Hour), p.Place)
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// readableTerms returns the terms of those of the entitlements whose terms can be read, and counts
+// the others.
+func (w *Worker) readableTerms(ctx context.Context, org metering.OrgID, ids []metering.EntitlementID) (metering.TermsByEntitlement, error) {
+	terms, unreadable, err := ReadableTerms(ctx, w.Store, org, ids)
+	for _, id := range slices.Sorted(maps.Keys(unreadable)) { // one line: it may be all of an organization
+		w.event(ctx, EventUnknownVersion, len(unreadable), "organization", string(org), "entitlement", string(id), "error", unreadable[id].Error())
+		break
+	}
+	return terms, err
 }

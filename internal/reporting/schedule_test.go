@@ -1,14 +1,18 @@
 package reporting_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
 	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/sandbox"
 )
 
@@ -79,6 +83,122 @@ func TestSchedule_ReportsTheEarliestDeadline(t *testing.T) {
 	}
 }
 
+// An hour that a cancellation cuts short closes and has its deadline soon, mostly before the next
+// hour is long under way.
+func TestSchedule_SeesAnHourThatACancellationCutsShort(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Set(rt.Hour.Add(4 * time.Minute))
+	w.Report(worldtest.OnAWS, rt.Hour.Add(3*time.Minute), "d0 1")
+	cancelled := rt.Hour.Add(5 * time.Minute)
+	e := worldtest.Entitlements()[0]
+	e.CancelTime, e.Status = cancelled, metering.EntitlementCancelled
+	w.PutEntitlement(e)
+	if seen, _ := look(t, w, rt.Hour.Add(14*time.Minute)); !seen.Closed.IsZero() || !seen.Deadline.IsZero() {
+		t.Errorf("before it closes: %+v", seen)
+	}
+	place := reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}
+	seen, _ := look(t, w, rt.Hour.Add(20*time.Minute))
+	if want := (reporting.Moment{Time: cancelled.Add(10 * time.Minute), Place: place}); seen.Closed != want {
+		t.Errorf("closed at %+v, want %+v", seen.Closed, want)
+	}
+	if want := (reporting.Moment{Time: cancelled.Add(time.Hour), Place: place}); seen.Deadline != want {
+		t.Errorf("the deadline is %+v, want %+v", seen.Deadline, want)
+	}
+	// It is sealed in its hour, and refused. Nothing but its deadline is near.
+	w.Change(func(c *sandbox.Catalog) { c.AWS.Customers[0].Suspended = true })
+	w.Work()
+	if h := w.Hour(worldtest.OnAWS, rt.Hour); h == nil || h.State != reports.StateSealed {
+		t.Fatalf("the hour is %+v", h)
+	}
+	seen, _ = look(t, w, rt.Hour.Add(25*time.Minute))
+	if !seen.Closed.IsZero() || seen.Retried.Place != place || !seen.Deadline.Equal(cancelled.Add(time.Hour)) {
+		t.Errorf("once it was sent: %+v", seen)
+	}
+	// Dated back, a cancellation closes no hour before its end.
+	w.Report(worldtest.OnAzure, rt.Hour.Add(3*time.Minute), "d0 1")
+	e = worldtest.Entitlements()[1]
+	e.CancelTime, e.Status = rt.Hour.Add(-30*time.Minute), metering.EntitlementCancelled
+	w.PutEntitlement(e)
+	if seen, _ = look(t, w, rt.Hour.Add(59*time.Minute)); !seen.Closed.IsZero() {
+		t.Errorf("cancelled before its start: %+v", seen)
+	}
+	if seen, _ = look(t, w, rt.Hour.Add(time.Hour)); !seen.Closed.Equal(rt.Hour.Add(time.Hour)) {
+		t.Errorf("cancelled before its start, at its end: %+v", seen)
+	}
+}
+
+// What a marketplace refuses for a month hides nothing that no worker sends.
+func TestSchedule_RetriesHideNothingThatIsNotSent(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	subscribe(w, false)
+	w.Report(worldtest.OnGoogle, rt.Hour, "d0 1")
+	later := rt.Hour.Add(24 * time.Hour)
+	for at := closed; at.Before(later); at = at.Add(70 * time.Minute) { // each refusal is due again in an hour
+		seen, _ := look(t, w, at)
+		w.Work()
+		if at.After(closed) && (!seen.Closed.IsZero() || seen.Retried.Place.Entitlement != worldtest.OnGoogle || seen.Lanes != 1) {
+			t.Fatalf("at %v: %+v", at, seen)
+		}
+	}
+	at := w.Now().Add(time.Hour + 20*time.Minute) // no worker has sent it for 20 minutes
+	if seen, _ := look(t, w, at); seen.Closed.Place.Entitlement != worldtest.OnGoogle || !seen.Retried.IsZero() {
+		t.Errorf("once it is overdue: %+v", seen)
+	}
+}
+
+// One entitlement that can't be read hides none of its organization, and its own usage grows old.
+func TestSchedule_AnUnreadableEntitlementHidesNoOther(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	for _, e := range everywhere {
+		w.Report(e, rt.Hour, "d0 1")
+	}
+	w.SetText("ORG#acme", "ENTITLEMENT#"+string(worldtest.OnGoogle), "entitlement", `{"newer":1}`)
+	seen, _ := look(t, w, closed)
+	if !seen.Deadline.Equal(rt.Hour.Add(24*time.Hour)) || seen.Deadline.Place.Entitlement == worldtest.OnGoogle {
+		t.Errorf("the deadline is %+v", seen.Deadline)
+	}
+	if !seen.Closed.Equal(rt.Hour.Add(time.Hour)) || seen.Closed.Place.Entitlement != worldtest.OnGoogle {
+		t.Errorf("what can't be read closed at %+v", seen.Closed)
+	}
+	if n := w.Log.Count(reporting.EventUnknownVersion); n != 1 {
+		t.Errorf("unknownVersion is counted %d times", n)
+	}
+	// A connection that can't be read is of all.
+	if seen, err := w.Worker(unreadable{w.Table}).Schedule(t.Context()); err != nil || !seen.Closed.Equal(rt.Hour.Add(time.Hour)) {
+		t.Errorf("%+v, %v", seen, err)
+	}
+	if n := w.Log.Count(reporting.EventUnknownVersion); n != 4 {
+		t.Errorf("unknownVersion is counted %d times", n)
+	}
+}
+
+// endless is a table whose places are not read in time.
+type endless struct{ *table.Table }
+
+func (endless) EachPlace(context.Context, time.Time, func(reports.Place) error) error {
+	return context.DeadlineExceeded
+}
+
+// However long it takes to enqueue hints for all places, what was sealed is sent again.
+func TestSchedule_BeginsWithLanes(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	w.Fault(sandbox.Fault{Fault: sandbox.Throttled})
+	w.Set(closed)
+	w.Work()
+	w.Set(closed.Add(10 * time.Minute))
+	if _, err := w.Worker(endless{w.Table}).Schedule(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	if hint, ok := w.Queue.Next(); !ok || hint.Lane != w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Lane {
+		t.Errorf("%+v, %t", hint, ok)
+	}
+}
+
 // googleBuyers adds buyers at Google to a world, which have no subscription, and returns all that
 // it has.
 func googleBuyers(w *worldtest.World, more int) []metering.EntitlementID {
@@ -141,7 +261,7 @@ func TestSchedule_DeadlineIsNotHiddenByManyOfAnotherMarketplace(t *testing.T) {
 		w.Change(func(c *sandbox.Catalog) { c.Google.Entitlements[0].State = sandbox.GoogleBillingDisabled })
 		seen(hour.Add(7 * time.Hour))
 		subscribe(w, false)
-		if got := seen(hour.Add(8 * time.Hour)).Deadline; !got.Equal(googles) {
+		if got := seen(hour.Add(8 * time.Hour)).Deadline; !got.Equal(googles.Time) {
 			t.Errorf("after %d days: the deadline is %v, want that of Google, %v", days, got, googles)
 		}
 	}

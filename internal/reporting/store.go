@@ -2,6 +2,7 @@ package reporting
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -91,6 +92,49 @@ type Store interface {
 	// Reconciled ends the comparison of a day. It does nothing if an outcome of the day has changed
 	// since it was read.
 	Reconciled(ctx context.Context, d reports.Day, read reports.StoredDay) error
+}
+
+// TermsReader is the part of Store that reads terms.
+type TermsReader interface {
+	TermsOf(ctx context.Context, org metering.OrgID, ids []metering.EntitlementID, billable bool) (metering.TermsByEntitlement, error)
+}
+
+// ReadableTerms returns the terms of those of the entitlements whose terms can be read, and why
+// those of the others can't: one is stored that this version can't read.
+func ReadableTerms(ctx context.Context, from TermsReader, org metering.OrgID, ids []metering.EntitlementID) (metering.TermsByEntitlement, map[metering.EntitlementID]error, error) {
+	terms, err := from.TermsOf(ctx, org, ids, false)
+	if err == nil || metering.CodeOf(err) != metering.Internal {
+		return terms, nil, err
+	}
+	readable, unreadable := metering.TermsByEntitlement{}, map[metering.EntitlementID]error{}
+	if _, common := from.TermsOf(ctx, org, nil, false); common != nil { // the config or a connection
+		for _, id := range ids {
+			unreadable[id] = common
+		}
+		return readable, unreadable, nil
+	}
+	var halve func(ids []metering.EntitlementID, err error) error
+	halve = func(ids []metering.EntitlementID, err error) error {
+		if len(ids) == 1 {
+			unreadable[ids[0]] = err
+			return nil
+		}
+		for _, half := range [][]metering.EntitlementID{ids[:len(ids)/2], ids[len(ids)/2:]} {
+			terms, err := from.TermsOf(ctx, org, half, false)
+			switch {
+			case err == nil:
+				maps.Copy(readable, terms)
+			case metering.CodeOf(err) != metering.Internal:
+				return err
+			default:
+				if err := halve(half, err); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	return readable, unreadable, halve(ids, err)
 }
 
 // Queue delivers hints. A hint may be lost, be late or come twice: work is in the table.

@@ -79,18 +79,8 @@ func (w *Worker) Submit(ctx context.Context, lane string) error {
 // readTerms reads the schedules of the hours. If terms can't be read, the hours of those whose
 // terms can are sent all the same.
 func (s *submission) readTerms(ctx context.Context, org metering.OrgID, ids []metering.EntitlementID) error {
-	terms, err := s.Store.TermsOf(ctx, org, ids, false)
-	if metering.CodeOf(err) == metering.Internal && err != nil {
-		terms = metering.TermsByEntitlement{}
-		for _, id := range ids {
-			of, err := s.Store.TermsOf(ctx, org, []metering.EntitlementID{id}, false)
-			if err != nil {
-				s.event(ctx, EventUnknownVersion, 1, "organization", string(org), "entitlement", string(id), "error", err.Error())
-				continue
-			}
-			terms[id] = of[id]
-		}
-	} else if err != nil {
+	terms, err := s.readableTerms(ctx, org, ids)
+	if err != nil {
 		return err
 	}
 	s.hours = slices.DeleteFunc(s.hours, func(h *sending) bool { _, ok := terms[h.Entitlement]; return !ok })

@@ -3,6 +3,8 @@ package reporting
 import (
 	"log/slog"
 	"time"
+
+	"github.com/marketmeter/marketmeter/internal/metering/reports"
 )
 
 // Worker does what docs/reporting.md calls the phases. Any number of workers may run at once, and
@@ -17,7 +19,8 @@ type Worker struct {
 	// MaxCandidates is how many groups a list of candidates has at most; 0 is 5000, whose ids take
 	// 180 KB of an item.
 	MaxCandidates int
-	// MaxDeadlines bounds of how many entitlements Schedule reads the deadlines; 0 is 2000.
+	// MaxDeadlines bounds of how many entitlements Schedule reads the deadlines, by the age of
+	// their hours: current, ended, and those that only Google still takes. 0 is 2000 of each.
 	MaxDeadlines int
 }
 
@@ -28,6 +31,20 @@ type Overview struct {
 	Oldest time.Time // the hour of the oldest usage that is not settled; zero if there is none
 	// Of usage that is not settled and whose hour has closed (reports.Schedule.Closes); zero if
 	// there is none.
-	Closed   time.Time // when the first of these hours closed
-	Deadline time.Time // the earliest deadline
+	Closed   Moment // when the first of these hours closed, but for those of Retried
+	Retried  Moment // the same of those that were sent without an outcome, and are sent again in time
+	Deadline Moment // the earliest deadline
+}
+
+// Moment is a time of a place.
+type Moment struct {
+	time.Time
+	Place reports.Place
+}
+
+// note keeps the time if it is the earliest. A zero time is none.
+func (m *Moment) note(at time.Time, p reports.Place) {
+	if !at.IsZero() && (m.IsZero() || at.Before(m.Time)) {
+		*m = Moment{at, p}
+	}
 }
