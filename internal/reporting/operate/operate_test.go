@@ -201,6 +201,42 @@ func TestStatus_ShowsWhatWaits(t *testing.T) {
 	has(t, encoded, `"waiting":4`, `"oldest":"2026-11-18T06:00:00Z"`)
 }
 
+// The usage whose deadline is the earliest may not be the oldest: its entitlement was cancelled.
+func TestStatus_ShowsTheEarliestDeadline(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{})
+	other := worldtest.Entitlements()[0]
+	other.ID, other.Marketplace.LicenseARN = "other", other.Marketplace.LicenseARN+"-2"
+	w.PutEntitlement(other)
+	w.Report(worldtest.OnAWS, rt.Hour.Add(-5*time.Hour), "d0 3")
+	w.Report("other", rt.Hour.Add(-2*time.Hour), "d0 3")
+	w.Report(worldtest.OnGoogle, rt.Hour.Add(-2*time.Hour), "d0 3")
+	if text, encoded := do(t, operate.ReadStatus, everywhere(t, w)); strings.Contains(text+encoded, "earliest") {
+		t.Errorf("the oldest has the earliest deadline:\n%s\n%s", text, encoded)
+	}
+	other.CancelTime, other.Status = w.Now().Add(-10*time.Minute), metering.EntitlementCancelled
+	w.PutEntitlement(other)
+	text, encoded := do(t, operate.ReadStatus, everywhere(t, w))
+	has(t, text,
+		`AWS: the oldest usage that is not settled is of 2026-11-18T06:00:00Z: organization "acme", entitlement "ent-aws"; its deadline is 2026-11-19T06:00:00Z, in 17h30m0s`+"\n"+
+			`AWS: the earliest deadline is of usage of 2026-11-18T09:00:00Z: organization "acme", entitlement "other"; its deadline is 2026-11-18T13:20:00Z, in 50m0s`+"\n"+
+			`GCP: the oldest`)
+	has(t, encoded, `"entitlement":"ent-aws","earliest":{"hour":"2026-11-18T09:00:00Z","deadline":"2026-11-18T13:20:00Z","organization":"acme","entitlement":"other"}}`)
+}
+
+// An entitlement that can't be read hides nothing: it is shown without a partner.
+func TestStatus_ShowsAnUnreadableEntitlement(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 3")
+	w.Report(worldtest.OnAzure, rt.Hour, "d0 3")
+	w.Report(worldtest.OnGoogle, rt.Hour, "d0 3")
+	w.SetText("ORG#acme", "ENTITLEMENT#"+string(worldtest.OnAzure), "entitlement", `{"newer":1}`)
+	text, _ := do(t, operate.ReadStatus, everywhere(t, w))
+	has(t, text, `no partner: the oldest usage that is not settled is of 2026-11-18T11:00:00Z: organization "acme", entitlement "ent-azure"; its deadline is not known`,
+		"AWS: the oldest usage", "GCP: the oldest usage")
+}
+
 // What is refused and sent again is shown with its reason, by partner and entitlement: the oldest
 // of it if it is much.
 func TestStatus_ShowsWhyUsageIsSentAgain(t *testing.T) {

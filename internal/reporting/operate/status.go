@@ -15,6 +15,7 @@ import (
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/metering/reports"
+	"github.com/marketmeter/marketmeter/internal/reporting"
 	"github.com/marketmeter/marketmeter/internal/table"
 )
 
@@ -33,9 +34,20 @@ type Status struct {
 
 // PartnerStatus is the oldest usage of a partner that is not settled.
 type PartnerStatus struct {
-	Partner      metering.Partner       `json:"partner"` // empty if the entitlement does not exist
+	Partner      metering.Partner       `json:"partner"` // empty if the entitlement does not exist, or can't be read
 	Oldest       time.Time              `json:"oldest"`  // the start of its hour
 	Deadline     *time.Time             `json:"deadline,omitempty"`
+	Organization metering.OrgID         `json:"organization"`
+	Entitlement  metering.EntitlementID `json:"entitlement"`
+	// Earliest is what has the earliest deadline of the partner: a cancellation brings it forward.
+	// It is absent if that is the oldest usage.
+	Earliest *EarliestStatus `json:"earliest,omitempty"`
+}
+
+// EarliestStatus is the usage of a partner that has the earliest deadline.
+type EarliestStatus struct {
+	Hour         time.Time              `json:"hour"`
+	Deadline     time.Time              `json:"deadline"`
 	Organization metering.OrgID         `json:"organization"`
 	Entitlement  metering.EntitlementID `json:"entitlement"`
 }
@@ -305,7 +317,7 @@ func (r *reading) pending() []PendingStatus {
 	return list
 }
 
-// partners returns the oldest usage of each partner.
+// partners returns the oldest usage of each partner, and that with the earliest deadline.
 func (r *reading) partners(ctx context.Context) ([]PartnerStatus, error) {
 	entitlements := map[metering.OrgID][]metering.EntitlementID{}
 	for p := range r.waiting {
@@ -315,21 +327,33 @@ func (r *reading) partners(ctx context.Context) ([]PartnerStatus, error) {
 	for org, ids := range entitlements {
 		slices.Sort(ids)
 		var err error
-		if terms[org], err = r.tbl.TermsOf(ctx, org, slices.Compact(ids), false); err != nil {
+		if terms[org], _, err = reporting.ReadableTerms(ctx, r.tbl, org, slices.Compact(ids)); err != nil {
 			return nil, err
 		}
 	}
-	oldest := map[metering.Partner]PartnerStatus{}
+	oldest, earliest := map[metering.Partner]PartnerStatus{}, map[metering.Partner]PartnerStatus{}
 	for p := range r.waiting {
-		note(oldest, p, terms[p.Organization][p.Entitlement])
+		s := partnerStatus(p, terms[p.Organization][p.Entitlement])
+		if known, exists := oldest[s.Partner]; !exists || s.byHour(&known) < 0 {
+			oldest[s.Partner] = s
+		}
+		if known, exists := earliest[s.Partner]; !exists || cmp.Or(s.byDeadline(&known), s.byHour(&known)) < 0 {
+			earliest[s.Partner] = s
+		}
 	}
-	list := slices.AppendSeq([]PartnerStatus{}, maps.Values(oldest))
-	slices.SortFunc(list, func(a, b PartnerStatus) int { return cmp.Compare(a.Partner, b.Partner) })
+	list := []PartnerStatus{}
+	for _, partner := range slices.Sorted(maps.Keys(oldest)) {
+		s, first := oldest[partner], earliest[partner]
+		if first.byDeadline(&s) < 0 {
+			s.Earliest = &EarliestStatus{first.Oldest, *first.Deadline, first.Organization, first.Entitlement}
+		}
+		list = append(list, s)
+	}
 	return list, nil
 }
 
-// note keeps the place if it is the oldest of its partner.
-func note(oldest map[metering.Partner]PartnerStatus, p reports.Place, terms *metering.Terms) {
+// partnerStatus is of one place.
+func partnerStatus(p reports.Place, terms *metering.Terms) PartnerStatus {
 	s := PartnerStatus{Oldest: p.Hour, Organization: p.Organization, Entitlement: p.Entitlement}
 	if terms != nil && terms.Entitlement != nil {
 		s.Partner = terms.Entitlement.Partner
@@ -337,22 +361,24 @@ func note(oldest map[metering.Partner]PartnerStatus, p reports.Place, terms *met
 			s.Deadline = &deadline
 		}
 	}
-	if known, exists := oldest[s.Partner]; !exists || s.before(&known) {
-		oldest[s.Partner] = s
-	}
+	return s
 }
 
-// before orders the usage of a partner: by hour, then by deadline, which a cancellation may bring
-// forward, then by name.
-func (s *PartnerStatus) before(t *PartnerStatus) bool {
+// byHour orders the usage of a partner: by hour, then by deadline, then by name.
+func (s *PartnerStatus) byHour(t *PartnerStatus) int {
+	return cmp.Or(s.Oldest.Compare(t.Oldest), s.byDeadline(t),
+		cmp.Compare(s.Organization, t.Organization), cmp.Compare(s.Entitlement, t.Entitlement))
+}
+
+// byDeadline orders by deadline. One that is not known is the last.
+func (s *PartnerStatus) byDeadline(t *PartnerStatus) int {
 	deadline := func(s *PartnerStatus) time.Time {
 		if s.Deadline == nil {
 			return endOfTime
 		}
 		return *s.Deadline
 	}
-	return cmp.Or(s.Oldest.Compare(t.Oldest), deadline(s).Compare(deadline(t)),
-		cmp.Compare(s.Organization, t.Organization), cmp.Compare(s.Entitlement, t.Entitlement)) < 0
+	return deadline(s).Compare(deadline(t))
 }
 
 // WriteText writes the status for people.
@@ -368,7 +394,11 @@ func (s *Status) WriteText(w io.Writer) error {
 	for i := range s.Partners {
 		p := &s.Partners[i]
 		line("%s: the oldest usage that is not settled is of %s: organization %s, entitlement %s; %s",
-			cmp.Or(string(p.Partner), "no partner"), at(p.Oldest), metering.Quote(p.Organization), metering.Quote(p.Entitlement), p.due(s.Now))
+			cmp.Or(string(p.Partner), "no partner"), at(p.Oldest), metering.Quote(p.Organization), metering.Quote(p.Entitlement), due(p.Deadline, s.Now))
+		if e := p.Earliest; e != nil {
+			line("%s: the earliest deadline is of usage of %s: organization %s, entitlement %s; %s",
+				p.Partner, at(e.Hour), metering.Quote(e.Organization), metering.Quote(e.Entitlement), due(&e.Deadline, s.Now))
+		}
 	}
 	for i := range s.Pending {
 		p := &s.Pending[i]
@@ -400,14 +430,14 @@ func (s *Status) WriteText(w io.Writer) error {
 	return err
 }
 
-// due says how long the usage can still be reported.
-func (p *PartnerStatus) due(now time.Time) string {
+// due says how long usage with the deadline can still be reported.
+func due(deadline *time.Time, now time.Time) string {
 	switch {
-	case p.Deadline == nil:
+	case deadline == nil:
 		return "its deadline is not known"
-	case !now.Before(*p.Deadline):
-		return "its deadline was " + at(*p.Deadline)
+	case !now.Before(*deadline):
+		return "its deadline was " + at(*deadline)
 	default:
-		return fmt.Sprintf("its deadline is %s, in %v", at(*p.Deadline), p.Deadline.Sub(now).Truncate(time.Minute))
+		return fmt.Sprintf("its deadline is %s, in %v", at(*deadline), deadline.Sub(now).Truncate(time.Minute))
 	}
 }
