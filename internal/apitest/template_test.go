@@ -120,7 +120,7 @@ func (d *deployment) readMappings() error {
 			BatchSize     int      `yaml:"BatchSize"`
 			ResponseTypes []string `yaml:"FunctionResponseTypes"`
 			Scaling       struct {
-				MaximumConcurrency int `yaml:"MaximumConcurrency"`
+				MaximumConcurrency string `yaml:"MaximumConcurrency"`
 			} `yaml:"ScalingConfig"`
 		}
 		for member, to := range map[string]any{
@@ -136,7 +136,7 @@ func (d *deployment) readMappings() error {
 		function, alias := strings.CutSuffix(strings.TrimPrefix(m.Function, "${"), ".Arn}:live")
 		queue, arn := strings.CutSuffix(m.Source, ".Arn")
 		f := d.function(function)
-		if !alias || !arn || f == nil || f.queue != "" || !slices.Equal(m.ResponseTypes, []string{"ReportBatchItemFailures"}) || m.BatchSize != 10 || m.Scaling.MaximumConcurrency < 2 {
+		if !alias || !arn || f == nil || f.queue != "" || !slices.Equal(m.ResponseTypes, []string{"ReportBatchItemFailures"}) || m.BatchSize != 10 || m.Scaling.MaximumConcurrency != "WorkerConcurrency" {
 			return fmt.Errorf("%s maps %s to %s in a way that is not understood here: %+v", name, m.Source, m.Function, m)
 		}
 		f.queue = queue

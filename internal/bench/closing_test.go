@@ -36,8 +36,7 @@ const (
 	seller  metering.OrgID     = "bench"
 	product metering.ProductID = "observe"
 
-	// workersAtOnce is how many hints are worked on at once. Source: MaximumConcurrency in
-	// template.yaml.
+	// workersAtOnce is how many hints are worked on at once: fewer than two executions take.
 	workersAtOnce = 4
 	// groupsAtOnce and hoursAtOnce are how many a worker writes at once. Source:
 	// internal/reporting.

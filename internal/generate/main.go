@@ -225,6 +225,13 @@ func (f declaredFunction) label() string { return strings.TrimSuffix(f.resource,
 // id is the function's name in metric math, which begins with a lower case letter.
 func (f declaredFunction) id() string { return strings.ToLower(f.label()[:1]) + f.label()[1:] }
 
+// watchedFor reports whether an alarm watches the metric of the function. Of plan none watches the
+// duration, since it works on a large hour for nearly all of its time, and of reconcile none, since
+// it runs once a day: an alarm of a quarter of an hour can't ring.
+func (f declaredFunction) watchedFor(metric string) bool {
+	return metric != "Duration" || f.Name != "plan" && f.Name != "reconcile"
+}
+
 // serves describes for the function's output what it serves, by Operations.
 func (f declaredFunction) serves() string {
 	if len(f.Operations) == 0 {
@@ -261,15 +268,21 @@ const metricsPerAlarm = 10
 
 // copyAlarms writes as many copies of the alarms over functions as the functions need, and their
 // names for CodeDeploy, which rolls a deployment back by the errors, and for the dashboard.
-func copyAlarms(text string, functions int) (string, error) {
+func copyAlarms(text string, functions []declaredFunction) (string, error) {
 	onDashboard := ""
-	for _, name := range []string{"ErrorsAlarm", "ThrottlesAlarm", "DurationAlarm"} {
+	for _, metric := range []string{"Errors", "Throttles", "Duration"} {
+		name, watched := metric+"Alarm", 0
+		for _, f := range functions {
+			if f.watchedFor(metric) {
+				watched++
+			}
+		}
 		alarm := regexp.MustCompile(`(?m)^  ` + name + `:\n(?:    .*\n)+`).FindString(text)
 		if alarm == "" {
 			return "", fmt.Errorf("it has no %s", name)
 		}
 		copies, references := []string{}, []string{}
-		for n := 1; n == 1 || (n-1)*metricsPerAlarm < functions; n++ {
+		for n := 1; n == 1 || (n-1)*metricsPerAlarm < watched; n++ {
 			copied := name
 			if n > 1 {
 				copied += strconv.Itoa(n)
@@ -302,26 +315,29 @@ func template(text string) (string, error) {
 	if len(functions) == 0 {
 		return "", errors.New("it has no functions")
 	}
-	text, err := copyAlarms(text, len(functions))
+	text, err := copyAlarms(text, functions)
 	if err != nil {
 		return "", err
 	}
 	rows := func(of *regexp.Regexp, most int, separator, end string, row func(old string, f declaredFunction) string) error {
-		written := map[string]int{} // number of functions, by the row of the first function
+		written, left := map[string]int{}, map[string][]string{} // rows, by the row of the first function
 		text = of.ReplaceAllStringFunc(text, func(old string) string {
-			first := row(old, functions[0])
 			all := []string{}
-			for _, f := range functions[min(written[first], len(functions)):] {
-				if len(all) < most {
-					all = append(all, row(old, f))
+			for _, f := range functions {
+				if r := row(old, f); r != "" {
+					all = append(all, r)
 				}
 			}
-			written[first] += len(all)
-			return strings.Join(all, separator) + end
+			first := all[0]
+			left[first] = all[min(written[first], len(all)):]
+			these := left[first][:min(len(left[first]), most)]
+			written[first] += len(these)
+			left[first] = left[first][len(these):]
+			return strings.Join(these, separator) + end
 		})
-		for first, n := range written {
-			if n < len(functions) {
-				return fmt.Errorf("it has rows for %d functions and %d are declared, of %s", n, len(functions), strings.TrimSpace(first))
+		for first, missing := range left {
+			if len(missing) > 0 {
+				return fmt.Errorf("it has no rows for %d functions, of %s", len(missing), strings.TrimSpace(first))
 			}
 		}
 		if len(written) == 0 {
@@ -331,12 +347,18 @@ func template(text string) (string, error) {
 	}
 	if err := rows(alarmRows, metricsPerAlarm, "\n", "\n", func(old string, f declaredFunction) string {
 		m := alarmOf.FindStringSubmatch(old)
+		if !f.watchedFor(m[3]) {
+			return ""
+		}
 		return fmt.Sprintf("        - {Id: %s, ReturnData: false, MetricStat: {Stat: %s, Period: %s, Metric: {Namespace: AWS/Lambda, MetricName: %s, Dimensions: [{Name: FunctionName, Value: !Ref %s}]}}}",
 			f.id(), m[1], m[2], m[3], f.resource)
 	}); err != nil {
 		return "", err
 	}
 	if err := rows(shareRows, metricsPerAlarm, ",\n", "\n", func(_ string, f declaredFunction) string {
+		if !f.watchedFor("Duration") {
+			return ""
+		}
 		return fmt.Sprintf("            FILL(%s, 0) / %d", f.id(), f.Timeout.Milliseconds())
 	}); err != nil {
 		return "", err
