@@ -58,9 +58,14 @@ func (g *Group) Rest() NewGroup {
 }
 
 // CheckRest returns Invalid if what failed of a group of which a part is billed can't be reported
-// as it is stored: it has billable records of a metric whose hour is not the sum of its groups.
-// Each group would add its own maximum, last or unique count.
-func (g *Group) CheckRest(metrics []BillableMetric) error {
+// as it is stored. That is so if it has billable records of a metric whose hour is not the sum of
+// its groups: each would add its own maximum, last or unique count. And if its records may have
+// been converted otherwise when its hour was sealed: then what is stored of a dimension may be
+// billed as another already. sealed is the version of the config that the hour was sealed by,
+// converted that which the group was stored by, and entitlement the last change of the entitlement
+// before the seal.
+func (g *Group) CheckRest(metrics []BillableMetric, sealed, converted int, entitlement time.Time) error {
+	unchanged := func(at time.Time) bool { return at.Add(obeyedWithin).Before(g.CreationTime) }
 	for i := range g.MetaInfo.BillableRecords {
 		key := g.MetaInfo.BillableRecords[i].Key
 		at := slices.IndexFunc(metrics, func(m BillableMetric) bool { return m.ID == MetricID(key) })
@@ -69,9 +74,17 @@ func (g *Group) CheckRest(metrics []BillableMetric) error {
 				"usage record group %s is billed in part, and has records of billable metric %s, which is no SUM and no COUNT: what the groups of an hour came to can't be added up; report what is missing of the hour as new usage, in one group with records by dimension",
 				Quote(g.ID), Quote(key))
 		}
+		if sealed != converted || !unchanged(entitlement) || !unchanged(metrics[at].LastUpdateTime) {
+			return Errorf(Invalid,
+				"usage record group %s is billed in part, and the config, its entitlement or billable metric %s was changed after it was stored: what is stored of its dimensions may be billed as others; report what is missing of the hour as new usage, in one group with records by dimension",
+				Quote(g.ID), Quote(key))
+		}
 	}
 	return nil
 }
+
+// obeyedWithin is after what time each function obeys a change. Source: the contract.
+const obeyedWithin = 5 * time.Second
 
 // RetriedInPart gives a group of which a part is billed the status of the judgement of its rest:
 // CREATED, or REPORT_FAILED with the problems. What it holds, and whose it is, stays.

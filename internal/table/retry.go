@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -25,6 +26,7 @@ import (
 //	as Hour                                          1 round trip, if the table was restored, and
 //	                                                 the group was in a report before
 //	as TermsOf                                       1 round trip, never from a cache
+//	as Hour                                          if a part of its billable records is billed
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>      1 round trip, 7 write units at 1 KB, 1 more if
 //	                                                 the buyer has changed
 //
@@ -147,8 +149,8 @@ func (t *Table) judgeRetried(ctx context.Context, r *retrying) error {
 		return err
 	}
 	r.terms = terms[metering.EntitlementID(r.group.EntitlementID)]
-	if r.inPart {
-		if err := r.group.CheckRest(r.terms.Metrics); err != nil {
+	if r.inPart && len(r.group.MetaInfo.BillableRecords) > 0 {
+		if err := t.checkRest(ctx, r); err != nil {
 			return err
 		}
 	}
@@ -174,6 +176,28 @@ func (t *Table) judgeRetried(ctx context.Context, r *retrying) error {
 		return nil
 	}
 	return r.group.Judged(r.terms, &judged, r.Now)
+}
+
+// checkRest is metering.Group.CheckRest by the hour of the group's last report.
+func (t *Table) checkRest(ctx context.Context, r *retrying) error {
+	hour, err := hourIn(r.read)
+	if err != nil {
+		return err
+	}
+	h, err := t.Hour(ctx, reports.Place{Organization: r.org, Entitlement: metering.EntitlementID(r.group.EntitlementID), Hour: hour})
+	if err != nil {
+		return err
+	}
+	reader := itemReader{item: r.read}
+	sealed, converted, entitlement := -1, 0, time.Time{}
+	if h != nil && h.Sealed != nil && reader.has(attrConfig) {
+		sealed, entitlement = h.Sealed.Config, h.Sealed.Entitlement
+		if converted, err = strconv.Atoi(reader.number(attrConfig)); err != nil {
+			reader.fail(attrConfig, "a version")
+			return reader.storedError("a group")
+		}
+	}
+	return r.group.CheckRest(r.terms.Metrics, sealed, converted, entitlement)
 }
 
 // hourIn returns the hour that claimed a group last; zero if none has.
