@@ -141,6 +141,7 @@ func TestRespond_LateResponseIsInTheReason(t *testing.T) {
 		{append(of(doubt, refused), different), "", []late{on(1, refused)}, "CONFLICT: " + conflict + " -7"},
 		{of(doubt), "not billed", []late{on(1, billed)}, "REJECTED: " + found + "; " + wasBilled + " r"},
 		{of(doubt), "not billed", []late{on(1, refused)}, "REJECTED: " + found},
+		{of(doubt, doubt), "not billed", []late{on(2, duplicate)}, "REJECTED: " + found + "; " + hasARecord},
 		{of(doubt), "billed", []late{on(1, billed)}, "ACCEPTED: "},
 		{of(doubt), "billed", []late{on(1, refused)}, "ACCEPTED: " + notBilled},
 		{of(doubt), "billed", []late{on(1, duplicate)}, "ACCEPTED: " + another},

@@ -123,7 +123,7 @@ func (o *Outcome) contradict(late Outcome) {
 		o.Receipt = late.Receipt
 	case late.Kind == Rejected && (ended || resolved && o.Kind == Accepted):
 		said = "it was not billed"
-	case late.Kind == Accepted && ended:
+	case late.Kind == Accepted && (ended || resolved && o.Kind == Rejected):
 		said = "the marketplace has a record of the hour, after an attempt in doubt"
 	case late.Kind == Conflict && (ended || o.Evidence == EvidenceDuplicate || resolved && o.Kind == Accepted):
 		o.Difference, said = cmp.Or(late.Difference, o.Difference), "another record stands for the hour"

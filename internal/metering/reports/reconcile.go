@@ -116,7 +116,7 @@ type Doubt struct {
 
 // Tally adds what the hour may have at the marketplace to the tallies of its day.
 func (h *Hour) Tally(day map[Meter]*Tally) {
-	if h.Sealed == nil {
+	if h.Sealed == nil || !ReadsBack(h.Sealed.Partner) { // its entitlement may have had another partner that day
 		return
 	}
 	resource := strings.ToLower(h.Sealed.Marketplace.ResourceID + h.Sealed.Marketplace.ResourceURI)
