@@ -310,6 +310,12 @@ func (pl *planning) expire(ctx context.Context, g *metering.Group, code metering
 
 // moveGroup makes a group wait for the next hour that may take it, which it returns, or fails it.
 func (pl *planning) moveGroup(ctx context.Context, g *metering.Group) (due time.Time, err error) {
+	if pl.Now().Before(pl.schedule.Start) { // it may be corrected, and a due hour only grows
+		if pl.schedule.Carry {
+			return due, nil
+		}
+		return due, pl.expire(ctx, g, metering.ProblemExpired, "the entitlement has not started")
+	}
 	after := metering.Later(pl.place.Hour, pl.Store.Floor().Add(-time.Hour))
 	due, problem := pl.schedule.Due(g.UsedAt(), after, g.LastUpdateTime, pl.Now())
 	switch problem {
@@ -474,6 +480,9 @@ func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 		if err := pl.look(ctx, of.Billable); err != nil {
 			return nil, err
 		}
+		if pl.doubt == "" && pl.ongoing(h) {
+			return h, nil
+		}
 		step, err := pl.step(ctx, h, of)
 		if err != nil {
 			return nil, err
@@ -497,6 +506,13 @@ func (pl *planning) seal(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 		h = found
 	}
 	return h, nil
+}
+
+// ongoing reports whether an open hour has not ended: the cancellation that it was opened for was
+// taken back, or is later now. A marketplace takes no usage of the time to come.
+func (pl *planning) ongoing(h *reports.Hour) bool {
+	_, end, left := pl.schedule.Sent(h.Start)
+	return pl.unreadable == nil && left && pl.Now().Before(end)
 }
 
 // stored does what follows once the seal of an hour, or its end, is stored. If it is done twice,
@@ -802,8 +818,12 @@ func (pl *planning) pass(ctx context.Context, h *reports.Hour) (*reports.Hour, e
 }
 
 // Settle gives each member of a decided hour its status, writes the report, and settles the hour.
-// The hour comes last: until then, it is found by the index of work.
+// The hour comes last: until then, it is found by the index of work. Of an hour that is still
+// sealed, it writes the report alone.
 func (w *Worker) Settle(ctx context.Context, h *reports.Hour) error {
+	if h.State == reports.StateSealed {
+		return w.showPending(ctx, h)
+	}
 	for attempt := 0; h.State == reports.StateDecided; attempt++ {
 		listed, err := w.apply(ctx, h)
 		if err != nil {

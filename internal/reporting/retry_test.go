@@ -29,12 +29,13 @@ func sells(w *worldtest.World, but ...string) {
 }
 
 // Three groups of an hour have a maximum, a unique count or the last value of 10. It is rejected,
-// and something else of them is billed. A retry must not bill 30, which their sum is: it is refused.
+// and something else of them is billed. A retry must not bill 30, their sum: it is refused.
 // What sums up is retried.
 func TestRetry_InPartOfWhatDoesNotAddUp(t *testing.T) {
 	t.Parallel()
 	for kind, of := range map[metering.AggregationType]string{
-		metering.AggregateMax: "", metering.AggregateLast: "", metering.AggregateUniqueCount: "", metering.AggregateSum: "d1=30", metering.AggregateCount: "d1=3",
+		metering.AggregateMax: "", metering.AggregateLast: "", metering.AggregateUniqueCount: "",
+		metering.AggregateSum: "d1=30", metering.AggregateCount: "d1=3",
 	} {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
@@ -54,6 +55,7 @@ func TestRetry_InPartOfWhatDoesNotAddUp(t *testing.T) {
 				}
 			}
 			sells(w, "d1")
+			w.Set(w.Now().Add(time.Minute))
 			var ids []metering.GroupID
 			for range 3 {
 				at := rt.Hour.Add(10 * time.Minute)
@@ -83,6 +85,83 @@ func TestRetry_InPartOfWhatDoesNotAddUp(t *testing.T) {
 			w.Work()
 			want(t, "billed after the retry", w.Billed(), strings.TrimSpace("d0=3 "+of))
 		})
+	}
+}
+
+// Two metrics added to one dimension when their group was stored, and to two when its hour was
+// sealed. One of these was billed. What is stored of the other has the usage of both: it is not
+// retried. Without the change, the rest is billed.
+func TestRetry_InPartOfWhatWasConvertedOtherwise(t *testing.T) {
+	t.Parallel()
+	mapped := func(w *worldtest.World, first string) {
+		w.PutConfig(metering.Config{"partnerUsageMeteringConfigs": []any{map[string]any{
+			"partner": "AWS", "enableDimensionMapping": true, "dimensionMapping": map[string]any{
+				"m0": map[string]any{"dimensionKey": first, "convertionMultiplier": number("1")},
+				"m1": map[string]any{"dimensionKey": "d1", "convertionMultiplier": number("1")},
+			},
+		}}})
+	}
+	for name, test := range map[string]struct {
+		stored  string
+		change  func(w *worldtest.World)
+		refused bool
+		billed  string
+	}{
+		"nothing":    {"d0", func(*worldtest.World) {}, false, "d0=10 d1=5"},
+		"the config": {"d1", func(w *worldtest.World) { mapped(w, "d0") }, true, "d0=10"},
+		"the entitlement": {"d0", func(w *worldtest.World) {
+			e := worldtest.Entitlements()[0]
+			e.ExternalID = "another"
+			w.PutEntitlement(e)
+		}, true, "d0=10"},
+		"a metric's details": {"d0", func(w *worldtest.World) { renameMetric(t, w, "m0") }, true, "d0=10"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := worldtest.NewWorld(t, sandbox.Options{})
+			for i := range 2 {
+				sent := metering.BillableMetric{Name: "metric " + strconv.Itoa(i), AggregationType: metering.AggregateSum}
+				m, err := metering.NewMetric(worldtest.Org, metering.MetricID("m"+strconv.Itoa(i)), &sent, w.Now())
+				if err == nil {
+					_, err = w.Table.AddMetric(t.Context(), &m)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			mapped(w, test.stored)
+			w.Set(w.Now().Add(time.Minute))
+			at := rt.Hour.Add(10 * time.Minute)
+			all, err := w.Table.Report(t.Context(), worldtest.Org, &metering.Report{Now: w.Now(), Groups: []metering.NewGroup{{
+				EntitlementID: string(worldtest.OnAWS), Timestamp: &at,
+				BillableRecords: []metering.NewBillableRecord{{Key: "m0", Quantity: "10"}, {Key: "m1", Quantity: "5"}},
+			}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Set(w.Now().Add(time.Minute))
+			test.change(w)
+			sells(w, "d1")
+			w.Set(closed)
+			w.Work()
+			want(t, "billed", w.Billed(), "d0=10")
+			sells(w)
+			_, err = w.Table.Retry(t.Context(), worldtest.Org, metering.GroupID(all[0].ID), metering.Retry{Now: w.Now()})
+			if test.refused != (metering.CodeOf(err) == metering.Invalid && err != nil) || !test.refused && err != nil {
+				t.Errorf("retry: %v", err)
+			}
+			w.Set(closed.Add(time.Hour))
+			w.Work()
+			want(t, "billed after the retry", w.Billed(), test.billed)
+		})
+	}
+}
+
+func renameMetric(t *testing.T, w *worldtest.World, id metering.MetricID) {
+	t.Helper()
+	name := "another name"
+	if _, _, err := w.Table.ChangeMetric(t.Context(), worldtest.Org, id, w.Now(), metering.MetricPatch{Name: &name}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -187,6 +266,29 @@ func TestPlan_UsageOfBeforeTheStart(t *testing.T) {
 	if sealed := w.Hour(worldtest.OnAWS, rt.Hour.Add(2*time.Hour)).Sealed; !sealed.From.Equal(e.StartTime) {
 		t.Errorf("sent from %s", sealed.From)
 	}
+	// A start that is wrong for a while parks nothing.
+	wrong := worldtest.NewWorld(t, sandbox.Options{})
+	group = wrong.Report(worldtest.OnAWS, rt.Hour, "d0 5")
+	e.StartTime = rt.Hour.Add(18 * 24 * time.Hour)
+	wrong.PutEntitlement(e)
+	wrong.Set(closed)
+	wrong.Work()
+	want(t, "a wrong start", wrong.Status(group), "CREATED")
+	e.StartTime = time.Time{}
+	wrong.PutEntitlement(e)
+	wrong.Work()
+	want(t, "corrected", wrong.Status(group), "REPORTED")
+	for late, status := range map[metering.LateUsage]string{metering.LateUsageCarried: "CREATED", metering.LateUsages[0]: "REPORT_FAILED EXPIRED"} {
+		never := worldtest.NewWorld(t, sandbox.Options{})
+		never.PutConnection(metering.Connection{Partner: "AWS", LateUsage: late})
+		group = never.Report(worldtest.OnAWS, rt.Hour, "d0 5")
+		e.StartTime = rt.Hour.Add(18 * 24 * time.Hour)
+		never.PutEntitlement(e)
+		never.Set(rt.Hour.Add(25 * time.Hour))
+		never.Work()
+		want(t, "never corrected", never.Status(group), status)
+	}
+	e.StartTime = rt.Hour.Add(2*time.Hour + 30*time.Minute)
 	// It starts later once the hour has claimed its group.
 	late := worldtest.NewWorld(t, sandbox.Options{})
 	group = late.Report(worldtest.OnAWS, rt.Hour, "d0 5")
@@ -199,6 +301,40 @@ func TestPlan_UsageOfBeforeTheStart(t *testing.T) {
 	want(t, "claimed", late.Status(group), "REPORT_FAILED NO_HOUR_LEFT")
 	if message := late.Group(group).Problems[0].Message; !strings.Contains(message, "starts after the hour") {
 		t.Errorf("the problem is %q", message)
+	}
+}
+
+// A cancellation is taken back while the hour that it ended is OPEN: the hour is sealed when it
+// ends, and takes the usage until then that came later in the next.
+func TestPlan_CancellationThatIsTakenBack(t *testing.T) {
+	t.Parallel()
+	for _, cancel := range []time.Duration{0, 50 * time.Minute} {
+		w := worldtest.NewWorld(t, sandbox.Options{})
+		e := worldtest.Entitlements()[2]
+		w.Set(rt.Hour.Add(4 * time.Minute))
+		group := w.Report(e.ID, rt.Hour, "d0 5")
+		e.Status, e.CancelTime = metering.EntitlementCancelled, rt.Hour.Add(5*time.Minute)
+		w.PutEntitlement(e)
+		w.Set(rt.Hour.Add(16 * time.Minute))
+		place := reports.Place{Organization: worldtest.Org, Entitlement: e.ID, Hour: rt.Hour}
+		if err := w.Worker(gone{w.Table}).Plan(t.Context(), place); err == nil {
+			t.Error("the worker is not gone")
+		}
+		e.Status, e.CancelTime = metering.EntitlementActive, time.Time{}
+		end := rt.Hour.Add(time.Hour)
+		if cancel > 0 {
+			end = rt.Hour.Add(cancel)
+			e.Status, e.CancelTime = metering.EntitlementCancelled, end
+		}
+		w.PutEntitlement(e)
+		w.Work()
+		want(t, "hour", string(w.Hour(e.ID, rt.Hour).State), "OPEN")
+		w.Set(end.Add(20 * time.Minute))
+		w.Work()
+		want(t, "group", w.Status(group), "REPORTED")
+		if to := w.Hour(e.ID, rt.Hour).Sealed.To; !to.Equal(end) {
+			t.Errorf("sent until %s, want %s", to, end)
+		}
 	}
 }
 
@@ -230,4 +366,33 @@ func TestPlan_SealsNothingWithoutIdentifiersAndConnection(t *testing.T) {
 	w.Work()
 	want(t, "group", w.Status(group), "REPORTED")
 	want(t, "billed", w.Billed(), "d0=5")
+}
+
+// Usage that waits was converted for its marketplace: its entitlement keeps the partner until it is
+// settled.
+func TestPutEntitlement_KeepsItsPartnerWhileUsageWaits(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	put := func(partner metering.Partner) error {
+		e := worldtest.Entitlements()[0]
+		e.Partner, e.Marketplace = partner, metering.MarketplaceIDs{}
+		change, err := metering.NewEntitlementChange(worldtest.Org, worldtest.OnAWS, &e, metering.Conditions{}, w.Now())
+		if err == nil {
+			_, _, err = w.Table.PutEntitlement(t.Context(), &change)
+		}
+		return err
+	}
+	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 5")
+	if err := put("GCP"); metering.CodeOf(err) != metering.Conflict || !strings.Contains(err.Error(), string(group)) {
+		t.Errorf("while usage waits: %v", err)
+	}
+	if err := put("AWS"); err != nil {
+		t.Errorf("without identifiers: %v", err)
+	}
+	if _, err := w.Table.Delete(t.Context(), worldtest.Org, group, "", w.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := put("GCP"); err != nil {
+		t.Errorf("without usage: %v", err)
+	}
 }

@@ -3,6 +3,7 @@ package table
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"strings"
@@ -56,7 +57,9 @@ func readEntitlement(item map[string]types.AttributeValue) metering.Stored[meter
 
 // PutEntitlement applies the change, stores the entitlement and returns it. If the change changes
 // nothing, nothing is written and written is false. It returns Conflict if another entitlement of
-// the organization owns the marketplace identifiers. An error of the change is returned as it is.
+// the organization owns the marketplace identifiers, and if the partner changes while groups are
+// CREATED or REPORT_PENDING, which were converted for the partner before; it may miss groups of the
+// last seconds. An error of the change is returned as it is.
 //
 //	GetItem  PK = ORG#<org>, SK = ENTITLEMENT#<id>   1 round trip, 1 read unit per 4 KB
 //	PutItem  the same, if it is still as it was read   1 round trip, 1 write unit per KB
@@ -68,6 +71,8 @@ func readEntitlement(item map[string]types.AttributeValue) metering.Stored[meter
 //	                    delete of the old one, if
 //	                    nothing was sent with it
 //	2 Query             before, as wasSent
+//
+// and if the partner differs, a Query as groupOf comes before.
 func (t *Table) PutEntitlement(ctx context.Context, change *metering.EntitlementChange) (after metering.Stored[metering.Entitlement], written bool, err error) {
 	org, id := change.Entitlement.OrganizationID, change.Entitlement.ID
 	written, err = t.changeCatalog(ctx, org, entitlementItemKey(id), "the entitlement", func(read map[string]types.AttributeValue) (catalogWrite, error) {
@@ -77,6 +82,11 @@ func (t *Table) PutEntitlement(ctx context.Context, change *metering.Entitlement
 			return catalogWrite{}, err
 		}
 		after = metering.Stored[metering.Entitlement]{Version: stored.Version, JSON: wire.AppendEntitlement(nil, &e), Value: e}
+		if partner := stored.Value.Partner; partner != "" && partner != e.Partner && stored.Value.Status != metering.EntitlementDeleted {
+			if err := t.checkSettled(ctx, org, id, fmt.Sprintf("partner can't be %s instead of %s", e.Partner, partner)); err != nil {
+				return catalogWrite{}, err
+			}
+		}
 		owned, wanted := identityOf(read), e.IdentityKey()
 		if isStored(read, attrJSON, after.JSON) && owned == wanted {
 			return catalogWrite{}, nil
@@ -137,15 +147,8 @@ func (t *Table) DeleteEntitlement(ctx context.Context, org metering.OrgID, id me
 		if err != nil || after.Value.Status == metering.EntitlementDeleted {
 			return catalogWrite{}, err
 		}
-		unsettled, err := t.groupOf(ctx, org, id, metering.StatusCreated, metering.StatusReportPending)
-		if err != nil {
+		if err := t.checkSettled(ctx, org, id, "the entitlement can't be deleted"); err != nil {
 			return catalogWrite{}, err
-		}
-		if unsettled != nil {
-			r := itemReader{item: unsettled}
-			return catalogWrite{}, metering.Errorf(metering.Conflict,
-				"the entitlement has usage that is not settled: usage record group %s is %s; delete the groups that are CREATED, or wait until they are reported",
-				metering.Quote(r.text("id")), r.text("status"))
 		}
 		after = metering.Stored[metering.Entitlement]{Version: versionOf(read) + 1, JSON: wire.AppendEntitlement(nil, &e), Value: e}
 		w := catalogWrite{}
@@ -169,6 +172,19 @@ func (t *Table) DeleteEntitlement(ctx context.Context, org metering.OrgID, id me
 		err = storageError("delete the entitlement", failed)
 	}
 	return after, written, err
+}
+
+// checkSettled returns Conflict if the entitlement has groups that are CREATED or REPORT_PENDING.
+// It may miss groups of the last seconds.
+func (t *Table) checkSettled(ctx context.Context, org metering.OrgID, id metering.EntitlementID, refused string) error {
+	unsettled, err := t.groupOf(ctx, org, id, metering.StatusCreated, metering.StatusReportPending)
+	if err != nil || unsettled == nil {
+		return err
+	}
+	r := itemReader{item: unsettled}
+	return metering.Errorf(metering.Conflict,
+		"%s: it has usage that is not settled: usage record group %s is %s; delete the groups that are CREATED, or wait until they are reported",
+		refused, metering.Quote(r.text("id")), r.text("status"))
 }
 
 // entitlementItem is the item of an entitlement that owns the identity, which may be empty.
