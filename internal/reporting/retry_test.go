@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -157,6 +158,70 @@ func TestRetry_InPartOfWhatWasConvertedOtherwise(t *testing.T) {
 	}
 }
 
+// A retry in part is rejected again. The second one takes what the first has taken, whatever was
+// changed since.
+func TestRetry_InPartAgainAfterAChange(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	putMetric(t, w, "d1")
+	sells(w, "d1")
+	w.Set(w.Now().Add(time.Minute))
+	at := rt.Hour.Add(10 * time.Minute)
+	group := func() metering.GroupID {
+		all, err := w.Table.Report(t.Context(), worldtest.Org, &metering.Report{Now: w.Now(), Groups: []metering.NewGroup{{
+			EntitlementID: string(worldtest.OnAWS), Timestamp: &at,
+			BillableRecords: []metering.NewBillableRecord{{Key: "m", Quantity: "5"}, {Key: "m2", Quantity: "1"}},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return metering.GroupID(all[0].ID)
+	}
+	m, err := metering.NewMetric(worldtest.Org, "m2", &metering.BillableMetric{Name: "d0", AggregationType: metering.AggregateCount}, w.Now().Add(-time.Minute))
+	if err == nil {
+		_, err = w.Table.AddMetric(t.Context(), &m)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := group()
+	for round := range 3 {
+		w.Set(closed.Add(time.Duration(round) * time.Hour))
+		w.Work()
+		want(t, "billed", w.Billed(), "d0=1")
+		if round == 2 {
+			sells(w)
+		}
+		if _, err := w.Table.Retry(t.Context(), worldtest.Org, id, metering.Retry{Now: w.Now()}); err != nil {
+			t.Fatalf("retry %d: %v", round+1, err)
+		}
+		e := worldtest.Entitlements()[0]
+		e.ExternalID = "of round " + strconv.Itoa(round)
+		w.PutEntitlement(e)
+	}
+	w.Set(closed.Add(3 * time.Hour))
+	w.Work()
+	want(t, "billed", w.Billed(), "d0=1 d1=5")
+	want(t, "group", w.Status(id), "REPORTED")
+}
+
+// What is left of a group was converted for its marketplace: it is not retried at another one.
+func TestRetry_InPartAtAnotherMarketplace(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	sells(w, "d1")
+	group := w.Report(worldtest.OnAWS, rt.Hour, "d0 1, d1 5")
+	w.Set(closed)
+	w.Work()
+	e := worldtest.Entitlements()[1]
+	e.ID, e.Marketplace = worldtest.OnAWS, metering.MarketplaceIDs{ResourceID: "cccccccc-0000-4000-8000-000000000077"}
+	w.PutEntitlement(e)
+	_, err := w.Table.Retry(t.Context(), worldtest.Org, group, metering.Retry{Now: w.Now()})
+	if metering.CodeOf(err) != metering.Invalid || !strings.Contains(err.Error(), "AWS") {
+		t.Errorf("retry: %v", err)
+	}
+}
+
 func renameMetric(t *testing.T, w *worldtest.World, id metering.MetricID) {
 	t.Helper()
 	name := "another name"
@@ -220,11 +285,14 @@ func resolve(t *testing.T, w *worldtest.World, dimension string, billed bool) {
 // applying is a table that counts the groups that are given a status.
 type applying struct {
 	*table.Table
+	mu      sync.Mutex
 	applied []metering.GroupID
 }
 
 func (a *applying) Apply(ctx context.Context, h *reports.Hour, id metering.GroupID, as *reports.Applied, now time.Time) error {
+	a.mu.Lock()
 	a.applied = append(a.applied, id)
+	a.mu.Unlock()
 	return a.Table.Apply(ctx, h, id, as, now)
 }
 
@@ -288,6 +356,42 @@ func TestPlan_UsageOfBeforeTheStart(t *testing.T) {
 		never.Work()
 		want(t, "never corrected", never.Status(group), status)
 	}
+	e.StartTime = rt.Hour.Add(2*time.Hour + 30*time.Minute)
+	// A retry waits in the same way. It has no deadline under CARRY, as a later hour takes it.
+	retried := worldtest.NewWorld(t, sandbox.Options{})
+	retried.PutConnection(metering.Connection{Partner: "AWS", LateUsage: metering.LateUsageCarried})
+	sells(retried, "d0")
+	at := rt.Hour
+	groups, err := retried.Table.Report(t.Context(), worldtest.Org, &metering.Report{Now: retried.Now(), Groups: []metering.NewGroup{{
+		EntitlementID: string(worldtest.OnAWS), Timestamp: &at, Records: []metering.NewRecord{{Key: "d0", Quantity: "5"}},
+		MetaInfo: metering.NewMetaInfo{SkipValidation: true},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	group = metering.GroupID(groups[0].ID)
+	retried.Set(closed)
+	retried.Work()
+	sells(retried)
+	e.StartTime = rt.Hour.Add(300 * 24 * time.Hour)
+	retried.PutEntitlement(e)
+	if _, err := retried.Table.Retry(t.Context(), worldtest.Org, group, metering.Retry{Now: retried.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []time.Time{closed.Add(time.Hour), closed.Add(30 * time.Hour)} {
+		seen, hints := look(t, retried, at)
+		if late := at.After(rt.Hour.Add(25 * time.Hour)); seen.Closed.IsZero() || hints != 1 || late != seen.Deadline.IsZero() {
+			t.Errorf("%+v, %d hints", seen, hints)
+		}
+		retried.Work()
+	}
+	want(t, "a retry before a wrong start", retried.Status(group), "CREATED")
+	e.StartTime = time.Time{}
+	retried.PutEntitlement(e)
+	retried.Work()
+	retried.Set(closed.Add(31 * time.Hour))
+	retried.Work()
+	want(t, "a retry after a wrong start", retried.Status(group), "REPORTED")
 	e.StartTime = rt.Hour.Add(2*time.Hour + 30*time.Minute)
 	// It starts later once the hour has claimed its group.
 	late := worldtest.NewWorld(t, sandbox.Options{})

@@ -143,6 +143,7 @@ func (w waiting) add(l line, p reports.Place) {
 type waitingPlace struct {
 	reports.Place
 	retried bool
+	sealed  bool
 	rank    int
 }
 
@@ -157,7 +158,7 @@ func (w waiting) oldest(of age, n int) []waitingPlace {
 		}
 		first := len(all)
 		for entitlement, hour := range hours {
-			all = append(all, waitingPlace{Place: reports.Place{Organization: l.organization, Entitlement: entitlement, Hour: hour}, retried: l.retried})
+			all = append(all, waitingPlace{Place: reports.Place{Organization: l.organization, Entitlement: entitlement, Hour: hour}, retried: l.retried, sealed: l.lane != ""})
 		}
 		slices.SortFunc(all[first:], func(a, b waitingPlace) int { return a.Hour.Compare(b.Hour) })
 		for i := range all[first:] {
@@ -205,7 +206,9 @@ func (w *Worker) lookAtDeadlines(ctx context.Context, waits waiting, now time.Ti
 			} else {
 				seen.Closed.note(closes, p.Place)
 			}
-			seen.Deadline.note(s.Deadline(p.Hour), p.Place)
+			if deadline := s.Deadline(p.Hour); p.sealed || !s.Carry || now.Before(deadline) { // else a later hour takes it
+				seen.Deadline.note(deadline, p.Place)
+			}
 		}
 	}
 	return errors.Join(failed...)

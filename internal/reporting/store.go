@@ -107,7 +107,11 @@ func ReadableTerms(ctx context.Context, from TermsReader, org metering.OrgID, id
 		return terms, nil, err
 	}
 	readable, unreadable := metering.TermsByEntitlement{}, map[metering.EntitlementID]error{}
-	if _, common := from.TermsOf(ctx, org, nil, false); common != nil { // the config or a connection
+	_, common := from.TermsOf(ctx, org, nil, false)
+	if common != nil && metering.CodeOf(common) != metering.Internal {
+		return nil, nil, common
+	}
+	if common != nil { // the config or a connection
 		for _, id := range ids {
 			unreadable[id] = common
 		}

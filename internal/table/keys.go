@@ -31,6 +31,7 @@ const (
 	attrConfig      = "_config"  // the version of the config that converted the group
 	attrRequest     = "_request" // the hash of a request with an Idempotency-Key that stored the group
 	attrRetry       = "_retry"   // of the last retry of the group
+	attrRest        = "_rest"    // of a group whose billable records were retried in part: they may be again
 	attrRetryKeys   = "_retries" // the hashes of the Idempotency-Keys of its retries
 	attrPosition    = "position"
 	attrExpiry      = "expiresAt" // time to live

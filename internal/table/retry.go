@@ -149,7 +149,7 @@ func (t *Table) judgeRetried(ctx context.Context, r *retrying) error {
 		return err
 	}
 	r.terms = terms[metering.EntitlementID(r.group.EntitlementID)]
-	if r.inPart && len(r.group.MetaInfo.BillableRecords) > 0 {
+	if r.inPart {
 		if err := t.checkRest(ctx, r); err != nil {
 			return err
 		}
@@ -162,6 +162,12 @@ func (t *Table) judgeRetried(ctx context.Context, r *retrying) error {
 		}
 		schedule := reports.ScheduleBy(r.terms)
 		due, problem := schedule.Due(judged.Timestamp, reported, r.Now, r.Now)
+		if r.Now.Before(schedule.Start) { // a worker lets it wait, as the start may be corrected
+			due, problem = metering.HourOf(judged.Timestamp), ""
+			if !due.After(reported) {
+				due = reported.Add(time.Hour)
+			}
+		}
 		switch {
 		case problem == "":
 			r.due = due
@@ -178,8 +184,18 @@ func (t *Table) judgeRetried(ctx context.Context, r *retrying) error {
 	return r.group.Judged(r.terms, &judged, r.Now)
 }
 
-// checkRest is metering.Group.CheckRest by the hour of the group's last report.
+// checkRest returns Invalid if what failed of a group of which a part is billed can't be reported
+// as it is stored: for another partner, or by metering.Group.CheckRest. That is by the hour of the
+// group's first report; later ones take what is stored.
 func (t *Table) checkRest(ctx context.Context, r *retrying) error {
+	if e := r.terms.Entitlement; e != nil && e.Partner != r.group.Partner {
+		return metering.Errorf(metering.Invalid,
+			"usage record group %s is billed in part, and was converted for %s, which is not the partner of its entitlement any more: report what is missing as new usage",
+			metering.Quote(r.group.ID), r.group.Partner)
+	}
+	if _, checked := r.read[attrRest]; checked || len(r.group.MetaInfo.BillableRecords) == 0 {
+		return nil
+	}
 	hour, err := hourIn(r.read)
 	if err != nil {
 		return err
@@ -235,6 +251,9 @@ func (t *Table) updateRetried(ctx context.Context, r *retrying) (after metering.
 		}
 		u.set(attrConfig, configNumber(r.terms))
 		u.remove(attrOutcomes)
+		u.remove(attrRest)
+	} else if group.Status == metering.StatusCreated && len(group.MetaInfo.BillableRecords) > 0 {
+		u.set(attrRest, &types.AttributeValueMemberBOOL{Value: true})
 	}
 	u.set(attrRetry, r.operation.value())
 	if r.Key != nil {
