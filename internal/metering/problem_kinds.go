@@ -39,7 +39,8 @@ const (
 // failed for it is billed if it is retried under CARRY later: its usage must not be reported a
 // second time while the group can be retried.
 const LateHint = "either set lateUsage of the connection to CARRY and retry the group; or delete the group and report its usage again with a later timestamp. " +
-	"Never both: it would be billed twice. A group that is REPORT_FAILED can be deleted after a retry without CARRY. " +
+	"Never both: it would be billed twice. To delete a group that is REPORT_FAILED, retry it without CARRY: it becomes INVALID, or CREATED while its window is open. " +
+	"Delete it at once, and report its usage again only after the DELETE succeeded. " +
 	"One that is billed in part can't be deleted: never retry it once its rest is reported again."
 
 // ConflictHint is how to resolve a dimension that is CONFLICT, so that nothing is billed twice or
@@ -200,8 +201,8 @@ var problemKinds = []ProblemKind{
 	},
 	{
 		Code: ProblemQuantityPrecision, Severity: SeverityError, Remedy: RemedySeller, Found: both,
-		Meaning: "A quantity, as it is sent or as conversion makes it, has more than 19 digits, or one that is sealed has more than its marketplace holds. It is never rounded. Reporting a group that is sent so responds with 400.",
-		Hint:    "Use fewer digits.",
+		Meaning: "A quantity of a group, as it is sent or as conversion makes it, has more than 19 digits. It is not rounded. Reporting a group that is sent so responds with 400. What is sealed is rounded down to the digits that its marketplace holds, and the rest is carried: if reporting finds the problem all the same, that is a defect of the service.",
+		Hint:    "Use fewer digits. If reporting has found it, report the defect.",
 	},
 	{
 		Code: ProblemNoPrice, Severity: SeverityError, Remedy: RemedySeller, Found: both,
@@ -216,8 +217,8 @@ var problemKinds = []ProblemKind{
 	},
 	{
 		Code: ProblemNoHourLeft, Severity: SeverityError, Remedy: RemedySeller, Found: both,
-		Meaning: "Every hour that the usage could be reported in has been reported, up to the end of its month or of the entitlement.",
-		Hint:    "If the entitlement still runs, " + LateHint,
+		Meaning: "Every hour that the usage could be reported in has been reported, up to the end of its month or of the entitlement. Or the entitlement, as it is now, starts after the hour or ended before it.",
+		Hint:    "If the startTime, endTime or cancelTime of the entitlement is wrong, correct it, and retry the group before the end of its window. If the entitlement still runs, " + LateHint,
 	},
 	{
 		Code: ProblemNotSubscribed, Severity: SeverityError, Remedy: RemedyBuyer, Found: FoundByReporting,

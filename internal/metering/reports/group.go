@@ -76,18 +76,18 @@ func (h *Hour) Apply(m Member) (Applied, error) {
 // What to do about usage whose window is over. A group may have a problem for each of its
 // dimensions, so that these are shorter than metering.LateHint.
 const (
-	lateHint = "set lateUsage of the connection to CARRY and retry the group; or retry it without CARRY, delete it, and report the usage again with a later timestamp. " +
-		"Never both: it would be billed twice"
-	lateInPart = "set lateUsage of the connection to CARRY and retry the group; or report the usage of the dimension again with a later timestamp, " +
+	lateWhole = "set lateUsage of the connection to CARRY and retry the group; or retry it without CARRY (it becomes INVALID, or CREATED while its window is open), " +
+		"delete it at once, and only after the DELETE succeeded report the usage again with a later timestamp. Never both: it would be billed twice"
+	lateInPart = "set lateUsage of the connection to CARRY and retry the group; or, also if a retry is refused, report the usage of the dimension again with a later timestamp, " +
 		"and never retry this group: it would be billed twice"
 )
 
 // hint is what to do about a record that is not ACCEPTED. inPart reports whether another dimension
 // of the group is billed: then the group can't be deleted.
 func (r *Record) hint(inPart bool) string {
-	late := lateHint
+	late, refused := lateWhole, ""
 	if inPart {
-		late = lateInPart
+		late, refused = lateInPart, " (if the retry is refused, report what is missing as new usage)"
 	}
 	correct := "correct the cause at the marketplace or in the entitlement"
 	o := &r.Outcome
@@ -96,7 +96,9 @@ func (r *Record) hint(inPart bool) string {
 		return "find out what the marketplace has for the hour. " + metering.ConflictHint
 	case o.Kind == Unknown:
 		return "find out at the marketplace what it has for the hour; then an operator resolves the dimension of the report"
-	case o.Code == metering.ProblemExpired, o.Code == metering.ProblemNoHourLeft:
+	case o.Code == metering.ProblemNoHourLeft:
+		return "if the startTime, endTime or cancelTime of the entitlement is wrong, correct it and retry the group before the end of its window; if the usage is still to be billed, " + late
+	case o.Code == metering.ProblemExpired:
 		return "if the usage is still to be billed, " + late
 	case o.Evidence == EvidenceWindow:
 		return correct + "; the window of the hour is over: " + late
@@ -108,7 +110,7 @@ func (r *Record) hint(inPart bool) string {
 	if correct != "" {
 		correct += ", and "
 	}
-	return correct + "retry the group before its reportBy; after that, " + late
+	return correct + "retry the group before its reportBy" + refused + "; after that, " + late
 }
 
 // problem is the problem of a group whose dimension is not ACCEPTED.

@@ -82,13 +82,13 @@ func TestApply_SaysWhatToDo(t *testing.T) {
 		{"refused", Outcome{Kind: Rejected, Evidence: EvidenceResponse, Code: metering.ProblemMarketplaceRefused}, "retry the group before its reportBy", "is over"},
 		{"refused until the end", Outcome{Kind: Rejected, Evidence: EvidenceWindow, Code: metering.ProblemNotSubscribed}, "the window of the hour is over", "reportBy"},
 		{"not sent", Outcome{Kind: Rejected, Evidence: EvidenceWindow, Code: metering.ProblemExpired}, "still to be billed", "reportBy"},
-		{"no hour", Outcome{Kind: Rejected, Evidence: EvidenceSeal, Code: metering.ProblemNoHourLeft}, "still to be billed", "reportBy"},
+		{"no hour", Outcome{Kind: Rejected, Evidence: EvidenceSeal, Code: metering.ProblemNoHourLeft}, "startTime, endTime or cancelTime", "reportBy"},
 		{"no price", Outcome{Kind: Rejected, Evidence: EvidenceSeal, Code: metering.ProblemNoPrice}, "listPrice", "is over"},
 		{"resolved", Outcome{Kind: Rejected, Evidence: EvidenceResolved, Code: metering.ProblemMarketplaceRefused}, "retry the group before its reportBy", "correct"},
 	} {
 		h := decidedHour("a:A")
 		h.Sealed.Records = append(h.Sealed.Records, Record{Dimension: "b", Outcome: test.outcome})
-		for records, once := range map[string]string{"b 1": "without CARRY, delete it", "a 1, b 1": "never retry this group"} {
+		for records, once := range map[string]string{"b 1": "only after the DELETE succeeded", "a 1, b 1": "also if a retry is refused"} {
 			applied, err := h.Apply(Member{Group: &metering.Group{Records: quantities(records)}})
 			if err != nil || len(applied.Problems) != 1 {
 				t.Fatalf("%s: %+v, %v", test.name, applied, err)
