@@ -73,7 +73,7 @@ const (
 // The gauges that Schedule reports in the log line of EventScheduled.
 const (
 	gaugeOldest   = "oldestSeconds"   // since the hour of the oldest usage that is not settled closed; 0 if none has
-	gaugeRetried  = "retriedSeconds"  // the same of what was sent and is sent again, which oldestSeconds leaves out
+	gaugeRetried  = "retriedSeconds"  // the same of what is sent again or is about to be sent first, which oldestSeconds leaves out
 	gaugeDeadline = "deadlineSeconds" // until the earliest deadline of usage that is not settled, if any
 	gaugePlaces   = "places"
 	gaugeLanes    = "lanes"

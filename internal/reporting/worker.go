@@ -32,7 +32,7 @@ type Overview struct {
 	// Of usage that is not settled and whose hour has closed (reports.Schedule.Closes); zero if
 	// there is none.
 	Closed   Moment // when the first of these hours closed, but for those of Retried
-	Retried  Moment // the same of those that were sent without an outcome, and are sent again in time
+	Retried  Moment // the same of those that are sent again in time, or are about to be sent first
 	Deadline Moment // the earliest deadline
 }
 

@@ -54,15 +54,15 @@ func (t *Table) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID,
 	return nil, t.dropWork(ctx, h.Organization, id, item)
 }
 
-// left is in attrApplied of a group that was retried after its last report, and expired. No version
-// of an hour is larger, so that no report is applied to it any more.
-const left = math.MaxInt32
+// retriedAway is in attrApplied of a group that was retried after its last report, and expired. No
+// version of an hour is larger, so that no report is applied to it any more.
+const retriedAway = math.MaxInt32
 
 // isMember reports whether the group of the item is a member of the hour. One that was retried
 // since is a member no more.
 func isMember(item map[string]types.AttributeValue, h *reports.Hour) bool {
 	r := itemReader{item: item}
-	if !isText(item, attrHour, hourText(h.Start)) || r.has(attrApplied) && r.number(attrApplied) == strconv.Itoa(left) {
+	if !isText(item, attrHour, hourText(h.Start)) || r.has(attrApplied) && r.number(attrApplied) == strconv.Itoa(retriedAway) {
 		return false
 	}
 	switch metering.Status(r.text("status")) {

@@ -62,7 +62,7 @@ func (t *Table) Expire(ctx context.Context, p reports.Place, id metering.GroupID
 	expire := func(problems []metering.Problem) (bool, error) {
 		u := newUpdate()
 		u.setStatus(groupStatus{org: p.Organization, status: metering.StatusReportFailed, at: now, problems: problems})
-		u.set(attrApplied, number(strconv.Itoa(left)))
+		u.set(attrApplied, number(strconv.Itoa(retriedAway)))
 		return t.changeWaiting(ctx, "expire a group", p, id, u)
 	}
 	expired, err = expire([]metering.Problem{problem})

@@ -122,7 +122,7 @@ func (m *message) is(r *reporting.Record) bool {
 	return ok && m.mayBe(r)
 }
 
-// mayBe is is for a message that stands in one of the record: a time that can't be read is not
+// mayBe is as is, for a message that stands in one of the record: a time that can't be read is not
 // compared either. A managed application has a resourceId beside its resourceUri, and the sources
 // name either.
 func (m *message) mayBe(r *reporting.Record) bool {
