@@ -308,6 +308,23 @@ func TestWorker_HasNoHourForLateUsageOfAMonth(t *testing.T) {
 		want(t, "late", w.Status(late), "REPORT_FAILED NO_HOUR_LEFT")
 		want(t, "of an hour without a report", w.Status(own), "REPORTED")
 		want(t, "billed", w.Billed(), "d0=1 d0=4")
+		retry := func() { // as the hint says, to delete it: its window is open
+			if _, err := w.Table.Retry(t.Context(), worldtest.Org, late, metering.Retry{Now: w.Now()}); err != nil {
+				t.Fatal(err)
+			}
+			want(t, "retried", w.Status(late), "CREATED")
+		}
+		retry()
+		w.Work()
+		want(t, "not deleted at once", w.Status(late), "REPORT_FAILED NO_HOUR_LEFT")
+		retry()
+		if _, err := w.Table.Delete(t.Context(), worldtest.Org, late, "", w.Now()); err != nil {
+			t.Fatal(err)
+		}
+		w.Report(e, end.Add(time.Hour), "d0 2")
+		w.Set(end.Add(4 * time.Hour))
+		w.Work()
+		want(t, "billed with a later hour", w.Billed(), "d0=1 d0=4 d0=2")
 	}
 }
 
