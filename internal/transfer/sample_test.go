@@ -284,6 +284,8 @@ func TestSample_HasEachProblemOfAReport(t *testing.T) {
 		metering.ProblemEntitlementUnknown: "the response is 404",
 		metering.ProblemNoConnection:       "a warning until the time to report it ends",
 		metering.ProblemMappingUnreadable:  "only a newer version stores such a config",
+		metering.ProblemExpired:            "of validation, only a retry finds it",
+		metering.ProblemNoHourLeft:         "of validation, only a retry finds it",
 	}
 	shown := map[metering.ProblemCode]bool{}
 	for _, r := range sample().Reports {
