@@ -48,7 +48,7 @@ func TestKill_UsageIsBilledOnceAfterARestart(t *testing.T) {
 	programtest.Long(t)
 	t.Parallel()
 	s := newSeller(t, seedtest.Random(t))
-	const kills, most = 6, 60 // at least, and until each phase is cut
+	const kills, most = 6, 100 // at least, and until each phase is cut
 	deadline := seedtest.Until(15 * time.Second)
 	n := 0
 	for ; n < kills || time.Now().Before(deadline) || s.uncut() != "" && n < most; n++ {
