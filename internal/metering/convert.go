@@ -282,7 +282,7 @@ func (w *conversion) routeAggregates(take func(id string, total *sum)) {
 			continue
 		}
 		total := a.total()
-		if _, fits := total.quantity(); !fits && w.isNew {
+		if w.isNew && !total.fits() {
 			w.problems.add(ProblemQuantityPrecision, w.recordPath(a.first), hintPrecision, "billable metric %s: its %d records come to %s, which %s",
 				Quote(id), a.count, &total, doesNotFit)
 			continue

@@ -80,7 +80,7 @@ func kindOf(code ProblemCode) ProblemKind {
 
 var problemKinds = []ProblemKind{
 	{
-		Code: ProblemNotStorable, Severity: SeverityError, Remedy: RemedySeller, Found: FoundByValidation | FoundByReporting,
+		Code: ProblemNotStorable, Severity: SeverityError, Remedy: RemedySeller, Found: both,
 		Meaning: "The group has a value that can't be stored, no usage, or more usage than one group may hold. Reporting it responds with 400 and stores nothing. " +
 			"`marketmeter report enqueue` refuses an imported group that has no room for its report.",
 		Hint: "Change the value as the message says.",

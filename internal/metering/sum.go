@@ -92,6 +92,12 @@ func (s *sum) quantity() (Quantity, bool) {
 	return q, err == nil
 }
 
+// fits reports whether a Quantity holds the sum exactly.
+func (s *sum) fits() bool {
+	_, fits := s.quantity()
+	return fits
+}
+
 // String returns the sum as a plain decimal.
 func (s *sum) String() string {
 	if s.large == nil {

@@ -40,13 +40,7 @@ func listed(t *testing.T) (w *worldtest.World, h *reports.Hour, groups []meterin
 		if of == metering.AggregateUniqueCount {
 			sent.Info.PropertyUniqueOn = "user"
 		}
-		m, err := metering.NewMetric(worldtest.Org, metering.MetricID(fmt.Sprint("m", i)), &sent, w.Now())
-		if err == nil {
-			_, err = w.Table.AddMetric(t.Context(), &m)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		w.AddMetric(metering.MetricID(fmt.Sprint("m", i)), sent)
 	}
 	use := func(minute int, quantity, user string) metering.GroupID {
 		at := rt.Hour.Add(time.Duration(minute) * time.Minute)
@@ -58,11 +52,7 @@ func listed(t *testing.T) (w *worldtest.World, h *reports.Hour, groups []meterin
 			}
 			g.BillableRecords = append(g.BillableRecords, r)
 		}
-		all, err := w.Table.Report(t.Context(), worldtest.Org, &metering.Report{Now: w.Now(), Groups: []metering.NewGroup{g}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return metering.GroupID(all[0].ID)
+		return w.ReportGroup(&g)
 	}
 	lists := [][]metering.GroupID{
 		{use(10, "2.5", "ann"), use(30, "7", "bob")},
@@ -174,8 +164,8 @@ func candidatesOf(t *testing.T, w *worldtest.World, h *reports.Hour, part int) [
 func TestPlan_StoresNothingOfASingleList(t *testing.T) {
 	t.Parallel()
 	w := worldtest.NewWorld(t, sandbox.Options{})
-	putMetric(t, w, "d0")
-	reportMetric(t, w, worldtest.OnAWS, rt.Hour, "3")
+	putMetric(w, "d0")
+	reportMetric(w, worldtest.OnAWS, rt.Hour, "3")
 	w.Set(closed)
 	h := reports.OpenHour(worldtest.Org, worldtest.OnAWS, rt.Hour)
 	store := &reading{Table: w.Table}

@@ -74,26 +74,15 @@ func stops() []stop {
 }
 
 // reportMetric stores usage of the billable metric m.
-func reportMetric(t *testing.T, w *worldtest.World, e metering.EntitlementID, at time.Time, quantity string) metering.GroupID {
-	t.Helper()
-	groups, err := w.Table.Report(t.Context(), worldtest.Org, &metering.Report{Now: w.Now(), Groups: []metering.NewGroup{{
+func reportMetric(w *worldtest.World, e metering.EntitlementID, at time.Time, quantity string) metering.GroupID {
+	return w.ReportGroup(&metering.NewGroup{
 		EntitlementID: string(e), Timestamp: &at, BillableRecords: []metering.NewBillableRecord{{Key: "m", Quantity: quantity}},
-	}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return metering.GroupID(groups[0].ID)
+	})
 }
 
-func putMetric(t *testing.T, w *worldtest.World, name string) {
-	t.Helper()
-	m, err := metering.NewMetric(worldtest.Org, "m", &metering.BillableMetric{Name: name, AggregationType: metering.AggregateSum}, w.Now())
-	if err == nil {
-		_, err = w.Table.AddMetric(t.Context(), &m)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+// putMetric stores the billable metric m, a sum.
+func putMetric(w *worldtest.World, name string) {
+	w.AddMetric("m", metering.BillableMetric{Name: name, AggregationType: metering.AggregateSum})
 }
 
 func ledgerOf(t *testing.T, w *worldtest.World, e metering.EntitlementID) string {
@@ -119,10 +108,10 @@ func TestWorker_EndsAtItsDeadlineAnHourThatCantBeSealed(t *testing.T) {
 		t.Run(stop.name, func(t *testing.T) {
 			t.Parallel()
 			w := worldtest.NewWorld(t, sandbox.Options{})
-			putMetric(t, w, "d1")
+			putMetric(w, "d1")
 			w.Report(e.ID, rt.Hour.Add(-3*time.Hour), "d0 0.0000001") // which is carried
 			w.Work()
-			plain, metric := w.Report(e.ID, rt.Hour, "d0 1, d2 3"), reportMetric(t, w, e.ID, rt.Hour, "2")
+			plain, metric := w.Report(e.ID, rt.Hour, "d0 1, d2 3"), reportMetric(w, e.ID, rt.Hour, "2")
 			ledger := ledgerOf(t, w, e.ID)
 			w.Set(closed)
 			place := reports.Place{Organization: worldtest.Org, Entitlement: e.ID, Hour: rt.Hour}
@@ -227,8 +216,8 @@ func TestWorker_SealsAnHourOnceItsConfigCanBeRead(t *testing.T) {
 func TestWorker_BillsARetryAfterAnHourThatCouldNotBeSealed(t *testing.T) {
 	t.Parallel()
 	w := worldtest.NewWorld(t, sandbox.Options{})
-	putMetric(t, w, "d1")
-	plain, metric := w.Report(worldtest.OnAWS, rt.Hour, "d0 1, d2 3"), reportMetric(t, w, worldtest.OnAWS, rt.Hour, "2")
+	putMetric(w, "d1")
+	plain, metric := w.Report(worldtest.OnAWS, rt.Hour, "d0 1, d2 3"), reportMetric(w, worldtest.OnAWS, rt.Hour, "2")
 	w.PutNewerConfig("AWS", `"enableDimensionMapping":true,"dimensionMappingV2":{"m":{"newer":true}}`)
 	w.Set(closed)
 	workFails(t, w)

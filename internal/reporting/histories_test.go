@@ -103,13 +103,7 @@ func newHistory(t *testing.T, random *rand.Rand) *history {
 		if sent.AggregationType == metering.AggregateUniqueCount {
 			sent.Info.PropertyUniqueOn = "user"
 		}
-		m, err := metering.NewMetric(worldtest.Org, metering.MetricID(meterID(dimension)), &sent, h.Now())
-		if err == nil {
-			_, err = h.Table.AddMetric(t.Context(), &m)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		h.AddMetric(metering.MetricID(meterID(dimension)), sent)
 	}
 	h.dimensions(random.IntN(3) > 0)
 	h.begin()

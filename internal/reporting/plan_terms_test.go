@@ -111,8 +111,8 @@ func TestPlan_SealsByTermsOfTheLastSeconds(t *testing.T) {
 				w := worldtest.NewWorld(t, sandbox.Options{})
 				w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
 				if call == "Members" { // which are read if they have billable records
-					putMetric(t, w, "d1")
-					reportMetric(t, w, worldtest.OnAWS, rt.Hour, "2")
+					putMetric(w, "d1")
+					reportMetric(w, worldtest.OnAWS, rt.Hour, "2")
 				}
 				w.Set(closed)
 				changed := func() {

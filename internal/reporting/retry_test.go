@@ -47,13 +47,7 @@ func TestRetry_InPartOfWhatDoesNotAddUp(t *testing.T) {
 				if kind == metering.AggregateUniqueCount && id == "m1" {
 					m.Info.PropertyUniqueOn = "user"
 				}
-				metric, err := metering.NewMetric(worldtest.Org, id, &m, w.Now())
-				if err == nil {
-					_, err = w.Table.AddMetric(t.Context(), &metric)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				w.AddMetric(id, m)
 			}
 			sells(w, "d1")
 			w.Set(w.Now().Add(time.Minute))
@@ -66,11 +60,7 @@ func TestRetry_InPartOfWhatDoesNotAddUp(t *testing.T) {
 				if kind == metering.AggregateUniqueCount {
 					g.BillableRecords[1].Properties = map[string]any{"user": "ann"}
 				}
-				all, err := w.Table.Report(t.Context(), worldtest.Org, &metering.Report{Groups: []metering.NewGroup{g}, Now: w.Now()})
-				if err != nil {
-					t.Fatal(err)
-				}
-				ids = append(ids, metering.GroupID(all[0].ID))
+				ids = append(ids, w.ReportGroup(&g))
 			}
 			w.Set(closed)
 			w.Work()
@@ -121,25 +111,15 @@ func TestRetry_InPartOfWhatWasConvertedOtherwise(t *testing.T) {
 			t.Parallel()
 			w := worldtest.NewWorld(t, sandbox.Options{})
 			for i := range 2 {
-				sent := metering.BillableMetric{Name: "metric " + strconv.Itoa(i), AggregationType: metering.AggregateSum}
-				m, err := metering.NewMetric(worldtest.Org, metering.MetricID("m"+strconv.Itoa(i)), &sent, w.Now())
-				if err == nil {
-					_, err = w.Table.AddMetric(t.Context(), &m)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				w.AddMetric(metering.MetricID("m"+strconv.Itoa(i)), metering.BillableMetric{Name: "metric " + strconv.Itoa(i), AggregationType: metering.AggregateSum})
 			}
 			mapped(w, test.stored)
 			w.Set(w.Now().Add(time.Minute))
 			at := rt.Hour.Add(10 * time.Minute)
-			all, err := w.Table.Report(t.Context(), worldtest.Org, &metering.Report{Now: w.Now(), Groups: []metering.NewGroup{{
+			group := w.ReportGroup(&metering.NewGroup{
 				EntitlementID: string(worldtest.OnAWS), Timestamp: &at,
 				BillableRecords: []metering.NewBillableRecord{{Key: "m0", Quantity: "10"}, {Key: "m1", Quantity: "5"}},
-			}}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			})
 			w.Set(w.Now().Add(time.Minute))
 			test.change(w)
 			sells(w, "d1")
@@ -147,7 +127,7 @@ func TestRetry_InPartOfWhatWasConvertedOtherwise(t *testing.T) {
 			w.Work()
 			want(t, "billed", w.Billed(), "d0=10")
 			sells(w)
-			_, err = w.Table.Retry(t.Context(), worldtest.Org, metering.GroupID(all[0].ID), metering.Retry{Now: w.Now()})
+			_, err := w.Table.Retry(t.Context(), worldtest.Org, group, metering.Retry{Now: w.Now()})
 			if test.refused != (metering.CodeOf(err) == metering.Invalid && err != nil) || !test.refused && err != nil {
 				t.Errorf("retry: %v", err)
 			}
@@ -163,28 +143,15 @@ func TestRetry_InPartOfWhatWasConvertedOtherwise(t *testing.T) {
 func TestRetry_InPartAgainAfterAChange(t *testing.T) {
 	t.Parallel()
 	w := worldtest.NewWorld(t, sandbox.Options{})
-	putMetric(t, w, "d1")
+	putMetric(w, "d1")
+	w.AddMetric("m2", metering.BillableMetric{Name: "d0", AggregationType: metering.AggregateCount})
 	sells(w, "d1")
 	w.Set(w.Now().Add(time.Minute))
 	at := rt.Hour.Add(10 * time.Minute)
-	group := func() metering.GroupID {
-		all, err := w.Table.Report(t.Context(), worldtest.Org, &metering.Report{Now: w.Now(), Groups: []metering.NewGroup{{
-			EntitlementID: string(worldtest.OnAWS), Timestamp: &at,
-			BillableRecords: []metering.NewBillableRecord{{Key: "m", Quantity: "5"}, {Key: "m2", Quantity: "1"}},
-		}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return metering.GroupID(all[0].ID)
-	}
-	m, err := metering.NewMetric(worldtest.Org, "m2", &metering.BillableMetric{Name: "d0", AggregationType: metering.AggregateCount}, w.Now().Add(-time.Minute))
-	if err == nil {
-		_, err = w.Table.AddMetric(t.Context(), &m)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	id := group()
+	id := w.ReportGroup(&metering.NewGroup{
+		EntitlementID: string(worldtest.OnAWS), Timestamp: &at,
+		BillableRecords: []metering.NewBillableRecord{{Key: "m", Quantity: "5"}, {Key: "m2", Quantity: "1"}},
+	})
 	for round := range 3 {
 		w.Set(closed.Add(time.Duration(round) * time.Hour))
 		w.Work()
@@ -362,14 +329,10 @@ func TestPlan_UsageOfBeforeTheStart(t *testing.T) {
 	retried.PutConnection(metering.Connection{Partner: "AWS", LateUsage: metering.LateUsageCarried})
 	sells(retried, "d0")
 	at := rt.Hour
-	groups, err := retried.Table.Report(t.Context(), worldtest.Org, &metering.Report{Now: retried.Now(), Groups: []metering.NewGroup{{
+	group = retried.ReportGroup(&metering.NewGroup{
 		EntitlementID: string(worldtest.OnAWS), Timestamp: &at, Records: []metering.NewRecord{{Key: "d0", Quantity: "5"}},
 		MetaInfo: metering.NewMetaInfo{SkipValidation: true},
-	}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	group = metering.GroupID(groups[0].ID)
+	})
 	retried.Set(closed)
 	retried.Work()
 	sells(retried)

@@ -142,9 +142,8 @@ func (w waiting) add(l line, p reports.Place) {
 // waitingPlace is a place of a line.
 type waitingPlace struct {
 	reports.Place
-	retried bool
-	sealed  bool
-	rank    int
+	line
+	rank int
 }
 
 // oldest returns the oldest places of the lines of an age, at most n: the first of each line, then
@@ -158,7 +157,7 @@ func (w waiting) oldest(of age, n int) []waitingPlace {
 		}
 		first := len(all)
 		for entitlement, hour := range hours {
-			all = append(all, waitingPlace{Place: reports.Place{Organization: l.organization, Entitlement: entitlement, Hour: hour}, retried: l.retried, sealed: l.lane != ""})
+			all = append(all, waitingPlace{Place: reports.Place{Organization: l.organization, Entitlement: entitlement, Hour: hour}, line: l})
 		}
 		slices.SortFunc(all[first:], func(a, b waitingPlace) int { return a.Hour.Compare(b.Hour) })
 		for i := range all[first:] {
@@ -206,7 +205,7 @@ func (w *Worker) lookAtDeadlines(ctx context.Context, waits waiting, now time.Ti
 			} else {
 				seen.Closed.note(closes, p.Place)
 			}
-			if deadline := s.Deadline(p.Hour); p.sealed || !s.Carry || now.Before(deadline) { // else a later hour takes it
+			if deadline := s.Deadline(p.Hour); p.lane != "" || !s.Carry || now.Before(deadline) { // else a later hour takes it
 				seen.Deadline.note(deadline, p.Place)
 			}
 		}
@@ -218,9 +217,9 @@ func (w *Worker) lookAtDeadlines(ctx context.Context, waits waiting, now time.Ti
 // the others.
 func (w *Worker) readableTerms(ctx context.Context, org metering.OrgID, ids []metering.EntitlementID) (metering.TermsByEntitlement, error) {
 	terms, unreadable, err := ReadableTerms(ctx, w.Store, org, ids)
-	for _, id := range slices.Sorted(maps.Keys(unreadable)) { // one line: it may be all of an organization
-		w.event(ctx, EventUnknownVersion, len(unreadable), "organization", string(org), "entitlement", string(id), "error", unreadable[id].Error())
-		break
+	if len(unreadable) > 0 { // one line: it may be all of an organization
+		first := slices.Min(slices.Collect(maps.Keys(unreadable)))
+		w.event(ctx, EventUnknownVersion, len(unreadable), "organization", string(org), "entitlement", string(first), "error", unreadable[first].Error())
 	}
 	return terms, err
 }

@@ -185,16 +185,11 @@ func (endless) EachPlace(context.Context, time.Time, func(reports.Place) error) 
 // However long it takes to enqueue hints for all places, what was sealed is sent again.
 func TestSchedule_BeginsWithLanes(t *testing.T) {
 	t.Parallel()
-	w := worldtest.NewWorld(t, sandbox.Options{})
-	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
-	w.Fault(sandbox.Fault{Fault: sandbox.Throttled})
-	w.Set(closed)
-	w.Work()
-	w.Set(closed.Add(10 * time.Minute))
+	w, lane := throttled(t)
 	if _, err := w.Worker(endless{w.Table}).Schedule(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
-	if hint, ok := w.Queue.Next(); !ok || hint.Lane != w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Lane {
+	if hint, ok := w.Queue.Next(); !ok || hint.Lane != lane {
 		t.Errorf("%+v, %t", hint, ok)
 	}
 }

@@ -103,19 +103,19 @@ type TermsReader interface {
 // those of the others can't: one is stored that this version can't read.
 func ReadableTerms(ctx context.Context, from TermsReader, org metering.OrgID, ids []metering.EntitlementID) (metering.TermsByEntitlement, map[metering.EntitlementID]error, error) {
 	terms, err := from.TermsOf(ctx, org, ids, false)
-	if err == nil || metering.CodeOf(err) != metering.Internal {
+	if !isUnreadable(err) {
 		return terms, nil, err
 	}
 	readable, unreadable := metering.TermsByEntitlement{}, map[metering.EntitlementID]error{}
 	_, common := from.TermsOf(ctx, org, nil, false)
-	if common != nil && metering.CodeOf(common) != metering.Internal {
-		return nil, nil, common
-	}
-	if common != nil { // the config or a connection
+	switch {
+	case isUnreadable(common): // the config or a connection
 		for _, id := range ids {
 			unreadable[id] = common
 		}
 		return readable, unreadable, nil
+	case common != nil:
+		return nil, nil, common
 	}
 	var halve func(ids []metering.EntitlementID, err error) error
 	halve = func(ids []metering.EntitlementID, err error) error {
@@ -128,7 +128,7 @@ func ReadableTerms(ctx context.Context, from TermsReader, org metering.OrgID, id
 			switch {
 			case err == nil:
 				maps.Copy(readable, terms)
-			case metering.CodeOf(err) != metering.Internal:
+			case !isUnreadable(err):
 				return err
 			default:
 				if err := halve(half, err); err != nil {

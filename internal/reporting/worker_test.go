@@ -535,6 +535,18 @@ func TestWorker_ContinuesToClaim(t *testing.T) {
 	want(t, "billed", w.Billed(), "d0=3")
 }
 
+// throttled is a world with usage that was throttled, and is to be sent again, by the lane.
+func throttled(t *testing.T) (w *worldtest.World, lane string) {
+	t.Helper()
+	w = worldtest.NewWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	w.Fault(sandbox.Fault{Fault: sandbox.Throttled})
+	w.Set(closed)
+	w.Work()
+	w.Set(closed.Add(10 * time.Minute))
+	return w, w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Lane
+}
+
 // unreadable is a table of which no terms can be read.
 type unreadable struct{ *table.Table }
 
@@ -544,13 +556,8 @@ func (unreadable) TermsOf(context.Context, metering.OrgID, []metering.Entitlemen
 
 func TestWorker_SubmitOfALaneWithoutReadableTerms(t *testing.T) {
 	t.Parallel()
-	w := worldtest.NewWorld(t, sandbox.Options{})
-	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
-	w.Fault(sandbox.Fault{Fault: sandbox.Throttled})
-	w.Set(closed)
-	w.Work()
-	w.Set(closed.Add(10 * time.Minute))
-	if err := w.Worker(unreadable{w.Table}).Submit(t.Context(), w.Hour(worldtest.OnAWS, rt.Hour).Sealed.Lane); err != nil {
+	w, lane := throttled(t)
+	if err := w.Worker(unreadable{w.Table}).Submit(t.Context(), lane); err != nil {
 		t.Fatal(err)
 	}
 	want(t, "events", strconv.Itoa(w.Log.Count(reporting.EventUnknownVersion)), "1")

@@ -106,6 +106,33 @@ func (t *Table) restoredTime(ctx context.Context) (at, floor time.Time, err erro
 	return at, floor, err
 }
 
+// RestoredFloor is the first hour that may be opened on a table that was restored: the table that
+// was lost has sent no usage of it, nor of one after it. It is zero if the table was not restored,
+// and Conflict if it was, until ResumeRestored.
+//
+//	GetItem        PK = SK = REPORTING   1 round trip, 1 read unit
+//	DescribeTable                        1 before, if the last one is over a minute ago
+func (t *Table) RestoredFloor(ctx context.Context) (floor time.Time, err error) {
+	id, err := t.tableID(ctx)
+	if err != nil {
+		return floor, err
+	}
+	item, err := t.getItem(ctx, "read whether the table was restored", itemKey(gateKey, gateKey))
+	if err != nil {
+		return floor, err
+	}
+	r := itemReader{item: item}
+	if r.has(attrTableID) {
+		if reason := restoredSince(&r, id); reason != "" {
+			return floor, metering.Errorf(metering.Conflict, "%s", reason)
+		}
+	}
+	if err := r.storedError("the state of reporting"); err != nil {
+		return floor, err
+	}
+	return floorOf(item)
+}
+
 // ResumeRestored ends the pause of a restored table, once nothing in it may be sent that was sent
 // before: from then on it is the table that reporting has begun on. No hour before floor is
 // opened, and no group is retried that has not changed since now. It returns Conflict if the table
@@ -147,14 +174,23 @@ func (t *Table) takeTable(ctx context.Context, id string) (map[string]types.Attr
 func closedBy(item map[string]types.AttributeValue, id string) (closed string, err error) {
 	r := itemReader{item: item}
 	if id != "" { // empty: reporting has not begun
-		if began := r.text(attrTableID); r.err == nil && began != id {
-			return restored(began, id), nil
+		if reason := restoredSince(&r, id); reason != "" {
+			return reason, nil
 		}
 	}
 	if r.has(attrPausedTime) {
 		closed = "reporting is paused: by " + r.text(attrPausedBy) + ", since " + r.text(attrPausedTime)
 	}
 	return closed, r.storedError("the state of reporting")
+}
+
+// restoredSince says that the table with the id is not the one that reporting began on; it is empty
+// if it is, or can't be read.
+func restoredSince(r *itemReader, id string) string {
+	if began := r.text(attrTableID); r.err == nil && began != id {
+		return restored(began, id)
+	}
+	return ""
 }
 
 func restored(began, id string) string {

@@ -24,9 +24,9 @@ import (
 //	GetItem     as Group                             1 round trip
 //	GetItem     PK = SK = REPORTING                  1 round trip, 1 read unit
 //	as Hour                                          1 round trip, if the table was restored, and
-//	                                                 the group was in a report before
+//	                                                 the group was in a report before; or if a part
+//	                                                 of its billable records is billed
 //	as TermsOf                                       1 round trip, never from a cache
-//	as Hour                                          if a part of its billable records is billed
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>      1 round trip, 7 write units at 1 KB, 1 more if
 //	                                                 the buyer has changed
 //
@@ -51,10 +51,20 @@ func (t *Table) Retry(ctx context.Context, org metering.OrgID, id metering.Group
 		if err := group.CheckRetry(len(retryKeys(item)), retry); err != nil {
 			return metering.Group{}, err
 		}
-		if err := t.checkRestored(ctx, org, &group, item); err != nil {
+		restored, floor, err := t.restoredTime(ctx)
+		if err != nil {
+			return metering.Group{}, err
+		}
+		if err := group.CheckRestored(restored); err != nil {
 			return metering.Group{}, err
 		}
 		r := retrying{org: org, Retry: retry, group: &group, read: item, operation: operation}
+		if r.reported, err = hourIn(item); err != nil {
+			return metering.Group{}, err
+		}
+		if err := t.checkReported(ctx, &r, restored, floor); err != nil {
+			return metering.Group{}, err
+		}
 		if r.inPart, err = isInPart(&group, item); err != nil {
 			return metering.Group{}, err
 		}
@@ -71,28 +81,20 @@ func (t *Table) Retry(ctx context.Context, org metering.OrgID, id metering.Group
 	}
 }
 
-// checkRestored returns Conflict if the table was restored, and a retry on the table that was lost
-// may have billed what this one would report: the group has not changed since, or it was in a
+// checkReported returns Conflict if the table was restored, and a retry on the table that was lost
+// may have billed what this one would report, though the group has changed since: it was in a
 // report before, and an operator has not resolved since each dimension that is to be reported. That
 // another dimension was resolved, which changes the group, says nothing of those; nor does the sum
 // of a day.
-func (t *Table) checkRestored(ctx context.Context, org metering.OrgID, group *metering.Group, item map[string]types.AttributeValue) error {
-	restored, floor, err := t.restoredTime(ctx)
-	if err != nil {
-		return err
+func (t *Table) checkReported(ctx context.Context, r *retrying, restored, floor time.Time) error {
+	if r.reported.IsZero() || !r.reported.Before(floor) {
+		return nil
 	}
-	if err := group.CheckRestored(restored); err != nil {
-		return err
-	}
-	reported, err := hourIn(item)
-	if err != nil || reported.IsZero() || !reported.Before(floor) {
-		return err
-	}
-	outcomes, err := outcomesOf(item)
+	outcomes, err := outcomesOf(r.read)
 	if err != nil || len(outcomes) == 0 {
 		return err
 	}
-	h, err := t.Hour(ctx, reports.Place{Organization: org, Entitlement: metering.EntitlementID(group.EntitlementID), Hour: reported})
+	h, err := t.lastHour(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -100,10 +102,18 @@ func (t *Table) checkRestored(ctx context.Context, org metering.OrgID, group *me
 		if outcomes[dimension] == reports.Rejected && !h.ResolvedByOperator(dimension, restored) {
 			return metering.Errorf(metering.Conflict,
 				"usage record group %s was in a report when the table was restored from a backup: its dimension %s may have been retried and billed since the backup; report as new usage what the marketplace does not have",
-				metering.Quote(group.ID), metering.Quote(dimension))
+				metering.Quote(r.group.ID), metering.Quote(dimension))
 		}
 	}
 	return nil
+}
+
+// lastHour returns the hour of the group's last report, which is read once.
+func (t *Table) lastHour(ctx context.Context, r *retrying) (h *reports.Hour, err error) {
+	if r.hour == nil {
+		r.hour, err = t.Hour(ctx, reports.Place{Organization: r.org, Entitlement: metering.EntitlementID(r.group.EntitlementID), Hour: r.reported})
+	}
+	return r.hour, err
 }
 
 // retrying is one attempt of a retry.
@@ -113,7 +123,9 @@ type retrying struct {
 	operation Operation
 	read      map[string]types.AttributeValue
 	group     *metering.Group
-	inPart    bool // a part of the group is billed, and stays as it is
+	reported  time.Time     // the hour of its last report; zero if it had none
+	hour      *reports.Hour // that hour, if it was read
+	inPart    bool          // a part of the group is billed, and stays as it is
 	terms     *metering.Terms
 	due       time.Time // the hour that the group waits for, if it is CREATED
 }
@@ -156,22 +168,18 @@ func (t *Table) judgeRetried(ctx context.Context, r *retrying) error {
 	}
 	judged := r.terms.Judge(&sent, r.Now)
 	if judged.Valid() {
-		reported, err := hourIn(r.read)
-		if err != nil {
-			return err
-		}
 		schedule := reports.ScheduleBy(r.terms)
-		due, problem := schedule.Due(judged.Timestamp, reported, r.Now, r.Now)
+		due, problem := schedule.Due(judged.Timestamp, r.reported, r.Now, r.Now)
 		if r.Now.Before(schedule.Start) { // a worker lets it wait, as the start may be corrected
 			due, problem = metering.HourOf(judged.Timestamp), ""
-			if !due.After(reported) {
-				due = reported.Add(time.Hour)
+			if !due.After(r.reported) {
+				due = r.reported.Add(time.Hour)
 			}
 		}
 		switch {
 		case problem == "":
 			r.due = due
-		case reported.IsZero() && sent.MetaInfo.SkipValidation: // as new usage: a worker fails it
+		case r.reported.IsZero() && sent.MetaInfo.SkipValidation: // as new usage: a worker fails it
 			r.due = judged.Timestamp
 		default:
 			judged.NoHour(problem)
@@ -196,11 +204,7 @@ func (t *Table) checkRest(ctx context.Context, r *retrying) error {
 	if _, checked := r.read[attrRest]; checked || len(r.group.MetaInfo.BillableRecords) == 0 {
 		return nil
 	}
-	hour, err := hourIn(r.read)
-	if err != nil {
-		return err
-	}
-	h, err := t.Hour(ctx, reports.Place{Organization: r.org, Entitlement: metering.EntitlementID(r.group.EntitlementID), Hour: hour})
+	h, err := t.lastHour(ctx, r)
 	if err != nil {
 		return err
 	}

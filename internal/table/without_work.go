@@ -35,30 +35,3 @@ func (t *Table) AddWork(ctx context.Context, g *metering.Group, due time.Time) (
 	_, added, err = t.updateItem(ctx, "enqueue a group", u.input(ctx, t.name, itemKey(orgKey(org), groupKey(id)), condition))
 	return added, err
 }
-
-// RestoredFloor is the first hour that may be opened on a table that was restored: the table that
-// was lost has sent no usage of it, nor of one after it. It is zero if the table was not restored,
-// and Conflict if it was, until ResumeRestored.
-//
-//	GetItem        PK = SK = REPORTING   1 round trip, 1 read unit
-//	DescribeTable                        1 before, if the last one is over a minute ago
-func (t *Table) RestoredFloor(ctx context.Context) (floor time.Time, err error) {
-	id, err := t.tableID(ctx)
-	if err != nil {
-		return floor, err
-	}
-	item, err := t.getItem(ctx, "read whether the table was restored", itemKey(gateKey, gateKey))
-	if err != nil {
-		return floor, err
-	}
-	r := itemReader{item: item}
-	if r.has(attrTableID) {
-		if began := r.text(attrTableID); r.err == nil && began != id {
-			return floor, metering.Errorf(metering.Conflict, "%s", restored(began, id))
-		}
-	}
-	if err := r.storedError("the state of reporting"); err != nil {
-		return floor, err
-	}
-	return floorOf(item)
-}

@@ -189,11 +189,29 @@ func (w *World) Report(e metering.EntitlementID, at time.Time, usage string) met
 		key, quantity, _ := strings.Cut(record, " ")
 		g.Records = append(g.Records, metering.NewRecord{Key: key, Quantity: quantity})
 	}
-	groups, err := w.Table.Report(w.t.Context(), Org, &metering.Report{Groups: []metering.NewGroup{g}, Now: w.Now()})
+	return w.ReportGroup(&g)
+}
+
+// ReportGroup stores usage, and returns the id of its group.
+func (w *World) ReportGroup(g *metering.NewGroup) metering.GroupID {
+	w.t.Helper()
+	groups, err := w.Table.Report(w.t.Context(), Org, &metering.Report{Groups: []metering.NewGroup{*g}, Now: w.Now()})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return metering.GroupID(groups[0].ID)
+}
+
+// AddMetric stores a billable metric.
+func (w *World) AddMetric(id metering.MetricID, sent metering.BillableMetric) {
+	w.t.Helper()
+	m, err := metering.NewMetric(Org, id, &sent, w.Now())
+	if err == nil {
+		_, err = w.Table.AddMetric(w.t.Context(), &m)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // Group returns a group as it is stored.
