@@ -2,6 +2,7 @@ package tabletest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"hash/crc32"
 	"io"
@@ -71,13 +72,28 @@ func (f *Faults) RoundTrip(request *http.Request) (*http.Response, error) {
 		fault = Pass
 	}
 	return fault(func() (*http.Response, error) {
-		response, err := transport.RoundTrip(request)
+		response, err := sendToEnd(request)
 		if err != nil || response.Header.Get(checksum) != "" {
 			return response, err
 		}
 		// An error. AWS sends its checksum too, so that a spoilt error is recognized.
 		return change(response, func(body []byte) ([]byte, error) { return body, nil })
 	})
+}
+
+// sendToEnd returns the error of the request's context if that ends before the response, but not
+// before the response: what a test then finds stored is all that the request does. A request that
+// arrives after its client gave up is a fault of its own, Late.
+func sendToEnd(request *http.Request) (*http.Response, error) {
+	ctx := request.Context()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	response, err := transport.RoundTrip(request.WithContext(context.WithoutCancel(ctx)))
+	if gone := ctx.Err(); err == nil && gone != nil {
+		return nil, errors.Join(gone, response.Body.Close())
+	}
+	return response, err
 }
 
 func setBody(request *http.Request, body []byte) {
