@@ -22,13 +22,12 @@ func (s *submission) hintPending() {
 // later version of the hour.
 func (w *Worker) showPending(ctx context.Context, h *reports.Hour) error {
 	var listed []metering.GroupID
-	for members, err := range w.members(ctx, h) {
+	for part := 0; part < h.Parts && len(listed) < maxListed; part++ {
+		members, err := w.present(ctx, h, part)
 		if err != nil {
 			return err
 		}
-		if listed = appendListed(listed, members); len(listed) == maxListed {
-			break
-		}
+		listed = appendListed(listed, members)
 	}
 	return w.Store.PutReport(ctx, h, listed)
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"iter"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -132,6 +131,7 @@ type planning struct {
 	lists      [][]metering.GroupID // of candidates, if this Plan has opened the hour
 	began      bool                 // a list of candidates: the next one is for another Plan if the time is short
 	doubt      string               // why the hour is sealed in doubt; empty if it is not
+	fewer      atomic.Bool          // groups wait for the place: one was moved on or failed
 }
 
 // errClosed is the error of a Plan that the gate has closed for.
@@ -269,12 +269,21 @@ func (pl *planning) withoutIdentifiers() bool {
 
 // moveOn makes groups wait for the next hour that may take them, or fails them if none may. It
 // enqueues a hint for that hour, which may have its report too. Groups whose usage can't be
-// reported stay, until their window at the marketplace is over.
+// reported stay, until their window at the marketplace is over. The error is errOutOfTime if the
+// time is over before, and another Plan has less to do.
 func (pl *planning) moveOn(ctx context.Context, ids []metering.GroupID) error {
 	var moved sync.Map // the hours, which are few
+	began, outOfTime := false, false
 	for chunk := range slices.Chunk(ids, membersAtOnce) {
+		if outOfTime = began && shortOf(ctx, claimMargin); outOfTime {
+			break
+		}
+		began = true
 		if err := pl.lookReadable(ctx); err != nil {
 			return err
+		}
+		if code, _ := pl.unreportable(); code != "" && !pl.anyWindowClosed() {
+			break // all stay, and none has to be read
 		}
 		err := pl.eachWaiting(ctx, chunk, func(ctx context.Context, g *metering.Group) error {
 			if code, reason := pl.unreportable(); code != "" {
@@ -296,7 +305,20 @@ func (pl *planning) moveOn(ctx context.Context, ids []metering.GroupID) error {
 		next.Hour = due.(time.Time)
 		hints = append(hints, Hint{Place: next})
 	}
-	return pl.Queue.Enqueue(ctx, hints...)
+	if err := pl.Queue.Enqueue(ctx, hints...); err != nil || !outOfTime || !pl.fewer.Load() {
+		return err
+	}
+	return errOutOfTime
+}
+
+// anyWindowClosed reports whether groups that wait for the place may be failed: the time is over in
+// which some marketplace accepts usage of its hour. Groups may be of another partner than the
+// entitlement, which may have been deleted and put again.
+func (pl *planning) anyWindowClosed() bool {
+	return slices.ContainsFunc(metering.Partners, func(p metering.Partner) bool {
+		window := metering.WindowOf(p, pl.place.Hour, pl.schedule.Cancel)
+		return window.Closed(pl.Now())
+	})
 }
 
 // expire fails a group if its window at the marketplace is over.
@@ -320,6 +342,7 @@ func (pl *planning) moveGroup(ctx context.Context, g *metering.Group) (due time.
 	due, problem := pl.schedule.Due(g.UsedAt(), after, g.LastUpdateTime, pl.Now())
 	switch problem {
 	case "":
+		pl.fewer.Store(true)
 		return due, pl.Store.Move(ctx, pl.place, metering.GroupID(g.ID), due)
 	case metering.ProblemExpired:
 		return due, pl.fail(ctx, g, problem, "the time in which the marketplace accepts the usage is over")
@@ -338,6 +361,7 @@ func (pl *planning) fail(ctx context.Context, g *metering.Group, code metering.P
 	if expired, err := pl.Store.Expire(ctx, pl.place, metering.GroupID(g.ID), problem, pl.Now()); !expired || err != nil {
 		return err
 	}
+	pl.fewer.Store(true)
 	event := EventExpired
 	if path == "/entitlementID" {
 		event = EventNoConnection
@@ -780,23 +804,16 @@ func (pl *planning) claim(ctx context.Context, h *reports.Hour, ids []metering.G
 	return sum, nil
 }
 
-// members are the members of each list of candidates. They end with an error.
-func (w *Worker) members(ctx context.Context, h *reports.Hour) iter.Seq2[[]metering.GroupID, error] {
-	return func(yield func([]metering.GroupID, error) bool) {
-		for part := range h.Parts {
-			list, err := w.Store.Candidates(ctx, h, part)
-			if err == nil && list.Sum == nil {
-				err = fmt.Errorf("list %d of report %s has no sum", part, h.ID())
-			}
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if !yield(list.Present(), nil) {
-				return
-			}
-		}
+// present returns the members of a list of candidates, all of which are claimed or absent.
+func (w *Worker) present(ctx context.Context, h *reports.Hour, part int) ([]metering.GroupID, error) {
+	list, err := w.Store.Candidates(ctx, h, part)
+	if err != nil {
+		return nil, err
 	}
+	if list.Sum == nil {
+		return nil, fmt.Errorf("list %d of report %s has no sum", part, h.ID())
+	}
+	return list.Present(), nil
 }
 
 // appendListed appends members to those that the report of an hour names, as far as it names them.
@@ -825,18 +842,7 @@ func (w *Worker) Settle(ctx context.Context, h *reports.Hour) error {
 		return w.showPending(ctx, h)
 	}
 	for attempt := 0; h.State == reports.StateDecided; attempt++ {
-		listed, err := w.apply(ctx, h)
-		if err != nil {
-			return err
-		}
-		settled, err := h.Settle()
-		if err != nil {
-			return err
-		}
-		if err := w.Store.PutReport(ctx, &settled, listed); err != nil {
-			return err
-		}
-		err = w.Store.Write(ctx, &reports.Step{Before: h, After: &settled})
+		err := w.settle(ctx, h)
 		if err == nil {
 			return nil
 		}
@@ -846,6 +852,22 @@ func (w *Worker) Settle(ctx context.Context, h *reports.Hour) error {
 		}
 	}
 	return nil
+}
+
+// settle settles a decided hour. It returns reports.ErrChanged if the hour has changed since.
+func (w *Worker) settle(ctx context.Context, h *reports.Hour) error {
+	listed, err := w.apply(ctx, h)
+	if err != nil {
+		return err
+	}
+	settled, err := h.Settle()
+	if err != nil {
+		return err
+	}
+	if err := w.Store.PutReport(ctx, &settled, listed); err != nil {
+		return err
+	}
+	return w.Store.Write(ctx, &reports.Step{Before: h, After: &settled})
 }
 
 // Resolve stores whether a record that is CONFLICT or UNKNOWN was billed, and returns the hour. Its
@@ -870,47 +892,74 @@ var errOutOfTime = errors.New("the time was over before all groups of the hour w
 
 // apply gives each member of a decided hour its status, and returns the first of them. A member
 // that has a status of this version of the hour keeps it.
+//
+// After each list that is not the last it notes that the list is done: another Plan, which continues
+// if the time is over, begins there. It returns reports.ErrChanged if the hour has changed since.
 func (w *Worker) apply(ctx context.Context, h *reports.Hour) (listed []metering.GroupID, err error) {
-	succeeded, applied := h.Succeeded(), false
-	for ids, err := range w.members(ctx, h) {
+	for part, further := 0, false; part < h.Parts; part++ { // further than the Plan before
+		done := part < h.Applied
+		if done && len(listed) == maxListed {
+			continue
+		}
+		if further && shortOf(ctx, planMargin) {
+			return nil, errOutOfTime
+		}
+		ids, err := w.present(ctx, h, part)
 		if err != nil {
 			return nil, err
 		}
-		if applied && shortOf(ctx, planMargin) {
-			return nil, errOutOfTime
-		}
 		listed = appendListed(listed, ids)
-		if succeeded && h.Parts == 1 && len(ids) <= membersAtOnce { // no group has to be read
-			return listed, atOnce(ctx, groupsAtOnce, len(ids), func(ctx context.Context, i int) error {
-				return w.Store.Apply(ctx, h, ids[i], &reports.Applied{Status: metering.StatusReported}, w.Now())
-			})
+		if done {
+			continue
 		}
-		for chunk := range slices.Chunk(ids, membersAtOnce) {
-			if applied && shortOf(ctx, claimMargin) {
-				return nil, errOutOfTime
-			}
-			members, err := w.Store.Members(ctx, h, chunk)
-			if err != nil {
-				return nil, err
-			}
-			members = slices.DeleteFunc(members, func(m reports.Member) bool { // that have their status
-				return m.Applied >= h.Version || m.Group.Status == metering.StatusReported
-			})
-			applied = applied || len(members) > 0
-			err = atOnce(ctx, groupsAtOnce, len(members), func(ctx context.Context, i int) error {
-				as := reports.Applied{Status: metering.StatusReported}
-				if !succeeded {
-					var err error
-					if as, err = h.Apply(members[i]); err != nil {
-						return err
-					}
-				}
-				return w.Store.Apply(ctx, h, metering.GroupID(members[i].Group.ID), &as, w.Now())
-			})
-			if err != nil {
-				return nil, err
-			}
+		if err := w.applyList(ctx, h, ids, &further); err != nil {
+			return nil, err
 		}
+		if part == h.Parts-1 {
+			break
+		}
+		if err := w.Store.PutApplied(ctx, h, part+1); err != nil {
+			return nil, err
+		}
+		further = true
 	}
 	return listed, nil
+}
+
+// applyList gives each of the members its status, and sets further once one has it. The error is
+// errOutOfTime if the time is over then.
+func (w *Worker) applyList(ctx context.Context, h *reports.Hour, ids []metering.GroupID, further *bool) error {
+	succeeded := h.Succeeded()
+	if succeeded && h.Parts == 1 && len(ids) <= membersAtOnce { // no group has to be read
+		return atOnce(ctx, groupsAtOnce, len(ids), func(ctx context.Context, i int) error {
+			return w.Store.Apply(ctx, h, ids[i], &reports.Applied{Status: metering.StatusReported}, w.Now())
+		})
+	}
+	for chunk := range slices.Chunk(ids, membersAtOnce) {
+		if *further && shortOf(ctx, claimMargin) {
+			return errOutOfTime
+		}
+		members, err := w.Store.Members(ctx, h, chunk)
+		if err != nil {
+			return err
+		}
+		members = slices.DeleteFunc(members, func(m reports.Member) bool { // that have their status
+			return m.Applied >= h.Version || m.Group.Status == metering.StatusReported
+		})
+		err = atOnce(ctx, groupsAtOnce, len(members), func(ctx context.Context, i int) error {
+			as := reports.Applied{Status: metering.StatusReported}
+			if !succeeded {
+				var err error
+				if as, err = h.Apply(members[i]); err != nil {
+					return err
+				}
+			}
+			return w.Store.Apply(ctx, h, metering.GroupID(members[i].Group.ID), &as, w.Now())
+		})
+		if err != nil {
+			return err
+		}
+		*further = *further || len(members) > 0
+	}
+	return nil
 }

@@ -1,15 +1,20 @@
 package reporting_test
 
 import (
+	"context"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
 	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
+	"github.com/marketmeter/marketmeter/internal/table"
 	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 	"github.com/marketmeter/marketmeter/sandbox"
 )
@@ -68,6 +73,18 @@ func TestWorker_MakesNoOtherRequests(t *testing.T) {
 	want(t, "billed", w.Billed(), "d0=3")
 }
 
+// memberReads is a table that counts how often members are read. The lists here are short: each is
+// read at once.
+type memberReads struct {
+	*table.Table
+	lists int
+}
+
+func (m *memberReads) Members(ctx context.Context, h *reports.Hour, ids []metering.GroupID) ([]reports.Member, error) {
+	m.lists++
+	return m.Table.Members(ctx, h, ids)
+}
+
 // A worker with little time left works on one list of candidates, and another continues.
 func TestPlan_ContinuesWhenItsTimeIsOver(t *testing.T) {
 	t.Parallel()
@@ -82,9 +99,11 @@ func TestPlan_ContinuesWhenItsTimeIsOver(t *testing.T) {
 	if err := w.Table.Open(t.Context(), &h, lists); err != nil {
 		t.Fatal(err)
 	}
-	worker := w.Worker(w.Table)
+	read := &memberReads{Table: w.Table}
+	worker := w.Worker(read)
 	plan := func() (hint reporting.Hint, enqueued bool) {
 		t.Helper()
+		read.lists = 0
 		if err := worker.Plan(hurried{t.Context()}, h.Place()); err != nil {
 			t.Fatal(err)
 		}
@@ -115,6 +134,7 @@ func TestPlan_ContinuesWhenItsTimeIsOver(t *testing.T) {
 	}
 	for i := range lists {
 		hint, enqueued := plan()
+		want(t, "lists whose groups are read", strconv.Itoa(read.lists), "1")
 		want(t, "applied", statuses(), strings.TrimSpace(strings.Repeat(reported+" ", 2*i+2)+strings.Repeat(pending+" ", 4-2*i)))
 		if last := i == len(lists)-1; enqueued == last || enqueued && hint != again {
 			t.Fatalf("after list %d comes %+v", i, hint)
@@ -122,4 +142,103 @@ func TestPlan_ContinuesWhenItsTimeIsOver(t *testing.T) {
 	}
 	want(t, "outcome", outcome(w, worldtest.OnAWS, rt.Hour, "d0"), "SETTLED ACCEPTED RESPONSE")
 	want(t, "billed", w.Billed(), "d0=6")
+}
+
+// Half of the groups of an hour are REPORT_FAILED when an operator says that their record was
+// billed: all of them get their status again.
+func TestPlan_AppliesTheFirstListsAgainAfterAResolve(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Set(closed)
+	want(t, "another meter", rt.Verdicts(send(w.Marketplace("AWS"), rt.AWS("d1", "9"))), "billed done")
+	var groups []metering.GroupID
+	for range 4 {
+		groups = append(groups, w.Report(worldtest.OnAWS, rt.Hour, "d1 1"))
+	}
+	statuses := func() string {
+		count := map[string]int{}
+		for _, id := range groups {
+			count[w.Status(id)]++
+		}
+		return fmt.Sprint(count)
+	}
+	worker := w.Worker(w.Table)
+	worker.MaxCandidates = 1
+	p := reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}
+	if err := worker.Plan(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	hint, _ := w.Queue.Next()
+	if err := worker.Submit(t.Context(), hint.Lane); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := worker.Plan(hurried{t.Context()}, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(t, "before", statuses(), "map[REPORT_FAILED CONFLICT:2 REPORT_PENDING:2]")
+	want(t, "lists that are done", strconv.Itoa(w.Hour(worldtest.OnAWS, rt.Hour).Applied), "2")
+	resolve(t, w, "d1", true)
+	want(t, "lists that are done", strconv.Itoa(w.Hour(worldtest.OnAWS, rt.Hour).Applied), "0")
+	w.WorkBy(worker)
+	want(t, "after", statuses(), "map[REPORTED:4]")
+	want(t, "hour", string(w.Hour(worldtest.OnAWS, rt.Hour).State), "SETTLED")
+}
+
+// rushed is a context in which a Plan has time for one chunk of groups.
+type rushed struct{ context.Context }
+
+func (rushed) Deadline() (time.Time, bool) { return time.Now().Add(5 * time.Second), true }
+
+// waitingReads is a table that counts the groups whose waiting is looked at.
+type waitingReads struct {
+	*table.Table
+	groups int
+}
+
+func (r *waitingReads) WaitingGroups(ctx context.Context, p reports.Place, ids []metering.GroupID) ([]metering.Group, error) {
+	r.groups += len(ids)
+	return r.Table.WaitingGroups(ctx, p, ids)
+}
+
+// Usage that can't be reported is not read before its window is over. Then it is failed, by as many
+// Plans as it takes.
+func TestPlan_FailsManyGroupsWithoutAConnection(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.DeleteItems("ORG#"+string(worldtest.Org), "CONNECTION#AWS")
+	groups := make([]metering.GroupID, 250)
+	for i := range groups {
+		groups[i] = w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	}
+	read := &waitingReads{Table: w.Table}
+	worker := w.Worker(read)
+	p := reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}
+	for _, c := range []struct {
+		at           time.Duration // after the hour
+		read, failed int
+		again        bool
+	}{
+		{5 * time.Hour, 0, 0, false},
+		{25 * time.Hour, 100, 100, true},
+		{25 * time.Hour, 100, 200, true},
+		{25 * time.Hour, 50, 250, false},
+		{25 * time.Hour, 0, 250, false},
+	} {
+		w.Set(rt.Hour.Add(c.at))
+		read.groups = 0
+		if err := worker.Plan(rushed{t.Context()}, p); err != nil {
+			t.Fatal(err)
+		}
+		failed := 0
+		for _, id := range groups {
+			if w.Status(id) == "REPORT_FAILED NO_CONNECTION" {
+				failed++
+			}
+		}
+		if hint, again := w.Queue.Next(); read.groups != c.read || failed != c.failed || again != c.again || again && hint != (reporting.Hint{Place: p}) {
+			t.Errorf("after %s: %d are read, %d failed, again: %v %+v", c.at, read.groups, failed, again, hint)
+		}
+	}
 }

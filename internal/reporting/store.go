@@ -57,6 +57,9 @@ type Store interface {
 	// stored and can be read. PutBillable stores it, in the place of what is stored.
 	Billable(ctx context.Context, h *reports.Hour, part int) (*reports.Billable, error)
 	PutBillable(ctx context.Context, h *reports.Hour, part int, b *reports.Billable) error
+	// PutApplied notes that each member of that many lists has its status of this version of the
+	// hour. It returns reports.ErrChanged if the stored hour is of another version.
+	PutApplied(ctx context.Context, h *reports.Hour, lists int) error
 	// Ledger returns the ledger of an entitlement. One that was never written is empty.
 	Ledger(ctx context.Context, org metering.OrgID, entitlement metering.EntitlementID) (reports.Ledger, error)
 	// Write stores what a step has made of an hour, in one transaction. It returns

@@ -144,6 +144,18 @@ func hourWrites(t *testing.T) []hourWrite {
 			},
 			nil,
 		},
+		{
+			"applied lists", opened,
+			func(ctx context.Context, tbl *table.Table, h *reports.Hour) error { return tbl.PutApplied(ctx, h, 1) },
+			func(t *testing.T, tbl *table.Table, h *reports.Hour) bool {
+				stored, err := tbl.Hour(t.Context(), h.Place())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return stored.Applied == 1
+			},
+			nil,
+		},
 	}
 }
 
@@ -221,6 +233,32 @@ func TestHourWrites_SurviveEachFault(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// How far an hour is applied is noted of one version of it: a step forgets it, and one that came
+// later notes nothing.
+func TestPutApplied_IsOfOneVersion(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	h := openHour("e")
+	mustOpen(t, tbl, h)
+	if err := tbl.PutApplied(t.Context(), h, 1); err != nil {
+		t.Fatal(err)
+	}
+	read, err := tbl.Hour(t.Context(), h.Place())
+	if err != nil || read.Applied != 1 {
+		t.Fatalf("%+v, %v", read, err)
+	}
+	after := sealedHour(t, read, 2)
+	if err := tbl.Write(t.Context(), &reports.Step{Before: read, After: after}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tbl.PutApplied(t.Context(), h, 2); !errors.Is(err, reports.ErrChanged) {
+		t.Errorf("of the version before: %v", err)
+	}
+	if read, err = tbl.Hour(t.Context(), h.Place()); err != nil || read.Version != after.Version || read.Applied != 0 {
+		t.Errorf("%+v, %v", read, err)
 	}
 }
 
@@ -629,6 +667,7 @@ func TestHour_Units(t *testing.T) {
 		{"open", "0 read, 3 write", func(ctx context.Context) error { return tbl.Open(ctx, open, [][]metering.GroupID{{"g1"}}) }},
 		{"a sum", "0 read, 1 write", func(ctx context.Context) error { return tbl.PutSum(ctx, open, 0, &reports.Sum{}) }},
 		{"billable records", "0 read, 1 write", func(ctx context.Context) error { return tbl.PutBillable(ctx, open, 0, reports.NewBillable()) }},
+		{"applied lists", "0 read, 1 write", func(ctx context.Context) error { return tbl.PutApplied(ctx, open, 1) }},
 		{"billable records again", "1 read, 0 write", func(ctx context.Context) error { _, err := tbl.Billable(ctx, open, 0); return err }},
 		{"candidates", "2 read, 0 write", func(ctx context.Context) error { _, err := tbl.Candidates(ctx, open, 0); return err }},
 		{"an open hour", "1 read, 0 write", func(ctx context.Context) error { _, err := tbl.Hour(ctx, open.Place()); return err }},
