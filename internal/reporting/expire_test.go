@@ -192,7 +192,9 @@ func TestWorker_EndsAnHourThatCantBeSealedAfterACancellation(t *testing.T) {
 	w.Set(rt.Hour.Add(89 * time.Minute))
 	workFails(t, w)
 	want(t, "before", w.Status(group), "REPORT_PENDING")
-	w.Set(rt.Hour.Add(90 * time.Minute))
+	end := rt.Hour.Add(90 * time.Minute)
+	want(t, "reportBy", metering.FormatTime(w.Group(group).ReportBy), metering.FormatTime(end))
+	w.Set(end)
 	w.Work()
 	want(t, "after", w.Status(group), "REPORT_FAILED EXPIRED")
 }

@@ -794,7 +794,10 @@ func (pl *planning) claim(ctx context.Context, h *reports.Hour, ids []metering.G
 			if claimed[i] == nil {
 				claimed[i], err = pl.Store.Claim(ctx, h, chunk[i], now)
 			}
-			return err
+			if claimed[i] == nil || err != nil {
+				return err
+			}
+			return pl.shortenReportBy(ctx, h, claimed[i].Group)
 		})
 		if err != nil {
 			return nil, err
@@ -802,6 +805,19 @@ func (pl *planning) claim(ctx context.Context, h *reports.Hour, ids []metering.G
 		sum.Add(reports.SumOf(chunk, claimed))
 	}
 	return sum, nil
+}
+
+// shortenReportBy stores until when the marketplace takes the usage of a member whose entitlement
+// was cancelled since the usage was stored, if that is earlier.
+func (pl *planning) shortenReportBy(ctx context.Context, h *reports.Hour, g *metering.Group) error {
+	if pl.schedule.Cancel.IsZero() {
+		return nil
+	}
+	window := metering.WindowOf(g.Partner, g.UsedAt(), pl.schedule.Cancel)
+	if !window.Cancelled || !window.End.Before(g.ReportBy) {
+		return nil
+	}
+	return pl.Store.ShortenReportBy(ctx, h, metering.GroupID(g.ID), window.End)
 }
 
 // present returns the members of a list of candidates, all of which are claimed or absent.

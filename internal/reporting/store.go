@@ -72,6 +72,9 @@ type Store interface {
 	// Claim makes a group that waits for the hour, and is CREATED, a member of it: REPORT_PENDING.
 	// It returns nil if the group is no member: it was deleted, or waits for another hour.
 	Claim(ctx context.Context, h *reports.Hour, id metering.GroupID, now time.Time) (*reports.Member, error)
+	// ShortenReportBy gives a member of the hour an earlier moment until which its marketplace takes
+	// the usage.
+	ShortenReportBy(ctx context.Context, h *reports.Hour, id metering.GroupID, by time.Time) error
 	// Members returns those of the groups that are members of the hour, whatever their status.
 	Members(ctx context.Context, h *reports.Hour, ids []metering.GroupID) ([]reports.Member, error)
 	// WaitingGroups returns those of the groups that are CREATED and wait for the place.

@@ -54,6 +54,19 @@ func (t *Table) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID,
 	return nil, t.dropWork(ctx, h.Organization, id, item)
 }
 
+// ShortenReportBy gives a member of the hour an earlier moment until which its marketplace takes the
+// usage. It does nothing if the group is no member any more.
+//
+//	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, as many write units as Apply
+func (t *Table) ShortenReportBy(ctx context.Context, h *reports.Hour, id metering.GroupID, by time.Time) error {
+	u := newUpdate()
+	u.set("reportBy", text(metering.FormatTime(by)))
+	isMember := u.name("status") + " = " + u.value(text(string(metering.StatusReportPending))) +
+		" AND " + u.name(attrHour) + " = " + u.value(text(hourText(h.Start)))
+	_, _, err := t.updateItem(ctx, "shorten reportBy", u.blind(ctx, t.name, itemKey(orgKey(h.Organization), groupKey(id)), isMember))
+	return err
+}
+
 // retriedAway is in attrApplied of a group that was retried after its last report, and expired. No
 // version of an hour is larger, so that no report is applied to it any more.
 const retriedAway = math.MaxInt32

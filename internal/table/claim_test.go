@@ -351,6 +351,9 @@ func (r *groupsTable) changes() map[string]func(context.Context, *table.Table) e
 			_, err := tbl.Expire(ctx, r.hour.Place(), "g1", metering.Problem{Code: metering.ProblemExpired, Severity: metering.SeverityError, Message: "m", Hint: "h"}, now)
 			return err
 		},
+		"shorten reportBy": func(ctx context.Context, tbl *table.Table) error {
+			return tbl.ShortenReportBy(ctx, r.hour, "g1", now.Add(time.Hour))
+		},
 		"apply": func(ctx context.Context, tbl *table.Table) error {
 			return tbl.Apply(ctx, r.version(3), "g1", applied("a", "ACCEPTED", "b", "REJECTED", "c", "ACCEPTED"), now)
 		},
@@ -363,7 +366,7 @@ func (r *groupsTable) changes() map[string]func(context.Context, *table.Table) e
 // before makes group g1 what the change finds.
 func (r *groupsTable) before(change string) {
 	r.Helper()
-	if change == "apply" || change == "apply again" {
+	if change == "shorten reportBy" || change == "apply" || change == "apply again" {
 		r.claim("g1")
 	}
 	if change == "apply again" {
@@ -404,5 +407,28 @@ func TestChangesOfGroups_UnderFaults(t *testing.T) {
 				wantSame(t, want, keysAndTexts(r.item("g1")))
 			}
 		})
+	}
+}
+
+// Only a member that has no status of its report yet gets another reportBy.
+func TestShortenReportBy_OfAMember(t *testing.T) {
+	t.Parallel()
+	r := newGroupsTable(t, "g1", "g2", "g3")
+	r.claim("g1")
+	r.claim("g2")
+	r.apply("g2", 3, "a", "ACCEPTED", "b", "ACCEPTED", "c", "ACCEPTED")
+	by := now.Add(time.Hour)
+	for id, want := range map[metering.GroupID]bool{"g1": true, "g2": false, "g3": false} {
+		ctx, units := table.CountUnits(t.Context())
+		if err := r.ShortenReportBy(ctx, r.hour, id, by); err != nil {
+			t.Fatal(err)
+		}
+		if _, write := units(); want && write != 5 {
+			t.Errorf("%v write units", write)
+		}
+		g, err := r.Group(t.Context(), r.hour.Organization, id)
+		if err != nil || g.ReportBy.Equal(by) != want {
+			t.Errorf("%s: %+v, %v", id, g, err)
+		}
 	}
 }
