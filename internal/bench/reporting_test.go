@@ -285,24 +285,26 @@ func sizeOf(item map[string]types.AttributeValue) (size int) {
 // Local, and at a distance as between a function and DynamoDB in AWS. As a comparison it measures
 // the report beside a client alone that puts groups, one after the other.
 func BenchmarkReportWhileHourCloses(b *testing.B) {
-	near, rounds := 100*thousand, figure.Rounds(b, 3)
+	near, rounds, pause := 100*thousand, figure.Rounds(b, 3), 0
 	if os.Getenv("LONG") != "" {
-		near = 1000 * thousand
+		// Without pauses it takes hours: reports and workers share the processors.
+		near, pause = 1000*thousand, 9
 	}
 	for _, c := range []struct {
 		name     string
 		groups   int
 		distance time.Duration
+		pause    int
 		rounds   int
 	}{
-		{"report-while-%d-close", near, 0, 1}, // a round has tens of thousands of reports
-		{"report-while-%d-close-far", 10 * thousand, 4 * time.Millisecond, rounds},
+		{"report-while-%d-close", near, 0, pause, 1}, // a round has tens of thousands of reports
+		{"report-while-%d-close-far", 10 * thousand, 4 * time.Millisecond, 0, rounds},
 	} {
 		var closing, bare []float64
 		for range c.rounds {
 			hour := newClosedHour(b, 1, c.groups)
 			hour.client = tabletest.NewClient(distant{c.distance})
-			while, beside := hour.slowdown(b)
+			while, beside := hour.slowdown(b, c.pause)
 			closing, bare = append(closing, while), append(bare, beside)
 			hour.wantReported(b, c.groups)
 		}
@@ -320,7 +322,8 @@ func (d distant) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // slowdown returns how much longer a report takes while the hour closes, and beside a bare client.
-func (c *closedHour) slowdown(b *testing.B) (closing, bare float64) {
+// After each 20 reports of the first it pauses for that many times as long as they took.
+func (c *closedHour) slowdown(b *testing.B, pause int) (closing, bare float64) {
 	b.Helper()
 	api := &httpapi.API{
 		Table: table.New(c.client, c.name), Log: slog.New(slog.DiscardHandler), Now: time.Now, CountUnits: table.CountUnits, Authenticate: anyone,
@@ -341,7 +344,7 @@ func (c *closedHour) slowdown(b *testing.B) (closing, bare float64) {
 		return took
 	}
 	// beside returns how long reports take until the work is done.
-	beside := func(work func(ctx context.Context) error) (took []float64) {
+	beside := func(pause int, work func(ctx context.Context) error) (took []float64) {
 		var working errgroup.Group
 		var done atomic.Bool
 		working.Go(func() error {
@@ -349,7 +352,9 @@ func (c *closedHour) slowdown(b *testing.B) (closing, bare float64) {
 			return work(b.Context())
 		})
 		for !done.Load() {
-			took = append(took, report())
+			began := time.Now()
+			took = append(took, reports(20)...)
+			time.Sleep(time.Duration(pause) * time.Since(began))
 		}
 		if err := working.Wait(); err != nil {
 			b.Fatal(err)
@@ -357,7 +362,7 @@ func (c *closedHour) slowdown(b *testing.B) (closing, bare float64) {
 		return took
 	}
 	otherwise := reports(some)
-	putting := beside(func(ctx context.Context) error {
+	putting := beside(0, func(ctx context.Context) error {
 		found, err := c.client.Query(ctx, &dynamodb.QueryInput{
 			TableName: &c.name, KeyConditionExpression: aws.String("PK = :org AND begins_with(SK, :groups)"), Limit: aws.Int32(1),
 			ExpressionAttributeValues: map[string]types.AttributeValue{":org": stringValue("ORG#bench"), ":groups": stringValue("GROUP#")},
@@ -376,7 +381,7 @@ func (c *closedHour) slowdown(b *testing.B) (closing, bare float64) {
 		}
 		return nil
 	})
-	settling := beside(func(ctx context.Context) error {
+	settling := beside(pause, func(ctx context.Context) error {
 		worker, queue := c.worker()
 		_, err := settle(ctx, worker, queue)
 		return err
