@@ -45,7 +45,7 @@ func (t *Table) Move(ctx context.Context, p reports.Place, id metering.GroupID, 
 	}
 	u := newUpdate()
 	u.set(attrDue, text(dueKey(to, p.Organization, p.Entitlement, id)))
-	_, err := t.changeWaiting(ctx, "move a group", p, id, u)
+	_, _, err := t.changeWaiting(ctx, "move a group", p, id, u)
 	return err
 }
 
@@ -63,7 +63,9 @@ func (t *Table) Expire(ctx context.Context, p reports.Place, id metering.GroupID
 		u := newUpdate()
 		u.setStatus(groupStatus{org: p.Organization, status: metering.StatusReportFailed, at: now, problems: problems})
 		u.set(attrApplied, number(strconv.Itoa(retriedAway)))
-		return t.changeWaiting(ctx, "expire a group", p, id, u)
+		found, changed, err := t.changeWaiting(ctx, "expire a group", p, id, u)
+		// A retry of the client finds what its first attempt has done.
+		return changed || err == nil && isExpired(found, now), err
 	}
 	expired, err = expire([]metering.Problem{problem})
 	if _, tooLarge := invalid(err); tooLarge {
@@ -75,13 +77,22 @@ func (t *Table) Expire(ctx context.Context, p reports.Place, id metering.GroupID
 	return expired, err
 }
 
-// changeWaiting updates a group if it waits for the place.
-func (t *Table) changeWaiting(ctx context.Context, doing string, p reports.Place, id metering.GroupID, u *update) (changed bool, err error) {
-	found, changed, err := t.updateItem(ctx, doing, u.input(ctx, t.name, itemKey(orgKey(p.Organization), groupKey(id)), u.waits(p, id)))
+// isExpired reports whether the group of the item was expired at that time.
+func isExpired(item map[string]types.AttributeValue, at time.Time) bool {
+	r := itemReader{item: item}
+	return r.has(attrApplied) && r.number(attrApplied) == strconv.Itoa(retriedAway) &&
+		isText(item, "status", string(metering.StatusReportFailed)) && isText(item, "lastUpdateTime", metering.FormatTime(at))
+}
+
+// changeWaiting updates a group if it waits for the place. It returns the group as it is then.
+func (t *Table) changeWaiting(
+	ctx context.Context, doing string, p reports.Place, id metering.GroupID, u *update,
+) (found map[string]types.AttributeValue, changed bool, err error) {
+	found, changed, err = t.updateItem(ctx, doing, u.input(ctx, t.name, itemKey(orgKey(p.Organization), groupKey(id)), u.waits(p, id)))
 	if err != nil || changed {
-		return changed, err
+		return found, changed, err
 	}
-	return false, t.dropWork(ctx, p.Organization, id, found)
+	return found, false, t.dropWork(ctx, p.Organization, id, found)
 }
 
 // dropWork removes the entry in byWork of a group that does not wait. An older version's delete,

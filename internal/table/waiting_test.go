@@ -92,6 +92,20 @@ func TestExpire_FailsWhatWaits(t *testing.T) {
 	r.wantStatus("g2", metering.StatusReportPending)
 }
 
+// What a group has failed with is counted once: also if the first response is lost, and not by a
+// worker that comes second.
+func TestExpire_SaysWhetherItDid(t *testing.T) {
+	t.Parallel()
+	r := newGroupsTable(t, "g1")
+	problem := metering.Problem{Code: metering.ProblemExpired, Severity: metering.SeverityError, Message: "m", Hint: "h"}
+	if expired, err := r.faulty(tabletest.Lose).Expire(t.Context(), r.hour.Place(), "g1", problem, now); !expired || err != nil {
+		t.Errorf("the first response is lost: %v, %v", expired, err)
+	}
+	if expired, err := r.Expire(t.Context(), r.hour.Place(), "g1", problem, now.Add(time.Second)); expired || err != nil {
+		t.Errorf("another worker: %v, %v", expired, err)
+	}
+}
+
 // A retry that expires keeps what became of the group before: what is billed stays billed.
 func TestExpire_OfARetryInPart(t *testing.T) {
 	t.Parallel()

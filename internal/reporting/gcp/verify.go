@@ -41,8 +41,10 @@ func (m *Marketplace) Verify(ctx context.Context) error {
 	case reply.Err != nil:
 		fault.Reason = "Google's response is missing or incomplete: " + reply.Err.Error()
 		return fault
-	case reply.Status == http.StatusOK:
+	case reply.Status == http.StatusOK && isCheck(reply.Body):
 		return nil
+	case reply.Status == http.StatusOK:
+		fault.Reason = "the response with status 200 is not that of a check of Google's"
 	case reply.Status == http.StatusTooManyRequests:
 		fault.Lane = reporting.Throttled
 	case reply.Status == http.StatusUnauthorized || reply.Status/100 == 4 && notUsable[reasonOf(reply.Body)]:

@@ -23,6 +23,12 @@ func TestVerify_RefusalOfTheServiceIsNoFault(t *testing.T) {
 		want   reporting.LaneFault
 	}{
 		{200, "{}", reporting.NoLaneFault},
+		{200, `{"operationId":"x","serviceConfigId":"y","new":1}`, reporting.NoLaneFault},
+		{200, `{"message":"blocked"}`, reporting.Unreachable}, // a proxy's
+		{200, `{"error":{"code":503}}`, reporting.Unreachable},
+		{200, "<html>", reporting.Unreachable},
+		{200, "[]", reporting.Unreachable},
+		{200, "", reporting.Unreachable},
 		{400, refusal("INVALID_ARGUMENT", ""), reporting.NoLaneFault},
 		{403, refusal("PERMISSION_DENIED", "IAM_PERMISSION_DENIED"), reporting.NoLaneFault},
 		{404, refusal("NOT_FOUND", ""), reporting.NoLaneFault},
