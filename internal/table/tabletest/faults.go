@@ -81,17 +81,21 @@ func (f *Faults) RoundTrip(request *http.Request) (*http.Response, error) {
 	})
 }
 
-// sendToEnd returns the error of the request's context if that ends before the response, but not
-// before the response: what a test then finds stored is all that the request does. A request that
-// arrives after its client gave up is a fault of its own, Late.
+// sendToEnd returns the error of the request's context if that ends before the response, but waits
+// for the response: what a test then finds stored is all that the request does. A request that
+// arrives after its client gave up is a fault of its own, Late. A client without faults does not
+// wait.
 func sendToEnd(request *http.Request) (*http.Response, error) {
 	ctx := request.Context()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	response, err := transport.RoundTrip(request.WithContext(context.WithoutCancel(ctx)))
-	if gone := ctx.Err(); err == nil && gone != nil {
-		return nil, errors.Join(gone, response.Body.Close())
+	if gone := ctx.Err(); gone != nil {
+		if err == nil {
+			err = response.Body.Close()
+		}
+		return nil, errors.Join(gone, err)
 	}
 	return response, err
 }

@@ -43,7 +43,7 @@ func of(f Fault) func(*http.Request) Fault { return func(*http.Request) Fault { 
 // failLate sends the request, which is carried out, and responds with 500. That status does not say
 // whether the request was carried out.
 func failLate(send func() (*http.Response, error)) (*http.Response, error) {
-	if _, err := Lose(send); errors.Is(err, context.Canceled) {
+	if _, err := Lose(send); errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return nil, err
 	}
 	return answering(http.StatusInternalServerError, errorJSON("InternalServerError", ""))(send)
