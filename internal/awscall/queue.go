@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Queue is a standard queue of SQS. Its messages may arrive twice and in any order.
@@ -24,6 +26,9 @@ const (
 	maxBytes    = 256 << 10
 	maxDelay    = 15 * time.Minute
 )
+
+// batchesAtOnce is how many calls Send makes at once.
+const batchesAtOnce = 10
 
 // sendAttempts is how often a message is sent in all, if SQS takes no notice of it.
 const sendAttempts = 3
@@ -44,18 +49,27 @@ type entry struct {
 // was lost may be there twice.
 func (q *Queue) Send(ctx context.Context, bodies []string, delay time.Duration) error {
 	seconds := int((min(max(delay, 0), maxDelay) + time.Second - 1) / time.Second)
-	var failed []error
+	var batches [][]entry
 	for len(bodies) > 0 {
 		n := batch(bodies)
 		entries := make([]entry, n)
 		for i, body := range bodies[:n] {
 			entries[i] = entry{strconv.Itoa(i), body, seconds}
 		}
-		if left, err := q.sendBatch(ctx, entries); err != nil {
-			failed = append(failed, fmt.Errorf("%d of %d messages were not sent to SQS: %w", left, n, err))
-		}
-		bodies = bodies[n:]
+		batches, bodies = append(batches, entries), bodies[n:]
 	}
+	failed := make([]error, len(batches))
+	var sending errgroup.Group
+	sending.SetLimit(batchesAtOnce)
+	for i, entries := range batches {
+		sending.Go(func() error {
+			if left, err := q.sendBatch(ctx, entries); err != nil {
+				failed[i] = fmt.Errorf("%d of %d messages were not sent to SQS: %w", left, len(entries), err)
+			}
+			return nil
+		})
+	}
+	_ = sending.Wait()
 	return errors.Join(failed...)
 }
 

@@ -298,7 +298,10 @@ func (r *reconciliation) resolve(ctx context.Context, d *reports.Day, hours []*r
 			return false, err
 		}
 		r.countOutcomes(ctx, h, after)
-		return true, r.Settle(ctx, after)
+		if err := r.Settle(ctx, after); !errors.Is(err, errOutOfTime) { // else Plan continues
+			return true, err
+		}
+		return true, nil
 	}
 	return false, nil
 }

@@ -14,6 +14,8 @@ import (
 )
 
 const (
+	// scheduleMargin is what Schedule leaves of its time for what it has seen: the alarms' gauges.
+	scheduleMargin = 15 * time.Second
 	// hintsAtOnce is how many hints are enqueued together.
 	hintsAtOnce = 100
 	// maxDeadlines bounds how many entitlements are read for the deadlines of their oldest hours:
@@ -28,7 +30,8 @@ const (
 // no memory: what a crash or a lost hint has left is found again.
 //
 // It begins with what is sealed, which is of few lanes: its time may end before it has enqueued
-// hints for all places.
+// hints for all places. Then the error says how many it has not, and the next run begins again with
+// the oldest.
 //
 // While workers are paused it enqueues nothing and only reports what waits.
 func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
@@ -40,6 +43,7 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 	}
 	now := w.Now()
 	var hints []Hint
+	late := 0 // hints that there was no time for
 	flush := func() error {
 		err := w.Queue.Enqueue(ctx, hints...)
 		hints = nil
@@ -47,6 +51,10 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 	}
 	enqueue := func(h Hint) error {
 		if closed {
+			return nil
+		}
+		if shortOf(ctx, scheduleMargin) {
+			late++
 			return nil
 		}
 		hints = append(hints, h)
@@ -92,6 +100,9 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 	}
 	err = w.lookAtDeadlines(ctx, waits, now, &seen)
 	w.scheduled(ctx, seen)
+	if late > 0 {
+		err = errors.Join(err, fmt.Errorf("%d hints were not enqueued: the time was over", late))
+	}
 	return seen, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -308,5 +309,24 @@ func TestSchedule_PausedOnlyReports(t *testing.T) {
 	counts := fmt.Sprint(hints, w.Log.Count(reporting.EventScheduled), w.Log.Count(reporting.EventGateClosed))
 	if seen.Places != 1 || seen.Closed.IsZero() || counts != "0 1 1" {
 		t.Errorf("%+v; hints, scheduled and gateClosed: %s", seen, counts)
+	}
+}
+
+// A Schedule whose time ends before it has enqueued all hints says so, and what waits all the same.
+func TestSchedule_OutOfTimeSeesAll(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	w.Report(worldtest.OnAzure, rt.Hour, "d0 1")
+	w.Set(closed)
+	seen, err := w.Worker(w.Table).Schedule(rushed{t.Context()})
+	if err == nil || !strings.Contains(err.Error(), "2 hints were not enqueued") {
+		t.Errorf("the error is %v", err)
+	}
+	if seen.Places != 2 || !seen.Oldest.Equal(rt.Hour) || seen.Deadline.IsZero() {
+		t.Errorf("it has seen %+v", seen)
+	}
+	if hint, ok := w.Queue.Next(); ok {
+		t.Errorf("it enqueues %+v", hint)
 	}
 }

@@ -40,7 +40,7 @@ func (e *workEntry) waitsFor() (p reports.Place, id metering.GroupID, ok bool) {
 	p = reports.Place{
 		Organization: metering.OrgID(dueUnescaper.Replace(parts[1])), Entitlement: metering.EntitlementID(dueUnescaper.Replace(parts[2])), Hour: hour,
 	}
-	id = metering.GroupID(parts[3])
+	id = metering.GroupID(strings.Clone(parts[3])) // a million ids do not keep their entries
 	if err != nil || e.work != workKey(p.Organization, p.Entitlement) || e.due != dueKey(hour, p.Organization, p.Entitlement, id) {
 		return p, "", false
 	}
