@@ -322,7 +322,7 @@ func (d distant) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // slowdown returns how much longer a report takes while the hour closes, and beside a bare client.
-// After each 20 reports of the first it pauses for that many times as long as they took.
+// While the hour closes it pauses after each 20 reports, for that many times as long as they took.
 func (c *closedHour) slowdown(b *testing.B, pause int) (closing, bare float64) {
 	b.Helper()
 	api := &httpapi.API{
