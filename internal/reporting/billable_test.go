@@ -135,7 +135,7 @@ func TestPlan_AddsUpAgainWhatDoesNotHold(t *testing.T) {
 			t.Parallel()
 			w, h, ids := listed(t)
 			for _, id := range ids {
-				if _, err := w.Table.Claim(t.Context(), h, id, w.Now()); err != nil {
+				if _, err := w.Table.Claim(t.Context(), h, id, w.Now(), time.Time{}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -161,12 +161,12 @@ type sleeper struct {
 	sleep func() // nil once it has slept
 }
 
-func (s *sleeper) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID, now time.Time) (*reports.Member, error) {
+func (s *sleeper) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID, now, reportBy time.Time) (*reports.Member, error) {
 	if sleep := s.sleep; sleep != nil {
 		s.sleep = nil
 		sleep()
 	}
-	return s.Store.Claim(ctx, h, id, now)
+	return s.Store.Claim(ctx, h, id, now, reportBy)
 }
 
 // anyDueHour is a connection to a table whose updates of groups that wait for an hour change those

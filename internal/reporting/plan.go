@@ -131,7 +131,8 @@ type planning struct {
 	lists      [][]metering.GroupID // of candidates, if this Plan has opened the hour
 	began      bool                 // a list of candidates: the next one is for another Plan if the time is short
 	doubt      string               // why the hour is sealed in doubt; empty if it is not
-	fewer      atomic.Bool          // groups wait for the place: one was moved on or failed
+	progressed atomic.Bool          // a group was moved on or failed
+	failedAt   time.Time            // of groups that fail: the same if the write is repeated
 }
 
 // errClosed is the error of a Plan that the gate has closed for.
@@ -273,18 +274,20 @@ func (pl *planning) withoutIdentifiers() bool {
 // time is over before, and another Plan has less to do.
 func (pl *planning) moveOn(ctx context.Context, ids []metering.GroupID) error {
 	var moved sync.Map // the hours, which are few
-	began, outOfTime := false, false
-	for chunk := range slices.Chunk(ids, membersAtOnce) {
-		if outOfTime = began && shortOf(ctx, claimMargin); outOfTime {
+	for i, chunk := range slices.Collect(slices.Chunk(ids, membersAtOnce)) {
+		if i > 0 && shortOf(ctx, claimMargin) {
+			if pl.progressed.Load() { // without hints: those hours would be opened without the others
+				return errOutOfTime
+			}
 			break
 		}
-		began = true
 		if err := pl.lookReadable(ctx); err != nil {
 			return err
 		}
-		if code, _ := pl.unreportable(); code != "" && !pl.anyWindowClosed() {
-			break // all stay, and none has to be read
+		if code, _ := pl.unreportable(); i > 0 && code != "" && !pl.windowClosed() {
+			break // all stay; the first are read to remove those from the index that do not wait
 		}
+		pl.failedAt = pl.Now()
 		err := pl.eachWaiting(ctx, chunk, func(ctx context.Context, g *metering.Group) error {
 			if code, reason := pl.unreportable(); code != "" {
 				return pl.expire(ctx, g, code, reason)
@@ -305,19 +308,16 @@ func (pl *planning) moveOn(ctx context.Context, ids []metering.GroupID) error {
 		next.Hour = due.(time.Time)
 		hints = append(hints, Hint{Place: next})
 	}
-	if err := pl.Queue.Enqueue(ctx, hints...); err != nil || !outOfTime || !pl.fewer.Load() {
-		return err
-	}
-	return errOutOfTime
+	return pl.Queue.Enqueue(ctx, hints...)
 }
 
-// anyWindowClosed reports whether groups that wait for the place may be failed: the time is over in
-// which some marketplace accepts usage of its hour. Groups may be of another partner than the
-// entitlement, which may have been deleted and put again.
-func (pl *planning) anyWindowClosed() bool {
+// windowClosed reports whether groups that wait for the place may be failed: the time is over in
+// which the marketplace accepts usage of its hour, or some marketplace if the entitlement does not
+// say which.
+func (pl *planning) windowClosed() bool {
 	return slices.ContainsFunc(metering.Partners, func(p metering.Partner) bool {
 		window := metering.WindowOf(p, pl.place.Hour, pl.schedule.Cancel)
-		return window.Closed(pl.Now())
+		return (p == pl.schedule.Partner || pl.schedule.Partner == "") && window.Closed(pl.Now())
 	})
 }
 
@@ -342,7 +342,7 @@ func (pl *planning) moveGroup(ctx context.Context, g *metering.Group) (due time.
 	due, problem := pl.schedule.Due(g.UsedAt(), after, g.LastUpdateTime, pl.Now())
 	switch problem {
 	case "":
-		pl.fewer.Store(true)
+		pl.progressed.Store(true)
 		return due, pl.Store.Move(ctx, pl.place, metering.GroupID(g.ID), due)
 	case metering.ProblemExpired:
 		return due, pl.fail(ctx, g, problem, "the time in which the marketplace accepts the usage is over")
@@ -358,10 +358,10 @@ func (pl *planning) fail(ctx context.Context, g *metering.Group, code metering.P
 		path, hint = "/entitlementID", hint+" The window of the usage is over: "+metering.LateHint
 	}
 	problem := metering.Problem{Code: code, Severity: metering.SeverityError, Path: path, Message: message, Hint: hint}
-	if expired, err := pl.Store.Expire(ctx, pl.place, metering.GroupID(g.ID), problem, pl.Now()); !expired || err != nil {
+	if expired, err := pl.Store.Expire(ctx, pl.place, metering.GroupID(g.ID), problem, pl.failedAt); !expired || err != nil {
 		return err
 	}
-	pl.fewer.Store(true)
+	pl.progressed.Store(true)
 	event := EventExpired
 	if path == "/entitlementID" {
 		event = EventNoConnection
@@ -792,12 +792,9 @@ func (pl *planning) claim(ctx context.Context, h *reports.Hour, ids []metering.G
 		}
 		err := atOnce(ctx, groupsAtOnce, len(chunk), func(ctx context.Context, i int) (err error) {
 			if claimed[i] == nil {
-				claimed[i], err = pl.Store.Claim(ctx, h, chunk[i], now)
+				claimed[i], err = pl.Store.Claim(ctx, h, chunk[i], now, pl.cancelDeadline(h))
 			}
-			if claimed[i] == nil || err != nil {
-				return err
-			}
-			return pl.shortenReportBy(ctx, h, claimed[i].Group)
+			return err
 		})
 		if err != nil {
 			return nil, err
@@ -807,17 +804,14 @@ func (pl *planning) claim(ctx context.Context, h *reports.Hour, ids []metering.G
 	return sum, nil
 }
 
-// shortenReportBy stores until when the marketplace takes the usage of a member whose entitlement
-// was cancelled since the usage was stored, if that is earlier.
-func (pl *planning) shortenReportBy(ctx context.Context, h *reports.Hour, g *metering.Group) error {
-	if pl.schedule.Cancel.IsZero() {
-		return nil
+// cancelDeadline is until when the marketplace takes usage of the hour if that is because the
+// entitlement was cancelled; else zero. It may have been cancelled since the usage was stored.
+func (pl *planning) cancelDeadline(h *reports.Hour) time.Time {
+	window := metering.WindowOf(pl.schedule.Partner, h.Start, pl.schedule.Cancel)
+	if !window.Cancelled {
+		return time.Time{}
 	}
-	window := metering.WindowOf(g.Partner, g.UsedAt(), pl.schedule.Cancel)
-	if !window.Cancelled || !window.End.Before(g.ReportBy) {
-		return nil
-	}
-	return pl.Store.ShortenReportBy(ctx, h, metering.GroupID(g.ID), window.End)
+	return window.End
 }
 
 // present returns the members of a list of candidates, all of which are claimed or absent.
@@ -909,15 +903,21 @@ var errOutOfTime = errors.New("the time was over before all groups of the hour w
 // apply gives each member of a decided hour its status, and returns the first of them. A member
 // that has a status of this version of the hour keeps it.
 //
-// After each list that is not the last it notes that the list is done: another Plan, which continues
-// if the time is over, begins there. It returns reports.ErrChanged if the hour has changed since.
+// After each list but the last it notes that the list is done. Another Plan, which continues if the
+// time is over, begins there.
 func (w *Worker) apply(ctx context.Context, h *reports.Hour) (listed []metering.GroupID, err error) {
-	for part, further := 0, false; part < h.Parts; part++ { // further than the Plan before
-		done := part < h.Applied
-		if done && len(listed) == maxListed {
+	applied := 0 // lists
+	if h.Parts > 1 {
+		if applied, err = w.Store.AppliedLists(ctx, h); err != nil {
+			return nil, err
+		}
+	}
+	progressed := false
+	for part := range h.Parts {
+		if part < applied && len(listed) == maxListed {
 			continue
 		}
-		if further && shortOf(ctx, planMargin) {
+		if progressed && shortOf(ctx, planMargin) {
 			return nil, errOutOfTime
 		}
 		ids, err := w.present(ctx, h, part)
@@ -925,26 +925,25 @@ func (w *Worker) apply(ctx context.Context, h *reports.Hour) (listed []metering.
 			return nil, err
 		}
 		listed = appendListed(listed, ids)
-		if done {
+		if part < applied {
 			continue
 		}
-		if err := w.applyList(ctx, h, ids, &further); err != nil {
+		if err := w.applyList(ctx, h, ids, &progressed); err != nil {
 			return nil, err
 		}
-		if part == h.Parts-1 {
-			break
+		if part < h.Parts-1 {
+			if err := w.Store.PutAppliedLists(ctx, h, part+1); err != nil {
+				return nil, err
+			}
+			progressed = true
 		}
-		if err := w.Store.PutApplied(ctx, h, part+1); err != nil {
-			return nil, err
-		}
-		further = true
 	}
 	return listed, nil
 }
 
-// applyList gives each of the members its status, and sets further once one has it. The error is
+// applyList gives each of the members its status, and sets progressed once one has it. The error is
 // errOutOfTime if the time is over then.
-func (w *Worker) applyList(ctx context.Context, h *reports.Hour, ids []metering.GroupID, further *bool) error {
+func (w *Worker) applyList(ctx context.Context, h *reports.Hour, ids []metering.GroupID, progressed *bool) error {
 	succeeded := h.Succeeded()
 	if succeeded && h.Parts == 1 && len(ids) <= membersAtOnce { // no group has to be read
 		return atOnce(ctx, groupsAtOnce, len(ids), func(ctx context.Context, i int) error {
@@ -952,7 +951,7 @@ func (w *Worker) applyList(ctx context.Context, h *reports.Hour, ids []metering.
 		})
 	}
 	for chunk := range slices.Chunk(ids, membersAtOnce) {
-		if *further && shortOf(ctx, claimMargin) {
+		if *progressed && shortOf(ctx, claimMargin) {
 			return errOutOfTime
 		}
 		members, err := w.Store.Members(ctx, h, chunk)
@@ -975,7 +974,7 @@ func (w *Worker) applyList(ctx context.Context, h *reports.Hour, ids []metering.
 		if err != nil {
 			return err
 		}
-		*further = *further || len(members) > 0
+		*progressed = *progressed || len(members) > 0
 	}
 	return nil
 }

@@ -57,9 +57,10 @@ type Store interface {
 	// stored and can be read. PutBillable stores it, in the place of what is stored.
 	Billable(ctx context.Context, h *reports.Hour, part int) (*reports.Billable, error)
 	PutBillable(ctx context.Context, h *reports.Hour, part int, b *reports.Billable) error
-	// PutApplied notes that each member of that many lists has its status of this version of the
-	// hour. It returns reports.ErrChanged if the stored hour is of another version.
-	PutApplied(ctx context.Context, h *reports.Hour, lists int) error
+	// AppliedLists returns how many lists, from the first on, are noted to be applied: each member
+	// has its status of this version of the hour. PutAppliedLists notes it.
+	AppliedLists(ctx context.Context, h *reports.Hour) (int, error)
+	PutAppliedLists(ctx context.Context, h *reports.Hour, lists int) error
 	// Ledger returns the ledger of an entitlement. One that was never written is empty.
 	Ledger(ctx context.Context, org metering.OrgID, entitlement metering.EntitlementID) (reports.Ledger, error)
 	// Write stores what a step has made of an hour, in one transaction. It returns
@@ -71,10 +72,8 @@ type Store interface {
 
 	// Claim makes a group that waits for the hour, and is CREATED, a member of it: REPORT_PENDING.
 	// It returns nil if the group is no member: it was deleted, or waits for another hour.
-	Claim(ctx context.Context, h *reports.Hour, id metering.GroupID, now time.Time) (*reports.Member, error)
-	// ShortenReportBy gives a member of the hour an earlier moment until which its marketplace takes
-	// the usage.
-	ShortenReportBy(ctx context.Context, h *reports.Hour, id metering.GroupID, by time.Time) error
+	// reportBy, unless it is zero, becomes the group's if it is earlier.
+	Claim(ctx context.Context, h *reports.Hour, id metering.GroupID, now, reportBy time.Time) (*reports.Member, error)
 	// Members returns those of the groups that are members of the hour, whatever their status.
 	Members(ctx context.Context, h *reports.Hour, ids []metering.GroupID) ([]reports.Member, error)
 	// WaitingGroups returns those of the groups that are CREATED and wait for the place.

@@ -527,7 +527,7 @@ func TestWorker_ContinuesToClaim(t *testing.T) {
 	if err := w.Table.Open(t.Context(), &h, [][]metering.GroupID{{first, second}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Table.Claim(t.Context(), &h, second, closed); err != nil {
+	if _, err := w.Table.Claim(t.Context(), &h, second, closed, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	w.Work()

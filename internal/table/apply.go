@@ -2,7 +2,6 @@ package table
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"time"
 
@@ -32,22 +31,6 @@ func (t *Table) Apply(ctx context.Context, h *reports.Hour, id metering.GroupID,
 	if _, tooLarge := invalid(err); tooLarge {
 		a.outcomes = outcomesInReport(applied)
 		err = t.apply(ctx, &a)
-	}
-	return err
-}
-
-// PutApplied notes that each member of that many lists of candidates has its status of this version
-// of the hour, until that is written again. It returns reports.ErrChanged if the stored hour is of
-// another version, or another worker writes it.
-//
-//	UpdateItem  PK = ORG#<org>#BILL#<entitlement>, SK = HOUR#<hour>   1 round trip, 1 write unit
-func (t *Table) PutApplied(ctx context.Context, h *reports.Hour, lists int) error {
-	u := newUpdate()
-	u.set(attrDone, number(strconv.Itoa(lists)))
-	isThis := u.name(attrVersion) + " = " + u.value(number(strconv.Itoa(h.Version)))
-	_, noted, err := t.updateItem(ctx, "note how far a report is applied", u.blind(ctx, t.name, itemKey(billKey(h.Organization, h.Entitlement), hourKey(h.Start)), isThis))
-	if _, conflict := errors.AsType[*types.TransactionConflictException](err); conflict || err == nil && !noted {
-		return reports.ErrChanged
 	}
 	return err
 }

@@ -27,21 +27,37 @@ const (
 //
 //	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, 7 write units under 1 KB
 //	as dropWork                                   after, if an ended group is in byWork
+//	another UpdateItem before                     if reportBy is not zero and not earlier
+//
+// reportBy, unless it is zero, becomes the group's if it is earlier than that.
 //
 // The condition is that the group is CREATED and that its due hour is this one: a worker that slept
 // must not take a group that waits for a later hour. A group that has this hour already is a
 // member: the response was lost, another worker was first, or the one that claimed it is gone. It
 // may have its status too, if this worker slept until the hour was decided; then the hour can't be
 // sealed again, whatever this worker adds up.
-func (t *Table) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID, now time.Time) (*reports.Member, error) {
+func (t *Table) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID, now, reportBy time.Time) (*reports.Member, error) {
 	if h.State != reports.StateOpen {
 		return nil, fmt.Errorf("%w: it is %s, and claims no groups", reports.ErrState, h.State)
 	}
-	u := newUpdate()
-	u.setStatus(groupStatus{org: h.Organization, status: metering.StatusReportPending, at: now})
-	u.set(attrHour, text(hourText(h.Start)))
-	u.remove(attrApplied)
-	item, claimed, err := t.updateItem(ctx, "claim a group", u.input(ctx, t.name, itemKey(orgKey(h.Organization), groupKey(id)), u.waits(h.Place(), id)))
+	claim := func(earlier string) (item map[string]types.AttributeValue, claimed bool, err error) {
+		u := newUpdate()
+		u.setStatus(groupStatus{org: h.Organization, status: metering.StatusReportPending, at: now})
+		u.set(attrHour, text(hourText(h.Start)))
+		u.remove(attrApplied)
+		condition := u.waits(h.Place(), id)
+		if earlier != "" {
+			u.set("reportBy", text(earlier))
+			condition += " AND " + u.name("reportBy") + " > " + u.value(text(earlier))
+		}
+		return t.updateItem(ctx, "claim a group", u.input(ctx, t.name, itemKey(orgKey(h.Organization), groupKey(id)), condition))
+	}
+	if !reportBy.IsZero() {
+		if item, claimed, _ := claim(metering.FormatTime(reportBy)); claimed { // else as without it
+			return memberOf(item)
+		}
+	}
+	item, claimed, err := claim("")
 	if noticeTooLarge(ctx, h.Organization, id, err) {
 		return nil, nil
 	}
@@ -52,19 +68,6 @@ func (t *Table) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID,
 		return memberOf(item)
 	}
 	return nil, t.dropWork(ctx, h.Organization, id, item)
-}
-
-// ShortenReportBy gives a member of the hour an earlier moment until which its marketplace takes the
-// usage. It does nothing if the group is no member any more.
-//
-//	UpdateItem  PK = ORG#<org>, SK = GROUP#<id>   1 round trip, as many write units as Apply
-func (t *Table) ShortenReportBy(ctx context.Context, h *reports.Hour, id metering.GroupID, by time.Time) error {
-	u := newUpdate()
-	u.set("reportBy", text(metering.FormatTime(by)))
-	isMember := u.name("status") + " = " + u.value(text(string(metering.StatusReportPending))) +
-		" AND " + u.name(attrHour) + " = " + u.value(text(hourText(h.Start)))
-	_, _, err := t.updateItem(ctx, "shorten reportBy", u.blind(ctx, t.name, itemKey(orgKey(h.Organization), groupKey(id)), isMember))
-	return err
 }
 
 // retriedAway is in attrApplied of a group that was retried after its last report, and expired. No

@@ -26,8 +26,7 @@ const (
 	attrForm     = "form"   // the version of the form of the item
 	attrOpened   = "opened" // when
 	attrOpener   = "opener"
-	attrLists    = "lists"   // how many lists of candidates it has
-	attrDone     = "done"    // of how many of them each member has its status; absent if of none
+	attrLists    = "lists"   // how many lists of candidates it has; in a note, how many are applied
 	attrNext     = "next"    // absent if it is zero
 	attrLane     = "lane"    // of a sealed hour, for people
 	attrRecords  = "records" // in the hour, how many it has; in a part, the records
@@ -59,7 +58,7 @@ const (
 // ofHour are the attributes that an hour may have.
 var ofHour = []string{
 	attrPK, attrSK, attrOperation, attrWork, attrDue, attrState, attrVersion, attrForm, attrOpened, attrOpener,
-	attrLists, attrDone, attrNext, attrLane, attrRecords, attrFirst,
+	attrLists, attrNext, attrLane, attrRecords, attrFirst,
 }
 
 // partSize is how many records a part of an hour has.
@@ -114,9 +113,6 @@ func readHour(p reports.Place, item map[string]types.AttributeValue) (h *reports
 	}
 	if !slices.Contains(reports.States, h.State) && r.err == nil {
 		r.err = fmt.Errorf("state is %q, which this version does not know", h.State)
-	}
-	if r.has(attrDone) {
-		h.Applied = r.integer(attrDone)
 	}
 	if r.has(attrNext) {
 		h.Next = r.exactTime(attrNext)

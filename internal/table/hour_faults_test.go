@@ -146,13 +146,17 @@ func hourWrites(t *testing.T) []hourWrite {
 		},
 		{
 			"applied lists", opened,
-			func(ctx context.Context, tbl *table.Table, h *reports.Hour) error { return tbl.PutApplied(ctx, h, 1) },
+			func(ctx context.Context, tbl *table.Table, h *reports.Hour) error {
+				return tbl.PutAppliedLists(ctx, h, 1)
+			},
 			func(t *testing.T, tbl *table.Table, h *reports.Hour) bool {
-				stored, err := tbl.Hour(t.Context(), h.Place())
+				several := *h
+				several.Parts = 2
+				lists, err := tbl.AppliedLists(t.Context(), &several)
 				if err != nil {
 					t.Fatal(err)
 				}
-				return stored.Applied == 1
+				return lists == 1
 			},
 			nil,
 		},
@@ -236,29 +240,37 @@ func TestHourWrites_SurviveEachFault(t *testing.T) {
 	}
 }
 
-// How far an hour is applied is noted of one version of it: a step forgets it, and one that came
-// later notes nothing.
-func TestPutApplied_IsOfOneVersion(t *testing.T) {
+// What is noted of another version, or can't be read, is nothing: all lists are looked at again.
+func TestAppliedLists_AreOfOneVersion(t *testing.T) {
 	t.Parallel()
-	tbl := tabletest.New(t)
+	client, name := tabletest.Client(t)
+	tbl := table.New(client, name)
 	h := openHour("e")
-	mustOpen(t, tbl, h)
-	if err := tbl.PutApplied(t.Context(), h, 1); err != nil {
+	h.Parts = 3
+	wantLists := func(what string, h *reports.Hour, want int) {
+		t.Helper()
+		if got, err := tbl.AppliedLists(t.Context(), h); err != nil || got != want {
+			t.Errorf("%s: %d, want %d; %v", what, got, want, err)
+		}
+	}
+	wantLists("nothing is noted", h, 0)
+	if err := tbl.PutAppliedLists(t.Context(), h, 2); err != nil {
 		t.Fatal(err)
 	}
-	read, err := tbl.Hour(t.Context(), h.Place())
-	if err != nil || read.Applied != 1 {
-		t.Fatalf("%+v, %v", read, err)
-	}
-	after := sealedHour(t, read, 2)
-	if err := tbl.Write(t.Context(), &reports.Step{Before: read, After: after}); err != nil {
-		t.Fatal(err)
-	}
-	if err := tbl.PutApplied(t.Context(), h, 2); !errors.Is(err, reports.ErrChanged) {
-		t.Errorf("of the version before: %v", err)
-	}
-	if read, err = tbl.Hour(t.Context(), h.Place()); err != nil || read.Version != after.Version || read.Applied != 0 {
-		t.Errorf("%+v, %v", read, err)
+	wantLists("noted", h, 2)
+	after := *h
+	after.Version++
+	wantLists("another version", &after, 0)
+	for what, lists := range map[string]types.AttributeValue{
+		"all, of which none is noted": &types.AttributeValueMemberN{Value: "3"}, "less than none": &types.AttributeValueMemberN{Value: "-1"},
+		"no integer": &types.AttributeValueMemberN{Value: "1.5"}, "a text": text("1"), "missing": nil,
+	} {
+		item := stored(t, client, name, "e", "HOUR#2026-06-15T10#APPLIED")
+		if delete(item, "lists"); lists != nil {
+			item["lists"] = lists
+		}
+		putStored(t, client, name, item)
+		wantLists(what, h, 0)
 	}
 }
 
@@ -308,13 +320,13 @@ func TestHourWrites_ConflictIsAChange(t *testing.T) {
 				t.Error(err)
 			}
 			r.Body = io.NopCloser(bytes.NewReader(body))
-			if bytes.Contains(body, []byte(`"SK":{"S":"HOUR#2026-06-15T10"}`)) || bytes.Contains(body, []byte("#SUM#")) || bytes.Contains(body, []byte("#BILLABLE#")) {
+			if bytes.Contains(body, []byte(`"SK":{"S":"HOUR#2026-06-15T10"}`)) || bytes.Contains(body, []byte("#SUM#")) || bytes.Contains(body, []byte("#BILLABLE#")) || bytes.Contains(body, []byte("#APPLIED")) {
 				return kindNamed("in conflict").Of(r)
 			}
 			return nil
 		})
 		err := w.write(t.Context(), through, h)
-		if w.what == "sum" || w.what == "billable records" { // they are not of a transaction
+		if w.what == "sum" || w.what == "billable records" || w.what == "applied lists" { // they are not of a transaction
 			if metering.CodeOf(err) != metering.Unavailable {
 				t.Errorf("%s: %v", w.what, err)
 			}
@@ -667,7 +679,8 @@ func TestHour_Units(t *testing.T) {
 		{"open", "0 read, 3 write", func(ctx context.Context) error { return tbl.Open(ctx, open, [][]metering.GroupID{{"g1"}}) }},
 		{"a sum", "0 read, 1 write", func(ctx context.Context) error { return tbl.PutSum(ctx, open, 0, &reports.Sum{}) }},
 		{"billable records", "0 read, 1 write", func(ctx context.Context) error { return tbl.PutBillable(ctx, open, 0, reports.NewBillable()) }},
-		{"applied lists", "0 read, 1 write", func(ctx context.Context) error { return tbl.PutApplied(ctx, open, 1) }},
+		{"applied lists", "0 read, 1 write", func(ctx context.Context) error { return tbl.PutAppliedLists(ctx, open, 1) }},
+		{"applied lists again", "1 read, 0 write", func(ctx context.Context) error { _, err := tbl.AppliedLists(ctx, open); return err }},
 		{"billable records again", "1 read, 0 write", func(ctx context.Context) error { _, err := tbl.Billable(ctx, open, 0); return err }},
 		{"candidates", "2 read, 0 write", func(ctx context.Context) error { _, err := tbl.Candidates(ctx, open, 0); return err }},
 		{"an open hour", "1 read, 0 write", func(ctx context.Context) error { _, err := tbl.Hour(ctx, open.Place()); return err }},

@@ -32,6 +32,7 @@ func TestPlaceOf_InvertsTheKeysOfAnHour(t *testing.T) {
 			{pk, candidatesKey(p.Hour, "opener", 3)},
 			{pk, sumKey(p.Hour, 3)},
 			{pk, billableKey(p.Hour, 3)},
+			{pk, appliedKey(p.Hour)},
 			{pk, callsKey(p.Hour, 2)},
 			{orgKey(p.Organization), groupKey(metering.GroupID(p.Entitlement))},
 			{orgKey(p.Organization), sk},

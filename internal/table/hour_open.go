@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -138,4 +139,34 @@ func (t *Table) PutBillable(ctx context.Context, h *reports.Hour, part int, b *r
 	item := itemKey(billKey(h.Organization, h.Entitlement), billableKey(h.Start, part))
 	pieces := setLongText(item, attrBillable, wire.AppendStoredBillable(nil, b), maxPiece, NewOperation())
 	return t.putPieces(ctx, doing, append(pieces, item))
+}
+
+// AppliedLists returns how many lists of candidates, from the first on, are noted to be applied:
+// each member has its status of this version of the hour. It is 0 if none is, or if the note can't
+// be read: then all are looked at again.
+//
+//	GetItem   1 round trip, 1 read unit
+func (t *Table) AppliedLists(ctx context.Context, h *reports.Hour) (int, error) {
+	item, err := t.getItem(ctx, "read how far a report is applied", itemKey(billKey(h.Organization, h.Entitlement), appliedKey(h.Start)))
+	if item == nil || err != nil {
+		return 0, err
+	}
+	r := strictReader{itemReader{item: item}}
+	version, lists := r.integer(attrVersion), r.integer(attrLists)
+	if r.err != nil || version != h.Version || lists < 0 || lists >= h.Parts {
+		return 0, nil
+	}
+	return lists, nil
+}
+
+// PutAppliedLists notes how many lists of candidates are applied, in the place of another note.
+//
+//	PutItem   1 write unit
+//
+// The note is an item of its own: the hour stays one that earlier versions can read, and one that
+// they have changed has another version than its note.
+func (t *Table) PutAppliedLists(ctx context.Context, h *reports.Hour, lists int) error {
+	item := itemKey(billKey(h.Organization, h.Entitlement), appliedKey(h.Start))
+	item[attrVersion], item[attrLists] = number(strconv.Itoa(h.Version)), number(strconv.Itoa(lists))
+	return t.putPieces(ctx, "note how far a report is applied", []map[string]types.AttributeValue{item})
 }

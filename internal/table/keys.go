@@ -123,6 +123,8 @@ func billableKey(hour time.Time, part int) string {
 	return fmt.Sprintf("%s#BILLABLE#%03d", hourKey(hour), part)
 }
 
+func appliedKey(hour time.Time) string { return hourKey(hour) + "#APPLIED" }
+
 func callsPrefix(hour time.Time) string { return hourKey(hour) + "#CALLS#" }
 
 // callsKey is the sort key of the calls that the step to that version of the hour has stored.

@@ -42,7 +42,7 @@ func TestNotice_OfAGroupThatDoesNotWait(t *testing.T) {
 	} {
 		for name, find := range map[string]func(context.Context, *groupsTable, *reports.Hour) error{
 			"claim": func(ctx context.Context, r *groupsTable, h *reports.Hour) error {
-				_, err := r.Claim(ctx, h, "g1", now)
+				_, err := r.Claim(ctx, h, "g1", now, time.Time{})
 				return err
 			},
 			"move": func(ctx context.Context, r *groupsTable, h *reports.Hour) error {
@@ -143,7 +143,7 @@ func TestExpire_OfAFullGroupIsNoticed(t *testing.T) {
 	}
 	wantSame(t, "too large 1 g1", seen())
 	wantSame(t, keysAndTexts(before), keysAndTexts(r.item("g1")))
-	if m, err := r.Claim(ctx, r.hour, "g1", now); m == nil || err != nil || seen() != "" { // that makes it smaller
+	if m, err := r.Claim(ctx, r.hour, "g1", now, time.Time{}); m == nil || err != nil || seen() != "" { // that makes it smaller
 		t.Errorf("%v, %v", m, err)
 	}
 }
@@ -155,7 +155,7 @@ func TestClaim_OfAGroupThatIsTooLargeIsNoticed(t *testing.T) {
 	r := newGroupsTable(t, "g1")
 	client, _ := tabletest.NewFaults(tabletest.TooLarge)
 	ctx, seen := noticing(t.Context())
-	m, err := table.New(client, r.name).Claim(ctx, r.hour, "g1", now)
+	m, err := table.New(client, r.name).Claim(ctx, r.hour, "g1", now, time.Time{})
 	if m != nil || err != nil {
 		t.Errorf("%v, %v", m, err)
 	}

@@ -46,7 +46,7 @@ func TestRetry_WaitsForALaterHour(t *testing.T) {
 	if item := r.item("g1"); has(item, "_outcomes") || !has(item, "_hour") {
 		t.Errorf("%v", keysAndTexts(item))
 	}
-	if m, err := r.Claim(t.Context(), r.hour, "g1", now); m != nil || err != nil {
+	if m, err := r.Claim(t.Context(), r.hour, "g1", now, time.Time{}); m != nil || err != nil {
 		t.Errorf("a worker that slept claims %v, %v", m, err)
 	}
 	r.hour = hourOf(now.Add(time.Hour))

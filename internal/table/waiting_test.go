@@ -60,7 +60,7 @@ func TestMove_ChangesTheHourAlone(t *testing.T) {
 		}
 	}
 	r.wantWaits("g1", later)
-	if m, err := r.Claim(t.Context(), r.hour, "g1", now); m != nil || err != nil {
+	if m, err := r.Claim(t.Context(), r.hour, "g1", now, time.Time{}); m != nil || err != nil {
 		t.Errorf("%v, %v", m, err)
 	}
 	r.hour = hourOf(later)
@@ -137,7 +137,7 @@ func TestWork_IsRemovedOfGroupsThatEnded(t *testing.T) {
 	t.Parallel()
 	for name, find := range map[string]func(*groupsTable) error{
 		"claim": func(r *groupsTable) error {
-			m, err := r.Claim(r.Context(), r.hour, "g1", now)
+			m, err := r.Claim(r.Context(), r.hour, "g1", now, time.Time{})
 			if m != nil {
 				r.Errorf("claimed %v", m)
 			}
@@ -201,7 +201,7 @@ func TestWork_IsKeptIfTheGroupWaitsAgain(t *testing.T) {
 		}
 		return nil
 	})), r.name)
-	if m, err := slept.Claim(t.Context(), r.hour, "g1", now); m != nil || err != nil || retried != 1 {
+	if m, err := slept.Claim(t.Context(), r.hour, "g1", now, time.Time{}); m != nil || err != nil || retried != 1 {
 		t.Errorf("%v, %v, %d", m, err, retried)
 	}
 	r.wantStatus("g1", metering.StatusCreated)

@@ -25,10 +25,7 @@ type Hour struct {
 	Opened time.Time // when
 	Opener string    // the worker's name for its lists of candidates, which are part of the hour
 	Parts  int       // how many lists of candidates it has
-	// Applied is of how many lists, from the first on, it is noted that each member has its status
-	// of this version. It is a note that saves reading them again: a change of the hour forgets it.
-	Applied int
-	Next    time.Time // when it is looked at again; zero is now
+	Next   time.Time // when it is looked at again; zero is now
 
 	Sealed *Sealed // nil if OPEN
 }
@@ -341,7 +338,6 @@ func (h Hour) changed(states ...State) (Hour, error) {
 		return h, fmt.Errorf("%w: it is %s", ErrState, h.State)
 	}
 	h.Version++
-	h.Applied = 0
 	if h.Sealed != nil {
 		sealed := *h.Sealed
 		sealed.Records = slices.Clone(sealed.Records)
