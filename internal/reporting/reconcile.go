@@ -18,6 +18,8 @@ import (
 const (
 	// reconcileMargin is what Reconcile leaves of its time when it begins to read back a day.
 	reconcileMargin = 30 * time.Second
+	// dayMargin is what it leaves when it begins to compare a day of an entitlement.
+	dayMargin = 10 * time.Second
 	// parallelDays is how many days of organizations are compared at once.
 	parallelDays = 4
 	// readBackPause is how long Reconcile waits before it reads back again what failed.
@@ -99,9 +101,7 @@ func onDay(d *reports.Day) slog.Attr {
 // fails, and again is false, they are left to compareAgain.
 func (r *reconciliation) compare(ctx context.Context, days []reports.Day, again bool) error {
 	if shortOf(ctx, reconcileMargin) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.late += len(days)
+		r.leave(len(days))
 		return nil
 	}
 	back, fault, failed := r.readBack(ctx, &days[0])
@@ -116,6 +116,10 @@ func (r *reconciliation) compare(ctx context.Context, days []reports.Day, again 
 		r.event(ctx, EventFailed, 1, onDay(&days[0]), "error", fault)
 	}
 	return atOnce(ctx, hoursAtOnce, len(days), func(ctx context.Context, i int) error {
+		if shortOf(ctx, dayMargin) {
+			r.leave(1)
+			return nil
+		}
 		d := &days[i]
 		var err error
 		switch {
@@ -127,6 +131,13 @@ func (r *reconciliation) compare(ctx context.Context, days []reports.Day, again 
 		r.ended(ctx, d, fault != "", err)
 		return ctx.Err()
 	})
+}
+
+// leave counts days that are left to the next run, because the time is over.
+func (r *reconciliation) leave(days int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.late += days
 }
 
 // compareAgain compares the days whose read-back has failed, after a pause. Most failures of a

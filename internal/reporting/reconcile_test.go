@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -512,6 +513,40 @@ func TestReconcile_WithoutTime(t *testing.T) {
 	defer cancel()
 	if err := w.Worker(w.Table).Reconcile(ctx); err != nil {
 		t.Error(err)
+	}
+	want(t, "failed", strconv.Itoa(w.Log.Count(reporting.EventFailed)), "1")
+	want(t, "compared all", strconv.Itoa(w.Log.Count(reporting.EventReconciled)), "0")
+	w.expect(mature, 0, "")
+}
+
+// ending is a context whose time is about to end once the table is asked for a connection.
+type ending struct {
+	context.Context
+	*table.Table
+	soon *atomic.Bool
+}
+
+func (e ending) Deadline() (time.Time, bool) {
+	if e.soon.Load() {
+		return time.Now().Add(5 * time.Second), true
+	}
+	return time.Now().Add(time.Hour), true
+}
+
+func (e ending) Connection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Stored[metering.Connection], error) {
+	e.soon.Store(true)
+	return e.Table.Connection(ctx, org, partner)
+}
+
+// The time ends among the days of one organization.
+func TestReconcile_TimeEndsInAnOrganization(t *testing.T) {
+	t.Parallel()
+	w := newReconciling(t)
+	w.accept("d0 1")
+	w.Set(mature)
+	ctx := ending{t.Context(), w.Table, new(atomic.Bool)}
+	if err := w.Worker(ctx).Reconcile(ctx); err != nil || !ctx.soon.Load() {
+		t.Errorf("%v, asked: %v", err, ctx.soon.Load())
 	}
 	want(t, "failed", strconv.Itoa(w.Log.Count(reporting.EventFailed)), "1")
 	want(t, "compared all", strconv.Itoa(w.Log.Count(reporting.EventReconciled)), "0")
