@@ -304,7 +304,8 @@ type walk struct {
 	filter   url.Values
 
 	ahead       time.Duration // the clock of the function that serves this request
-	began, ends time.Time     // ends is on the service's clock
+	first       time.Time     // the first request, also if it was to be repeated: it continues what that has read (docs/listing.md)
+	began, ends time.Time     // the request of the first response; ends is on the service's clock
 	end         time.Time
 	days        [2][2]time.Time // of the list, as its first page may have found them: on the service's clock before and after it
 	ids         []string
@@ -331,6 +332,9 @@ func (w *walk) read(ctx context.Context) error {
 		query.Set("limit", strconv.Itoa(1+w.dice(3)))
 		w.ahead = time.Duration(w.dice(500)-250) * time.Millisecond
 		asked, since := w.now(), time.Now()
+		if w.first.IsZero() {
+			w.first = since
+		}
 		got := httptest.NewRecorder()
 		handler.ServeHTTP(got, httptest.NewRequestWithContext(ctx, "GET", "/org/"+w.org+"/usageRecordGroup?"+query.Encode(), nil))
 		if got.Code == http.StatusServiceUnavailable && got.Header().Get("Retry-After") == "1" {
@@ -435,9 +439,9 @@ func (w *walk) may(m *member) bool {
 
 // must reports whether the group belonged to the list all the time, unchanged.
 func (w *walk) must(m *member) bool {
-	there := !m.came.IsZero() && m.came.Before(w.began) && w.isIn(m, 0) && w.isIn(m, 1)
+	there := !m.came.IsZero() && m.came.Before(w.first) && w.isIn(m, 0) && w.isIn(m, 1)
 	created := m.deleting.IsZero() || m.deleting.After(w.end)
-	deleted := !m.deleted.IsZero() && m.deleted.Before(w.began)
+	deleted := !m.deleted.IsZero() && m.deleted.Before(w.first)
 	return there && (w.matches(m, "CREATED") && created || w.matches(m, "DELETED") && deleted)
 }
 
