@@ -336,26 +336,23 @@ func TestClaim_MemberOfARetryInPart(t *testing.T) {
 
 // changes are the writes of this file, with what they make of a group.
 func (r *groupsTable) changes() map[string]func(context.Context, *table.Table) error {
-	return map[string]func(context.Context, *table.Table) error{
-		"claim": func(ctx context.Context, tbl *table.Table) error {
-			m, err := tbl.Claim(ctx, r.hour, "g1", now, time.Time{})
+	claim := func(reportBy time.Time) func(context.Context, *table.Table) error {
+		return func(ctx context.Context, tbl *table.Table) error {
+			m, err := tbl.Claim(ctx, r.hour, "g1", now, reportBy)
 			if err == nil && m == nil {
 				err = errors.New("no member")
 			}
 			return err
-		},
+		}
+	}
+	return map[string]func(context.Context, *table.Table) error{
+		"claim":                     claim(time.Time{}),
+		"claim by another reportBy": claim(now.Add(time.Hour)),
 		"move": func(ctx context.Context, tbl *table.Table) error {
 			return tbl.Move(ctx, r.hour.Place(), "g1", now.Add(time.Hour))
 		},
 		"expire": func(ctx context.Context, tbl *table.Table) error {
 			_, err := tbl.Expire(ctx, r.hour.Place(), "g1", metering.Problem{Code: metering.ProblemExpired, Severity: metering.SeverityError, Message: "m", Hint: "h"}, now)
-			return err
-		},
-		"claim by another reportBy": func(ctx context.Context, tbl *table.Table) error {
-			m, err := tbl.Claim(ctx, r.hour, "g1", now, now.Add(time.Hour))
-			if err == nil && m == nil {
-				err = errors.New("no member")
-			}
 			return err
 		},
 		"apply": func(ctx context.Context, tbl *table.Table) error {

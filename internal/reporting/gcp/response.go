@@ -2,6 +2,7 @@ package gcp
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -133,26 +134,17 @@ func (r *reported) isReport() bool {
 	return r.Failure == nil && (known || len(r.Others) == 0)
 }
 
-// isCheck reports whether the body is a CheckResponse, which may be empty: not that of something
-// else, such as a proxy. Source: Service Control API v1, services.check.
-func isCheck(body []byte) bool {
-	var response struct {
-		OperationID jsontext.Value `json:"operationId"`
-		Errors      jsontext.Value `json:"checkErrors"`
-		Info        jsontext.Value `json:"checkInfo"`
-		Quota       jsontext.Value `json:"quotaInfo"`
-		ConfigID    jsontext.Value `json:"serviceConfigId"`
-		RolloutID   jsontext.Value `json:"serviceRolloutId"`
+// ofCheck are the members of a CheckResponse. Source: Service Control API v1, services.check.
+var ofCheck = []string{"operationId", "checkErrors", "checkInfo", "quotaInfo", "serviceConfigId", "serviceRolloutId"}
 
-		Failure jsontext.Value            `json:"error"`
-		Others  map[string]jsontext.Value `json:",embed"`
-	}
-	if jsontext.Value(body).Kind() != '{' || json.Unmarshal(body, &response) != nil || response.Failure != nil {
+// isCheck reports whether the body is a CheckResponse, by the rule of isReport.
+func isCheck(body []byte) bool {
+	var response map[string]jsontext.Value
+	if json.Unmarshal(body, &response) != nil || response == nil {
 		return false
 	}
-	known := response.OperationID != nil || response.Errors != nil || response.Info != nil || response.Quota != nil ||
-		response.ConfigID != nil || response.RolloutID != nil
-	return known || len(response.Others) == 0
+	has := func(member string) bool { return response[member] != nil }
+	return !has("error") && (slices.ContainsFunc(ofCheck, has) || len(response) == 0)
 }
 
 // readResults reads the body of a successful report. If an error in it is of no operation of ours,
