@@ -83,8 +83,7 @@ func (t *Table) dailyItems(ctx context.Context, s *reports.Step) ([]types.Transa
 	}
 	buyer := string(h.Sealed.Buyer)
 	for i := range accepted {
-		r := &accepted[i]
-		items = addDaily(items, buyer, r)
+		items = addDaily(items, buyer, &accepted[i])
 	}
 	if len(accepted) == 0 {
 		items = noteDaily(items, buyer)
@@ -105,8 +104,9 @@ func (t *Table) dailyItems(ctx context.Context, s *reports.Step) ([]types.Transa
 	return writes, nil
 }
 
-// addDaily adds a record to the item that has its dimension, else to the one that has room for it.
-func addDaily(items []*dailyItem, buyer string, r *reports.Record) []*dailyItem {
+// addDaily adds what was accepted to the item that has its dimension, else to the one that has room
+// for it.
+func addDaily(items []*dailyItem, buyer string, a *reports.Acceptance) []*dailyItem {
 	var to, emptiest *dailyItem
 	parts := 0
 	for _, d := range items {
@@ -114,7 +114,7 @@ func addDaily(items []*dailyItem, buyer string, r *reports.Record) []*dailyItem 
 			continue
 		}
 		parts++
-		if _, has := d.sums[r.Dimension]; has {
+		if _, has := d.sums[a.Dimension]; has {
 			to = d
 			break
 		}
@@ -130,10 +130,10 @@ func addDaily(items []*dailyItem, buyer string, r *reports.Record) []*dailyItem 
 		items = append(items, to)
 	}
 	var sum *reports.Daily
-	if before, has := to.sums[r.Dimension]; has {
+	if before, has := to.sums[a.Dimension]; has {
 		sum = &before
 	}
-	to.sums[r.Dimension] = sum.Add(r)
+	to.sums[a.Dimension] = sum.Add(a)
 	to.changed = true
 	return items
 }

@@ -9,41 +9,52 @@ type Daily struct {
 	Amount *metering.Exact
 }
 
-// Accepted returns the records that the step has made ACCEPTED, without those of which nothing was
-// sent. Each record of an hour is returned by one step at most: nothing changes an ACCEPTED.
-func (s *Step) Accepted() []Record {
+// Acceptance is what a step adds to what was accepted of a dimension.
+type Acceptance struct {
+	Dimension string
+	Quantity  metering.Exact // below zero if less stands than was known
+	UnitPrice metering.Quantity
+}
+
+// Accepted returns what the step adds to what was accepted: the records that it has made ACCEPTED,
+// without those of which nothing was sent, and what a response that came later changes of what
+// stands for one.
+func (s *Step) Accepted() (all []Acceptance) {
 	if s.After.Sealed == nil {
 		return nil
 	}
-	var accepted []Record
-	for _, r := range s.After.Sealed.Records {
+	for i := range s.After.Sealed.Records {
+		r := &s.After.Sealed.Records[i]
 		if r.Outcome.Kind != Accepted || r.Quantity.Sign() == 0 {
 			continue
 		}
-		if s.before(r.Dimension) != Accepted {
-			accepted = append(accepted, r)
+		quantity := r.stands()
+		if before := s.before(r.Dimension); before.Outcome.Kind == Accepted {
+			if quantity = quantity.Sub(before.stands()); quantity.Sign() == 0 {
+				continue
+			}
+		}
+		all = append(all, Acceptance{r.Dimension, quantity, r.UnitPrice})
+	}
+	return all
+}
+
+// before is the record of a dimension before the step; an empty one if there was none.
+func (s *Step) before(dimension string) *Record {
+	if s.Before != nil {
+		if r := s.Before.record(dimension); r != nil {
+			return r
 		}
 	}
-	return accepted
+	return &Record{}
 }
 
-// before is the kind of the outcome that a dimension had before the step.
-func (s *Step) before(dimension string) Kind {
-	if s.Before == nil {
-		return Undecided
-	}
-	if r := s.Before.record(dimension); r != nil {
-		return r.Outcome.Kind
-	}
-	return Undecided
-}
-
-// Add returns the day with an accepted record. The first record is added to a nil day.
-func (d *Daily) Add(r *Record) Daily {
-	quantity, price := r.stands(), metering.ExactOf(r.UnitPrice)
-	sum := Daily{Quantity: quantity}
+// Add returns the day with what was accepted. The first acceptance is added to a nil day.
+func (d *Daily) Add(a *Acceptance) Daily {
+	price := metering.ExactOf(a.UnitPrice)
+	sum := Daily{Quantity: a.Quantity}
 	if price.Sign() > 0 {
-		amount := quantity.Mul(price)
+		amount := a.Quantity.Mul(price)
 		sum.Amount = &amount
 	}
 	if d == nil {

@@ -70,6 +70,38 @@ func TestDaily_AddsWhatStandsForAConflict(t *testing.T) {
 	}
 }
 
+// A response that comes later may say that something else stands than what was sent: the day has
+// that, as the reconciliation does, and each response is added once.
+func TestDaily_FollowsWhatStands(t *testing.T) {
+	accepted := decidedHour("a:A")
+	r := &accepted.Sealed.Records[0]
+	r.Quantity, r.UnitPrice = quantities("q 2")["q"], quantities("p 10")["p"]
+	standing := func(has string) *Hour {
+		h := decidedHour("a:A")
+		h.Sealed.Records[0] = *r
+		difference := metering.MustExact(has).Sub(metering.ExactOf(r.Quantity))
+		h.Sealed.Records[0].Outcome.Difference = &difference
+		return &h
+	}
+	var day *Daily
+	before := (*Hour)(nil)
+	for _, step := range []struct {
+		after      *Hour
+		want, adds string
+	}{{&accepted, "2 20", "2"}, {&accepted, "2 20", ""}, {standing("2"), "2 20", ""}, {standing("7"), "7 70", "5"}, {standing("7"), "7 70", ""}, {standing("1.5"), "1.5 15", "-5.5"}} {
+		adds := ""
+		for _, a := range (&Step{Before: before, After: step.after}).Accepted() {
+			adds += a.Quantity.String()
+			sum := day.Add(&a)
+			day = &sum
+		}
+		if got := day.Quantity.String() + " " + day.Amount.String(); got != step.want || adds != step.adds {
+			t.Errorf("the day has %s, added %q; want %s, %q", got, adds, step.want, step.adds)
+		}
+		before = step.after
+	}
+}
+
 // The sum of a day is exact, and an amount that is not complete is none.
 func TestDaily_AddIsExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -78,14 +110,14 @@ func TestDaily_AddIsExact(t *testing.T) {
 		complete := true
 		for range rapid.IntRange(1, 30).Draw(t, "hours") {
 			q := quantities(fmt.Sprintf("q %d.%06d", rapid.IntRange(0, 1e9).Draw(t, "whole"), rapid.IntRange(1, 999_999).Draw(t, "fraction")))["q"]
-			r := Record{Quantity: q}
+			a := Acceptance{Quantity: metering.ExactOf(q)}
 			if rapid.IntRange(0, 30).Draw(t, "price") > 0 {
-				r.UnitPrice = quantities("p 0.000000000000000007")["p"]
+				a.UnitPrice = quantities("p 0.000000000000000007")["p"]
 			}
-			complete = complete && r.UnitPrice.Sign() > 0
+			complete = complete && a.UnitPrice.Sign() > 0
 			quantity = quantity.Add(metering.ExactOf(q))
-			amount = amount.Add(metering.ExactOf(q).Mul(metering.ExactOf(r.UnitPrice)))
-			sum := day.Add(&r)
+			amount = amount.Add(metering.ExactOf(q).Mul(metering.ExactOf(a.UnitPrice)))
+			sum := day.Add(&a)
 			day = &sum
 		}
 		if day.Quantity.Cmp(quantity) != 0 || complete != (day.Amount != nil) || complete && day.Amount.Cmp(amount) != 0 {

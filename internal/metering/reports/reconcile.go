@@ -46,14 +46,15 @@ func (h *Hour) Day() Day {
 }
 
 // Compared reports whether the step changes what its day is compared by: the outcome of a record
-// that was sent to a marketplace that reads back.
+// that was sent to a marketplace that reads back, or what stands for it.
 func (s *Step) Compared() bool {
 	if s.After.Sealed == nil || !ReadsBack(s.After.Sealed.Partner) {
 		return false
 	}
 	for i := range s.After.Sealed.Records {
 		r := &s.After.Sealed.Records[i]
-		if r.mayStand() && r.Outcome.Kind != s.before(r.Dimension) {
+		before := s.before(r.Dimension)
+		if r.mayStand() && (r.Outcome.Kind != before.Outcome.Kind || r.stands().Cmp(before.stands()) != 0) {
 			return true
 		}
 	}
