@@ -36,7 +36,7 @@ type Options struct {
 	Secrets   reporting.Secrets
 	Sandbox   string            // the URL of a sandbox to use instead of Azure, or empty
 	Transport http.RoundTripper // nil is the default one
-	Timeout   time.Duration     // of a call; 0 is exchange.Timeout
+	Timeout   time.Duration     // of a call; 0 is exchange.Timeout, and daysTimeout of ReadBack
 	Now       func() time.Time
 }
 
@@ -70,7 +70,7 @@ func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) repo
 	defer cancel()
 
 	body := Body(call.Sent)
-	reply, requestID, correlationID, err := m.do(ctx, http.MethodPost, "batchUsageEvent?"+version, body)
+	reply, requestID, correlationID, err := m.do(ctx, m.client, http.MethodPost, "batchUsageEvent?"+version, body)
 	if err != nil {
 		return call.NotSent(faultOf(err), err.Error())
 	}
@@ -96,7 +96,7 @@ func (m *Marketplace) Send(ctx context.Context, records []reporting.Record) repo
 }
 
 // do calls the metering service. An error means that nothing was sent.
-func (m *Marketplace) do(ctx context.Context, method, path string, body []byte) (reply exchange.Reply, requestID, correlationID string, err error) {
+func (m *Marketplace) do(ctx context.Context, client *exchange.Client, method, path string, body []byte) (reply exchange.Reply, requestID, correlationID string, err error) {
 	requestID, correlationID = newGUID(), newGUID()
 	build := func() (*http.Request, error) {
 		request, err := http.NewRequestWithContext(ctx, method, m.endpoint("https://marketplaceapi.microsoft.com")+"/api/"+path, bytes.NewReader(body))
@@ -107,7 +107,7 @@ func (m *Marketplace) do(ctx context.Context, method, path string, body []byte) 
 		}
 		return request, err
 	}
-	reply, err = m.tokens.Do(ctx, m.client, "the metering service of Azure", build, func(body []byte) bool {
+	reply, err = m.tokens.Do(ctx, client, "the metering service of Azure", build, func(body []byte) bool {
 		_, readable := readError(body)
 		return readable
 	})

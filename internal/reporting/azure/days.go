@@ -1,15 +1,18 @@
 package azure
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
@@ -48,70 +51,126 @@ func (m *Marketplace) ReadBack(ctx context.Context, date time.Time) (reporting.R
 	if last.After(m.options.Now()) {
 		last = date
 	}
-	days, err := m.days(ctx, date, last)
-	if err != nil {
-		return read, fmt.Errorf("reading Azure's usageEvents: %w", err)
-	}
-	for i := range days {
-		d := &days[i]
+	resources, texts := map[string]string{}, map[string]string{} // a text is stored once
+	err := m.days(ctx, date, last, func(d *day) error {
 		at, ok := readTime(d.Date)
 		if !ok {
-			return read, fmt.Errorf("reading Azure's usageEvents: usageDate %q is no time", d.Date)
+			return fmt.Errorf("usageDate %.40q is no time", d.Date)
 		}
-		resource := strings.ToLower(d.Resource)
+		resource, known := resources[d.Resource]
+		if !known {
+			resource = strings.ToLower(d.Resource)
+			resources[d.Resource] = resource
+		}
 		read.Resources[resource] = true
-		if !at.Truncate(24 * time.Hour).Equal(date) {
-			continue
+		if at.Truncate(24 * time.Hour).Equal(date) {
+			d.Dimension, d.Status = once(texts, d.Dimension), once(texts, d.Status)
+			d.addTo(read.Processed, resource)
 		}
-		meter := reports.Meter{Resource: resource, Dimension: d.Dimension}
-		sum, another := read.Processed[meter]
-		sum.Complete = d.complete() && (sum.Complete || !another)
-		if another && sum.Status != d.Status {
-			sum.Status += ", "
+		if len(read.Processed) > maxMeters || len(resources) > maxMeters {
+			return fmt.Errorf("it has more than %d resources and dimensions", maxMeters)
 		}
-		if sum.Status != d.Status {
-			sum.Status += d.Status
-		}
-		if d.Processed != nil {
-			sum.Quantity += *d.Processed
-		}
-		sum.Records += max(d.Count, 1)
-		read.Processed[meter] = sum
+		return nil
+	})
+	if err != nil {
+		return read, fmt.Errorf("reading Azure's usageEvents: %w", err)
 	}
 	return read, nil
 }
 
-func (m *Marketplace) days(ctx context.Context, first, last time.Time) (days []day, err error) {
-	ctx, cancel := m.client.Bound(ctx)
-	defer cancel()
-	reply, err := m.usageEvents(ctx, first, last)
+// once returns the text as it is stored already.
+func once(texts map[string]string, text string) string {
+	if stored, ok := texts[text]; ok {
+		return stored
+	}
+	texts[text] = text
+	return text
+}
+
+// addTo adds the usage to that of its meter.
+func (d *day) addTo(processed map[reports.Meter]reports.Processed, resource string) {
+	meter := reports.Meter{Resource: resource, Dimension: d.Dimension}
+	sum, another := processed[meter]
+	sum.Complete = d.complete() && (sum.Complete || !another)
+	if another && sum.Status != d.Status {
+		sum.Status += ", "
+	}
+	if sum.Status != d.Status {
+		sum.Status += d.Status
+	}
+	if d.Processed != nil {
+		sum.Quantity += *d.Processed
+	}
+	sum.Records += max(d.Count, 1)
+	processed[meter] = sum
+}
+
+// days calls take for each row of usageEvents.
+func (m *Marketplace) days(ctx context.Context, first, last time.Time, take func(*day) error) error {
+	reply, err := m.usageEvents(ctx, cmp.Or(m.options.Timeout, daysTimeout), first, last, take)
 	switch {
 	case errors.Is(err, errCredentials):
-		return nil, fmt.Errorf("%w: %w", reporting.ErrRefused, err)
+		return fmt.Errorf("%w: %w", reporting.ErrRefused, err)
 	case err != nil:
-		return nil, err
+		return err
 	case reply.Err != nil:
-		return nil, reply.Err
+		return reply.Err
 	case reply.Status != http.StatusOK:
 		reason, _ := readError(reply.Body)
 		err = fmt.Errorf("status %d, %s", reply.Status, reason)
 		if reply.Status == http.StatusUnauthorized || reply.Status == http.StatusForbidden {
 			err = fmt.Errorf("%w: %w", reporting.ErrRefused, err)
 		}
-		return nil, err
+		return err
 	}
-	err = json.Unmarshal(reply.Body, &days)
-	if err == nil && days == nil {
-		err = errors.New("it is null")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the response is cut or no list of days: %w", err)
-	}
-	return days, nil
+	return nil
 }
 
-func (m *Marketplace) usageEvents(ctx context.Context, first, last time.Time) (exchange.Reply, error) {
+// Bounds of a response of usageEvents: Azure has no pages. A row has some 700 bytes, so that a day
+// and the next one of 6,000 resources with 30 dimensions fit. maxMeters is of a day, and bounds the
+// memory: some 25 MB.
+const (
+	maxDays     = 256 << 20
+	maxMeters   = 200_000
+	daysTimeout = 2 * time.Minute
+)
+
+// usageEvents calls usageEvents, and take for each row of the response. The reply has an error if
+// that is no whole list.
+func (m *Marketplace) usageEvents(ctx context.Context, timeout time.Duration, first, last time.Time, take func(*day) error) (exchange.Reply, error) {
+	client := m.client.Listing(timeout, maxDays, func(body io.Reader) error { return eachDay(body, take) })
+	ctx, cancel := client.Bound(ctx)
+	defer cancel()
 	query := url.Values{"usageStartDate": {first.UTC().Format(time.DateOnly)}, "UsageEndDate": {last.UTC().Format(time.DateOnly)}}
-	reply, _, _, err := m.do(ctx, http.MethodGet, "usageEvents?"+version+"&"+query.Encode(), nil)
+	reply, _, _, err := m.do(ctx, client, http.MethodGet, "usageEvents?"+version+"&"+query.Encode(), nil)
 	return reply, err
+}
+
+func eachDay(body io.Reader, take func(*day) error) error {
+	decoder := jsontext.NewDecoder(body)
+	err := func() error {
+		if begin, err := decoder.ReadToken(); err != nil || begin.Kind() != jsontext.KindBeginArray {
+			return cmp.Or(err, errors.New("it is no array"))
+		}
+		for decoder.PeekKind() != jsontext.KindEndArray {
+			var d day
+			if err := json.UnmarshalDecode(decoder, &d); err != nil {
+				return err
+			}
+			if err := take(&d); err != nil {
+				return err
+			}
+		}
+		if _, err := decoder.ReadToken(); err != nil {
+			return err
+		}
+		if _, err := decoder.ReadToken(); !errors.Is(err, io.EOF) {
+			return cmp.Or(err, errors.New("something follows the array"))
+		}
+		return nil
+	}()
+	if err != nil {
+		return fmt.Errorf("the response is cut or no list of days: %w", err)
+	}
+	return nil
 }

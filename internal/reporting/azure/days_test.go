@@ -136,6 +136,7 @@ func TestReadBack_FailsWithoutAWholeResponse(t *testing.T) {
 	row := `{"usageDate":"2026-11-18T00:00:00Z","usageResourceId":"r","dimension":"d0","reconStatus":"Accepted","submittedQuantity":1.5,"processedQuantity":1.5,"submittedCount":1}`
 	whole := "[" + row + "," + row + "]"
 	bodies := []string{"null", "{}", `""`, "[null,1]", `[{"usageDate":"yesterday"}]`, "[{}]", `[{"processedQuantity":1e999}]`, `[{"processedQuantity":"1"}]`}
+	bodies = append(bodies, whole+",", whole+"[]", `{"a":`+whole+"}")
 	for n := range len(whole) {
 		bodies = append(bodies, whole[:n])
 	}
@@ -143,6 +144,26 @@ func TestReadBack_FailsWithoutAWholeResponse(t *testing.T) {
 		if read, err := of(b, &rt.Canned{Path: "/api/", Status: 200, Body: body}).ReadBack(context.Background(), today); err == nil {
 			t.Errorf("%s is read as %+v", body, read)
 		}
+	}
+}
+
+// Azure has no pages: what many resources have used is one list, which may be longer than
+// any other response.
+func TestReadBack_OfALongList(t *testing.T) {
+	b := rt.Start(t, sandbox.Options{})
+	var body strings.Builder
+	const rows = maxMeters
+	for i := range rows {
+		fmt.Fprintf(&body, `,{"usageDate":"2026-11-18T00:00:00Z","usageResourceId":"R%06d","dimension":"d%d","planId":"silver","reconStatus":"Accepted","submittedQuantity":1.5,"processedQuantity":1.5,"submittedCount":1}`, i/30, i%30)
+	}
+	read, err := of(b, &rt.Canned{Path: "/api/", Status: 200, Body: "[" + body.String()[1:] + "]"}).ReadBack(context.Background(), today)
+	if err != nil || len(read.Processed) != rows || len(read.Resources) != (rows+29)/30 || body.Len() < 20<<20 {
+		t.Errorf("%d bytes: %d meters of %d resources, %v", body.Len(), len(read.Processed), len(read.Resources), err)
+	}
+	body.WriteString(`,{"usageDate":"2026-11-18T00:00:00Z","usageResourceId":"more","dimension":"d0","reconStatus":"Accepted"}`)
+	_, err = of(b, &rt.Canned{Path: "/api/", Status: 200, Body: "[" + body.String()[1:] + "]"}).ReadBack(context.Background(), today)
+	if err == nil || !strings.Contains(err.Error(), "more than 200000") {
+		t.Errorf("one more: %v", err)
 	}
 }
 

@@ -20,13 +20,20 @@ import (
 const Timeout = 15 * time.Second
 
 // maxResponse is the max size of a response. Responses to 25 records have some 20 KB; those about a
-// full request to Google or a month at Azure a few MB.
+// full request to Google a few MB.
 const maxResponse = 16 << 20
 
 // A Client makes calls.
 type Client struct {
 	http    *http.Client
 	timeout time.Duration
+	list    *list // nil if all responses are read whole
+}
+
+// list is how a response is read that may be too long for the memory.
+type list struct {
+	max  int64
+	read func(io.Reader) error
 }
 
 // NewClient returns a client. A nil transport is the default one, with its TLS; a timeout of 0 is
@@ -40,6 +47,14 @@ func NewClient(transport http.RoundTripper, timeout time.Duration) *Client {
 		http:    &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		timeout: timeout,
 	}
+}
+
+// Listing returns a client for calls whose response is a list. The body of one with status 200, of
+// at most max bytes, is given to read as it arrives. It is not in the Reply, whose error is read's.
+func (c *Client) Listing(timeout time.Duration, max int64, read func(io.Reader) error) *Client {
+	listing := *c
+	listing.timeout, listing.list = timeout, &list{max, read}
+	return &listing
 }
 
 // HTTP returns a client for libraries that fetch tokens. Its calls end with the context, whatever
@@ -93,15 +108,34 @@ func (c *Client) Do(request *http.Request) Reply {
 	}
 	defer response.Body.Close()
 	reply := Reply{Sent: true, Status: response.StatusCode, Header: response.Header}
-	reply.Body, err = io.ReadAll(io.LimitReader(response.Body, maxResponse+1))
-	switch {
-	case err != nil:
+	if c.list != nil && reply.Status == http.StatusOK {
+		reply.Err = c.list.read(&bounded{response.Body, c.list.max, c.list.max})
+		return reply
+	}
+	reply.Body, err = io.ReadAll(&bounded{response.Body, maxResponse, maxResponse})
+	if err != nil {
 		reply.Err = fmt.Errorf("the response was cut after %d bytes: %w", len(reply.Body), err)
-	case len(reply.Body) > maxResponse:
-		reply.Body = reply.Body[:maxResponse]
-		reply.Err = fmt.Errorf("the response has more than %d bytes", maxResponse)
 	}
 	return reply
+}
+
+// bounded reads at most max bytes. Its error says so if there are more.
+type bounded struct {
+	from      io.Reader
+	max, left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left > 0 || len(p) == 0 {
+		n, err := b.from.Read(p[:min(int64(len(p)), b.left)])
+		b.left -= int64(n)
+		return n, err
+	}
+	var more [1]byte
+	if n, err := b.from.Read(more[:]); n == 0 {
+		return 0, err
+	}
+	return 0, fmt.Errorf("it has more than %d bytes", b.max)
 }
 
 // RetryAfter returns how long the response asks to wait, or 0.

@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -49,6 +50,33 @@ func TestDo_ResponseIsBounded(t *testing.T) {
 	})
 	if r := do(t, NewClient(nil, time.Minute), url); r.Err == nil || len(r.Body) != maxResponse {
 		t.Errorf("%d bytes, %v", len(r.Body), r.Err)
+	}
+}
+
+func TestDo_AListIsReadAsItArrives(t *testing.T) {
+	const max = 1000
+	for _, c := range []struct {
+		status, bytes int
+		want          string
+	}{
+		{200, 0, "read 0 kept 0 <nil>"},
+		{200, max, "read 1000 kept 0 <nil>"},
+		{200, max + 1, "read 1000 kept 0 it has more than 1000 bytes"},
+		{503, max + 1, "read 0 kept 1001 <nil>"},
+	} {
+		url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(c.status)
+			_, _ = io.CopyN(w, endless{}, int64(c.bytes))
+		})
+		var read int64
+		client := NewClient(nil, time.Nanosecond).Listing(time.Minute, max, func(body io.Reader) (err error) {
+			read, err = io.Copy(io.Discard, body)
+			return err
+		})
+		r := do(t, client, url)
+		if got := fmt.Sprint("read ", read, " kept ", len(r.Body), " ", r.Err); got != c.want || r.Status != c.status {
+			t.Errorf("%d, %d bytes: %s, want %s", c.status, c.bytes, got, c.want)
+		}
 	}
 }
 
