@@ -1,6 +1,7 @@
 package reporting
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,9 @@ const (
 	dayMargin = 10 * time.Second
 	// parallelDays is how many days of organizations are compared at once.
 	parallelDays = 4
+	// slowReadBack is after what time a read-back that fails is one of many: another day of its
+	// organization would take as long.
+	slowReadBack = 15 * time.Second
 	// readBackPause is how long Reconcile waits before it reads back again what failed.
 	readBackPause = time.Second
 )
@@ -88,7 +92,9 @@ type reconciliation struct {
 type source struct {
 	mu     sync.Mutex
 	reader Reader
-	// fault is why nothing can be read back in this run: no connection, or one that is refused.
+	slow   bool // a read-back has failed after a long time: the others are left to compareAgain
+	// fault is why nothing more is read back in this run: no connection, one that is refused, or
+	// read-backs that fail after a long time.
 	fault string
 }
 
@@ -104,7 +110,7 @@ func (r *reconciliation) compare(ctx context.Context, days []reports.Day, again 
 		r.leave(len(days))
 		return nil
 	}
-	back, fault, failed := r.readBack(ctx, &days[0])
+	back, fault, failed := r.readBack(ctx, &days[0], again)
 	if failed != nil && !again {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -181,9 +187,16 @@ func (r *reconciliation) fail(ctx context.Context, d *reports.Day, err error) {
 	r.failed = append(r.failed, fmt.Errorf("organization %s, %s: %w", metering.Quote(d.Organization), d.Date.Format(time.DateOnly), err))
 }
 
+// errSlow is the error of a read-back that is not attempted since another one has failed after a
+// long time.
+var errSlow = errors.New("another read-back of the organization has failed after a long time")
+
 // readBack reads back the day. It returns the fault of the organization's source, from which no
 // other day is read back either, or how it has failed for this day alone.
-func (r *reconciliation) readBack(ctx context.Context, d *reports.Day) (back ReadBack, fault string, failed error) {
+//
+// Days of other organizations wait meanwhile, so that of one whose read-backs fail after a long
+// time two are attempted: one, and again the first that comes.
+func (r *reconciliation) readBack(ctx context.Context, d *reports.Day, again bool) (back ReadBack, fault string, failed error) {
 	s := r.source(d.Organization)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,13 +206,33 @@ func (r *reconciliation) readBack(ctx context.Context, d *reports.Day) (back Rea
 	if s.fault != "" {
 		return back, s.fault, nil
 	}
-	back, err := s.reader.ReadBack(ctx, d.Date)
+	if s.slow && !again {
+		return back, "", errSlow
+	}
+	reading, cancel := before(ctx, dayMargin)
+	defer cancel()
+	began := time.Now()
+	back, err := s.reader.ReadBack(reading, d.Date)
 	if errors.Is(err, ErrRefused) {
 		r.event(ctx, EventConnectionRefused, 1, onDay(d), "error", err.Error())
 		s.fault = err.Error()
 		return back, s.fault, nil
 	}
+	if err != nil && time.Since(began) >= cmp.Or(r.SlowReadBack, slowReadBack) {
+		if s.slow = true; again {
+			s.fault = err.Error()
+		}
+	}
 	return back, "", err
+}
+
+// before returns a context that ends by that much before ctx does.
+func before(ctx context.Context, margin time.Duration) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-margin))
 }
 
 func (r *reconciliation) source(org metering.OrgID) *source {

@@ -519,38 +519,113 @@ func TestReconcile_WithoutTime(t *testing.T) {
 	w.expect(mature, 0, "")
 }
 
-// ending is a context whose time is about to end once the table is asked for a connection.
+// ending is a context that has an hour, and once soon is set, what is left then.
 type ending struct {
 	context.Context
-	*table.Table
+	left time.Duration
 	soon *atomic.Bool
 }
 
 func (e ending) Deadline() (time.Time, bool) {
 	if e.soon.Load() {
-		return time.Now().Add(5 * time.Second), true
+		return time.Now().Add(e.left), true
 	}
 	return time.Now().Add(time.Hour), true
 }
 
-func (e ending) Connection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Stored[metering.Connection], error) {
-	e.soon.Store(true)
-	return e.Table.Connection(ctx, org, partner)
+// endsIn are marketplaces by which the time of a context ends: at a connection, or after a
+// read-back.
+type endsIn struct {
+	reporting.Marketplaces
+	ending
+	connected bool
 }
 
-// The time ends among the days of one organization.
+func (e endsIn) Marketplace(org metering.OrgID, connection metering.Connection) (reporting.Marketplace, error) {
+	m, err := e.Marketplaces.Marketplace(org, connection)
+	e.soon.Store(e.connected)
+	return readBackEnds{m, e}, err
+}
+
+type readBackEnds struct {
+	reporting.Marketplace
+	endsIn
+}
+
+func (r readBackEnds) ReadBack(ctx context.Context, date time.Time) (reporting.ReadBack, error) {
+	back, err := r.Marketplace.(reporting.Reader).ReadBack(ctx, date)
+	r.soon.Store(true)
+	return back, err
+}
+
+// The time ends among the days of one organization, or while one is read back: they are left, and
+// the next run compares them.
 func TestReconcile_TimeEndsInAnOrganization(t *testing.T) {
 	t.Parallel()
-	w := newReconciling(t)
-	w.accept("d0 1")
-	w.Set(mature)
-	ctx := ending{t.Context(), w.Table, new(atomic.Bool)}
-	if err := w.Worker(ctx).Reconcile(ctx); err != nil || !ctx.soon.Load() {
-		t.Errorf("%v, asked: %v", err, ctx.soon.Load())
+	for name, ends := range map[string]struct {
+		left      time.Duration
+		connected bool
+	}{
+		"after a read-back":  {5 * time.Second, false},
+		"before a read-back": {10*time.Second + 300*time.Millisecond, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newReconciling(t)
+			w.accept("d0 1")
+			w.Set(mature)
+			one := 1
+			w.Fault(sandbox.Fault{Operation: "usageEvents", Fault: sandbox.Slow, DelayMS: 4000, Count: &one})
+			worker, ctx := w.Worker(w.Table), ending{t.Context(), ends.left, new(atomic.Bool)}
+			worker.Marketplaces = endsIn{worker.Marketplaces, ctx, ends.connected}
+			if err := worker.Reconcile(ctx); err != nil || !ctx.soon.Load() {
+				t.Errorf("%v, read back: %v", err, ctx.soon.Load())
+			}
+			want(t, "failed", strconv.Itoa(w.Log.Count(reporting.EventFailed)), "1")
+			if !strings.Contains(w.Log.Lines(), "not all days are reconciled") {
+				t.Error("it does not say that the time is over")
+			}
+			want(t, "compared all", strconv.Itoa(w.Log.Count(reporting.EventReconciled)), "0")
+			w.expect(mature, 0, "")
+		})
 	}
-	want(t, "failed", strconv.Itoa(w.Log.Count(reporting.EventFailed)), "1")
-	want(t, "compared all", strconv.Itoa(w.Log.Count(reporting.EventReconciled)), "0")
-	w.expect(mature, 0, "")
+}
+
+// Read-backs that fail after a long time do not take the time of other organizations.
+func TestReconcile_ReadsBackNoMoreWhatFailsSlowly(t *testing.T) {
+	t.Parallel()
+	t.Parallel()
+	for _, c := range []struct {
+		slow            time.Duration
+		fails           int
+		calls, compared string
+	}{
+		{time.Nanosecond, 2, "2", "0"},
+		{time.Nanosecond, 1, "4", "1"}, // the first day once more, and the others
+		{time.Hour, 2, "5", "1"},
+	} {
+		w := newReconciling(t)
+		for _, at := range []time.Time{earlier, earlier.Add(-24 * time.Hour), earlier.Add(-48 * time.Hour)} {
+			w.Set(at.Add(time.Minute))
+			w.Report(worldtest.OnAzure, at, "d0 1")
+			w.Set(at.Add(2 * time.Hour))
+			w.Work()
+		}
+		w.Set(mature)
+		w.unavailable(c.fails)
+		worker := w.Worker(w.Table)
+		worker.SlowReadBack = c.slow
+		before := len(w.Calls("usageEvents"))
+		if err := worker.Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		what := c.slow.String() + " and " + strconv.Itoa(c.fails)
+		want(t, what+": calls", strconv.Itoa(len(w.Calls("usageEvents"))-before), c.calls)
+		want(t, what+": compared all", strconv.Itoa(w.Log.Count(reporting.EventReconciled)), c.compared)
+		if left := w.left(); (left == "") != (c.compared == "1") {
+			t.Errorf("%s: left %s", what, left)
+		}
+	}
 }
 
 // Azure may name a managed application by another id than the URI that was sent. Then nothing is

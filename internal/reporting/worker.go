@@ -22,6 +22,9 @@ type Worker struct {
 	// MaxDeadlines bounds of how many entitlements Schedule reads the deadlines, by the age of
 	// their hours: current, ended, and those that only Google still takes. 0 is 2000 of each.
 	MaxDeadlines int
+	// SlowReadBack is after what time of a read-back that fails Reconcile reads back no other day
+	// of the organization before the others had their turn; 0 is 15 s.
+	SlowReadBack time.Duration
 }
 
 // Overview is what Schedule has seen of the work of all organizations.

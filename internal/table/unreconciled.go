@@ -3,6 +3,7 @@ package table
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,15 +67,18 @@ func (e *workEntry) comparesDay() (d reports.Day, ok bool) {
 }
 
 // EachUnreconciled calls take for each day that is to be compared with what its marketplace has
-// processed. Those of an organization and a date follow each other. Entries that this version does
-// not know are left alone, and noticed.
+// processed. Those of an organization and a date follow each other. It begins with any partition:
+// if the caller's time ends, not always the same ones are left. Entries that this version does not
+// know are left alone, and noticed.
 //
 //	Query  byWork, _work = DAILY#<0 to 15>   16, one after the other; each 1 round trip, and
 //	                                         0.5 read units per 4 KB
 func (t *Table) EachUnreconciled(ctx context.Context, take func(reports.Day) error) error {
 	var unknown unknownEntries
 	defer func() { noticeUnknown(ctx, []unknownEntries{unknown}) }()
-	for shard := range workShards {
+	first := rand.N(workShards)
+	for i := range workShards {
+		shard := (first + i) % workShards
 		var last reports.Day
 		for e, err := range t.workOf(ctx, unreconciledPrefix+strconv.Itoa(shard), "", nil) {
 			if err != nil {
