@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -206,8 +207,8 @@ func (l *lagging) Waiting(ctx context.Context, p reports.Place) ([]metering.Grou
 	return ids, err
 }
 
-func (l *lagging) EachPlace(ctx context.Context, until time.Time, take func(reports.Place) error) error {
-	return l.Table.EachPlace(ctx, until, func(p reports.Place) error {
+func (l *lagging) EachPlace(ctx context.Context, first, last time.Time, take func(reports.Place) error) error {
+	return l.Table.EachPlace(ctx, first, last, func(p reports.Place) error {
 		if l.lags() {
 			return nil
 		}
@@ -215,9 +216,20 @@ func (l *lagging) EachPlace(ctx context.Context, until time.Time, take func(repo
 	})
 }
 
-func (l *lagging) Due(ctx context.Context, lane string, now time.Time, limit int) ([]reports.Place, error) {
-	places, err := l.Table.Due(ctx, lane, now, limit)
-	return slices.DeleteFunc(places, func(reports.Place) bool { return l.lags() }), err
+func (l *lagging) Due(ctx context.Context, lane string, now time.Time, limit int) iter.Seq2[[]reports.Place, error] {
+	return func(yield func([]reports.Place, error) bool) {
+		for places, err := range l.Table.Due(ctx, lane, now, limit) {
+			if !yield(slices.DeleteFunc(places, func(reports.Place) bool { return l.lags() }), err) {
+				return
+			}
+		}
+	}
+}
+
+// Lease is not obeyed each time: a lease spares work, and the invariants hold without it.
+func (l *lagging) Lease(ctx context.Context, p reports.Place, holder string, now, until time.Time) (bool, error) {
+	leased, err := l.Table.Lease(ctx, p, holder, now, until)
+	return leased || err == nil && l.lags(), err
 }
 
 // note logs an event. It is called under mu.

@@ -3,6 +3,7 @@ package reporting_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 	"sync"
@@ -357,6 +358,56 @@ func TestSubmit_PauseEndsItBeforeTheNextCall(t *testing.T) {
 				billed--
 			}
 			want(t, "billed", strconv.Itoa(len(strings.Fields(w.Billed()))), strconv.Itoa(billed))
+		})
+	}
+}
+
+// pages is a table whose lanes are read hour by hour.
+type pages struct{ *table.Table }
+
+func (p pages) Due(ctx context.Context, lane string, now time.Time, _ int) iter.Seq2[[]reports.Place, error] {
+	return p.Table.Due(ctx, lane, now, 1)
+}
+
+// What a newer version has left in a lane, as after a rollback, keeps its place before all others:
+// what is behind it is sent.
+func TestSubmit_SendsWhatIsBehindHoursThatCantBeRead(t *testing.T) {
+	t.Parallel()
+	for name, newer := range map[string]func(*crowd, reports.Place){
+		"hours": func(c *crowd, p reports.Place) {
+			c.SetText("ORG#acme#BILL#"+string(p.Entitlement), "HOUR#"+p.Hour.Format("2006-01-02T15"), "newer", "1")
+		},
+		"entitlements": func(c *crowd, p reports.Place) {
+			c.SetText("ORG#acme", "ENTITLEMENT#"+string(p.Entitlement), "entitlement", `{"newer":1}`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCrowd(t, 4)
+			worker := c.Worker(pages{c.Table})
+			for i := range 4 {
+				if err := worker.Plan(t.Context(), reports.Place{Organization: worldtest.Org, Entitlement: entitlementOf(i), Hour: rt.Hour}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			lane := c.Hour(entitlementOf(0), rt.Hour).Sealed.Lane
+			read := 0
+			for page, err := range worker.Store.Due(t.Context(), lane, c.Now(), 1) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, p := range page {
+					if read++; read != 3 { // all but the third
+						newer(c, p)
+					}
+				}
+			}
+			if err := worker.Submit(t.Context(), lane); err != nil {
+				t.Fatal(err)
+			}
+			c.billed(t, 1)
+			want(t, "hours", strconv.Itoa(read), "4")
+			want(t, "counted", strconv.Itoa(c.Log.Count(reporting.EventUnknownVersion)), "3")
 		})
 	}
 }

@@ -42,6 +42,10 @@ const (
 	sealWithin = 5 * time.Second
 	// minWrite is how much of that a write gets at least.
 	minWrite = time.Second
+	// leaseTime is how long a lease lasts if the context has no deadline: the time of a function.
+	leaseTime = 2 * time.Minute
+	// endLeaseTime bounds the end of a lease: a hint has to be enqueued after it.
+	endLeaseTime = 2 * time.Second
 )
 
 // Plan opens, seals and applies the hour of a place, as far as it is due. Then it moves on the
@@ -49,10 +53,12 @@ const (
 // adopted.
 //
 // An hour of more groups than fit in the context's time is continued by another Plan, which Plan
-// enqueues. If the gate closes meanwhile, Plan claims, seals and moves on nothing more.
+// enqueues. If the gate closes meanwhile, Plan claims, seals and moves on nothing more. An hour of
+// several lists of candidates is left to the Plan that has leased it.
 func (w *Worker) Plan(ctx context.Context, p reports.Place) error {
 	pl := planning{Worker: w, place: p}
 	err := pl.plan(w.noticing(ctx))
+	pl.endLease(ctx) // before another Plan begins
 	switch {
 	case errors.Is(err, errClosed):
 		return nil
@@ -74,6 +80,9 @@ func (pl *planning) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if leased, err := pl.lease(ctx, h); !leased || err != nil {
+		return err
+	}
 	if h != nil && h.State == reports.StateDecided {
 		return pl.Settle(ctx, h) // if groups wait too, the next Schedule finds them
 	}
@@ -86,6 +95,9 @@ func (pl *planning) plan(ctx context.Context) error {
 	late := h != nil && h.State != reports.StateOpen
 	if h == nil {
 		if h, err = pl.open(ctx); h == nil || err != nil {
+			return err
+		}
+		if leased, err := pl.lease(ctx, h); !leased || err != nil {
 			return err
 		}
 	}
@@ -133,6 +145,47 @@ type planning struct {
 	doubt      string               // why the hour is sealed in doubt; empty if it is not
 	progressed atomic.Bool          // a group was moved on or failed
 	failedAt   time.Time            // of groups that fail: the same if the write is repeated
+	holder     string               // the name under which it has leased the hour
+}
+
+// lease takes an hour of several lists of candidates that are to be claimed or applied, so that
+// other Plans, which each Schedule asks for, do not do the same. It returns false if another Plan
+// has it.
+//
+// It spares work and guards nothing: a worker that sleeps may still write when its lease is over. A
+// lease ends with the time that its Plan has, so that a crash delays the hour by no more.
+func (pl *planning) lease(ctx context.Context, h *reports.Hour) (bool, error) {
+	if h == nil || h.Parts <= 1 || h.State != reports.StateOpen && h.State != reports.StateDecided {
+		return true, nil
+	}
+	lasts := leaseTime
+	if deadline, ok := ctx.Deadline(); ok {
+		lasts = time.Until(deadline)
+	}
+	now := pl.Now()
+	pl.holder = randomName() // it is leased also if the response is lost
+	leased, err := pl.Store.Lease(ctx, pl.place, pl.holder, now, now.Add(lasts))
+	if err != nil {
+		pl.Log.WarnContext(ctx, "an hour is not leased", at(pl.place), "error", err.Error())
+		return true, nil
+	}
+	return leased, nil
+}
+
+// endLease ends the lease of this Plan, if it has one. If that fails, it ends by itself.
+func (pl *planning) endLease(ctx context.Context) {
+	if pl.holder == "" {
+		return
+	}
+	until := time.Now().Add(endLeaseTime)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
+		until = deadline
+	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), until) // also if the program ends
+	defer cancel()
+	if err := pl.Store.EndLease(ctx, pl.place, pl.holder); err != nil {
+		pl.Log.WarnContext(ctx, "a lease is not ended", at(pl.place), "error", err.Error())
+	}
 }
 
 // errClosed is the error of a Plan that the gate has closed for.
@@ -229,7 +282,7 @@ func (pl *planning) open(ctx context.Context) (*reports.Hour, error) {
 func (pl *planning) create(ctx context.Context, ids []metering.GroupID) (*reports.Hour, error) {
 	h := reports.OpenHour(pl.place.Organization, pl.place.Entitlement, pl.place.Hour)
 	lists := slices.Collect(slices.Chunk(ids, cmp.Or(pl.MaxCandidates, 5000)))
-	h.Opened, h.Opener, h.Parts = pl.Now().UTC().Truncate(time.Millisecond), newOpener(), len(lists)
+	h.Opened, h.Opener, h.Parts = pl.Now().UTC().Truncate(time.Millisecond), randomName(), len(lists)
 	switch err := pl.Store.Open(ctx, &h, lists); {
 	case errors.Is(err, reports.ErrChanged):
 		return pl.Store.Hour(ctx, pl.place)
@@ -240,7 +293,8 @@ func (pl *planning) create(ctx context.Context, ids []metering.GroupID) (*report
 	return &h, nil
 }
 
-func newOpener() string {
+// randomName returns a name that nothing else has.
+func randomName() string {
 	var random [8]byte
 	cryptorand.Read(random[:]) // never fails
 	return hex.EncodeToString(random[:])

@@ -144,6 +144,134 @@ func TestPlan_ContinuesWhenItsTimeIsOver(t *testing.T) {
 	want(t, "billed", w.Billed(), "d0=6")
 }
 
+// leased is a table and a queue that look at whether the hour of a place is leased: while a Plan
+// claims it has to be, and not any more once a hint says that another Plan may continue.
+type leased struct {
+	*table.Table
+	reporting.Queue
+	w               *worldtest.World
+	place           reports.Place
+	claims, hinted  int
+	unleased, taken int
+}
+
+// free reports whether another Plan may lease the hour, by a lease that ends at once.
+func (l *leased) free(ctx context.Context) bool {
+	free, err := l.Lease(ctx, l.place, "another", l.w.Now(), l.w.Now())
+	return free || err != nil
+}
+
+func (l *leased) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID, now, reportBy time.Time) (*reports.Member, error) {
+	l.claims++
+	if l.free(ctx) {
+		l.unleased++
+	}
+	return l.Table.Claim(ctx, h, id, now, reportBy)
+}
+
+func (l *leased) Enqueue(ctx context.Context, hints ...reporting.Hint) error {
+	l.hinted++
+	if hints[0].Place == l.place && hints[0].Lane == "" && !l.free(ctx) {
+		l.taken++
+	}
+	return l.Queue.Enqueue(ctx, hints...)
+}
+
+// A Plan leases an hour before it claims, whether it has opened it or not, and ends the lease
+// before it enqueues a hint for the next one.
+func TestPlan_LeasesAnHourWhileItWorksOnIt(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	for range 3 {
+		w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	}
+	w.Set(closed)
+	p := reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}
+	l := &leased{Table: w.Table, Queue: w.Queue, w: w, place: p}
+	worker := w.Worker(l)
+	worker.MaxCandidates, worker.Queue = 1, l
+	for range 3 {
+		if err := worker.Plan(hurried{t.Context()}, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(t, "claims, and those without a lease", fmt.Sprint(l.claims, l.unleased), "3 0")
+	want(t, "hints, and those before the end of a lease", fmt.Sprint(l.hinted, l.taken), "3 0")
+}
+
+// unleasable is a table that can write no lease.
+type unleasable struct{ *table.Table }
+
+func (unleasable) Lease(context.Context, reports.Place, string, time.Time, time.Time) (bool, error) {
+	return false, metering.Errorf(metering.Unavailable, "throttled")
+}
+
+func TestPlan_WorksWithoutALease(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	w.Report(worldtest.OnAWS, rt.Hour, "d0 2")
+	w.Set(closed)
+	worker := w.Worker(unleasable{w.Table})
+	worker.MaxCandidates = 1
+	w.WorkBy(worker)
+	want(t, "billed", w.Billed(), "d0=3")
+}
+
+// Each Schedule asks for a Plan of an hour that takes longer. While one works on it, the others
+// leave it alone, but not for ever.
+func TestPlan_LeavesAnHourToThePlanThatHasLeasedIt(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	for range 3 {
+		w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	}
+	w.Set(closed)
+	p := reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}
+	worker := w.Worker(w.Table)
+	worker.MaxCandidates = 1
+	plan := func() (done bool) {
+		t.Helper()
+		before := w.Hour(p.Entitlement, p.Hour)
+		if err := worker.Plan(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		after := w.Hour(p.Entitlement, p.Hour)
+		return before == nil || after.State != before.State
+	}
+	leave := func(state reports.State) {
+		t.Helper()
+		want(t, "state", string(w.Hour(p.Entitlement, p.Hour).State), string(state))
+		if leased, err := w.Table.Lease(t.Context(), p, "another", w.Now(), w.Now().Add(time.Minute)); err != nil || !leased {
+			t.Fatalf("%s: the Plan before has not ended its lease: %v", state, err)
+		}
+		if plan() {
+			t.Errorf("%s: Plan works on an hour that another one has", state)
+		}
+		if h, enqueued := w.Queue.Next(); enqueued {
+			t.Errorf("%s: %+v is enqueued", state, h)
+		}
+		w.Set(w.Now().Add(time.Minute))
+	}
+	if err := worker.Plan(hurried{t.Context()}, p); err != nil { // it opens the hour, and claims one group
+		t.Fatal(err)
+	}
+	w.Queue.Next()
+	leave(reports.StateOpen)
+	if !plan() {
+		t.Fatal("an OPEN hour is not leased when the other's time is over")
+	}
+	hint, _ := w.Queue.Next()
+	if err := worker.Submit(t.Context(), hint.Lane); err != nil {
+		t.Fatal(err)
+	}
+	w.Queue.Next()
+	leave(reports.StateDecided)
+	w.WorkBy(worker)
+	want(t, "outcome", outcome(w, worldtest.OnAWS, rt.Hour, "d0"), "SETTLED ACCEPTED RESPONSE")
+	want(t, "billed", w.Billed(), "d0=3")
+}
+
 // Half of the groups of an hour are REPORT_FAILED when an operator says that their record was
 // billed: all of them get their status again.
 func TestPlan_AppliesTheFirstListsAgainAfterAResolve(t *testing.T) {

@@ -16,6 +16,8 @@ import (
 const (
 	// scheduleMargin is what Schedule leaves of its time for what it has seen: the alarms' gauges.
 	scheduleMargin = 15 * time.Second
+	// olderMargin is what is left for the hints of older usage: some 100,000.
+	olderMargin = 15 * time.Second
 	// hintsAtOnce is how many hints are enqueued together.
 	hintsAtOnce = 100
 	// maxDeadlines bounds how many entitlements are read for the deadlines of their oldest hours:
@@ -29,9 +31,10 @@ const (
 // Schedule looks for all work that is due and enqueues hints. It returns what it has seen. It needs
 // no memory: what a crash or a lost hint has left is found again.
 //
-// It begins with what is sealed, which is of few lanes: its time may end before it has enqueued
-// hints for all places. Then the error says how many it has not, and the next run begins again with
-// the oldest.
+// It begins with what is sealed, which is of few lanes, and goes on with what each marketplace
+// still takes: its time may end before it has enqueued hints for all places. Then the error says
+// how many it has not, and the next run begins again. What is older comes last, and has
+// some of the time in any case: what only Google still takes, for a month, and what has to end.
 //
 // While workers are paused it enqueues nothing and only reports what waits.
 func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
@@ -49,11 +52,12 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 		hints = nil
 		return err
 	}
+	margin := scheduleMargin + olderMargin
 	enqueue := func(h Hint) error {
 		if closed {
 			return nil
 		}
-		if shortOf(ctx, scheduleMargin) {
+		if shortOf(ctx, margin) {
 			late++
 			return nil
 		}
@@ -87,13 +91,19 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 	if err := flush(); err != nil {
 		return seen, err
 	}
-	err = w.Store.EachPlace(ctx, metering.HourOf(now), func(p reports.Place) error {
-		seen.Places++
-		note(line{}, p)
-		return enqueue(Hint{Place: p})
-	})
-	if err != nil {
-		return seen, err
+	taken := metering.HourOf(now.Add(-metering.UsageWindow)) // the first hour of which each marketplace takes usage
+	for i, hours := range [][2]time.Time{{taken, metering.HourOf(now)}, {{}, taken.Add(-time.Hour)}} {
+		if i == 1 {
+			margin = scheduleMargin
+		}
+		err := w.Store.EachPlace(ctx, hours[0], hours[1], func(p reports.Place) error {
+			seen.Places++
+			note(line{}, p)
+			return enqueue(Hint{Place: p})
+		})
+		if err != nil {
+			return seen, err
+		}
 	}
 	if err := flush(); err != nil {
 		return seen, err

@@ -179,7 +179,7 @@ func TestSchedule_AnUnreadableEntitlementHidesNoOther(t *testing.T) {
 // endless is a table whose places are not read in time.
 type endless struct{ *table.Table }
 
-func (endless) EachPlace(context.Context, time.Time, func(reports.Place) error) error {
+func (endless) EachPlace(context.Context, time.Time, time.Time, func(reports.Place) error) error {
 	return context.DeadlineExceeded
 }
 
@@ -309,6 +309,35 @@ func TestSchedule_PausedOnlyReports(t *testing.T) {
 	counts := fmt.Sprint(hints, w.Log.Count(reporting.EventScheduled), w.Log.Count(reporting.EventGateClosed))
 	if seen.Places != 1 || seen.Closed.IsZero() || counts != "0 1 1" {
 		t.Errorf("%+v; hints, scheduled and gateClosed: %s", seen, counts)
+	}
+}
+
+// However much old usage waits that can't be reported, it is in no way of usage that has less time.
+func TestSchedule_BeginsWithWhatEachMarketplaceTakes(t *testing.T) {
+	t.Parallel()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	at := []time.Time{closed.Add(-40 * time.Hour), closed.Add(-25 * time.Hour), closed.Add(-24 * time.Hour), rt.Hour, closed.Add(time.Hour)}
+	for _, used := range at {
+		w.Report(worldtest.OnGoogle, used, "d0 1")
+	}
+	w.Set(closed)
+	seen, err := w.Worker(w.Table).Schedule(t.Context())
+	if err != nil || seen.Places != 4 || !seen.Oldest.Equal(metering.HourOf(at[0])) {
+		t.Errorf("%+v, %v", seen, err)
+	}
+	var hours []string
+	for hint, ok := w.Queue.Next(); ok; hint, ok = w.Queue.Next() {
+		hours = append(hours, fmt.Sprint(closed.Sub(hint.Place.Hour).Truncate(time.Hour).Hours()))
+	}
+	want(t, "hours before the schedule, by hint", strings.Join(hours, " "), "24 2 40 25")
+	// Old usage has some of the time in any case.
+	if _, err := w.Worker(w.Table).Schedule(hurried{t.Context()}); err == nil || !strings.Contains(err.Error(), "2 hints were not enqueued") {
+		t.Errorf("the error is %v", err)
+	}
+	for _, want := range at[:2] {
+		if hint, ok := w.Queue.Next(); !ok || !hint.Place.Hour.Equal(metering.HourOf(want)) {
+			t.Errorf("%+v, %t", hint, ok)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package reporting
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"time"
 
@@ -29,14 +30,14 @@ type Store interface {
 	Connection(ctx context.Context, org metering.OrgID, partner metering.Partner) (metering.Stored[metering.Connection], error)
 
 	// EachPlace calls take for each place that has groups which wait for it, or an hour which is
-	// OPEN or DECIDED, until that hour, this one included.
-	EachPlace(ctx context.Context, until time.Time, take func(reports.Place) error) error
+	// OPEN or DECIDED, between these hours, both included. A zero first hour is any.
+	EachPlace(ctx context.Context, first, last time.Time, take func(reports.Place) error) error
 	// EachSealed calls take for each sealed hour, lane by lane, those of a lane by their next
 	// attempt.
 	EachSealed(ctx context.Context, take func(lane string, next time.Time, p reports.Place) error) error
-	// Due returns the sealed hours of a lane whose next attempt is due, by next attempt, at most
-	// max.
-	Due(ctx context.Context, lane string, now time.Time, max int) ([]reports.Place, error)
+	// Due returns the sealed hours of a lane whose next attempt is due, by next attempt, in pages
+	// of at most max. The last one may be empty.
+	Due(ctx context.Context, lane string, now time.Time, max int) iter.Seq2[[]reports.Place, error]
 	// Waiting returns the groups that wait for a place, by their ids.
 	Waiting(ctx context.Context, p reports.Place) ([]metering.GroupID, error)
 
@@ -61,6 +62,10 @@ type Store interface {
 	// has its status of this version of the hour. PutAppliedLists notes it.
 	AppliedLists(ctx context.Context, h *reports.Hour) (int, error)
 	PutAppliedLists(ctx context.Context, h *reports.Hour, lists int) error
+	// Lease leases the hour of a place to the holder until that time. It returns false if it is
+	// leased to another one. EndLease ends the holder's lease.
+	Lease(ctx context.Context, p reports.Place, holder string, now, until time.Time) (bool, error)
+	EndLease(ctx context.Context, p reports.Place, holder string) error
 	// Ledger returns the ledger of an entitlement. One that was never written is empty.
 	Ledger(ctx context.Context, org metering.OrgID, entitlement metering.EntitlementID) (reports.Ledger, error)
 	// Write stores what a step has made of an hour, in one transaction. It returns

@@ -15,8 +15,11 @@ import (
 )
 
 const (
-	// maxDue is how many hours of a lane a Submit reads.
+	// maxDue is how many hours of a lane a Submit sends: more by less than a page.
 	maxDue = 200
+	// maxPages is how many pages of maxDue hours it reads. A page takes a second if each of its
+	// terms is looked at alone.
+	maxPages = 10
 	// sendMargin is what Submit leaves of its time when it begins a call, which takes 15 s at most.
 	sendMargin = 30 * time.Second
 )
@@ -32,63 +35,83 @@ func (w *Worker) Submit(ctx context.Context, lane string) error {
 	if closed, err := w.closed(ctx); closed || err != nil {
 		return err
 	}
-	places, err := w.Store.Due(ctx, lane, w.Now(), maxDue)
-	if err != nil || len(places) == 0 {
-		return err
-	}
-	stored, err := w.Store.Hours(ctx, places)
-	if err != nil {
-		return err
-	}
 	s := submission{Worker: w, lane: lane}
-	org := places[0].Organization
-	var ids []metering.EntitlementID
-	for _, p := range places {
-		h := stored[p]
-		if h == nil {
-			s.event(ctx, EventUnknownVersion, 1, at(p))
-			continue
-		}
-		if h.State != reports.StateSealed || h.Sealed.Lane != lane { // the index lags
-			continue
-		}
-		s.hours = append(s.hours, &sending{Hour: h, read: h})
-		ids = append(ids, p.Entitlement)
+	more, unread := s.find(ctx)
+	if len(s.hours) == 0 { // find has counted why
+		return unread
 	}
-	if len(s.hours) == 0 {
-		return nil
-	}
-	slices.Sort(ids)
-	if err := s.readTerms(ctx, org, slices.Compact(ids)); err != nil {
+	first := s.hours[0]
+	if err := s.connect(ctx, first.Organization, first.Sealed.Partner); err != nil {
 		return err
 	}
-	if len(s.hours) == 0 { // readTerms has counted why
-		return nil
-	}
-	if err := s.connect(ctx, org, s.hours[0].Sealed.Partner); err != nil {
-		return err
-	}
-	err = s.send(ctx)
-	if len(places) == maxDue && !s.stopped && s.wrote.Load() { // else another Submit would find the same
-		s.hints = append(s.hints, Hint{Lane: lane, Place: places[0]})
+	err := errors.Join(unread, s.send(ctx))
+	if more && !s.stopped && s.wrote.Load() { // else another Submit would find the same
+		s.hint(Hint{Lane: lane, Place: first.Place()})
 	}
 	s.hintPending()
 	return errors.Join(err, w.Queue.Enqueue(ctx, s.hints...))
 }
 
-// readTerms reads the schedules of the hours. If terms can't be read, the hours of those whose
-// terms can are sent all the same.
-func (s *submission) readTerms(ctx context.Context, org metering.OrgID, ids []metering.EntitlementID) error {
-	terms, err := s.readableTerms(ctx, org, ids)
-	if err != nil {
-		return err
+// find reads the hours of the lane that are due, at most maxDue, and returns whether there may be
+// more. Those that can't be read keep their place before others: it reads on behind them, up to
+// maxPages. What it has read before an error is sent.
+func (s *submission) find(ctx context.Context) (more bool, err error) {
+	var unreadable []reports.Place
+	defer func() {
+		if n := len(unreadable); n > 0 { // one line: it may be the whole lane
+			s.event(ctx, EventUnknownVersion, n, at(unreadable[0]))
+		}
+	}()
+	page := 0
+	for places, err := range s.Store.Due(ctx, s.lane, s.Now(), maxDue) {
+		if err != nil {
+			return false, err
+		}
+		stored, err := s.Store.Hours(ctx, places)
+		if err != nil {
+			return false, err
+		}
+		var hours []*sending
+		for _, p := range places {
+			switch h := stored[p]; {
+			case h == nil:
+				unreadable = append(unreadable, p)
+			case h.State == reports.StateSealed && h.Sealed.Lane == s.lane: // else the index lags
+				hours = append(hours, &sending{Hour: h, read: h})
+			}
+		}
+		if hours, err = s.withTerms(ctx, hours); err != nil {
+			return false, err
+		}
+		s.hours = append(s.hours, hours...)
+		if page++; len(s.hours) >= maxDue || page == maxPages {
+			return true, nil
+		}
 	}
-	s.hours = slices.DeleteFunc(s.hours, func(h *sending) bool { _, ok := terms[h.Entitlement]; return !ok })
-	for _, h := range s.hours {
+	return false, nil
+}
+
+// withTerms reads the schedules of hours of the lane. It returns those whose terms can be read:
+// they are sent, whatever the others have.
+func (s *submission) withTerms(ctx context.Context, hours []*sending) ([]*sending, error) {
+	if len(hours) == 0 {
+		return nil, nil
+	}
+	ids := make([]metering.EntitlementID, len(hours))
+	for i, h := range hours {
+		ids[i] = h.Entitlement
+	}
+	slices.Sort(ids)
+	terms, err := s.readableTerms(ctx, hours[0].Organization, slices.Compact(ids))
+	if err != nil {
+		return nil, err
+	}
+	hours = slices.DeleteFunc(hours, func(h *sending) bool { _, ok := terms[h.Entitlement]; return !ok })
+	for _, h := range hours {
 		h.schedule = reports.ScheduleBy(terms[h.Entitlement])
 		h.schedule.Partner = h.Sealed.Partner // as it was sealed
 	}
-	return nil
+	return hours, nil
 }
 
 // submission is one Submit.

@@ -36,6 +36,8 @@ const (
 	attrBillable = "billable"
 	attrLedger   = "ledger"
 	attrCalls    = "calls"
+	attrHolder   = "holder" // of a lease, with its end
+	attrUntil    = "until"
 )
 
 const (

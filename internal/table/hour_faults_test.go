@@ -160,6 +160,30 @@ func hourWrites(t *testing.T) []hourWrite {
 			},
 			nil,
 		},
+		{
+			"lease", opened,
+			func(ctx context.Context, tbl *table.Table, h *reports.Hour) error {
+				leased, err := tbl.Lease(ctx, h.Place(), "mine", now, now.Add(time.Hour))
+				if err == nil && !leased {
+					err = errors.New("it is not leased")
+				}
+				return err
+			},
+			func(t *testing.T, tbl *table.Table, h *reports.Hour) bool { return !isFree(t, tbl, h) },
+			nil,
+		},
+		{
+			"end of a lease",
+			func(t *testing.T, tbl *table.Table, h *reports.Hour) {
+				opened(t, tbl, h)
+				leases(t, tbl, h, "mine", now, now.Add(time.Hour))
+			},
+			func(ctx context.Context, tbl *table.Table, h *reports.Hour) error {
+				return tbl.EndLease(ctx, h.Place(), "mine")
+			},
+			isFree,
+			nil,
+		},
 	}
 }
 
@@ -237,6 +261,55 @@ func TestHourWrites_SurviveEachFault(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func leases(t *testing.T, tbl *table.Table, h *reports.Hour, holder string, now, until time.Time) bool {
+	t.Helper()
+	leased, err := tbl.Lease(t.Context(), h.Place(), holder, now, until)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leased
+}
+
+// isFree reports whether another holder may lease the hour, by a lease that ends at once.
+func isFree(t *testing.T, tbl *table.Table, h *reports.Hour) bool {
+	t.Helper()
+	return leases(t, tbl, h, "another", now, now)
+}
+
+// An hour is leased to one holder, until that ends it or its time is over.
+func TestLease_IsOfOneHolder(t *testing.T) {
+	t.Parallel()
+	tbl := tabletest.New(t)
+	h, other := openHour("e"), openHour("another entitlement")
+	steps := []struct {
+		what, holder string
+		of           *reports.Hour
+		at           time.Time
+		want         bool
+	}{
+		{"the first", "mine", h, now, true},
+		{"another holder", "yours", h, now, false},
+		{"the same holder", "mine", h, now.Add(time.Minute), true},
+		{"before the end of the second", "yours", h, now.Add(time.Minute + time.Hour - time.Millisecond), false},
+		{"another hour", "yours", other, now, true},
+		{"at its end", "yours", h, now.Add(time.Minute + time.Hour), true},
+		{"the first holder after it", "mine", h, now.Add(time.Minute + time.Hour), false},
+	}
+	for _, s := range steps {
+		if got := leases(t, tbl, s.of, s.holder, s.at, s.at.Add(time.Hour)); got != s.want {
+			t.Errorf("%s: %t, want %t", s.what, got, s.want)
+		}
+	}
+	for _, holder := range []string{"mine", "nobody", "yours"} {
+		if err := tbl.EndLease(t.Context(), other.Place(), holder); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := isFree(t, tbl, other), holder == "yours"; got != want {
+			t.Errorf("after its end by %s: free %t, want %t", holder, got, want)
+		}
 	}
 }
 
@@ -320,13 +393,15 @@ func TestHourWrites_ConflictIsAChange(t *testing.T) {
 				t.Error(err)
 			}
 			r.Body = io.NopCloser(bytes.NewReader(body))
-			if bytes.Contains(body, []byte(`"SK":{"S":"HOUR#2026-06-15T10"}`)) || bytes.Contains(body, []byte("#SUM#")) || bytes.Contains(body, []byte("#BILLABLE#")) || bytes.Contains(body, []byte("#APPLIED")) {
-				return kindNamed("in conflict").Of(r)
+			for _, part := range []string{`"SK":{"S":"HOUR#2026-06-15T10"}`, "#SUM#", "#BILLABLE#", "#APPLIED", "#LEASE"} {
+				if bytes.Contains(body, []byte(part)) {
+					return kindNamed("in conflict").Of(r)
+				}
 			}
 			return nil
 		})
 		err := w.write(t.Context(), through, h)
-		if w.what == "sum" || w.what == "billable records" || w.what == "applied lists" { // they are not of a transaction
+		if slices.Contains([]string{"sum", "billable records", "applied lists", "lease", "end of a lease"}, w.what) { // they are not of a transaction
 			if metering.CodeOf(err) != metering.Unavailable {
 				t.Errorf("%s: %v", w.what, err)
 			}
@@ -681,6 +756,11 @@ func TestHour_Units(t *testing.T) {
 		{"billable records", "0 read, 1 write", func(ctx context.Context) error { return tbl.PutBillable(ctx, open, 0, reports.NewBillable()) }},
 		{"applied lists", "0 read, 1 write", func(ctx context.Context) error { return tbl.PutAppliedLists(ctx, open, 1) }},
 		{"applied lists again", "1 read, 0 write", func(ctx context.Context) error { _, err := tbl.AppliedLists(ctx, open); return err }},
+		{"a lease", "0 read, 1 write", func(ctx context.Context) error {
+			_, err := tbl.Lease(ctx, open.Place(), "mine", now, now.Add(time.Hour))
+			return err
+		}},
+		{"the end of a lease", "0 read, 1 write", func(ctx context.Context) error { return tbl.EndLease(ctx, open.Place(), "mine") }},
 		{"billable records again", "1 read, 0 write", func(ctx context.Context) error { _, err := tbl.Billable(ctx, open, 0); return err }},
 		{"candidates", "2 read, 0 write", func(ctx context.Context) error { _, err := tbl.Candidates(ctx, open, 0); return err }},
 		{"an open hour", "1 read, 0 write", func(ctx context.Context) error { _, err := tbl.Hour(ctx, open.Place()); return err }},

@@ -33,6 +33,7 @@ func TestPlaceOf_InvertsTheKeysOfAnHour(t *testing.T) {
 			{pk, sumKey(p.Hour, 3)},
 			{pk, billableKey(p.Hour, 3)},
 			{pk, appliedKey(p.Hour)},
+			{pk, leaseKey(p.Hour)},
 			{pk, callsKey(p.Hour, 2)},
 			{orgKey(p.Organization), groupKey(metering.GroupID(p.Entitlement))},
 			{orgKey(p.Organization), sk},

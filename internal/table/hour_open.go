@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -169,4 +170,33 @@ func (t *Table) PutAppliedLists(ctx context.Context, h *reports.Hour, lists int)
 	item := itemKey(billKey(h.Organization, h.Entitlement), appliedKey(h.Start))
 	item[attrVersion], item[attrLists] = number(strconv.Itoa(h.Version)), number(strconv.Itoa(lists))
 	return t.putPieces(ctx, "note how far a report is applied", []map[string]types.AttributeValue{item})
+}
+
+// Lease leases the hour of a place to the holder until that time, to the millisecond. It returns
+// false if it is leased to another one. A holder may lease again.
+//
+//	UpdateItem   1 write unit, whether it is leased or not
+func (t *Table) Lease(ctx context.Context, p reports.Place, holder string, now, until time.Time) (bool, error) {
+	u := newUpdate()
+	u.set(attrHolder, text(holder))
+	u.set(attrUntil, text(metering.FormatTime(until)))
+	end, by := u.name(attrUntil), u.name(attrHolder)
+	condition := fmt.Sprintf("attribute_not_exists(%s) OR %s <= %s OR %s = %s",
+		end, end, u.value(text(metering.FormatTime(now))), by, u.value(text(holder)))
+	key := itemKey(billKey(p.Organization, p.Entitlement), leaseKey(p.Hour))
+	_, leased, err := t.updateItem(ctx, "lease an hour", u.blind(ctx, t.name, key, condition))
+	return leased, err
+}
+
+// EndLease ends the holder's lease of the hour of a place. It does nothing if the holder has none.
+//
+//	UpdateItem   1 write unit
+func (t *Table) EndLease(ctx context.Context, p reports.Place, holder string) error {
+	u := newUpdate()
+	u.remove(attrHolder)
+	u.remove(attrUntil)
+	key := itemKey(billKey(p.Organization, p.Entitlement), leaseKey(p.Hour))
+	condition := u.name(attrHolder) + " = " + u.value(text(holder))
+	_, _, err := t.updateItem(ctx, "end a lease", u.blind(ctx, t.name, key, condition))
+	return err
 }

@@ -125,6 +125,8 @@ func billableKey(hour time.Time, part int) string {
 
 func appliedKey(hour time.Time) string { return hourKey(hour) + "#APPLIED" }
 
+func leaseKey(hour time.Time) string { return hourKey(hour) + "#LEASE" }
+
 func callsPrefix(hour time.Time) string { return hourKey(hour) + "#CALLS#" }
 
 // callsKey is the sort key of the calls that the step to that version of the hour has stored.

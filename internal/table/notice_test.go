@@ -105,12 +105,17 @@ func TestNotice_OfUnknownEntries(t *testing.T) {
 		name, want string
 		read       func() error
 	}{
-		{"EachPlace", "unknown 7", func() error { return w.EachPlace(ctx, now, func(reports.Place) error { return nil }) }},
+		{"EachPlace", "unknown 7", func() error { return w.EachPlace(ctx, time.Time{}, now, func(reports.Place) error { return nil }) }},
 		{"Waiting", "unknown 3", func() error { _, err := w.Waiting(ctx, p); return err }},
 		{"EachSealed", "unknown 1 GROUP#u9", func() error {
 			return w.EachSealed(ctx, func(string, time.Time, reports.Place) error { return nil })
 		}},
-		{"Due", "unknown 1 GROUP#u9", func() error { _, err := w.Due(ctx, "a", now, 10); return err }},
+		{"Due", "unknown 1 GROUP#u9", func() error {
+			for _, err := range w.Due(ctx, "a", now, 10) {
+				return err
+			}
+			return nil
+		}},
 		{"EachUnreconciled", "unknown 1 GROUP#u8", func() error {
 			return w.EachUnreconciled(ctx, func(reports.Day) error { return nil })
 		}},

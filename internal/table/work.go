@@ -63,15 +63,15 @@ func (e *workEntry) sendsNext() (lane string, next time.Time, p reports.Place, o
 }
 
 // EachPlace calls take for each place that has groups which wait for it, or an hour which is OPEN
-// or DECIDED, until that hour, this one included. The calls follow each other, in no order. Entries
-// that this version does not know are left alone, and noticed.
+// or DECIDED, between these hours, both included. A zero first hour is any. The calls follow each
+// other, in no order. Entries that this version does not know are left alone, and noticed.
 //
-//	Query  byWork, _work = WORK#<0 to 15>, _due up to the hour   16 at once, each 1 round trip, and
-//	                                                             more by the number of places
+//	Query  byWork, _work = WORK#<0 to 15>, _due of the hours   16 at once, each 1 round trip, and
+//	                                                           more by the number of places
 //
 // What waits for one place may be a million groups: a page that holds one place alone is the last
 // of that place that is read. The index lags: a place may be missing, or be called for in vain.
-func (t *Table) EachPlace(ctx context.Context, until time.Time, take func(reports.Place) error) error {
+func (t *Table) EachPlace(ctx context.Context, first, last time.Time, take func(reports.Place) error) error {
 	caller := ctx
 	scans, ctx := errgroup.WithContext(ctx)
 	var mu sync.Mutex // the calls of take follow each other
@@ -84,9 +84,13 @@ func (t *Table) EachPlace(ctx context.Context, until time.Time, take func(report
 		}
 		return take(p)
 	}
+	from := "0"
+	if !first.IsZero() {
+		from = hourText(first)
+	}
 	for shard := range workShards {
 		scans.Go(func() error {
-			return t.scanPlaces(ctx, workPrefix+strconv.Itoa(shard), hourText(until)+afterSeparator, one, &unknown[shard])
+			return t.scanPlaces(ctx, workPrefix+strconv.Itoa(shard), from, hourText(last)+afterSeparator, one, &unknown[shard])
 		})
 	}
 	err := scans.Wait()
@@ -131,8 +135,8 @@ const (
 )
 
 // scanPlaces is EachPlace in one partition.
-func (t *Table) scanPlaces(ctx context.Context, partition, to string, take func(reports.Place) error, unknown *unknownEntries) error {
-	from, limit := "0", int32(minWorkPage)
+func (t *Table) scanPlaces(ctx context.Context, partition, from, to string, take func(reports.Place) error, unknown *unknownEntries) error {
+	limit := int32(minWorkPage)
 	var start map[string]types.AttributeValue
 	var last reports.Place
 	for {
@@ -229,31 +233,34 @@ func (t *Table) workPage(ctx context.Context, partition, condition string, value
 	return entries, page.LastEvaluatedKey, nil
 }
 
-// Due returns the sealed hours of a lane whose next attempt is due, by next attempt, at most max.
+// Due returns the sealed hours of a lane whose next attempt is due, by next attempt, in pages of at
+// most max. The last one may be empty.
 //
-//	Query  byWork, _work = SEND#<by lane>, _due of the lane up to now   1 round trip
-func (t *Table) Due(ctx context.Context, lane string, now time.Time, max int) ([]reports.Place, error) {
-	var (
-		places  []reports.Place
-		unknown unknownEntries
-		start   map[string]types.AttributeValue
-	)
+//	Query  byWork, _work = SEND#<by lane>, _due of the lane up to now   each page 1 round trip
+func (t *Table) Due(ctx context.Context, lane string, now time.Time, max int) iter.Seq2[[]reports.Place, error] {
 	values := map[string]string{":from": sendLane(lane), ":to": sendLane(lane) + metering.FormatTime(now) + afterSeparator}
-	for {
-		entries, next, err := t.workPage(ctx, sendKey(lane), "#due BETWEEN :from AND :to", values, int32(min(max-len(places), maxWorkPage)), start) //nolint:gosec // at most maxWorkPage
-		if err != nil {
-			return nil, err
-		}
-		for i := range entries {
-			if _, _, p, ok := entries[i].sendsNext(); ok {
-				places = append(places, p)
-			} else {
-				unknown.add(&entries[i])
+	limit := int32(min(max, maxWorkPage)) //nolint:gosec // at most maxWorkPage
+	return func(yield func([]reports.Place, error) bool) {
+		var unknown unknownEntries
+		defer func() { noticeUnknown(ctx, []unknownEntries{unknown}) }()
+		var start map[string]types.AttributeValue
+		for {
+			entries, next, err := t.workPage(ctx, sendKey(lane), "#due BETWEEN :from AND :to", values, limit, start)
+			if err != nil {
+				yield(nil, err)
+				return
 			}
-		}
-		if start = next; start == nil || len(places) >= max {
-			noticeUnknown(ctx, []unknownEntries{unknown})
-			return places, nil
+			var places []reports.Place
+			for i := range entries {
+				if _, _, p, ok := entries[i].sendsNext(); ok {
+					places = append(places, p)
+				} else {
+					unknown.add(&entries[i])
+				}
+			}
+			if start = next; !yield(places, nil) || start == nil {
+				return
+			}
 		}
 	}
 }

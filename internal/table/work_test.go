@@ -59,10 +59,15 @@ func groups(p reports.Place, n int) [][4]string {
 	return entries
 }
 
-func (w *waiting) places(until time.Time) []reports.Place {
+func (w *waiting) places(last time.Time) []reports.Place {
+	w.Helper()
+	return w.placesBetween(time.Time{}, last)
+}
+
+func (w *waiting) placesBetween(first, last time.Time) []reports.Place {
 	w.Helper()
 	var places []reports.Place
-	if err := w.EachPlace(w.Context(), until, func(p reports.Place) error {
+	if err := w.EachPlace(w.Context(), first, last, func(p reports.Place) error {
 		places = append(places, p)
 		return nil
 	}); err != nil {
@@ -81,7 +86,7 @@ func sorted(places []reports.Place) []reports.Place {
 func TestEachPlace_CallsForEachOnce(t *testing.T) {
 	t.Parallel()
 	w := newWaiting(t)
-	var want []reports.Place
+	var want, second []reports.Place
 	names := []string{"e", "e#", "e$", "e\"", "e%", "e%h", "e1", "e10", "e1#x", "ü", "#", "%p"}
 	for _, org := range []string{"o", "o#e", "o$"} {
 		for _, entitlement := range names {
@@ -91,11 +96,15 @@ func TestEachPlace_CallsForEachOnce(t *testing.T) {
 				if hour < 2 {
 					want = append(want, p)
 				}
+				if hour == 1 {
+					second = append(second, p)
+				}
 			}
 		}
 	}
 	wantSame(t, sorted(want), w.places(now.Add(time.Hour)))
 	wantSame(t, []reports.Place(nil), w.places(now.Add(-time.Hour)))
+	wantSame(t, sorted(second), w.placesBetween(now.Add(time.Hour), now.Add(time.Hour)))
 }
 
 // A place with many groups costs a few small pages; the places after it are found.
@@ -111,7 +120,7 @@ func TestEachPlace_SkipsTheRestOfAPlace(t *testing.T) {
 	}
 	ctx, units := table.CountUnits(t.Context())
 	var places []reports.Place
-	if err := w.EachPlace(ctx, now.Add(24*time.Hour), func(p reports.Place) error {
+	if err := w.EachPlace(ctx, time.Time{}, now.Add(24*time.Hour), func(p reports.Place) error {
 		places = append(places, p)
 		return nil
 	}); err != nil {
@@ -184,7 +193,7 @@ func TestEachPlace_EndsWithTheFirstError(t *testing.T) {
 		w.put(groups(placeOf("o1", fmt.Sprint("e", i), now), 1)...)
 	}
 	failure, calls := errors.New("enough"), 0
-	err := w.EachPlace(t.Context(), now, func(reports.Place) error {
+	err := w.EachPlace(t.Context(), time.Time{}, now, func(reports.Place) error {
 		calls++
 		return failure
 	})
@@ -193,7 +202,7 @@ func TestEachPlace_EndsWithTheFirstError(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantUnavailable(t, w.EachPlace(ctx, now, func(reports.Place) error { return nil }))
+	wantUnavailable(t, w.EachPlace(ctx, time.Time{}, now, func(reports.Place) error { return nil }))
 }
 
 // Each request of the index may fail once, or for good.
@@ -205,13 +214,13 @@ func TestWork_UnderFaults(t *testing.T) {
 	w.put(send("lane", now, "e1"))
 	reads := map[string]func(tbl *table.Table) (int, error){
 		"places": func(tbl *table.Table) (n int, err error) {
-			return n, tbl.EachPlace(t.Context(), now, func(reports.Place) error { n++; return nil })
+			return n, tbl.EachPlace(t.Context(), time.Time{}, now, func(reports.Place) error { n++; return nil })
 		},
 		"sealed": func(tbl *table.Table) (n int, err error) {
 			return n, tbl.EachSealed(t.Context(), func(string, time.Time, reports.Place) error { n++; return nil })
 		},
 		"due": func(tbl *table.Table) (int, error) {
-			places, err := tbl.Due(t.Context(), "lane", now, 10)
+			places, err := due(tbl, "lane", now, 10)
 			return len(places), err
 		},
 		"waiting": func(tbl *table.Table) (int, error) {
@@ -297,20 +306,37 @@ func TestDue_HasWhatIsDueOfALane(t *testing.T) {
 	for i := range 200 {
 		w.put(send("many", now.Add(time.Duration(i-100)*time.Second), fmt.Sprintf("m%03d", i)))
 	}
-	places, err := w.Due(t.Context(), "a", now, 10)
+	places, err := due(w.Table, "a", now, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantSame(t, []reports.Place{placeOf("o1", "e4", now), placeOf("o1", "e1", now)}, places)
 	for max, want := range map[int]int{1: 1, 100: 100, 101: 101, 5000: 101} {
-		places, err := w.Due(t.Context(), "many", now, max)
-		if err != nil || len(places) != want || places[0] != placeOf("o1", "m000", now) {
-			t.Errorf("%d of %d: %v", len(places), want, err)
+		for page, err := range w.Due(t.Context(), "many", now, max) {
+			if err != nil || len(page) != want || page[0] != placeOf("o1", "m000", now) {
+				t.Errorf("%d of %d: %v", len(page), want, err)
+			}
+			break
+		}
+		all, err := due(w.Table, "many", now, max)
+		if err != nil || len(all) != 101 || all[100] != placeOf("o1", "m100", now) {
+			t.Errorf("pages of %d: %d, %v", max, len(all), err)
 		}
 	}
-	if places, err := w.Due(t.Context(), "a#", now.Add(-time.Millisecond), 10); err != nil || len(places) != 0 {
+	if places, err := due(w.Table, "a#", now.Add(-time.Millisecond), 10); err != nil || len(places) != 0 {
 		t.Errorf("%v, %v", places, err)
 	}
+}
+
+// due returns all pages of Due.
+func due(tbl *table.Table, lane string, now time.Time, max int) (places []reports.Place, err error) {
+	for page, err := range tbl.Due(context.Background(), lane, now, max) {
+		if err != nil {
+			return nil, err
+		}
+		places = append(places, page...)
+	}
+	return places, nil
 }
 
 func TestWaiting_HasAllPages(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/metering/reports"
 	"github.com/marketmeter/marketmeter/internal/reporting"
@@ -37,6 +39,10 @@ type noQueue struct{}
 
 func (noQueue) Enqueue(context.Context, ...reporting.Hint) error { return nil }
 
+// entitlementsAtOnce is of how many entitlements hours are abandoned at once. Each writes two
+// groups at once, as plan does, and most of the time none: it waits for reads.
+const entitlementsAtOnce = 4
+
 // resumeRestored abandons each hour before the floor that is not settled or that groups wait for,
 // and resumes if none is left.
 func resumeRestored(ctx context.Context, r *Request) (Result, error) {
@@ -61,17 +67,26 @@ func resumeRestored(ctx context.Context, r *Request) (Result, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, of := range places {
-			for _, a := range worker.Abandon(ctx, of, floor, reason) {
-				if a.Err != nil {
-					result.Failed = append(result.Failed, Abandoned{a.Organization, a.Entitlement, a.Hour, a.Err.Error()})
-				} else {
-					result.Abandoned++
-					again = true
+		abandoned := make([][]reporting.Abandoned, len(places))
+		all, within := errgroup.WithContext(ctx)
+		all.SetLimit(entitlementsAtOnce)
+		for i, of := range places {
+			all.Go(func() error {
+				if within.Err() == nil {
+					abandoned[i] = worker.Abandon(within, of, floor, reason)
 				}
-			}
-			if err := ctx.Err(); err != nil {
-				return nil, err
+				return within.Err()
+			})
+		}
+		if err := all.Wait(); err != nil {
+			return nil, err
+		}
+		for _, a := range slices.Concat(abandoned...) {
+			if a.Err != nil {
+				result.Failed = append(result.Failed, Abandoned{a.Organization, a.Entitlement, a.Hour, a.Err.Error()})
+			} else {
+				result.Abandoned++
+				again = true
 			}
 		}
 	}
@@ -88,7 +103,7 @@ func resumeRestored(ctx context.Context, r *Request) (Result, error) {
 // work returns the places that have work: those of each entitlement, in the order of their hours.
 func work(ctx context.Context, r *Request, now time.Time) (byEntitlement [][]reports.Place, err error) {
 	var places []reports.Place
-	err = r.Target.EachPlace(ctx, metering.HourOf(now), func(p reports.Place) error {
+	err = r.Target.EachPlace(ctx, time.Time{}, metering.HourOf(now), func(p reports.Place) error {
 		places = append(places, p)
 		return nil
 	})

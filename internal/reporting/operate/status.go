@@ -159,7 +159,7 @@ var endOfTime = time.Date(9999, 12, 31, 23, 0, 0, 0, time.UTC)
 
 func (r *reading) work(ctx context.Context, now time.Time) error {
 	var places []reports.Place
-	err := r.tbl.EachPlace(ctx, endOfTime, func(p reports.Place) error {
+	err := r.tbl.EachPlace(ctx, time.Time{}, endOfTime, func(p reports.Place) error {
 		if r.reads(p) {
 			places = append(places, p)
 		}
