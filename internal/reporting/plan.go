@@ -169,6 +169,9 @@ func (pl *planning) lease(ctx context.Context, h *reports.Hour) (bool, error) {
 		pl.Log.WarnContext(ctx, "an hour is not leased", at(pl.place), "error", err.Error())
 		return true, nil
 	}
+	if !leased {
+		pl.holder = ""
+	}
 	return leased, nil
 }
 

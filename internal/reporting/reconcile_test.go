@@ -594,7 +594,6 @@ func TestReconcile_TimeEndsInAnOrganization(t *testing.T) {
 // Read-backs that fail after a long time do not take the time of other organizations.
 func TestReconcile_ReadsBackNoMoreWhatFailsSlowly(t *testing.T) {
 	t.Parallel()
-	t.Parallel()
 	for _, c := range []struct {
 		slow            time.Duration
 		fails           int

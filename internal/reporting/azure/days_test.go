@@ -151,17 +151,21 @@ func TestReadBack_FailsWithoutAWholeResponse(t *testing.T) {
 // any other response.
 func TestReadBack_OfALongList(t *testing.T) {
 	b := rt.Start(t, sandbox.Options{})
-	var body strings.Builder
-	const rows = maxMeters
-	for i := range rows {
-		fmt.Fprintf(&body, `,{"usageDate":"2026-11-18T00:00:00Z","usageResourceId":"R%06d","dimension":"d%d","planId":"silver","reconStatus":"Accepted","submittedQuantity":1.5,"processedQuantity":1.5,"submittedCount":1}`, i/30, i%30)
+	list := func(resources int, more string) string {
+		var body strings.Builder
+		for i := range resources {
+			for dimension := range 30 {
+				fmt.Fprintf(&body, `,{"usageDate":"2026-11-18T00:00:00Z","usageResourceId":"R%06d","dimension":"d%d","reconStatus":"Accepted"%s}`, i, dimension, more)
+			}
+		}
+		return "[" + body.String()[1:] + "]"
 	}
-	read, err := of(b, &rt.Canned{Path: "/api/", Status: 200, Body: "[" + body.String()[1:] + "]"}).ReadBack(context.Background(), today)
-	if err != nil || len(read.Processed) != rows || len(read.Resources) != (rows+29)/30 || body.Len() < 20<<20 {
-		t.Errorf("%d bytes: %d meters of %d resources, %v", body.Len(), len(read.Processed), len(read.Resources), err)
+	body := list(1000, `,"submittedQuantity":1.5,"processedQuantity":1.5,"submittedCount":1,"offerName":"`+strings.Repeat("x", 500)+`"`)
+	read, err := of(b, &rt.Canned{Path: "/api/", Status: 200, Body: body}).ReadBack(context.Background(), today)
+	if err != nil || len(read.Processed) != 30_000 || len(read.Resources) != 1000 || len(body) < 18<<20 {
+		t.Errorf("%d bytes: %d meters of %d resources, %v", len(body), len(read.Processed), len(read.Resources), err)
 	}
-	body.WriteString(`,{"usageDate":"2026-11-18T00:00:00Z","usageResourceId":"more","dimension":"d0","reconStatus":"Accepted"}`)
-	_, err = of(b, &rt.Canned{Path: "/api/", Status: 200, Body: "[" + body.String()[1:] + "]"}).ReadBack(context.Background(), today)
+	_, err = of(b, &rt.Canned{Path: "/api/", Status: 200, Body: list(maxMeters/30+1, "")}).ReadBack(context.Background(), today)
 	if err == nil || !strings.Contains(err.Error(), "more than 200000") {
 		t.Errorf("one more: %v", err)
 	}
