@@ -1,6 +1,7 @@
 package reporting_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -28,6 +29,7 @@ type tableCopy struct {
 	ledgers map[metering.EntitlementID]reports.Ledger
 	kinds   map[string]reports.Kind                              // by recordKey: the first outcome
 	kept    map[metering.EntitlementID][]metering.MarketplaceIDs // of one that is DELETED, which no other may have
+	mapping map[string]string                                    // of the history
 }
 
 // seenGroup is the copy of a group.
@@ -38,6 +40,7 @@ type seenGroup struct {
 	inWork   bool
 	outcomes map[string]reports.Kind
 	claims   map[time.Time]claim // by hour
+	mapping  map[string]string   // of the history
 }
 
 // claim is what an hour took of a group.
@@ -46,13 +49,14 @@ type claim struct {
 	metered bool                         // its billable records count instead
 }
 
-func newCopy() *tableCopy {
+func newCopy(mapping map[string]string) *tableCopy {
 	return &tableCopy{
 		map[metering.GroupID]*seenGroup{},
 		map[reports.Place]*reports.Hour{},
 		map[metering.EntitlementID]reports.Ledger{},
 		map[string]reports.Kind{},
 		map[metering.EntitlementID][]metering.MarketplaceIDs{},
+		mapping,
 	}
 }
 
@@ -64,7 +68,7 @@ func (c *tableCopy) clone() *tableCopy {
 		clone.outcomes, clone.claims = maps.Clone(g.outcomes), maps.Clone(g.claims)
 		groups[id] = &clone
 	}
-	return &tableCopy{groups, maps.Clone(c.hours), maps.Clone(c.ledgers), maps.Clone(c.kinds), maps.Clone(c.kept)}
+	return &tableCopy{groups, maps.Clone(c.hours), maps.Clone(c.ledgers), maps.Clone(c.kinds), maps.Clone(c.kept), c.mapping}
 }
 
 // recordKey names the usage of a dimension in an hour of an entitlement.
@@ -87,13 +91,23 @@ func (c *tableCopy) sealed(key string) bool {
 	return false
 }
 
-// meters are the billable metrics of a history, each of which goes to the dimension of its name.
+// meters are the billable metrics of a history. Each goes to the dimension of its name, or to that
+// of a mapping which the history has from its beginning to its end.
 var meters = map[string]metering.AggregationType{
 	"d3": metering.AggregateMax, "d4": metering.AggregateLast, "d5": metering.AggregateUniqueCount, "d6": metering.AggregateSum, "d7": metering.AggregateCount,
 }
 
-// meterID is the id of the metric that goes to the dimension.
-func meterID(dimension string) string { return "metric-" + dimension }
+// mappings are those of which a history has one: metrics add to other metrics, and to records.
+var mappings = []map[string]string{nil, {"d6": "d7"}, {"d3": "d0", "d6": "d7"}, {"d4": "d6", "d5": "d6"}}
+
+// meterID is the id of the metric of that name.
+func meterID(name string) string { return "metric-" + name }
+
+// destination returns the dimension that a metric goes to.
+func destination(mapping map[string]string, id string) string {
+	name := strings.TrimPrefix(id, "metric-")
+	return cmp.Or(mapping[name], name)
+}
 
 // of reports whether the group is of the entitlement of a place.
 func (g *seenGroup) of(place reports.Place) bool {
@@ -110,7 +124,7 @@ func (g *seenGroup) dimensions(c claim) map[string]bool {
 		return all
 	}
 	for _, r := range g.MetaInfo.BillableRecords {
-		all[strings.TrimPrefix(r.Key, "metric-")] = true
+		all[destination(g.mapping, r.Key)] = true
 	}
 	return all
 }
@@ -178,6 +192,7 @@ func (h *history) followHour(who string, entitlement metering.EntitlementID, sk 
 		h.t.Errorf("the hour %s: %v, %v", sk, hour, err)
 		return
 	}
+	h.checkWork(hour, "ORG#"+string(worldtest.Org)+"#BILL#"+string(entitlement), sk)
 	before := h.hours[place]
 	h.hours[place] = hour
 	h.note("%s writes hour %s of %s: %s version %d%s", who, start.Format("15"), entitlement, hour.State, hour.Version, recordsText(hour))
@@ -194,6 +209,27 @@ func (h *history) followHour(who string, entitlement metering.EntitlementID, sk 
 				h.fail("1. %s of hour %s has changed", was.Dimension, start)
 			}
 		}
+	}
+}
+
+// checkWork checks of invariant 7 that an hour is in the index of work: one that is sealed by its
+// lane, one that is settled not at all, or by its trouble.
+func (h *history) checkWork(hour *reports.Hour, pk, sk string) {
+	out, err := h.client.GetItem(context.Background(), &dynamodb.GetItemInput{
+		TableName: &h.TableName, ConsistentRead: aws.Bool(true),
+		Key: map[string]types.AttributeValue{"PK": &types.AttributeValueMemberS{Value: pk}, "SK": &types.AttributeValueMemberS{Value: sk}},
+	})
+	if err != nil {
+		h.t.Error(err)
+		return
+	}
+	work := ""
+	if in, ok := out.Item["_work"].(*types.AttributeValueMemberS); ok {
+		work, _, _ = strings.Cut(in.Value, "#")
+	}
+	want := map[reports.State]string{reports.StateOpen: "WORK", reports.StateSealed: "SEND", reports.StateDecided: "WORK"}[hour.State]
+	if want != "" && work != want || want == "" && (work == "WORK" || work == "SEND") {
+		h.fail("7. hour %s is %s, and in the index of work as %q", sk, hour.State, work)
 	}
 }
 
@@ -228,7 +264,7 @@ func (h *history) followGroup(who, pk, sk string) {
 	}
 	g := h.groups[id]
 	if g == nil {
-		g = &seenGroup{claims: map[time.Time]claim{}}
+		g = &seenGroup{claims: map[time.Time]claim{}, mapping: h.mapping}
 		h.groups[id] = g
 	}
 	before := g.Status
@@ -303,17 +339,17 @@ func (c *tableCopy) aggregates(place reports.Place) map[string]*big.Rat {
 		}
 		return strings.Compare(a.ID, b.ID)
 	})
-	for dimension, aggregation := range meters {
+	for name, aggregation := range meters {
 		var records []metering.BillableRecord
 		for _, g := range metered {
 			for _, r := range g.MetaInfo.BillableRecords {
-				if r.Key == meterID(dimension) {
+				if r.Key == meterID(name) {
 					records = append(records, r)
 				}
 			}
 		}
 		if len(records) > 0 {
-			add(totals, dimension, aggregated(aggregation, records), 1)
+			add(totals, destination(c.mapping, name), aggregated(aggregation, records), 1)
 		}
 	}
 	return totals
@@ -518,8 +554,62 @@ func (h *history) billed() map[string]string {
 	return billed
 }
 
+// checkRequests checks invariant 1 at the marketplace: what is sent of a record is the same bytes
+// each time.
+func (h *history) checkRequests() {
+	requests, err := h.Requests()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	sent := map[string]string{}
+	for i := range requests {
+		var body struct{ UsageRecords, Request, Operations []json.RawMessage } // of each marketplace
+		if !slices.Contains([]string{"BatchMeterUsage", "batchUsageEvent", "report"}, requests[i].Operation) {
+			continue
+		}
+		if err := json.Unmarshal(requests[i].Body, &body); err != nil {
+			h.t.Fatal(err)
+		}
+		for _, record := range slices.Concat(body.UsageRecords, body.Request, body.Operations) {
+			h.sentRecords++
+			key, foreign := h.recordOf(record)
+			if before, again := sent[key]; again && !foreign && before != string(record) {
+				h.fail("1. %s is sent as %s, and was sent as %s", key, record, before)
+			}
+			sent[key] = string(record)
+		}
+	}
+}
+
+// recordOf returns what identifies a record that was sent, and whether another meter writes it too.
+func (h *history) recordOf(record []byte) (key string, foreign bool) {
+	var r struct {
+		Dimension, LicenseArn, ResourceID, ConsumerID string
+		Timestamp                                     float64
+		EffectiveStartTime, StartTime                 string
+		MetricValueSets                               []struct{ MetricName string }
+	}
+	if err := json.Unmarshal(record, &r); err != nil {
+		h.t.Fatal(err)
+	}
+	at := time.Unix(int64(r.Timestamp), 0).UTC()
+	if text := cmp.Or(r.EffectiveStartTime, r.StartTime); text != "" {
+		var err error
+		if at, err = time.Parse(time.RFC3339Nano, strings.TrimSuffix(text, "Z")+"Z"); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	for _, set := range r.MetricValueSets {
+		r.Dimension = set.MetricName[strings.LastIndex(set.MetricName, "/")+1:]
+	}
+	resource := cmp.Or(r.LicenseArn, r.ResourceID, r.ConsumerID)
+	key = resource + " " + recordKey(h.ownerOf(resource), metering.HourOf(at), r.Dimension)
+	return key, h.foreign[key]
+}
+
 // checkBill checks invariants 1 and 6 at the marketplace: it bills what is accepted, once.
 func (h *history) checkBill() {
+	h.checkRequests()
 	billed := h.billed()
 	h.checkRestored(billed)
 	for place, hour := range h.hours {

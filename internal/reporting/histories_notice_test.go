@@ -5,9 +5,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
 	"github.com/marketmeter/marketmeter/internal/metering/reports"
+	"github.com/marketmeter/marketmeter/internal/reporting"
+	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
 	"github.com/marketmeter/marketmeter/internal/reporting/worldtest"
 	"github.com/marketmeter/marketmeter/sandbox"
 )
@@ -19,17 +22,20 @@ func TestHistories_NoticeWhatIsWrong(t *testing.T) {
 	h := newHistory(t, rand.New(rand.NewPCG(seedOnAWS, 0)))
 	h.Change(func(c *sandbox.Catalog) { c.AWS.Products[0].Dimensions[1].Key = "gone" })
 	at, id := h.Now(), h.entities[0]
-	report := func(records ...metering.NewRecord) metering.GroupID {
-		groups, err := h.front.Report(t.Context(), worldtest.Org, &metering.Report{
-			Groups: []metering.NewGroup{{EntitlementID: string(id), Timestamp: &at, Records: records}}, Now: at,
-		})
+	reportGroup := func(g metering.NewGroup) metering.GroupID {
+		g.EntitlementID, g.Timestamp = string(id), &at
+		groups, err := h.front.Report(t.Context(), worldtest.Org, &metering.Report{Groups: []metering.NewGroup{g}, Now: at})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return metering.GroupID(groups[0].ID)
 	}
+	report := func(records ...metering.NewRecord) metering.GroupID {
+		return reportGroup(metering.NewGroup{Records: records})
+	}
 	reported := report(metering.NewRecord{Key: "d0", Quantity: "2.0000009"})
 	failed := report(metering.NewRecord{Key: "d0", Quantity: "0.7"}, metering.NewRecord{Key: "d1", Quantity: "4"})
+	metered := reportGroup(metering.NewGroup{BillableRecords: []metering.NewBillableRecord{{Key: meterID("d3"), Quantity: "4"}, {Key: meterID("d6"), Quantity: "2"}}})
 	h.calm()
 	h.settle()
 	if h.broken != "" || h.groups[reported].Status != metering.StatusReported || h.groups[failed].Status != metering.StatusReportFailed {
@@ -73,6 +79,8 @@ func TestHistories_NoticeWhatIsWrong(t *testing.T) {
 		"it is sent for another buyer":        {hour(func(s *reports.Sealed) { s.Marketplace = h.own[h.entities[1]][0] }), "1."},
 		"it is sent for another hour":         {hour(func(s *reports.Sealed) { s.From = s.From.Add(-1) }), "1."},
 		"it has another price":                {hour(func(s *reports.Sealed) { s.Records[0].UnitPrice = quantity }), "4."},
+		"metrics go to no other dimension":    {group(metered, func(g *seenGroup) { g.mapping = nil }), "hour"},
+		"the sum of a metric is left out":     {func() { h.mapping = nil }, "4."},
 		"it draws what there is not":          {hour(func(s *reports.Sealed) { s.Records[0].Drawn = metering.MustExact("1") }), "4."},
 	} {
 		whole := h.tableCopy
@@ -91,7 +99,22 @@ func TestHistories_NoticeWhatIsWrong(t *testing.T) {
 		}
 		h.tableCopy, h.broken = whole, ""
 	}
+	// A request with other bytes for a record that was sent.
+	r := rt.AWS("d0", "5")
+	r.IDs, r.Start, r.End = h.own[id][0], place.Hour, place.Hour.Add(time.Hour)
+	h.Marketplace("AWS").Send(t.Context(), []reporting.Record{r})
+	if h.checkRequests(); !strings.HasPrefix(h.broken, "1.") {
+		t.Errorf("other bytes: %q is noticed", h.broken)
+	}
+	// An hour that leaves the index before it is settled.
+	h.broken = ""
+	h.hours[place].Version = 0
+	h.SetText("ORG#"+string(worldtest.Org)+"#BILL#"+string(id), "HOUR#"+place.Hour.Format("2006-01-02T15"), "state", string(reports.StateDecided))
+	if h.followHour("nobody", id, "HOUR#"+place.Hour.Format("2006-01-02T15")); !strings.HasPrefix(h.broken, "7.") {
+		t.Errorf("an hour that is not in the index: %q is noticed", h.broken)
+	}
 }
 
-// seedOnAWS is the seed of a history of an entitlement of AWS without a commit.
-const seedOnAWS = 4
+// seedOnAWS is the seed of a history of an entitlement of AWS without a commit, with a mapping of
+// metrics.
+const seedOnAWS = 47

@@ -95,6 +95,7 @@ func (h *history) restore() {
 			h.wait(a)
 		}
 	}
+	h.arrive()
 	h.mu.Lock()
 	h.lost = &lost{tableCopy: h.tableCopy, billed: h.billed()}
 	for key := range h.lost.billed {
@@ -115,7 +116,7 @@ func (h *history) restore() {
 	h.begin()
 	h.Set(h.Now().Add(time.Duration(5+h.pick(300)) * time.Minute))
 	if h.newer = false; h.backup.newer { // else its hours can't be sealed, and nothing is resumed
-		h.config(metering.EmptyConfig(), nil)
+		h.config(nil, "")
 	}
 	r := h.request()
 	r.Since = h.backup.at

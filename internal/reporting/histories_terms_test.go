@@ -3,6 +3,7 @@ package reporting_test
 import (
 	"fmt"
 	"math/big"
+	"strings"
 	"time"
 
 	"github.com/marketmeter/marketmeter/internal/metering"
@@ -34,9 +35,26 @@ func (h *history) changed(e metering.Entitlement) {
 	h.put[entitlementVersion{e.ID, e.LastUpdateTime.UTC()}] = e
 }
 
-// config stores a config that has these of the flags.
-func (h *history) config(c metering.Config, flags []string) {
-	h.PutConfig(c)
+// config stores a config that has these of the flags, and the mapping of the history, and sends d1
+// to the dimension renamed, unless that is empty.
+func (h *history) config(flags []string, renamed string) {
+	entry, mapping := map[string]any{"partner": string(h.partner)}, map[string]any{}
+	for _, flag := range flags {
+		entry[flag] = true
+	}
+	to := func(name, dimension string) {
+		mapping[name] = map[string]any{"dimensionKey": dimension, "convertionMultiplier": number("1")}
+	}
+	for name, dimension := range h.mapping {
+		to(name, dimension)
+	}
+	if renamed != "" {
+		to("d1", renamed)
+	}
+	if len(mapping) > 0 {
+		entry["enableDimensionMapping"], entry["dimensionMapping"] = true, mapping
+	}
+	h.PutConfig(metering.Config{"partnerUsageMeteringConfigs": []any{entry}})
 	stored, err := h.Table.Config(h.t.Context(), worldtest.Org)
 	if err != nil {
 		h.t.Fatal(err)
@@ -44,6 +62,18 @@ func (h *history) config(c metering.Config, flags []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.flags[stored.Version], h.newer = flags, false
+}
+
+// newerConfig stores a config of a newer version, with the mapping of the history.
+func (h *history) newerConfig() {
+	h.config(nil, "")
+	var mapping []string
+	for name, dimension := range h.mapping {
+		mapping = append(mapping, fmt.Sprintf(`%q:{"dimensionKey":%q,"convertionMultiplier":1}`, name, dimension))
+	}
+	h.SetConfig(fmt.Sprintf(`{"partnerUsageMeteringConfigs":[{"partner":%q,"enableDimensionMapping":%t,"dimensionMapping":{%s},"newer":true}]}`,
+		h.partner, len(mapping) > 0, strings.Join(mapping, ",")))
+	h.newer = true
 }
 
 // terms changes an entitlement: its prices, its commit, its identifiers or its bounds.

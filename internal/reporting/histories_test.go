@@ -40,16 +40,20 @@ import (
 type history struct {
 	*worldtest.World
 	t        *testing.T
-	random   *rand.Rand // only under mu
+	random   *rand.Rand       // only under mu
+	partner  metering.Partner // of all entitlements
 	entities []metering.EntitlementID
 	own      map[metering.EntitlementID][]metering.MarketplaceIDs // that it may have, its first ones first
 	client   *dynamodb.Client                                     // without faults, for the copy
 	front    *table.Table                                         // of the API's functions, which has no faults here
 	faults   bool                                                 // off once the history ends
 
-	mu     sync.Mutex
-	log    []string
-	broken string
+	late tabletest.Late // writes that arrive after their workers gave them up
+
+	mu                      sync.Mutex
+	log                     []string
+	broken                  string
+	lateWrites, sentRecords int
 	*tableCopy
 	foreign   map[string]bool // by resource and recordKey: another meter wrote it
 	put       map[entitlementVersion]metering.Entitlement
@@ -83,7 +87,7 @@ type link struct {
 func newHistory(t *testing.T, random *rand.Rand) *history {
 	w := worldtest.NewWorld(t, sandbox.Options{IdenticalResend: []sandbox.Resend{sandbox.ResendSuccess, sandbox.ResendDuplicate}[random.IntN(2)]})
 	h := &history{
-		World: w, t: t, random: random, faults: true, client: tabletest.NewClient(http.DefaultTransport), tableCopy: newCopy(),
+		World: w, t: t, random: random, faults: true, client: tabletest.NewClient(http.DefaultTransport), tableCopy: newCopy(mappings[random.IntN(len(mappings))]),
 		foreign: map[string]bool{}, cancelled: map[metering.EntitlementID]bool{}, put: map[entitlementVersion]metering.Entitlement{},
 		flags: map[int][]string{}, own: map[metering.EntitlementID][]metering.MarketplaceIDs{},
 	}
@@ -91,6 +95,7 @@ func newHistory(t *testing.T, random *rand.Rand) *history {
 		h.Set(time.Date(2026, 11, 30, 21+random.IntN(12), 10, 0, 0, time.UTC))
 	}
 	first := worldtest.Entitlements()[random.IntN(len(everywhere))]
+	h.partner = first.Partner
 	first.Info.CommitAmount = worldtest.Quantity([]string{"0", "10", "1.0000001"}[random.IntN(3)])
 	second := h.sibling(first)
 	for _, e := range []metering.Entitlement{first, second} {
@@ -99,13 +104,14 @@ func newHistory(t *testing.T, random *rand.Rand) *history {
 		h.change(e)
 	}
 	h.PutConnection(metering.Connection{Partner: first.Partner, LateUsage: metering.LateUsages[random.IntN(2)]})
-	for _, dimension := range slices.Sorted(maps.Keys(meters)) {
-		sent := metering.BillableMetric{Name: dimension, AggregationType: meters[dimension]}
+	for _, name := range slices.Sorted(maps.Keys(meters)) {
+		sent := metering.BillableMetric{Name: name, AggregationType: meters[name]}
 		if sent.AggregationType == metering.AggregateUniqueCount {
 			sent.Info.PropertyUniqueOn = "user"
 		}
-		h.AddMetric(metering.MetricID(meterID(dimension)), sent)
+		h.AddMetric(metering.MetricID(meterID(name)), sent)
 	}
+	h.config(nil, "")
 	h.dimensions(random.IntN(3) > 0)
 	h.begin()
 	return h
@@ -326,7 +332,9 @@ func (l *link) plan(_ int, r *http.Request) tabletest.Fault {
 				return nil, r.Context().Err()
 			}
 			return pass()
-		case fate < 9 && kind.Name != "slow":
+		case (fate == 5 || fate == 6) && slices.Contains(writes, tabletest.Action(r)):
+			return h.late.Kind().Of(r)(pass)
+		case fate < 11:
 			if fault := kind.Of(r); fault != nil {
 				return fault(pass)
 			}
@@ -344,7 +352,9 @@ func (h *history) pick(n int) int {
 
 // step does one thing.
 func (h *history) step() {
-	switch h.pick(17) {
+	switch h.pick(18) {
+	case 17:
+		h.arrive()
 	case 0, 1, 2:
 		h.use()
 	case 3:
@@ -360,6 +370,17 @@ func (h *history) step() {
 	default:
 		h.work(h.workers[h.pick(len(h.workers))])
 	}
+}
+
+// arrive lets the writes arrive that are late.
+func (h *history) arrive() {
+	n, err := h.late.Arrive()
+	if err != nil {
+		h.t.Error(err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lateWrites += n
 }
 
 func number(text string) metering.Number {
@@ -440,8 +461,7 @@ func (h *history) environment() {
 		h.deleteOrPut(e)
 	case 12:
 		if h.pick(2) == 0 {
-			h.PutNewerConfig(e.Partner, `"newer":true`)
-			h.newer = true
+			h.newerConfig()
 			h.mu.Lock()
 			h.note("the config is one of a newer version")
 			h.mu.Unlock()
@@ -465,7 +485,11 @@ func (h *history) environment() {
 		doubts := rt.Doubts()
 		h.Fault(doubts[h.pick(len(doubts))])
 	case 2:
-		h.Fault(sandbox.Fault{Fault: []string{sandbox.Throttled, sandbox.Unprocessed}[h.pick(2)]})
+		faults := []sandbox.Fault{{Fault: sandbox.Throttled}, {Fault: sandbox.Unprocessed}, {Fault: sandbox.Partial}, {Fault: sandbox.Slow, DelayMS: 100}}
+		if e.Partner == "GCP" {
+			faults = append(faults, sandbox.Fault{Fault: sandbox.CheckError}, sandbox.Fault{Operation: "check", Fault: sandbox.ServerError})
+		}
+		h.Fault(faults[h.pick(len(faults))])
 	case 3:
 		active := h.pick(2) == 0
 		h.Change(func(c *sandbox.Catalog) {
@@ -474,17 +498,11 @@ func (h *history) environment() {
 		})
 	case 4:
 		flags := [][]string{nil, {"enableCommitWithAdditionalUsageMetering"}, {"enableCommitWithAdditionalUsageMetering", "enableCommitWithAdditionalUsageAtListPrice"}}[h.pick(3)]
-		entry := map[string]any{"partner": string(e.Partner)}
-		for _, flag := range flags {
-			entry[flag] = true
+		renamed := ""
+		if h.pick(2) == 0 {
+			renamed = []string{"d1", "d2"}[h.pick(2)]
 		}
-		if h.pick(2) == 0 { // the mapping is renamed
-			entry["enableDimensionMapping"] = true
-			entry["dimensionMapping"] = map[string]any{"d1": map[string]any{
-				"dimensionKey": []string{"d1", "d2"}[h.pick(2)], "convertionMultiplier": number("1"),
-			}}
-		}
-		h.config(metering.Config{"partnerUsageMeteringConfigs": []any{entry}}, flags)
+		h.config(flags, renamed)
 	case 5, 14, 15:
 		h.dimensions(h.pick(2) == 0)
 	case 6:
@@ -608,6 +626,9 @@ func (h *history) work(a *actor) {
 		}
 		a.link.rouse()
 	} else {
+		if h.pick(3) == 0 {
+			a.queue.Delay() // messages come in another order
+		}
 		hint, ok := a.queue.Next()
 		schedule := !ok
 		if ok && h.pick(6) == 0 {
@@ -668,9 +689,10 @@ func (h *history) calm() {
 			h.wait(a)
 		}
 	}
+	h.arrive()
 	google := h.entitlement().Partner == "GCP" // whose month does not end
 	if h.newer && (google || h.pick(2) == 0) {
-		h.config(metering.EmptyConfig(), nil)
+		h.config(nil, "")
 	}
 	for _, id := range h.entities {
 		if stored, err := h.Table.Entitlement(h.t.Context(), worldtest.Org, id); err != nil {
@@ -824,6 +846,8 @@ func TestHistories_KeepTheInvariants(t *testing.T) {
 		if h.lost != nil {
 			reached["restored"]++
 		}
+		reached["late writes"] += h.lateWrites
+		reached["sent"] += h.sentRecords
 		for _, line := range h.log {
 			for _, event := range []string{"is deleted", "is put again"} {
 				if strings.HasSuffix(line, event) {

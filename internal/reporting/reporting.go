@@ -110,7 +110,7 @@ type Next int
 const (
 	Resend      Next = iota // send the same again
 	Done                    // sending it again changes nothing
-	Hourly                  // send it again each hour: what is missing may be set right at the marketplace
+	Hourly                  // send it again, in the end each hour: what is missing may be set right at the marketplace
 	Bisect                  // the request was refused because of some of its records: send each half by itself
 	WaitForLane             // send it again once the lane works
 )

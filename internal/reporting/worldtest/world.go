@@ -173,12 +173,17 @@ func (w *World) PutConfig(c metering.Config) {
 func (w *World) PutNewerConfig(partner metering.Partner, member string) {
 	w.t.Helper()
 	w.PutConfig(metering.Config{"partnerUsageMeteringConfigs": []any{map[string]any{"partner": string(partner)}}})
+	w.SetConfig(fmt.Sprintf(`{"partnerUsageMeteringConfigs":[{"partner":%q,%s}]}`, partner, member))
+}
+
+// SetConfig replaces the text of the config that is stored, as a newer version may have written it.
+func (w *World) SetConfig(text string) {
+	w.t.Helper()
 	stored, err := w.Table.Config(w.t.Context(), Org)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.SetText("ORG#"+string(Org), fmt.Sprintf("CONFIG#%010d", stored.Version), "config",
-		fmt.Sprintf(`{"partnerUsageMeteringConfigs":[{"partner":%q,%s}]}`, partner, member))
+	w.SetText("ORG#"+string(Org), fmt.Sprintf("CONFIG#%010d", stored.Version), "config", text)
 }
 
 // Report stores usage of a time, as "d0 1.5, d1 2", and returns the id of its group.
@@ -315,6 +320,15 @@ func (q *Hints) Enqueue(_ context.Context, hints ...reporting.Hint) error {
 		}
 	}
 	return nil
+}
+
+// Delay makes the first hint the last one.
+func (q *Hints) Delay() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.hints) > 1 {
+		q.hints = append(q.hints[1:], q.hints[0])
+	}
 }
 
 // Next removes the first hint and returns it.
