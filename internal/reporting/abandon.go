@@ -182,10 +182,5 @@ func (pl *planning) abandon(ctx context.Context, h *reports.Hour) (bool, error) 
 	if h.State != reports.StateDecided {
 		return false, nil
 	}
-	if h.Parts > 1 { // a backup may have the note, and not yet all groups that had their status then
-		if err := pl.Store.PutAppliedLists(ctx, h, 0); err != nil {
-			return false, err
-		}
-	}
 	return true, pl.Settle(ctx, h)
 }

@@ -345,6 +345,18 @@ func TestAppliedLists_AreOfOneVersion(t *testing.T) {
 		putStored(t, client, name, item)
 		wantLists(what, h, 0)
 	}
+	if err := tbl.PutAppliedLists(t.Context(), h, 2); err != nil {
+		t.Fatal(err)
+	}
+	wantLists("noted again", h, 2)
+	for what, table := range map[string]types.AttributeValue{"a table that was lost": text("another"), "no table": nil} {
+		item := stored(t, client, name, "e", "HOUR#2026-06-15T10#APPLIED")
+		if delete(item, "tableID"); table != nil {
+			item["tableID"] = table
+		}
+		putStored(t, client, name, item)
+		wantLists(what, h, 0)
+	}
 }
 
 // All attempts of the client are lost, but were applied: the error says Unavailable, and a repeated

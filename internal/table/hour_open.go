@@ -144,17 +144,22 @@ func (t *Table) PutBillable(ctx context.Context, h *reports.Hour, part int, b *r
 
 // AppliedLists returns how many lists of candidates, from the first on, are noted to be applied:
 // each member has its status of this version of the hour. It is 0 if none is, or if the note can't
-// be read: then all are looked at again.
+// be read or is of a table that was lost: then all are looked at again.
 //
-//	GetItem   1 round trip, 1 read unit
+//	GetItem         1 round trip, 1 read unit
+//	DescribeTable   1 before, if the last one is over a minute ago
 func (t *Table) AppliedLists(ctx context.Context, h *reports.Hour) (int, error) {
 	item, err := t.getItem(ctx, "read how far a report is applied", itemKey(billKey(h.Organization, h.Entitlement), appliedKey(h.Start)))
 	if item == nil || err != nil {
 		return 0, err
 	}
+	id, err := t.tableID(ctx)
+	if err != nil {
+		return 0, err
+	}
 	r := strictReader{itemReader{item: item}}
 	version, lists := r.integer(attrVersion), r.integer(attrLists)
-	if r.err != nil || version != h.Version || lists < 0 || lists >= h.Parts {
+	if r.err != nil || !isText(item, attrTableID, id) || version != h.Version || lists < 0 || lists >= h.Parts {
 		return 0, nil
 	}
 	return lists, nil
@@ -162,12 +167,18 @@ func (t *Table) AppliedLists(ctx context.Context, h *reports.Hour) (int, error) 
 
 // PutAppliedLists notes how many lists of candidates are applied, in the place of another note.
 //
-//	PutItem   1 write unit
+//	PutItem         1 write unit
+//	DescribeTable   1 before, if the last one is over a minute ago
 //
 // The note is an item of its own: the hour stays one that earlier versions can read, and one that
 // they have changed has another version than its note.
 func (t *Table) PutAppliedLists(ctx context.Context, h *reports.Hour, lists int) error {
+	id, err := t.tableID(ctx)
+	if err != nil {
+		return err
+	}
 	item := itemKey(billKey(h.Organization, h.Entitlement), appliedKey(h.Start))
+	item[attrTableID] = text(id) // a backup may have the note, and not yet its groups or its hour
 	item[attrVersion], item[attrLists] = number(strconv.Itoa(h.Version)), number(strconv.Itoa(lists))
 	return t.putPieces(ctx, "note how far a report is applied", []map[string]types.AttributeValue{item})
 }

@@ -12,7 +12,8 @@ import (
 //
 // With restores, the table may be lost. Its hour and its groups are then those of a backup, and the
 // note is one that was written later: a backup does not have the items in the order in which they
-// were written.
+// were written. The resume leaves the note, which is of another table; before it, an operator may
+// resolve, or repeat a resolve, which settles the hour.
 func TestApply(t *testing.T) {
 	const wrong, taken = "SETTLED, but a group lacks its status", "a group of a later hour has the status of this one"
 	for _, test := range []struct {
@@ -27,16 +28,10 @@ func TestApply(t *testing.T) {
 		{applying{lists: 2, changes: 2, anyApplied: true}, variant[applyingState]{name: "FailedByAnyVersion", violation: wrong, states: 50968, lastStep: "w1 settles version 2: true"}},
 		{applying{lists: 2, changes: 2, pendingOnly: true}, variant[applyingState]{name: "OnlyPending", violation: wrong, states: 53140, lastStep: "w1 settles version 2: true"}},
 		{applying{lists: 2, changes: 2, anyHour: true}, variant[applyingState]{name: "GroupOfAnyHour", violation: taken, states: 25839, lastStep: "w0 applies version 1 to group 0: true"}},
-		{applying{lists: 2, changes: 1, restores: true}, variant[applyingState]{name: "Restore", states: 14568}},
-		{applying{lists: 2, changes: 1, restores: true, keepsNote: true}, variant[applyingState]{name: "Restore_NoteIsLeft", violation: wrong, states: 6963, lastStep: "w0 settles version 1: true"}},
-		// Known limits: the note is of a version that the hour of the backup reaches only after the
-		// restore; or an operator repeats a resolve, which settles the hour, before the resume.
-		{applying{lists: 2, changes: 1, restores: true, resolves: true}, variant[applyingState]{name: "Restore_ResolvedAfterIt", violation: wrong, states: 32150, lastStep: "w0 settles version 3: true"}},
-		{applying{lists: 2, changes: 1, restores: true, early: true}, variant[applyingState]{name: "Restore_SettledBeforeTheResume", violation: wrong, states: 9667, lastStep: "w0 settles version 2: true"}},
-		// Both are gone if the note names its table, even if the resume leaves it.
-		{applying{lists: 2, changes: 1, restores: true, resolves: true, early: true, keepsNote: true, ofTable: true}, variant[applyingState]{name: "Restore_NoteOfATable", states: 53884}},
+		{applying{lists: 2, changes: 1, restores: true}, variant[applyingState]{name: "Restore", states: 53884}},
+		{applying{lists: 2, changes: 1, restores: true, anyTable: true}, variant[applyingState]{name: "Restore_NoteOfAnyTable", violation: wrong, states: 13972, lastStep: "w0 settles version 1: true"}},
 		// A known limit of any hour: the backup has it SETTLED, and a group as it was before.
-		{applying{lists: 2, changes: 1, restores: true, skew: true}, variant[applyingState]{name: "Restore_HourIsNewerThanItsGroups", violation: wrong, states: 4630, lastStep: "the table is restored"}},
+		{applying{lists: 2, changes: 1, restores: true, skew: true}, variant[applyingState]{name: "Restore_HourIsNewerThanItsGroups", violation: wrong, states: 6604, lastStep: "the table is restored"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.variant.next, test.bad = test.applying.next, test.broken
@@ -57,12 +52,9 @@ type applying struct {
 	pendingOnly bool // only a REPORT_PENDING group gets a status
 	anyHour     bool // the status is given to a group of another hour too
 
-	restores  bool // the table may be lost, and restored from a backup
-	keepsNote bool // the resume leaves the note
-	resolves  bool // outcomes change on the restored table too
-	early     bool // an operator resolves before the resume, or repeats it, which settles the hour
-	ofTable   bool // a note of another table does not count
-	skew      bool // the hour of the backup may be newer than its groups
+	restores bool // the table may be lost, and restored from a backup
+	anyTable bool // a note of another table counts
+	skew     bool // the hour of the backup may be newer than its groups
 }
 
 type applyingState struct {
@@ -149,9 +141,6 @@ func (v applying) next(s applyingState) (steps []step[applyingState]) {
 	if s.closed {
 		to := s
 		to.closed = false
-		if !v.keepsNote {
-			to.note = note{s.stored.hour.version, 0, true}
-		}
 		add(to, "resumed")
 	}
 	return steps
@@ -161,7 +150,7 @@ func (v applying) next(s applyingState) (steps []step[applyingState]) {
 // operator that repeats a resolve. The lost table has one worker, for a smaller search.
 func (v applying) begins(s applyingState, i int) bool {
 	hour := s.stored.hour
-	return hour.state == 'D' && (!s.closed || v.early && hour.changes > 0) && (!v.restores || s.restored || i == 0)
+	return hour.state == 'D' && (!s.closed || hour.changes > 0) && (!v.restores || s.restored || i == 0)
 }
 
 // step is what worker i does next. It is the same whenever it does it.
@@ -174,7 +163,7 @@ func (v applying) step(s applyingState, i int) (to applyingState, what string) {
 		w.stage, w.version, w.outcomes = 'h', hour.version, hour.outcomes
 		return to, fmt.Sprintf("reads the hour, version %d", hour.version)
 	case 'h':
-		if n := s.note; (n.version == w.version || v.anyNote) && (n.restored == s.restored || !v.ofTable) {
+		if n := s.note; (n.version == w.version || v.anyNote) && (n.restored == s.restored || v.anyTable) {
 			w.list = n.lists
 			clear(w.outcomes[:n.lists])
 		}
@@ -240,7 +229,7 @@ func (v applying) end(w *applier) {
 // change adds what changes outcomes, and what becomes of the groups then.
 func (v applying) change(s applyingState, add func(to applyingState, format string, args ...any)) {
 	hour := s.stored.hour
-	mayChange := int(hour.changes) < v.changes && (!s.restored || v.resolves) && (!s.closed || v.early)
+	mayChange := int(hour.changes) < v.changes
 	for i, outcome := range hour.outcomes[:v.lists] {
 		g := s.stored.groups[i]
 		changes := func(outcome byte, what string) {
