@@ -128,35 +128,42 @@ func TestMistakes_OneFailedRunStopsTheMeter(t *testing.T) {
 
 // One record of the batch fails all 25: only bisecting finds it.
 func TestMistakes_All25RefusedBecauseOfOne(t *testing.T) {
-	b := rt.Start(t, sandbox.Options{})
-	var batch []reporting.Record
-	for i := range 25 {
-		batch = append(batch, rt.AWS(fmt.Sprintf("d%d", i), "1"))
-	}
-	batch[17].Dimension = "none"
-	m := onAWS(b)
-	var rejected []string
-	var bisect func([]reporting.Record)
-	bisect = func(part []reporting.Record) {
-		got := m.Send(context.Background(), part)
-		for i, r := range got.Results {
-			if r.Next == reporting.Bisect {
-				bisect(part[:len(part)/2])
-				bisect(part[len(part)/2:])
-				return
+	for name, spoil := range map[string]func(*reporting.Record){
+		"dimension": func(r *reporting.Record) { r.Dimension = "none" },
+		"licence":   func(r *reporting.Record) { r.IDs.LicenseARN = rt.Licence + "0" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := rt.Start(t, sandbox.Options{})
+			var batch []reporting.Record
+			for i := range 25 {
+				batch = append(batch, rt.AWS(fmt.Sprintf("d%d", i), "1"))
 			}
-			if r.Verdict == reports.Refused && r.Next == reporting.Done {
-				rejected = append(rejected, part[i].Dimension)
+			spoil(&batch[17])
+			m := onAWS(b)
+			var rejected []string
+			var bisect func([]reporting.Record)
+			bisect = func(part []reporting.Record) {
+				got := m.Send(context.Background(), part)
+				for i, r := range got.Results {
+					if r.Next == reporting.Bisect {
+						bisect(part[:len(part)/2])
+						bisect(part[len(part)/2:])
+						return
+					}
+					if r.Verdict == reports.Refused && r.Next == reporting.Done {
+						rejected = append(rejected, part[i].Dimension)
+					}
+				}
 			}
-		}
-	}
-	bisect(batch)
-	want(t, "rejected", strings.Join(rejected, " "), "none")
-	if n := len(strings.Fields(b.Billed())); n != 24 {
-		t.Errorf("%d are billed: %s", n, b.Billed())
-	}
-	if n := len(b.Calls("BatchMeterUsage")); n > 11 {
-		t.Errorf("%d calls", n)
+			bisect(batch)
+			want(t, "rejected", strings.Join(rejected, " "), batch[17].Dimension)
+			if n := len(strings.Fields(b.Billed())); n != 24 {
+				t.Errorf("%d are billed: %s", n, b.Billed())
+			}
+			if n := len(b.Calls("BatchMeterUsage")); n > 11 {
+				t.Errorf("%d calls", n)
+			}
+		})
 	}
 }
 

@@ -217,6 +217,75 @@ func TestWorkerMistakes_All25RefusedBecauseOfOne(t *testing.T) {
 	}
 }
 
+// One of 25 customers of a product has the licence of another product, or none that AWS knows.
+func TestWorkerMistakes_All25RefusedBecauseOfOneProduct(t *testing.T) {
+	t.Parallel()
+	licence := func(i int) string { return fmt.Sprintf("arn:aws:license-manager::294406891311:license:l-1%02d", i) }
+	customer := func(i int) string { return fmt.Sprintf("1111222200%02d", i) }
+	const wrong = 13
+	for name, c := range map[string]struct {
+		change         func(catalog *sandbox.Catalog, agreement *sandbox.AWSAgreement)
+		status, billed string // of the customer
+	}{
+		"a licence that does not exist": {
+			func(_ *sandbox.Catalog, a *sandbox.AWSAgreement) { a.LicenseArn = rt.Licence + "0" },
+			"REPORT_FAILED MARKETPLACE_REFUSED", "",
+		},
+		"a licence of another seller's product": {
+			func(c *sandbox.Catalog, a *sandbox.AWSAgreement) {
+				c.AWS.Sellers = []sandbox.AWSSeller{{AccountID: "555566667777", AccessKeyIDs: []string{"SANDBOX"}}, {AccountID: "888899990000", AccessKeyIDs: []string{"OTHER"}}}
+				c.AWS.Products[1].Seller, a.ProductCode = "888899990000", c.AWS.Products[1].ProductCode
+			},
+			"REPORT_FAILED MARKETPLACE_REFUSED", "",
+		},
+		"a licence of another product": { // AWS accepts it in a request of its own
+			func(c *sandbox.Catalog, a *sandbox.AWSAgreement) { a.ProductCode = c.AWS.Products[1].ProductCode },
+			"REPORTED", " d0=1",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := worldtest.NewWorld(t, sandbox.Options{})
+			w.Change(func(catalog *sandbox.Catalog) {
+				catalog.AWS.Agreements = nil
+				for i := range 25 {
+					a := sandbox.AWSAgreement{AccountID: customer(i), ProductCode: rt.ProductCode, LicenseArn: licence(i)}
+					if i == wrong {
+						c.change(catalog, &a)
+					}
+					catalog.AWS.Customers = append(catalog.AWS.Customers, sandbox.AWSCustomer{AccountID: a.AccountID})
+					catalog.AWS.Agreements = append(catalog.AWS.Agreements, a)
+				}
+			})
+			var groups []metering.GroupID
+			for i := range 25 {
+				e := worldtest.Entitlements()[0]
+				e.ID = metering.EntitlementID("ent-" + strconv.Itoa(i))
+				e.Marketplace = metering.MarketplaceIDs{CustomerAWSAccountID: customer(i), LicenseARN: licence(i)}
+				w.PutEntitlement(e)
+				groups = append(groups, w.Report(e.ID, rt.Hour, "d0 1"))
+			}
+			w.Set(closed)
+			w.Work()
+			for i, id := range groups {
+				status := "REPORTED"
+				if i == wrong {
+					status = c.status
+				}
+				want(t, "customer "+strconv.Itoa(i), w.Status(id), status)
+			}
+			want(t, "billed", w.Billed(), strings.TrimSpace(strings.Repeat("d0=1 ", 24))+c.billed)
+			calls := w.Calls("BatchMeterUsage")
+			if n := strings.Count(string(calls[0].Body), "LicenseArn"); n != 25 || calls[0].Response.Status != http.StatusBadRequest {
+				t.Errorf("the first request has %d records, its status is %d", n, calls[0].Response.Status)
+			}
+			if len(calls) > 11 {
+				t.Errorf("%d calls", len(calls))
+			}
+		})
+	}
+}
+
 func TestWorkerMistakes_ProductCodeSentWithLicenseArn(t *testing.T) {
 	t.Parallel()
 	w := worldtest.NewWorld(t, sandbox.Options{})
