@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -17,17 +16,14 @@ import (
 
 // itemsIn returns all items of a table, of every organization, by their keys.
 func itemsIn(ctx context.Context, client *dynamodb.Client, tableName string) (map[string]doc, error) {
+	all, err := tabletest.Items(ctx, client, tableName)
+	if err != nil {
+		return nil, err
+	}
 	items := map[string]doc{}
-	pages := dynamodb.NewScanPaginator(client, &dynamodb.ScanInput{TableName: &tableName, ConsistentRead: aws.Bool(true)})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, item := range page.Items {
-			plain := plainItem(item)
-			items[fmt.Sprintf("%q %q", plain["PK"], plain["SK"])] = plain
-		}
+	for _, item := range all {
+		plain := plainItem(item)
+		items[fmt.Sprintf("%q %q", plain["PK"], plain["SK"])] = plain
 	}
 	return items, nil
 }

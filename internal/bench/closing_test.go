@@ -110,13 +110,9 @@ func (c *closedHour) openMarket(b *testing.B) {
 func newClosedHours(b *testing.B, entitlements, groups int) *closedHour {
 	b.Helper()
 	c := newClosedHour(b, entitlements, groups)
-	pages := dynamodb.NewScanPaginator(c.client, &dynamodb.ScanInput{TableName: &c.name})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(b.Context())
-		if err != nil {
-			b.Fatal(err)
-		}
-		c.items = append(c.items, page.Items...)
+	var err error
+	if c.items, err = tabletest.Items(b.Context(), c.client, c.name); err != nil {
+		b.Fatal(err)
 	}
 	c.name += "-copy"
 	return c

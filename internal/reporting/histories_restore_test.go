@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -65,18 +64,14 @@ func (h *history) makeBackup() {
 	for id := range h.cancelled {
 		b.cancelled[id] = true
 	}
-	began := false
-	for pages := dynamodb.NewScanPaginator(h.client, &dynamodb.ScanInput{TableName: &h.TableName, ConsistentRead: aws.Bool(true)}); pages.HasMorePages(); {
-		page, err := pages.NextPage(h.t.Context())
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		b.items = append(b.items, page.Items...)
-		began = began || slices.ContainsFunc(page.Items, func(item map[string]types.AttributeValue) bool {
-			key, ok := item["PK"].(*types.AttributeValueMemberS)
-			return ok && key.Value == "REPORTING"
-		})
+	var err error
+	if b.items, err = tabletest.Items(h.t.Context(), h.client, h.TableName); err != nil {
+		h.t.Fatal(err)
 	}
+	began := slices.ContainsFunc(b.items, func(item map[string]types.AttributeValue) bool {
+		key, ok := item["PK"].(*types.AttributeValueMemberS)
+		return ok && key.Value == "REPORTING"
+	})
 	if began { // by docs/reporting.md, an older backup is not noticed
 		h.backup = b
 		h.note("a backup is made")

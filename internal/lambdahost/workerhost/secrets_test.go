@@ -20,14 +20,12 @@ import (
 	"testing"
 	"time"
 
-	awssdk "github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter/internal/awscall"
 	"github.com/marketmeter/marketmeter/internal/metering"
-	"github.com/marketmeter/marketmeter/internal/programtest"
 	rt "github.com/marketmeter/marketmeter/internal/reporting/reportingtest"
+	"github.com/marketmeter/marketmeter/internal/table/tabletest"
 )
 
 // wire stands before the sandbox and moto's server. It records the secrets that pass, and can
@@ -186,18 +184,13 @@ func daemon(t *testing.T, into io.Writer) string {
 // items returns every attribute of every item of the table.
 func (s *stack) items() string {
 	s.t.Helper()
+	items, err := tabletest.Items(s.t.Context(), s.client, s.name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	var all strings.Builder
-	for pages := dynamodb.NewScanPaginator(s.client, &dynamodb.ScanInput{TableName: &s.name, ConsistentRead: awssdk.Bool(true)}); pages.HasMorePages(); {
-		page, err := pages.NextPage(s.t.Context())
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		for _, item := range page.Items {
-			for _, name := range slices.Sorted(maps.Keys(item)) {
-				fmt.Fprintf(&all, "%s: ", name)
-				writeValue(s.t, &all, item[name])
-			}
-		}
+	for _, item := range items {
+		writeValue(s.t, &all, &types.AttributeValueMemberM{Value: item})
 	}
 	return all.String()
 }
@@ -338,12 +331,10 @@ func listIn(request []byte, name string) (list []map[string]any) {
 }
 
 // Whatever STS, Secrets Manager, a token endpoint or a marketplace responds, even if it repeats all
-// that it was sent, the functions write no secret.
+// that it was sent, the functions write no secret. The functions are of this process: it advances
+// their clock.
 func TestWorkers_WriteNothingSecret(t *testing.T) {
 	t.Parallel()
-	if inContainers != "" {
-		programtest.Skip(t, "the clock of the containers can't be advanced")
-	}
 	s := newStack(t, "")
 	send := func() (groups []metering.GroupID) {
 		for e, partner := range partners {

@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/marketmeter/marketmeter"
 	"github.com/marketmeter/marketmeter/internal/dynamoclient"
@@ -55,6 +57,19 @@ func NewClient(transport http.RoundTripper) *dynamodb.Client {
 		Region: localdb.Region, Endpoint: os.Getenv("DYNAMODB_ENDPOINT"), Transport: transport,
 		Credentials: credentials.NewStaticCredentialsProvider(localdb.AccessKeyID, localdb.SecretAccessKey, ""),
 	})
+}
+
+// Items returns all items of a table, read consistently.
+func Items(ctx context.Context, client *dynamodb.Client, name string) (items []map[string]types.AttributeValue, err error) {
+	pages := dynamodb.NewScanPaginator(client, &dynamodb.ScanInput{TableName: &name, ConsistentRead: aws.Bool(true)})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, page.Items...)
+	}
+	return items, nil
 }
 
 // New returns the Table of a new Client.
