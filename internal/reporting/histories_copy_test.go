@@ -215,22 +215,27 @@ func (h *history) followHour(who string, entitlement metering.EntitlementID, sk 
 // checkWork checks of invariant 7 that an hour is in the index of work: one that is sealed by its
 // lane, one that is settled not at all, or by its trouble.
 func (h *history) checkWork(hour *reports.Hour, pk, sk string) {
-	out, err := h.client.GetItem(context.Background(), &dynamodb.GetItemInput{
-		TableName: &h.TableName, ConsistentRead: aws.Bool(true),
-		Key: map[string]types.AttributeValue{"PK": &types.AttributeValueMemberS{Value: pk}, "SK": &types.AttributeValueMemberS{Value: sk}},
-	})
-	if err != nil {
-		h.t.Error(err)
-		return
-	}
 	work := ""
-	if in, ok := out.Item["_work"].(*types.AttributeValueMemberS); ok {
+	if in, ok := h.item(pk, sk)["_work"].(*types.AttributeValueMemberS); ok {
 		work, _, _ = strings.Cut(in.Value, "#")
 	}
 	want := map[reports.State]string{reports.StateOpen: "WORK", reports.StateSealed: "SEND", reports.StateDecided: "WORK"}[hour.State]
 	if want != "" && work != want || want == "" && (work == "WORK" || work == "SEND") {
 		h.fail("7. hour %s is %s, and in the index of work as %q", sk, hour.State, work)
 	}
+}
+
+// item returns an item as it is stored.
+func (h *history) item(pk, sk string) map[string]types.AttributeValue {
+	out, err := h.client.GetItem(context.Background(), &dynamodb.GetItemInput{
+		TableName: &h.TableName, ConsistentRead: aws.Bool(true),
+		Key: map[string]types.AttributeValue{"PK": &types.AttributeValueMemberS{Value: pk}, "SK": &types.AttributeValueMemberS{Value: sk}},
+	})
+	if err != nil || out.Item == nil {
+		h.t.Errorf("the item %s, %s is missing: %v", pk, sk, err)
+		return nil
+	}
+	return out.Item
 }
 
 func recordsText(hour *reports.Hour) (text string) {
@@ -248,12 +253,8 @@ func recordsText(hour *reports.Hour) (text string) {
 }
 
 func (h *history) followGroup(who, pk, sk string) {
-	out, err := h.client.GetItem(context.Background(), &dynamodb.GetItemInput{
-		TableName: &h.TableName, ConsistentRead: aws.Bool(true),
-		Key: map[string]types.AttributeValue{"PK": &types.AttributeValueMemberS{Value: pk}, "SK": &types.AttributeValueMemberS{Value: sk}},
-	})
-	if err != nil {
-		h.t.Error(err)
+	item := h.item(pk, sk)
+	if item == nil {
 		return
 	}
 	id := metering.GroupID(strings.TrimPrefix(sk, "GROUP#"))
@@ -268,23 +269,23 @@ func (h *history) followGroup(who, pk, sk string) {
 		h.groups[id] = g
 	}
 	before := g.Status
-	g.Group, g.applied, g.inWork, g.outcomes = group, 0, out.Item["_work"] != nil, map[string]reports.Kind{}
-	if applied, ok := out.Item["_applied"].(*types.AttributeValueMemberN); ok {
+	g.Group, g.applied, g.inWork, g.outcomes = group, 0, item["_work"] != nil, map[string]reports.Kind{}
+	if applied, ok := item["_applied"].(*types.AttributeValueMemberN); ok {
 		if g.applied, err = strconv.Atoi(applied.Value); err != nil {
 			h.t.Error(err)
 		}
 	}
-	if kinds, ok := out.Item["_outcomes"].(*types.AttributeValueMemberM); ok {
+	if kinds, ok := item["_outcomes"].(*types.AttributeValueMemberM); ok {
 		for dimension, kind := range kinds.Value {
 			g.outcomes[dimension] = reports.Kind(kind.(*types.AttributeValueMemberS).Value)
 		}
 	}
-	if hour, ok := out.Item["_hour"].(*types.AttributeValueMemberS); ok {
+	if hour, ok := item["_hour"].(*types.AttributeValueMemberS); ok {
 		if g.hour, err = parseHour(hour.Value); err != nil {
 			h.t.Error(err)
 		}
 	}
-	due, _ := out.Item["_due"].(*types.AttributeValueMemberS)
+	due, _ := item["_due"].(*types.AttributeValueMemberS)
 	text := ""
 	if due != nil {
 		text = " due " + due.Value[:13]

@@ -80,8 +80,8 @@ func (pl *planning) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if leased, err := pl.lease(ctx, h); !leased || err != nil {
-		return err
+	if !pl.lease(ctx, h) {
+		return nil
 	}
 	if h != nil && h.State == reports.StateDecided {
 		return pl.Settle(ctx, h) // if groups wait too, the next Schedule finds them
@@ -97,8 +97,8 @@ func (pl *planning) plan(ctx context.Context) error {
 		if h, err = pl.open(ctx); h == nil || err != nil {
 			return err
 		}
-		if leased, err := pl.lease(ctx, h); !leased || err != nil {
-			return err
+		if !pl.lease(ctx, h) {
+			return nil
 		}
 	}
 	if h.State == reports.StateOpen {
@@ -150,13 +150,13 @@ type planning struct {
 
 // lease takes an hour of several lists of candidates that are to be claimed or applied, so that
 // other Plans, which each Schedule asks for, do not do the same. It returns false if another Plan
-// has it.
+// has it. An hour whose lease can't be written is worked on without one.
 //
 // It spares work and guards nothing: a worker that sleeps may still write when its lease is over. A
 // lease ends with the time that its Plan has, so that a crash delays the hour by no more.
-func (pl *planning) lease(ctx context.Context, h *reports.Hour) (bool, error) {
+func (pl *planning) lease(ctx context.Context, h *reports.Hour) bool {
 	if h == nil || h.Parts <= 1 || h.State != reports.StateOpen && h.State != reports.StateDecided {
-		return true, nil
+		return true
 	}
 	lasts := leaseTime
 	if deadline, ok := ctx.Deadline(); ok {
@@ -167,12 +167,12 @@ func (pl *planning) lease(ctx context.Context, h *reports.Hour) (bool, error) {
 	leased, err := pl.Store.Lease(ctx, pl.place, pl.holder, now, now.Add(lasts))
 	if err != nil {
 		pl.Log.WarnContext(ctx, "an hour is not leased", at(pl.place), "error", err.Error())
-		return true, nil
+		return true
 	}
 	if !leased {
 		pl.holder = ""
 	}
-	return leased, nil
+	return leased
 }
 
 // endLease ends the lease of this Plan, if it has one. If that fails, it ends by itself.

@@ -144,20 +144,19 @@ func TestPlan_ContinuesWhenItsTimeIsOver(t *testing.T) {
 	want(t, "billed", w.Billed(), "d0=6")
 }
 
-// leased is a table and a queue that look at whether the hour of a place is leased: while a Plan
-// claims it has to be, and not any more once a hint says that another Plan may continue.
+// leased is a table and a queue that look at whether awsHour is leased: while a Plan claims it has
+// to be, and not any more once a hint says that another Plan may continue.
 type leased struct {
 	*table.Table
 	reporting.Queue
 	w               *worldtest.World
-	place           reports.Place
 	claims, hinted  int
 	unleased, taken int
 }
 
 // free reports whether another Plan may lease the hour, by a lease that ends at once.
 func (l *leased) free(ctx context.Context) bool {
-	free, err := l.Lease(ctx, l.place, "another", l.w.Now(), l.w.Now())
+	free, err := l.Lease(ctx, awsHour, "another", l.w.Now(), l.w.Now())
 	return free || err != nil
 }
 
@@ -171,27 +170,33 @@ func (l *leased) Claim(ctx context.Context, h *reports.Hour, id metering.GroupID
 
 func (l *leased) Enqueue(ctx context.Context, hints ...reporting.Hint) error {
 	l.hinted++
-	if hints[0].Place == l.place && hints[0].Lane == "" && !l.free(ctx) {
+	if hints[0].Place == awsHour && hints[0].Lane == "" && !l.free(ctx) {
 		l.taken++
 	}
 	return l.Queue.Enqueue(ctx, hints...)
+}
+
+// threeGroups returns a world in which three groups wait for awsHour, which is closed.
+func threeGroups(t *testing.T) *worldtest.World {
+	t.Helper()
+	w := worldtest.NewWorld(t, sandbox.Options{})
+	for range 3 {
+		w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
+	}
+	w.Set(closed)
+	return w
 }
 
 // A Plan leases an hour before it claims, whether it has opened it or not, and ends the lease
 // before it enqueues a hint for the next one.
 func TestPlan_LeasesAnHourWhileItWorksOnIt(t *testing.T) {
 	t.Parallel()
-	w := worldtest.NewWorld(t, sandbox.Options{})
-	for range 3 {
-		w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
-	}
-	w.Set(closed)
-	p := reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}
-	l := &leased{Table: w.Table, Queue: w.Queue, w: w, place: p}
+	w := threeGroups(t)
+	l := &leased{Table: w.Table, Queue: w.Queue, w: w}
 	worker := w.Worker(l)
 	worker.MaxCandidates, worker.Queue = 1, l
 	for range 3 {
-		if err := worker.Plan(hurried{t.Context()}, p); err != nil {
+		if err := worker.Plan(hurried{t.Context()}, awsHour); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -222,38 +227,33 @@ func TestPlan_WorksWithoutALease(t *testing.T) {
 // leave it alone, but not for ever.
 func TestPlan_LeavesAnHourToThePlanThatHasLeasedIt(t *testing.T) {
 	t.Parallel()
-	w := worldtest.NewWorld(t, sandbox.Options{})
-	for range 3 {
-		w.Report(worldtest.OnAWS, rt.Hour, "d0 1")
-	}
-	w.Set(closed)
-	p := reports.Place{Organization: worldtest.Org, Entitlement: worldtest.OnAWS, Hour: rt.Hour}
+	w := threeGroups(t)
 	worker := w.Worker(w.Table)
 	worker.MaxCandidates = 1
+	state := func() reports.State { return w.Hour(worldtest.OnAWS, rt.Hour).State }
 	plan := func() (done bool) {
 		t.Helper()
-		before := w.Hour(p.Entitlement, p.Hour)
-		if err := worker.Plan(t.Context(), p); err != nil {
+		before := state()
+		if err := worker.Plan(t.Context(), awsHour); err != nil {
 			t.Fatal(err)
 		}
-		after := w.Hour(p.Entitlement, p.Hour)
-		return before == nil || after.State != before.State
+		return state() != before
 	}
-	leave := func(state reports.State) {
+	leave := func(in reports.State) {
 		t.Helper()
-		want(t, "state", string(w.Hour(p.Entitlement, p.Hour).State), string(state))
-		if leased, err := w.Table.Lease(t.Context(), p, "another", w.Now(), w.Now().Add(time.Minute)); err != nil || !leased {
-			t.Fatalf("%s: the Plan before has not ended its lease: %v", state, err)
+		want(t, "state", string(state()), string(in))
+		if leased, err := w.Table.Lease(t.Context(), awsHour, "another", w.Now(), w.Now().Add(time.Minute)); err != nil || !leased {
+			t.Fatalf("%s: the Plan before has not ended its lease: %v", in, err)
 		}
 		if plan() {
-			t.Errorf("%s: Plan works on an hour that another one has", state)
+			t.Errorf("%s: Plan works on an hour that another one has", in)
 		}
 		if h, enqueued := w.Queue.Next(); enqueued {
-			t.Errorf("%s: %+v is enqueued", state, h)
+			t.Errorf("%s: %+v is enqueued", in, h)
 		}
 		w.Set(w.Now().Add(time.Minute))
 	}
-	if err := worker.Plan(hurried{t.Context()}, p); err != nil { // it opens the hour, and claims one group
+	if err := worker.Plan(hurried{t.Context()}, awsHour); err != nil { // it opens the hour, and claims one group
 		t.Fatal(err)
 	}
 	w.Queue.Next()

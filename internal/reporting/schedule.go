@@ -31,10 +31,10 @@ const (
 // Schedule looks for all work that is due and enqueues hints. It returns what it has seen. It needs
 // no memory: what a crash or a lost hint has left is found again.
 //
-// It begins with what is sealed, which is of few lanes, and goes on with what each marketplace
-// still takes: its time may end before it has enqueued hints for all places. Then the error says
-// how many it has not, and the next run begins again. What is older comes last, and has
-// some of the time in any case: what only Google still takes, for a month, and what has to end.
+// Its time may end before it has enqueued hints for all places. Then the error says how many it has
+// not, and the next run begins again. Sealed hours, which are of few lanes, come first, then usage
+// that all marketplaces still take. Older usage comes last, and has some of the time in any case:
+// that which only Google still takes, for a month, and that which has to end.
 //
 // While workers are paused it enqueues nothing and only reports what waits.
 func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
@@ -91,19 +91,18 @@ func (w *Worker) Schedule(ctx context.Context) (Overview, error) {
 	if err := flush(); err != nil {
 		return seen, err
 	}
-	taken := metering.HourOf(now.Add(-metering.UsageWindow)) // the first hour of which each marketplace takes usage
-	for i, hours := range [][2]time.Time{{taken, metering.HourOf(now)}, {{}, taken.Add(-time.Hour)}} {
-		if i == 1 {
-			margin = scheduleMargin
-		}
-		err := w.Store.EachPlace(ctx, hours[0], hours[1], func(p reports.Place) error {
-			seen.Places++
-			note(line{}, p)
-			return enqueue(Hint{Place: p})
-		})
-		if err != nil {
-			return seen, err
-		}
+	place := func(p reports.Place) error {
+		seen.Places++
+		note(line{}, p)
+		return enqueue(Hint{Place: p})
+	}
+	taken := metering.HourOf(now.Add(-metering.UsageWindow)) // the first hour of which all marketplaces take usage
+	if err := w.Store.EachPlace(ctx, taken, metering.HourOf(now), place); err != nil {
+		return seen, err
+	}
+	margin = scheduleMargin
+	if err := w.Store.EachPlace(ctx, time.Time{}, taken.Add(-time.Hour), place); err != nil {
+		return seen, err
 	}
 	if err := flush(); err != nil {
 		return seen, err

@@ -179,9 +179,7 @@ const wholePage = 1 << 14
 // workOf are the entries of a partition of byWork, or those of it that meet the condition on #due.
 func (t *Table) workOf(ctx context.Context, partition, condition string, values map[string]string) iter.Seq2[workEntry, error] {
 	return func(yield func(workEntry, error) bool) {
-		var start map[string]types.AttributeValue
-		for {
-			entries, next, err := t.workPage(ctx, partition, condition, values, wholePage, start)
+		for entries, err := range t.workPages(ctx, partition, condition, values, wholePage) {
 			if err != nil {
 				yield(workEntry{}, err)
 				return
@@ -191,9 +189,20 @@ func (t *Table) workOf(ctx context.Context, partition, condition string, values 
 					return
 				}
 			}
-			if start = next; start == nil {
+		}
+	}
+}
+
+// workPages is workOf in pages of at most limit entries. The last one may be empty.
+func (t *Table) workPages(ctx context.Context, partition, condition string, values map[string]string, limit int32) iter.Seq2[[]workEntry, error] {
+	return func(yield func([]workEntry, error) bool) {
+		var start map[string]types.AttributeValue
+		for {
+			entries, next, err := t.workPage(ctx, partition, condition, values, limit, start)
+			if !yield(entries, err) || err != nil || next == nil {
 				return
 			}
+			start = next
 		}
 	}
 }
@@ -243,13 +252,7 @@ func (t *Table) Due(ctx context.Context, lane string, now time.Time, max int) it
 	return func(yield func([]reports.Place, error) bool) {
 		var unknown unknownEntries
 		defer func() { noticeUnknown(ctx, []unknownEntries{unknown}) }()
-		var start map[string]types.AttributeValue
-		for {
-			entries, next, err := t.workPage(ctx, sendKey(lane), "#due BETWEEN :from AND :to", values, limit, start)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
+		for entries, err := range t.workPages(ctx, sendKey(lane), "#due BETWEEN :from AND :to", values, limit) {
 			var places []reports.Place
 			for i := range entries {
 				if _, _, p, ok := entries[i].sendsNext(); ok {
@@ -258,7 +261,7 @@ func (t *Table) Due(ctx context.Context, lane string, now time.Time, max int) it
 					unknown.add(&entries[i])
 				}
 			}
-			if start = next; !yield(places, nil) || start == nil {
+			if !yield(places, err) {
 				return
 			}
 		}

@@ -51,23 +51,19 @@ func (m *Marketplace) ReadBack(ctx context.Context, date time.Time) (reporting.R
 	if last.After(m.options.Now()) {
 		last = date
 	}
-	resources, texts := map[string]string{}, map[string]string{} // a text is stored once
+	texts := map[string]string{}
 	err := m.days(ctx, date, last, func(d *day) error {
 		at, ok := readTime(d.Date)
 		if !ok {
 			return fmt.Errorf("usageDate %.40q is no time", d.Date)
 		}
-		resource, known := resources[d.Resource]
-		if !known {
-			resource = strings.ToLower(d.Resource)
-			resources[d.Resource] = resource
-		}
+		resource := once(texts, strings.ToLower(d.Resource))
 		read.Resources[resource] = true
 		if at.Truncate(24 * time.Hour).Equal(date) {
 			d.Dimension, d.Status = once(texts, d.Dimension), once(texts, d.Status)
 			d.addTo(read.Processed, resource)
 		}
-		if len(read.Processed) > maxMeters || len(resources) > maxMeters {
+		if len(read.Processed) > maxMeters || len(read.Resources) > maxMeters {
 			return fmt.Errorf("it has more than %d resources and dimensions", maxMeters)
 		}
 		return nil
@@ -78,7 +74,7 @@ func (m *Marketplace) ReadBack(ctx context.Context, date time.Time) (reporting.R
 	return read, nil
 }
 
-// once returns the text as it is stored already.
+// once returns the text as it is stored already: rows have the same ones again and again.
 func once(texts map[string]string, text string) string {
 	if stored, ok := texts[text]; ok {
 		return stored
@@ -136,7 +132,7 @@ const (
 )
 
 // usageEvents calls usageEvents, and take for each row of the response. The reply has an error if
-// that is no whole list.
+// that is no whole list. A timeout of 0 is that of other calls.
 func (m *Marketplace) usageEvents(ctx context.Context, timeout time.Duration, first, last time.Time, take func(*day) error) (exchange.Reply, error) {
 	client := m.client.Listing(timeout, maxDays, func(body io.Reader) error { return eachDay(body, take) })
 	ctx, cancel := client.Bound(ctx)

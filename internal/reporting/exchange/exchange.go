@@ -4,6 +4,7 @@ package exchange
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -51,9 +52,10 @@ func NewClient(transport http.RoundTripper, timeout time.Duration) *Client {
 
 // Listing returns a client for calls whose response is a list. The body of one with status 200, of
 // at most max bytes, is given to read as it arrives. It is not in the Reply, whose error is read's.
+// A timeout of 0 is that of c.
 func (c *Client) Listing(timeout time.Duration, max int64, read func(io.Reader) error) *Client {
 	listing := *c
-	listing.timeout, listing.list = timeout, &list{max, read}
+	listing.timeout, listing.list = cmp.Or(timeout, c.timeout), &list{max, read}
 	return &listing
 }
 
